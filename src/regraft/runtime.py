@@ -1,0 +1,136 @@
+"""The process regraft runs in: caches, device, libraries' manners. Imports torch only inside functions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+
+
+def cache_folder() -> Path:
+    """Where features and the demo's data are kept: $REGRAFT_CACHE, else the platform's cache folder."""
+    named = os.environ.get("REGRAFT_CACHE")
+    if named:
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("regraft", appauthor=False))
+
+
+def quiet_libraries(offline: bool = False) -> None:
+    """Telemetry off; with `offline` the hub is closed. Call before timm is first imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+        hub = sys.modules.get("huggingface_hub.constants")
+        if hub is not None:
+            hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+_fragments: list[object] = []  # a library object must outlive the operators it defines
+
+
+def ready_torchvision() -> None:
+    """Let torchvision be imported beside a torch its compiled part was not built for.
+
+    Its Python part registers shapes for `nms` and `qnms` at import and fails when the compiled part, which defines
+    them, did not load. Only then are the bare schemas defined here; calling them still fails, as it should.
+    """
+    if "torchvision" in sys.modules:
+        return
+    import torch
+
+    if platform.system() != "Windows" or True:
+        from importlib.util import find_spec
+
+        spec = find_spec("torchvision")
+        if spec is None or not spec.submodule_search_locations:
+            return
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        for compiled in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd"), *folder.glob("_C*.dylib")):
+            try:
+                torch.ops.load_library(str(compiled))
+            except (OSError, RuntimeError):
+                continue
+    schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library = torch.library.Library("torchvision", "FRAGMENT")  # noqa: TOR901
+            library.define(f"{name}{schema}")
+            _fragments.append(library)
+
+
+def keep_large_blocks() -> None:
+    """Ask glibc to keep freed large blocks, so eager PyTorch does not pay page faults on every batch.
+
+    Without it each activation is a fresh mapping. EfficientNet-Lite0 training went from 11 to 20 images/s on two cores
+    without AVX-512. Does nothing elsewhere than on glibc.
+    """
+    if platform.system() != "Linux":
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        return
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to work on: the named one, else CUDA, else MPS, else the CPU."""
+    import torch
+
+    from regraft.errors import UsageError
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = (str(error).splitlines() or ["unknown"])[0]
+        raise UsageError(f"the device {name!r} cannot be used here: {first}. Try --device cpu or leave it out.") from None
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers, for run.json."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("regraft", "torch", "timm", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process in bytes (0 where the system does not tell)."""
+    try:
+        import resource
+    except ImportError:
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
