@@ -1,0 +1,192 @@
+"""Atomic files, the run's lock, its event log, fingerprints. Knows no other type of the project."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regraft.errors import UsageError
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is flushed and renamed onto `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; numpy numbers and arrays are welcome, NaN is written as null."""
+    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a file that is not JSON is a UsageError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change when any of the plain values does."""
+    text = json.dumps(_plain(list(parts)), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Events:
+    """What happened, one JSON object a line; listeners hear it too. `tick` is heard but not kept."""
+
+    def __init__(self, path: Path | None = None, listeners: tuple[Listener, ...] = ()) -> None:
+        self.path, self.listeners = path, listeners
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append one event and tell the listeners."""
+        event = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "kind": kind, **_plain(fields)}
+        if self.path is not None:
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(event, ensure_ascii=False) + "\n")
+        for listener in self.listeners:
+            listener(event)
+
+    def tick(self, **fields: Any) -> None:
+        """Progress of long work: `label`, `done`, `total` and whatever else is worth showing."""
+        for listener in self.listeners:
+            listener({"kind": "tick", **fields})
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of an event log; a torn last line (a killed run) is passed over."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            events.append(json.loads(line))
+    return events
+
+
+class RunFolder:
+    """One run's folder: its files by name, its state, its lock."""
+
+    SCHEMA = 1
+    OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "metrics.json", "predictions.parquet")
+
+    def __init__(self, path: Path) -> None:
+        from filelock import FileLock
+
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.state = path / "run.json"
+        self.events = path / "events.jsonl"
+        self.examples = path / "examples.parquet"
+        self.metrics = path / "metrics.json"
+        self.predictions = path / "predictions.parquet"
+        self.model = path / "model"
+        self.report = path / "report.html"
+        self.first_batch = path / "first_batch.png"
+        self.work = path / ".work"  # artefacts of unfinished steps; removed when the run is finished
+        self._lock = FileLock(str(path / ".lock"))
+
+    def lock(self) -> None:
+        """Take the folder for this process, or say who has it."""
+        from filelock import Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"another process is working on {self.path}. Wait for it, or choose another folder with --out."
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be made or written: {error}. Choose another with --out.") from None
+
+    def release(self) -> None:
+        """Give the folder back."""
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    def is_run(self) -> bool:
+        """True if a run was begun here."""
+        return self.state.exists()
+
+    def clear(self) -> None:
+        """Remove what an earlier run wrote here, and nothing else."""
+        for name in (*self.OURS, "report.html", "first_batch.png"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.work, self.model):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+
+    def read_state(self) -> dict[str, Any]:
+        """run.json, or a fresh state; an unknown schema is refused."""
+        if not self.state.exists():
+            return {"schema": self.SCHEMA, "state": "running", "steps": {}}
+        state: dict[str, Any] = read_json(self.state)
+        if state.get("schema") != self.SCHEMA:
+            raise UsageError(
+                f"{self.state} has schema {state.get('schema')!r}, this regraft reads {self.SCHEMA}. "
+                "Use the version of regraft that wrote it."
+            )
+        return state
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """`parent/name`, or `parent/name-2`, `-3`, ... whichever does not exist yet."""
+    candidate, number = parent / name, 1
+    while candidate.exists():
+        number += 1
+        candidate = parent / f"{name}-{number}"
+    return candidate

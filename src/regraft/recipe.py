@@ -1,0 +1,200 @@
+"""Recipe: every choice of every step, typed, with its default and the reason for it.
+
+One table serves the command line (`--set finetune.epochs=3`), recipe.yaml and Python. A value of "auto" is decided
+during the run from the data and written back, so a finished recipe.yaml holds none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from regraft.errors import RecipeError
+
+Auto = Literal["auto"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class DataRecipe(_Section):
+    """How examples are divided."""
+
+    test_share: float = Field(0.2, gt=0, lt=1, description="share held out for the one honest test, where none is given")
+    val_share: float = Field(0.15, gt=0, lt=1, description="share for early stopping and the final choice only")
+    seed: int = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
+
+
+class ObtainRecipe(_Section):
+    """Step 1: which pre-trained model."""
+
+    backbone: str = Field("auto", description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: the packaged one")
+
+
+class BaseRecipe(_Section):
+    """Step 2: the backbone without its old classifier."""
+
+    size: int | Auto = Field("auto", description="input size in pixels; auto: by the images' own size and the cost")
+
+
+class FreezeRecipe(_Section):
+    """Step 3: which parameters may move when fine-tuning."""
+
+    strategy: str | list[str] = Field(
+        "full", description="head, last-K, half, full, norm, bias, or a list of stages; full reached the most on average"
+    )
+    norm_statistics: Literal["frozen", "moving"] = Field(
+        "frozen", description="running statistics of batches of 32 are worse than those of a million images"
+    )
+
+
+class HeadRecipe(_Section):
+    """Step 4: the few new layers."""
+
+    kind: Literal["linear", "mlp"] = Field("linear", description="few layers first")
+    hidden: int = Field(512, ge=1, description="width of the MLP's one hidden layer")
+    dropout: float = Field(0.0, ge=0, lt=1, description="before the last layer; L2 already regularises a linear head")
+
+
+class TrainRecipe(_Section):
+    """Step 5: the head on frozen features."""
+
+    l2: float | Auto = Field("auto", gt=0, description="strength of the L2 penalty; auto: by out-of-fold log loss")
+    class_weights: Literal["auto", "none", "balanced"] = Field(
+        "auto", description="auto: compared out of fold by macro F1 where the largest class is 3 times the smallest"
+    )
+    folds: int = Field(5, ge=2, le=20, description="folds of the out-of-fold predictions")
+    epochs: int = Field(60, ge=1, description="most passes of an MLP head over the features; a linear head converges")
+
+
+class FinetuneRecipe(_Section):
+    """Step 6: the released layers, gently, from the trained head."""
+
+    epochs: int | Auto = Field("auto", ge=0, description="auto: by the number of training examples; 0 stops at the head")
+    batch_size: int = Field(32, ge=1, description="examples a step")
+    lr: float = Field(5e-4, gt=0, description="peak rate of the last stage; earlier ones decay from it")
+    head_lr: float = Field(5e-4, gt=0, description="peak rate of the head, which is already trained")
+    layer_decay: float = Field(0.8, gt=0, le=1, description="factor a layer towards the input")
+    weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on norms and biases")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
+    patience: int = Field(4, ge=1, description="epochs without a better val log loss before stopping")
+    mirror: bool | Auto = Field("auto", description="mirror images; auto: only if the head still recognises them")
+    crop_scale: float = Field(0.5, gt=0, le=1, description="smallest share of the picture a random crop keeps")
+    colour: float = Field(0.2, ge=0, lt=1, description="range of random brightness and contrast")
+
+
+class RunRecipe(_Section):
+    """What holds for the whole run."""
+
+    seed: int = Field(0, description="of every random choice in training")
+    device: str = Field("auto", description="auto: CUDA, MPS, CPU in this order")
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
+        "accuracy", description="what the final choice on val goes by, ties by log loss"
+    )
+    budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
+    offline: bool = Field(False, description="never touch the network, even for a named hub model")
+    threads: int | Auto = Field("auto", ge=1, description="CPU threads of torch")
+    precision: Literal["float32"] = Field("float32", description="arithmetic of training and features")
+    feature_batch: int = Field(32, ge=1, description="static batch shape of feature extraction, padded to it")
+
+
+class Recipe(_Section):
+    """Every choice of every step."""
+
+    data: DataRecipe = DataRecipe()  # type: ignore[call-arg]
+    obtain: ObtainRecipe = ObtainRecipe()  # type: ignore[call-arg]
+    base: BaseRecipe = BaseRecipe()  # type: ignore[call-arg]
+    freeze: FreezeRecipe = FreezeRecipe()  # type: ignore[call-arg]
+    head: HeadRecipe = HeadRecipe()  # type: ignore[call-arg]
+    train: TrainRecipe = TrainRecipe()  # type: ignore[call-arg]
+    finetune: FinetuneRecipe = FinetuneRecipe()  # type: ignore[call-arg]
+    run: RunRecipe = RunRecipe()  # type: ignore[call-arg]
+
+    @classmethod
+    def build(cls, *layers: dict[str, Any]) -> Recipe:
+        """Merge nested dictionaries, later ones win. Raises RecipeError that lists every fault."""
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            _merge(merged, layer)
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise RecipeError("the recipe has faults:", _faults(error), "All settings: docs/recipe.md") from None
+
+    def pin(self, dotted: str, value: Any) -> None:
+        """Replace an "auto" by what was decided."""
+        section, name = dotted.split(".")
+        setattr(getattr(self, section), name, value)
+
+    def open_choices(self) -> list[str]:
+        """Dotted names still "auto"."""
+        dump = self.model_dump()
+        return [f"{section}.{name}" for section, fields in dump.items() for name, v in fields.items() if v == "auto"]
+
+    def to_yaml(self) -> str:
+        """The text of recipe.yaml."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _known() -> dict[str, list[str]]:
+    return {name: list(type(getattr(Recipe(), name)).model_fields) for name in Recipe.model_fields}
+
+
+def _faults(error: ValidationError) -> list[str]:
+    known = _known()
+    dotted = [f"{section}.{name}" for section, names in known.items() for name in names]
+    faults: dict[str, list[str]] = {}
+    for item in error.errors():
+        where = [str(part) for part in item["loc"]][:2]
+        name = ".".join(where)
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, [*dotted, *known], n=3, cutoff=0.5)
+            near = near or [d for d in dotted if d.split(".")[1] == where[-1]]
+            text = "is not a setting" + (f"; did you mean {', '.join(near)}?" if near else "")
+            faults.setdefault(name, []).append(text)
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            faults.setdefault(name, []).append(f"{message} (found {item['input']!r})")
+    return [f"{name}: {'; or '.join(dict.fromkeys(texts))}" for name, texts in faults.items()]
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The nested settings of a recipe.yaml. Raises RecipeError for what is not one."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read as a recipe:", [str(error).splitlines()[0]]) from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise RecipeError(f"{path} is not a recipe:", [f"found {type(found).__name__}, wanted sections of settings"])
+    return found
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """`["finetune.epochs=3", ...]` as a nested dictionary. Raises RecipeError that lists every pair that is not one."""
+    nested: dict[str, Any] = {}
+    faults = []
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        parts = name.strip().split(".")
+        if not equals or len(parts) != 2 or not all(parts):
+            faults.append(f"{pair!r} is not of the form section.name=value")
+            continue
+        nested.setdefault(parts[0], {})[parts[1]] = yaml.safe_load(text) if text.strip() else ""
+    if faults:
+        raise RecipeError("--set takes section.name=value:", faults)
+    return nested
