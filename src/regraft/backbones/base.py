@@ -67,7 +67,7 @@ def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone
     )
     return Backbone(
         module=module, stages=cut_stages(module), preprocess=preprocess, provenance=obtained.provenance,
-        width=int(module.num_features if not hasattr(module, "head_hidden_size") else module.head_hidden_size),  # type: ignore[arg-type]
+        width=int(getattr(module, "head_hidden_size", None) or module.num_features),  # type: ignore[arg-type]
         architecture=obtained.architecture, config=config,
         classifier=classifier if isinstance(classifier, str) else "",
     )  # fmt: skip
@@ -133,7 +133,8 @@ def _own_modules(module: nn.Module, owner: dict[str, int]) -> dict[str, int]:
 
 
 def _stage_name(names: list[str], number: int) -> str:
-    prefix = commonprefix([name.split(".") for name in names])
-    return ".".join(prefix[:-1] if len(names) == 1 else prefix) or ("stem" if number == 0 else f"stage{number}")
-
-
+    """What the blocks of a stage share in their names, down to the first number: `blocks.5`, `layer4`, `stem`."""
+    numbered = [name for name in names if any(part.isdigit() for part in name.split("."))]
+    prefix: list[str] = list(commonprefix([name.split(".")[:-1] for name in numbered or names]))
+    digits = [i for i, part in enumerate(prefix) if part.isdigit()]
+    return ".".join(prefix[: digits[0] + 1] if digits else prefix) or ("stem" if number == 0 else f"stage{number}")

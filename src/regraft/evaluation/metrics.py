@@ -59,7 +59,7 @@ def score(labels: ArrayLike, logits: ArrayLike, metric: str) -> float:
 def evaluate_single(labels: ArrayLike, logits: ArrayLike, seed: int = 0, resamples: int = 2000) -> dict[str, Estimate]:
     """Every metric of METRICS with its 95 % interval; log loss as it is, in nats (lower is better).
 
-    Accuracy: Wilson. Balanced accuracy and macro F1: bootstrap within each true class. Log loss: bootstrap over examples.
+    Accuracy: Wilson. Balanced accuracy and macro F1: bootstrap within each true class. Log loss: over all examples.
     """
     y, z = _checked(labels, logits)
     n, k = z.shape

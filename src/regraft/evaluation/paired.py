@@ -33,8 +33,15 @@ class PairedDifference:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PairedDifference:
         """The difference `to_dict` described; unknown keys are passed over."""
-        numbers = (float(values[key]) for key in ("difference", "low", "high", "p_value"))
-        return cls(str(values["against"]), *numbers, int(values["n"]), str(values["method"]))
+        return cls(
+            against=str(values["against"]),
+            difference=float(values["difference"]),
+            low=float(values["low"]),
+            high=float(values["high"]),
+            p_value=float(values["p_value"]),
+            n=int(values["n"]),
+            method=str(values["method"]),
+        )
 
 
 def paired_accuracy(
@@ -47,7 +54,7 @@ def paired_accuracy(
     """
     y, mine, other = (np.asarray(values) for values in (labels, predicted, other_predicted))
     if not (y.ndim == 1 and y.shape == mine.shape == other.shape):
-        raise UsageError(f"a paired comparison needs lists of one length; found {y.shape}, {mine.shape}, {other.shape}.")
+        raise UsageError(f"a paired comparison needs lists of one length: {y.shape}, {mine.shape}, {other.shape}.")
     n = len(y)
     if n == 0:
         raise UsageError("there are no examples to compare on.")

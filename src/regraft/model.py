@@ -1,0 +1,183 @@
+"""Model: backbone, head, preprocessing, class names and temperature as one object that predicts, saves and loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from regraft.artifacts import atomic, read_json, write_json
+from regraft.backbones import Backbone, Provenance, build, cut_stages
+from regraft.data import Task
+from regraft.errors import UsageError
+from regraft.features import TorchEngine
+from regraft.modalities import ImagePreprocess, UnreadableImage
+from regraft.training import make_head
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. A source that could not be read has `error` set and no label."""
+
+    source: str
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    error: str | None = None
+
+    def _repr_html_(self) -> str:
+        import html
+
+        rows = sorted(self.probabilities.items(), key=lambda item: -item[1])[:5]
+        cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{p:.3f}</td></tr>" for name, p in rows)
+        head = html.escape(f"{self.source}: {self.error or self.label}")
+        return f"<table><caption>{head}</caption>{cells}</table>"
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """(N, K) probabilities of (N, K) logits."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exponents = np.exp(scaled)
+    return exponents / exponents.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+@dataclass
+class Model:
+    """A finished model. `temperature` divides the logits; 1.0 is uncalibrated."""
+
+    backbone: Backbone
+    head: nn.Module
+    head_kind: str
+    task: Task
+    name: str = "model"
+    temperature: float = 1.0
+    head_settings: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.task.classes
+
+    def rows(self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32) -> Iterator[Any]:
+        """For each item, in order, its (K,) float32 logits, or the UnreadableImage that it is."""
+        engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
+        head = self.head.to("cpu").eval()
+        stream = iter(items)
+
+        def read(item: Any) -> np.ndarray | UnreadableImage:
+            try:
+                return self.backbone.preprocess.host(item)
+            except UnreadableImage as error:
+                return error
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            while some := list(islice(stream, batch)):
+                raws = list(pool.map(read, some))
+                good = [raw for raw in raws if isinstance(raw, np.ndarray)]
+                if good:
+                    features = torch.from_numpy(engine.run(self.backbone.preprocess.collate(good)))
+                    with torch.inference_mode():
+                        logits = iter(head(features).numpy())
+                for raw in raws:
+                    yield next(logits) if isinstance(raw, np.ndarray) else raw
+
+    def predict_each(self, items: Iterable[Any], device: torch.device | None = None) -> Iterator[Prediction]:
+        """One Prediction an item, in order, as they come."""
+        from itertools import tee
+
+        ours, theirs = tee(items)
+        for number, (item, row) in enumerate(zip(ours, self.rows(theirs, device), strict=True)):
+            source = str(item) if isinstance(item, (str, os.PathLike)) else f"item {number}"
+            if isinstance(row, UnreadableImage):
+                yield Prediction(source, None, None, {}, str(row))
+                continue
+            shares = softmax(row[None], self.temperature)[0]
+            best = int(shares.argmax())
+            named = {name: float(p) for name, p in zip(self.classes, shares, strict=True)}
+            yield Prediction(source, self.classes[best], float(shares[best]), named)
+
+    def predict(self, items: Any) -> list[Prediction]:
+        """Predictions for paths, bytes, PIL images or arrays: a list of them, or a single one."""
+        if isinstance(items, (str, bytes, os.PathLike)) or hasattr(items, "convert"):
+            items = [items]
+        return list(self.predict_each(items))
+
+    def save(self, folder: Path, card: str = "") -> None:
+        """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
+
+        A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is kept beside.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.module.state_dict().items()}
+        linear = self.head_kind == "linear" and bool(self.backbone.classifier)
+        if linear:
+            last = self.head[-1]  # type: ignore[index]
+            state[f"{self.backbone.classifier}.weight"] = last.weight.detach().cpu().contiguous()
+            state[f"{self.backbone.classifier}.bias"] = last.bias.detach().cpu().contiguous()
+        else:
+            head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
+            with atomic(folder / "head.safetensors") as temporary:
+                save_file(head, str(temporary))
+        with atomic(folder / "model.safetensors") as temporary:
+            save_file(state, str(temporary), metadata={"format": "pt"})
+        pre = self.backbone.preprocess
+        config = {
+            **{k: v for k, v in self.backbone.config.items() if k not in ("url", "hf_hub_id", "file", "state_dict")},
+            "input_size": [3, pre.size, pre.size], "crop_pct": pre.crop, "interpolation": pre.interpolation,
+            "mean": list(pre.mean), "std": list(pre.std), "num_classes": len(self.classes) if linear else 0,
+            "pool_size": None, "label_names": list(self.classes),
+        }  # fmt: skip
+        write_json(folder / "config.json", {
+            "architecture": self.backbone.architecture, "num_classes": config["num_classes"],
+            "num_features": self.backbone.width, "pretrained_cfg": config, "label_names": list(self.classes),
+        })  # fmt: skip
+        write_json(folder / "regraft.json", {
+            "schema": SCHEMA, "name": self.name, "task": self.task.kind, "classes": list(self.classes),
+            "preprocess": pre.to_dict(), "temperature": self.temperature, "thresholds": None,
+            "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
+            "plain_timm": linear, "provenance": asdict(self.backbone.provenance),
+        })  # fmt: skip
+        if card:
+            with atomic(folder / "README.md") as temporary:
+                temporary.write_text(card, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """Read a model folder, or a run's. Raises UsageError for what is neither."""
+        folder = folder / "model" if (folder / "model" / "regraft.json").is_file() else folder
+        if not (folder / "regraft.json").is_file():
+            raise UsageError(f"{folder} holds no finished model (no regraft.json). Give the folder of a finished run.")
+        about, config = read_json(folder / "regraft.json"), read_json(folder / "config.json")
+        if about.get("schema") != SCHEMA:
+            raise UsageError(f"{folder}/regraft.json has schema {about.get('schema')!r}; this regraft reads {SCHEMA}.")
+        module = build(config["architecture"], 0, config["pretrained_cfg"])
+        state = load_file(folder / "model.safetensors")
+        settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
+        head = make_head(about["head"]["kind"], int(config["num_features"]), len(about["classes"]), **settings)
+        classifier = str(config["pretrained_cfg"].get("classifier") or "")
+        if about["head"]["in_classifier"]:
+            for leaf in ("weight", "bias"):
+                getattr(head[-1], leaf).data.copy_(state.pop(f"{classifier}.{leaf}"))  # type: ignore[index]
+        else:
+            head.load_state_dict(load_file(folder / "head.safetensors"))
+        module.load_state_dict(state, strict=True)
+        module.eval()
+        backbone = Backbone(
+            module=module, stages=cut_stages(module), preprocess=ImagePreprocess.from_dict(about["preprocess"]),
+            provenance=Provenance(**about["provenance"]), width=int(config["num_features"]),
+            architecture=config["architecture"], config=config["pretrained_cfg"], classifier=classifier,
+        )  # fmt: skip
+        task = Task(about["task"], tuple(about["classes"]))
+        return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings)

@@ -1,0 +1,107 @@
+"""Numbers as people read them; shared by the page and the card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "log_loss": "Log loss",
+}
+_NOUNS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("recording", "recordings")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured number: the exact value, what is shown, and its interval (texts "" where unknown)."""
+
+    value: float
+    text: str
+    low_text: str
+    high_text: str
+    low: float
+    high: float
+    n: int
+    method: str
+    is_share: bool
+
+
+def cell(metric: str, estimate: Mapping[str, Any] | None) -> Cell | None:
+    """An estimate of metrics.json made ready to show; None where there is none."""
+    if not estimate or estimate.get("value") is None:
+        return None
+    value, low, high = (_float(estimate.get(key)) for key in ("value", "low", "high"))
+    return Cell(
+        value,
+        number(metric, value),
+        number(metric, low),
+        number(metric, high),
+        low,
+        high,
+        int(estimate.get("n") or 0),
+        str(estimate.get("method") or ""),
+        is_share(metric),
+    )
+
+
+def is_share(metric: str) -> bool:
+    """True for metrics between 0 and 1 that read best in per cent."""
+    return "loss" not in metric and "error" not in metric and metric not in ("ece", "brier")
+
+
+def number(metric: str, value: float) -> str:
+    """93.2% for shares, 0.214 for losses, "" for what is not known."""
+    if not math.isfinite(value):
+        return ""
+    return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.3f}"
+
+
+def metric_name(metric: str) -> str:
+    """The metric as a heading."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " ").capitalize())
+
+
+def duration(seconds: Any) -> str:
+    """0.4 s, 12 s, 3 min 20 s, 1 h 5 min; "" for what is not a number."""
+    value = _float(seconds)
+    if not math.isfinite(value) or value < 0:
+        return ""
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def memory(size: Any) -> str:
+    """Bytes in MB or GB (powers of ten); "" for what is not a number."""
+    value = _float(size)
+    if not math.isfinite(value) or value <= 0:
+        return ""
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+def count(n: Any) -> str:
+    """1,234."""
+    return f"{int(n):,}" if isinstance(n, (int, float)) and math.isfinite(n) else "unknown"
+
+
+def noun(modality: str, n: int) -> str:
+    """image or images, as the number wants it."""
+    singular, plural = _NOUNS.get(modality, ("example", "examples"))
+    return singular if n == 1 else plural
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,0 +1,45 @@
+"""Step 2: the base model, and the input size it is used at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regraft.backbones import Backbone, Obtained, make_base
+from regraft.steps.context import Context
+
+LEAST = 64
+PASSES = 20_000  # image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
+
+
+def input_size(native: int, fixed: bool, short_sides: np.ndarray, images: int, cpu: bool) -> tuple[int, str]:
+    """The size and why: four times the images' median short side, from 64 to native, lower where a CPU would take too long.
+
+    Small pictures gain from enlarging (a stride-32 network sees 2x2 cells of a 64-pixel input) but hold no detail worth the
+    native size. Multiples of 32 keep the grid whole.
+    """
+    if fixed:
+        return native, "the network takes its native size only"
+    median = float(np.median(short_sides))
+    wanted = int(min(native, max(LEAST, 32 * round(4 * median / 32))))
+    why = f"images are {median:.0f} pixels on the short side" + ("" if wanted == native else ", enlarged four times")
+    if cpu:
+        while wanted > 128 and images * 8 * (wanted / native) ** 2 > PASSES:
+            wanted = max(128, wanted - 32)
+            why = f"{images} images at more would take a CPU too long"
+    return wanted, why
+
+
+def base(obtained: Obtained, sizes: np.ndarray, context: Context) -> Backbone:
+    """The backbone without its classifier. `sizes` (N, 2) are the images' widths and heights."""
+    recipe, native = context.recipe.base, obtained.provenance.input_size
+    short = sizes.min(axis=1)
+    why = "the user named it"
+    if recipe.size == "auto":
+        fixed = bool(obtained.config.get("fixed_input_size"))
+        size, why = input_size(native, fixed, short, len(sizes), context.device.type == "cpu")
+        recipe.size = size
+    size = int(recipe.size)
+    backbone = make_base(obtained, size, upscaled=float(np.median(short)) < size)
+    names = ", ".join(stage.name for stage in backbone.stages)
+    context.decide("base", f"{len(backbone.stages)} stages, {backbone.width} features, input {size}x{size}", why, stages=names)
+    return backbone

@@ -1,0 +1,41 @@
+"""What every step may use: the store, the device, the events, the clock. No paths, no files, no modality."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from regraft.artifacts import Events
+from regraft.features import FeatureStore
+from regraft.recipe import Recipe
+
+
+@dataclass
+class Context:
+    """Shared by the steps of one run."""
+
+    recipe: Recipe
+    store: FeatureStore
+    device: torch.device
+    events: Events
+    started: float = field(default_factory=time.monotonic)
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
+        """Record what a step decided and why, in words."""
+        self.said[step] = {"decided": decided, "why": why, "details": details}
+        self.events.emit("decided", step=step, decided=decided, why=why)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds of the budget that are left; infinite without one."""
+        budget = self.recipe.run.budget_seconds
+        return float("inf") if budget is None else budget - (time.monotonic() - self.started)
+
+    def out_of_time(self) -> bool:
+        """True when the budget is used up but for what the last step needs."""
+        budget = self.recipe.run.budget_seconds
+        return budget is not None and self.seconds_left < 0.1 * budget

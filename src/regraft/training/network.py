@@ -1,0 +1,32 @@
+"""The network that is fine-tuned: normalisation, backbone and head in one module."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from regraft.backbones import Backbone
+from regraft.backbones.normalise import Normalise
+
+
+def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: float = 0.0) -> nn.Module:
+    """(B, width) features to (B, classes) logits: a linear layer, or an MLP with one hidden layer."""
+    if kind == "linear":
+        return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, classes))
+    return nn.Sequential(
+        nn.BatchNorm1d(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
+    )
+
+
+class Network(nn.Module):
+    """(B, size, size, 3) uint8 to (B, classes) logits."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
+        self.backbone = backbone.module
+        self.head = head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of one batch."""
+        return self.head(self.backbone(self.normalise(images)))  # type: ignore[no-any-return]
