@@ -90,7 +90,7 @@ def _opening(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | No
             f" (95% interval {shown.low_text} to {shown.high_text}, n = {shown.n})."
         )
     lines += [
-        f"- {_text(in_words(PairedDifference.from_dict(item)).capitalize())}" for item in metrics.get("versus") or []
+        f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}" for item in metrics.get("versus") or []
     ]
     if run.get("chosen"):
         lines.append(f"\nKept: {_text(run['chosen'])}. {_text(run.get('chosen_why') or '')}".rstrip())

@@ -44,7 +44,6 @@ def view(folder: Path) -> Json:
         "name": str(run.get("name") or folder.name),
         "finished": run.get("state") == "finished",
         "answer": _answer(metrics, split, str(data.get("modality") or "")),
-        "verdicts": [in_words(PairedDifference.from_dict(item)) for item in metrics.get("versus") or []],
         "versus": [_versus(item) for item in metrics.get("versus") or []],
         "chosen": run.get("chosen"),
         "chosen_why": run.get("chosen_why") or "",
@@ -104,8 +103,8 @@ def _table(metrics: Json, split: str | None) -> Json | None:
 
 def _versus(item: Mapping[str, Any]) -> Json:
     return {
-        "against": str(item["against"]),
-        "p": f"{item['p_value']:.3f}" if item["p_value"] >= 0.001 else "< 0.001",
+        "words": words.sentence(in_words(PairedDifference.from_dict(item))),
+        "p": f"p = {item['p_value']:.3f}" if item["p_value"] >= 0.001 else "p < 0.001",
         "method": str(item["method"]),
     }
 

@@ -94,6 +94,11 @@ def count(n: Any) -> str:
     return f"{int(n):,}" if isinstance(n, (int, float)) and math.isfinite(n) else "unknown"
 
 
+def sentence(text: str) -> str:
+    """The text with its first letter large, and nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
 def noun(modality: str, n: int) -> str:
     """image or images, as the number wants it."""
     singular, plural = _NOUNS.get(modality, ("example", "examples"))

@@ -1,0 +1,37 @@
+"""regraft: transfer learning as a finished tool. `import regraft` loads no torch; names are fetched when first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from regraft._version import __version__
+
+if TYPE_CHECKING:
+    from regraft.api import (
+        Estimate,
+        Prediction,
+        Recipe,
+        Run,
+        backbone,
+        extract,
+        fit,
+        fit_head,
+        freeze,
+        load,
+    )
+
+__all__ = [
+    "Estimate", "Prediction", "Recipe", "Run", "__version__", "backbone", "extract", "fit", "fit_head", "freeze", "load",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from regraft import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'regraft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,239 @@
+"""The command line: one function a verb, no logic of its own. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regraft.errors import RegraftError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Transfer learning as a finished tool: from a folder of labelled images to a tested model.",
+)  # fmt: skip
+
+
+def _seconds(text: str | None) -> float | None:
+    """`10m`, `90s`, `1h30m` or plain seconds."""
+    import re
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not match or not text.strip() or not any(match.groups()):
+        raise UsageError(f"--budget {text!r} is no time. Write 10m, 90s or 1h30m.")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _settings(
+    config: Path | None, sets: list[str] | None, named: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    from regraft.recipe import Recipe, parse_settings, read_recipe
+
+    flags = {s: {k: v for k, v in values.items() if v is not None} for s, values in named.items()}
+    layers = [read_recipe(config) if config else {}, {s: v for s, v in flags.items() if v}, parse_settings(sets or [])]
+    Recipe.build(*layers)
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(values)
+    return merged
+
+
+def _show(run: Any, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print(json.dumps({"out": str(run.path), "state": run.state["state"], "chosen": run.state["chosen"],
+                          "metrics": json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))}))  # fmt: skip
+    elif not quiet:
+        from rich.console import Console
+        from rich.markup import escape
+
+        console = Console(highlight=False)
+        console.print(f"\n[bold]{run.headline()}[/]")
+        for pair in run.metrics.get("versus", []):
+            points = [100 * pair[k] for k in ("difference", "low", "high")]
+            console.print(f"  {points[0]:+.1f} points [{points[1]:.1f}, {points[2]:.1f}] against {pair['against']}", markup=False)
+        console.print(f"model   {escape(str(run.path / 'model'))}\nreport  {escape(str(run.path / 'report.html'))}")
+        console.print(f"use it  regraft predict {escape(str(run.path))} FILES", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    data: Annotated[Path | None, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")] = None,
+    backbone: Annotated[str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")] = None,
+    freeze: Annotated[str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")] = None,
+    head: Annotated[str | None, typer.Option(help="linear or mlp")] = None,
+    size: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
+    metric: Annotated[str | None, typer.Option(help="what the choice on val goes by")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
+    seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
+    budget: Annotated[str | None, typer.Option(help="upper bound for the whole run: 10m, 1h30m")] = None,
+    splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
+    config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
+    offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
+    resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    overwrite: Annotated[bool, typer.Option(help="start anew in --out")] = False,
+    dry_run: Annotated[bool, typer.Option(help="the plan and the estimated time; nothing is trained")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
+) -> None:
+    """Walk the seven steps of transfer learning on DATA."""
+    strategy: Any = freeze.split(",") if freeze and "," in freeze else freeze
+    named = {
+        "obtain": {"backbone": backbone}, "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
+        "run": {"metric": metric, "device": device, "seed": seed, "budget_seconds": _seconds(budget),
+                "offline": offline or None},
+    }  # fmt: skip
+    settings = _settings(config, sets, named)
+    _fit(data, out, settings, splits, resume, overwrite, dry_run, quiet, as_json)
+
+
+def _fit(
+    data: Path | None, out: Path | None, settings: dict[str, Any], splits: Path | None, resume: bool, overwrite: bool,
+    dry_run: bool, quiet: bool, as_json: bool,
+) -> Any:  # fmt: skip
+    from regraft.console import Screen
+
+    screen = Screen(quiet or as_json)
+    try:
+        with screen.console.status("loading") if not (quiet or as_json) else _nothing():
+            from regraft import api
+        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits,
+                      listeners=[screen], dry_run=dry_run)  # fmt: skip
+    except KeyboardInterrupt:
+        screen.close()
+        place = out or "the run's folder under runs/"
+        print(f"\nStopped. The best so far is kept in {place}. Go on with: regraft fit --resume --out {out or 'RUN'}",
+              file=sys.stderr)  # fmt: skip
+        raise typer.Exit(1) from None
+    finally:
+        screen.close()
+    if isinstance(run, dict):
+        _show_plan(run, as_json)
+        return None
+    _show(run, as_json, quiet)
+    return run
+
+
+def _nothing() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plan))
+        return
+    print(f"{plan['name']}: {len(plan['classes'])} classes; " + ", ".join(f"{n:,} {s}" for s, n in plan["counts"].items()))
+    for finding in plan["findings"]:
+        print(f"  ! {finding['message']}")
+    for name, said in plan["steps"].items():
+        print(f"  {name:9} {said['decided']} ({said['why']})")
+    print(f"  finetune  {plan['epochs']} epochs")
+    print(f"would take about {plan['estimated_seconds'] / 60:.1f} minutes here and write {plan['out']}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
+) -> None:
+    """Fit scikit-learn's 1,797 real scans of handwritten digits; no network needed."""
+    from regraft import api
+
+    run = _fit(api.demo_data(), out, {}, None, False, False, False, quiet, as_json)
+    if run is not None and not as_json:
+        print(f"beside it: 3 nearest neighbours on the raw pixels reach {api.nearest_neighbours(run):.1%} on the same test")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="a finished run, or a model folder")],
+    files: Annotated[list[str], typer.Argument(help="files, folders, or - for names on standard input")],
+    output: Annotated[str, typer.Option("--format", help="table, csv or jsonl")] = "table",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
+) -> None:
+    """Predict the class of images, in the order given. Exit code 1 if any could not be read."""
+    if output not in ("table", "csv", "jsonl"):
+        raise UsageError(f"--format {output!r} is none of table, csv, jsonl.")
+    import csv
+    from dataclasses import asdict
+
+    from regraft import api
+    from regraft.runtime import pick_device
+
+    model = api.load(run)
+    failed = False
+    writer = csv.writer(sys.stdout)
+    for number, row in enumerate(model.predict_each(_inputs(files), pick_device(device))):
+        failed |= row.error is not None
+        if output == "jsonl":
+            print(json.dumps(asdict(row), ensure_ascii=False))
+        elif output == "csv":
+            if number == 0:
+                writer.writerow(["source", "label", "probability", *model.classes, "error"])
+            shares = [f"{row.probabilities[c]:.6f}" if row.probabilities else "" for c in model.classes]
+            chance = "" if row.probability is None else f"{row.probability:.6f}"
+            writer.writerow([row.source, row.label or "", chance, *shares, row.error or ""])
+        else:
+            answer = f"{row.label:24} {row.probability:.3f}" if row.label is not None else f"cannot be read: {row.error}"
+            print(f"{row.source}  {answer}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _inputs(files: list[str]) -> Any:
+    from regraft.data.sources import IMAGE_ENDINGS
+
+    for name in files:
+        if name == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        elif Path(name).is_dir():
+            for file in sorted(Path(name).rglob("*")):
+                if file.suffix.lower() in IMAGE_ENDINGS:
+                    yield str(file)
+        else:
+            yield name
+
+
+@app.command()
+def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> None:
+    """List the pre-trained models at hand, and where others come from."""
+    from regraft.backbones import at_hand
+
+    found = at_hand()
+    if as_json:
+        print(json.dumps(found))
+        return
+    for item in found:
+        where = "at hand" if item["at_hand"] else item["source"]
+        print(f"{item['reference']:34} {item['parameters'] / 1e6:5.1f} M  {item['input_size']:4}  {item['licence']:12} {where}")
+    print("timm:NAME                          any timm model, from the hub or the local cache")
+    print("path:FOLDER                        model.safetensors and config.json in timm's layout")
+    print("run:FOLDER                         the model of an earlier run")
+
+
+def main() -> None:
+    """Entry point: errors of ours as one clear message and their exit code, never a traceback."""
+    try:
+        app()
+    except RegraftError as error:
+        print(f"regraft: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("regraft: stopped", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        print(f"regraft: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,80 @@
+"""What a person sees while a run goes on: a line a step, a progress bar with the time left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
+
+
+class Screen:
+    """Listens to a run's events and shows them on standard error."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.progress = Progress(
+            TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            console=self.console, transient=True,
+        )  # fmt: skip
+        self.label: str | None = None
+        self.task: Any = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "tick":
+            return self._tick(event)
+        self._end()
+        if kind == "begin":
+            counts = event["counts"]
+            text = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
+            self.console.print(f"[bold]{escape(event['name'])}[/]: {event['classes']} classes; {text}")
+            for finding in event["findings"]:
+                mark = "[yellow]![/]" if finding["severity"] == "warning" else "[dim]i[/]"
+                self.console.print(f"  {mark} {escape(finding['message'])}")
+        elif kind == "decided":
+            number = NUMBERS[event["step"]]
+            self.console.print(f"[green]{number}[/] [bold]{event['step']:9}[/] {escape(event['decided'])}")
+            self.console.print(f"            [dim]{escape(event['why'])}[/]")
+        elif kind == "epoch":
+            self.console.print(
+                f"            [dim]epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.3f}, val log loss "
+                f"{event['val_log_loss']:.3f}, val accuracy {event['val_accuracy']:.1%}, "
+                f"{event['images_per_second']:.0f} images/s[/]"
+            )
+        elif kind == "note":
+            self.console.print(f"            [dim]{escape(event['text'])}[/]")
+        elif kind == "chosen":
+            self.console.print(f"  [bold]chosen[/]    {event['chosen']} [dim]{escape(event['why'])}[/]")
+        return None
+
+    def _tick(self, event: dict[str, Any]) -> None:
+        if not event["total"]:
+            return
+        if event["label"] != self.label:
+            self._end()
+            self.label = event["label"]
+            self.progress.start()
+            self.task = self.progress.add_task(event["label"], total=event["total"], note="")
+        notes = []
+        if "epoch" in event:
+            notes.append(f"epoch {event['epoch']}/{event['epochs']}")
+        if "loss" in event:
+            notes.append(f"loss {event['loss']:.3f}")
+        if "images_per_second" in event:
+            notes.append(f"{event['images_per_second']:.0f} images/s")
+        self.progress.update(self.task, completed=event["done"], note=" ".join(notes))
+
+    def _end(self) -> None:
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+            self.progress.stop()
+        self.label = self.task = None
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._end()
