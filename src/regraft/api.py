@@ -163,6 +163,10 @@ def _resume(
 
 def _plan(examples: Examples, recipe: Recipe, about: dict[str, Any], target: Path) -> dict[str, Any]:
     """What a run would do, with a measured estimate of its time."""
+    import time
+
+    import torch
+
     from regraft.runtime import keep_large_blocks
     from regraft.steps.base import base
     from regraft.steps.context import Context
@@ -170,10 +174,6 @@ def _plan(examples: Examples, recipe: Recipe, about: dict[str, Any], target: Pat
     from regraft.steps.freeze import freeze
     from regraft.steps.obtain import obtain
     from regraft.training import Network
-
-    import time
-
-    import torch
 
     keep_large_blocks()
     context = Context(recipe, FeatureStore(None), pick_device(recipe.run.device), Events(None))

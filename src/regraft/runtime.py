@@ -52,9 +52,9 @@ def ready_torchvision() -> None:
     """
     if "torchvision" in sys.modules:
         return
-    import torch
-
     from importlib.util import find_spec
+
+    import torch
 
     spec = find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:

@@ -208,7 +208,7 @@ def test_the_seven_steps_stand_in_order(tmp_path: Path) -> None:
     assert page.text.count("Linear head.") == 7
     assert "Learning curves" in page.text
     assert "L2 penalty" in page.text
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3
     assert "data:image/png;base64," in text
     assert "kind: linear" in page.text
 

@@ -19,7 +19,7 @@ from regraft.errors import DataError
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 TABLE_ENDINGS = (".csv", ".parquet")
 IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp .avif .ppm .pgm .pbm .pnm .jp2 .tga .ico .apng".split()
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".apng"]
 )
 PATH_COLUMNS = ("path", "file", "filename", "image")
 

@@ -25,12 +25,11 @@ _PICTURE_BYTES = 400_000  # a first batch larger than this is made smaller befor
 
 @dataclass(frozen=True)
 class Plot:
-    """An inline SVG (or a PNG or JPEG data URI) with the sentence that stands for it."""
+    """Inline SVGs, shown side by side where there is room, with the sentence that stands for them."""
 
     title: str
     alternative: str
-    svg: str = ""
-    uri: str = ""
+    svgs: tuple[str, ...]
 
 
 def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
@@ -42,23 +41,19 @@ def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
     train, val, accuracy = (
         [_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy")
     )
-    figure = _figure(7.2, 2.7)
-    left, right = figure.subplots(1, 2)
-    left.plot(x, train, color=_SECOND, marker="o", markersize=3, linewidth=1.4, linestyle="--")
-    left.plot(x, val, color=_ACCENT, marker="o", markersize=3, linewidth=1.6)
-    right.plot(x, [100 * a for a in accuracy], color=_ACCENT, marker="o", markersize=3, linewidth=1.6)
-    left.set_title("loss: validation (solid), training (dashed)", **_TITLE)
-    right.set_title("validation accuracy, %", **_TITLE)
+    loss, left = _axes("loss: validation (solid), training (dashed)", "epoch")
+    left.plot(x, train, color=_SECOND, linestyle="--", **_LINES)
+    left.plot(x, val, color=_ACCENT, **_LINES)
+    share, right = _axes("validation accuracy, %", "epoch")
+    right.plot(x, [100 * a for a in accuracy], color=_ACCENT, **_LINES)
     for axes in (left, right):
-        _dress(axes)
-        axes.set_xlabel("epoch", fontsize=9, color=_INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
     return Plot(
         "Learning curves of fine-tuning",
         f"{len(x)} epochs: validation log loss went from {_said(val[0])} to {_said(val[-1])}"
         f" (lowest {_said(_best(val, min))}), validation accuracy from {_said(100 * accuracy[0], 1)}%"
         f" to {_said(100 * accuracy[-1], 1)}% (highest {_said(100 * _best(accuracy, max), 1)}%).",
-        svg=_svg(figure, "curves"),
+        (_svg(loss, "loss"), _svg(share, "accuracy")),
     )
 
 
@@ -72,19 +67,15 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
                 paths.setdefault(str(event.get("class_weights", "none")), {})[float(event["l2"])] = values
     if not paths:
         return None
-    figure = _figure(7.2, 2.7)
-    axes = figure.subplots()
+    figure, axes = _axes("out-of-fold log loss, with one standard error", "L2 penalty")
     for index, path in enumerate(paths.values()):
         l2 = sorted(path)
         loss, error = (np.array([path[value][i] for value in l2]) for i in (0, 1))
         colour, style = ((_ACCENT, "-"), (_SECOND, "--"))[index % 2]
-        axes.plot(l2, loss, color=colour, linestyle=style, marker="o", markersize=3, linewidth=1.6)
+        axes.plot(l2, loss, color=colour, linestyle=style, **_LINES)
         axes.fill_between(l2, loss - np.nan_to_num(error), loss + np.nan_to_num(error), color=colour, alpha=0.15)
     axes.set_xscale("log")
     axes.minorticks_off()
-    axes.set_title("out-of-fold log loss, with one standard error", **_TITLE)
-    axes.set_xlabel("L2 penalty", fontsize=9, color=_INK)
-    _dress(axes)
     known = [name if name in ("none", "balanced") else "other" for name in paths]
     lines = "; ".join(
         f"{style} line, class weights {name}: lowest log loss {_said(min(v[0] for v in path.values()))}"
@@ -93,7 +84,7 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
             zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False
         )
     )
-    return Plot("Choosing the head's L2 penalty", f"{lines[0].upper()}{lines[1:]}.", svg=_svg(figure, "l2"))
+    return Plot("Choosing the head's L2 penalty", f"{lines[0].upper()}{lines[1:]}.", (_svg(figure, "l2"),))
 
 
 def heatmap(shares: NDArray[np.float64]) -> str:
@@ -127,16 +118,17 @@ def picture(path: Path) -> str:
         return ""
 
 
-_TITLE: dict[str, Any] = {"fontsize": 9.5, "loc": "left", "color": _INK}
+_LINES: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.6}
 
 
-def _figure(width: float, height: float) -> Any:
+def _axes(title: str, x_label: str) -> tuple[Any, Any]:
+    """A small figure and its axes, in the page's dress; small, so that its text can be read on a phone."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _dress(axes: Any) -> None:
+    figure = Figure(figsize=(4.0, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=9.5, loc="left", color=_INK)
+    axes.set_xlabel(x_label, fontsize=9, color=_INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -144,6 +136,7 @@ def _dress(axes: Any) -> None:
     axes.tick_params(colors=_INK, labelsize=8.5, color=_LINE)
     axes.grid(axis="y", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)
+    return figure, axes
 
 
 def _svg(figure: Any, name: str) -> str:

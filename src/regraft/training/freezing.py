@@ -57,7 +57,7 @@ class FreezePlan:
 
 def is_norm(module: nn.Module) -> bool:
     """True for a normalisation layer of torch or timm, by its kind."""
-    return bool(re.search(r"(norm|rms)", type(module).__name__.lower())) and not any(True for _ in module.children()) or (
+    return (bool(re.search(r"(norm|rms)", type(module).__name__.lower())) and not any(True for _ in module.children())) or (
         isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm))
     )
 

@@ -1,0 +1,69 @@
+"""The packaged weights recognise real photographs; wrong padding or normalisation would fail here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_images
+
+from regraft.backbones import cut_stages, make_base, obtain_weights
+from regraft.backbones.normalise import Normalise
+from regraft.errors import BackboneError
+
+ANT, BEE, DAISY = 310, 309, 985
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[torch.nn.Module, object]:
+    """The packaged network with its ImageNet classifier, and the preprocessing of its weights."""
+    obtained = obtain_weights("packaged:efficientnet_lite0")
+    import copy
+
+    classifier = copy.deepcopy(obtained.module.classifier)
+    base = make_base(obtained, 224)
+    pre = base.preprocess
+    return torch.nn.Sequential(Normalise(pre.mean, pre.std), base.module, classifier).eval(), pre
+
+
+def _logits(whole, items) -> np.ndarray:
+    network, pre = whole
+    with torch.inference_mode():
+        return network(torch.from_numpy(pre.collate([pre.host(item) for item in items]))).numpy()
+
+
+def test_sample_images_are_recognised_with_the_pinned_confidence(whole) -> None:
+    flower = load_sample_images().images[1]
+    shares = torch.from_numpy(_logits(whole, [flower])).softmax(1)[0]
+    assert int(shares.argmax()) == DAISY
+    assert float(shares[DAISY]) == pytest.approx(0.36, abs=0.03)  # 0.16 with the other padding
+
+
+@pytest.mark.data
+def test_ants_and_bees_by_the_old_classifier(whole, real_data: Path) -> None:
+    right = total = 0
+    for name, own, other in (("ants", ANT, BEE), ("bees", BEE, ANT)):
+        files = sorted((real_data / "hymenoptera" / "test" / name).iterdir())
+        logits = _logits(whole, files)
+        right += int((logits.argmax(1) == own).sum())
+        total += len(files)
+    assert right / total >= 0.80  # 0.75 was seen with the other padding, 0.62 with ImageNet's usual mean and std
+
+
+def test_stages_are_ordered_and_cover_every_parameter_once() -> None:
+    import timm
+
+    for name in ("tf_efficientnet_lite0", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050", "resnet18"):
+        module = timm.create_model(name, num_classes=0)
+        stages = cut_stages(module)
+        names = [n for stage in stages for n in stage.parameters]
+        assert sorted(names) == sorted(n for n, _ in module.named_parameters())
+        assert sum(p.numel() for n, p in module.named_parameters() if n in stages[-1].parameters) > 10_000
+
+
+@pytest.mark.parametrize("reference", ["nothing", "packaged:resnet", "path:/nowhere", "timm:resnet5o"])
+def test_a_wrong_reference_is_a_clear_error(reference: str) -> None:
+    with pytest.raises(BackboneError, match=reference.partition(":")[2] or reference):
+        obtain_weights(reference, offline=True)

@@ -1,0 +1,41 @@
+"""Shared: where the real data are, and a cache of each test's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("REGRAFT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        if os.environ.get("REGRAFT_REQUIRE_DATA"):
+            pytest.fail(f"the real data sets are not in {folder}, and REGRAFT_REQUIRE_DATA is set")
+        pytest.skip(f"the real data sets are not in {folder}; set REGRAFT_DATA")
+    return folder
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """30 noisy 48x48 PNGs of each of three colours: red, green and blue."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "colours"
+    for channel, name in enumerate(("red", "green", "blue")):
+        (root / name).mkdir(parents=True)
+        for number in range(30):
+            picture = rng.integers(0, 100, (48, 48, 3))
+            picture[:, :, channel] += 120
+            Image.fromarray(picture.astype(np.uint8)).save(root / name / f"{number}.png")
+    return root
