@@ -109,9 +109,7 @@ class Run:
         self.step("evaluate", lambda: self.evaluate(model, final, heads, backbone, engine, known, val, held, new))
         self.finish(model)
 
-    def extract(
-        self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine
-    ) -> tuple[Features, Features | None]:
+    def extract(self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine) -> tuple[Features, Features | None]:
         """The frozen base runs once over train and val."""
         known = Features(self.features(fit, backbone, engine), fit.labels, fit.weights)
         held = Features(self.features(val, backbone, engine), val.labels, val.weights) if len(val) else None
@@ -151,9 +149,7 @@ class Run:
         with atomic(self.folder.first_batch) as temporary:
             Image.fromarray(grid).save(temporary, format="PNG")
 
-    def choose(
-        self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, held: Features | None
-    ) -> tuple[Model, str]:
+    def choose(self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, held: Features | None) -> tuple[Model, str]:
         """The better of head-only and fine-tuned on val (rule 11); a head that wins is refitted on train and val."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
         make = lambda b, h: Model(  # noqa: E731
@@ -173,9 +169,7 @@ class Run:
                 )  # fmt: skip
                 tuned.backbone.module.to("cpu")
                 logits["fine-tuned"] = apply_head(tuned.head, found)
-            ranks = {
-                n: (score(val.labels, v, metric), score(val.labels, v, "log_loss")) for n, v in logits.items()
-            }
+            ranks = {n: (score(val.labels, v, metric), score(val.labels, v, "log_loss")) for n, v in logits.items()}
             chosen = max(ranks, key=lambda name: ranks[name])
             if tuned is not None:
                 other = next(name for name in ranks if name != chosen)

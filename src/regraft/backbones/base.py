@@ -82,7 +82,8 @@ def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
     if hasattr(module, "group_matcher"):
         from timm.models import group_parameters
 
-        groups = [list(names) for _, names in sorted(group_parameters(module, module.group_matcher(coarse=True)).items())]
+        matcher = module.group_matcher(coarse=True)  # type: ignore[operator]
+        groups = [list(names) for _, names in sorted(group_parameters(module, matcher).items())]
     else:
         groups = [
             [f"{name}.{leaf}" for leaf, _ in child.named_parameters()]
@@ -108,7 +109,7 @@ def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    found = []
+    found: list[tuple[str, nn.Module]] = []
     for name, child in module.named_children():
         if isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1:
             found.extend((f"{name}.{inner}", layer) for inner, layer in child.named_children())

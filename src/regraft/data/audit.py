@@ -154,7 +154,9 @@ def _copies(
     by_id: dict[str, list[int]] = defaultdict(list)
     for i, identity in enumerate(ids):
         by_id[identity].append(i)
-    across, within, contradicting = [], [], []
+    across: list[str] = []
+    within: list[str] = []
+    contradicting: list[str] = []
     for members in by_id.values():
         if len(members) < 2:
             continue

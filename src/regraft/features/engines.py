@@ -16,7 +16,8 @@ class TorchEngine:
     def __init__(self, backbone: Backbone, device: torch.device, batch: int = 32) -> None:
         self.device, self.batch = device, batch
         normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
-        self.module = nn.Sequential(normalise, backbone.module).to(device, memory_format=torch.channels_last)
+        self.module = nn.Sequential(normalise, backbone.module).to(device)
+        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.numerics = f"torch-{torch.__version__}-float32-{device.type}-channels_last-b{batch}"
 
     def run(self, images: np.ndarray) -> np.ndarray:

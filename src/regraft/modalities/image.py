@@ -200,7 +200,7 @@ class Augment:
     mirror: bool
     colour: float
 
-    def __call__(self, image: Image.Image, size: int, resample: Resample, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: Image.Image, size: int, resample: Image.Resampling, rng: np.random.Generator) -> np.ndarray:
         """(size, size, 3) uint8; the draw depends on `rng` only."""
         width, height = image.size
         area = width * height * rng.uniform(self.scale, 1.0)

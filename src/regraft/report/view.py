@@ -46,7 +46,7 @@ def view(folder: Path) -> Json:
         "answer": _answer(metrics, split, str(data.get("modality") or "")),
         "versus": [_versus(item) for item in metrics.get("versus") or []],
         "chosen": run.get("chosen"),
-        "chosen_why": run.get("chosen_why") or "",
+        "chosen_why": words.sentence(str(run.get("chosen_why") or "")),
         "table": _table(metrics, split),
         "steps": _steps(run.get("steps") or {}),
         "plots": [plot for plot in (plots.learning_curves(events), plots.l2_path(events)) if plot],
@@ -110,6 +110,8 @@ def _versus(item: Mapping[str, Any]) -> Json:
 
 
 def _steps(steps: Mapping[str, Any]) -> list[Json]:
+    """The seven in order; computing the features, timed on its own, is shown with the training it serves."""
+    features: Json = steps.get("train features") or {}
     rows = []
     for name, title in STEPS.items():
         step: Json = steps.get(name) or {}
@@ -120,8 +122,9 @@ def _steps(steps: Mapping[str, Any]) -> list[Json]:
                 "title": title,
                 "state": state,
                 "seconds": words.duration(step.get("seconds")) if state == "done" else "",
-                "decided": str(step.get("decided") or ""),
-                "why": str(step.get("why") or ""),
+                "features": words.duration(features.get("seconds")) if name == "train" else "",
+                "decided": words.sentence(str(step.get("decided") or "")),
+                "why": words.sentence(str(step.get("why") or "")),
                 "details": [(str(k).replace("_", " "), _plain(v)) for k, v in (step.get("details") or {}).items()],
             }
         )

@@ -33,9 +33,7 @@ def evaluate_test(
     """The one reading of test: (N,) labels, (N, K) logits of the final model and of each baseline."""
     found: dict[str, Any] = {"test": estimates(labels, final)}
     found["baselines"] = {name: estimates(labels, logits) for name, logits in baselines.items()}
-    pairs = [
-        paired_accuracy(labels, final.argmax(1), logits.argmax(1), name) for name, logits in baselines.items()
-    ]
+    pairs = [paired_accuracy(labels, final.argmax(1), logits.argmax(1), name) for name, logits in baselines.items()]
     found["versus"] = [asdict(pair) for pair in pairs]
     found["per_class"] = per_class(labels, final, classes)
     found["confusion"] = confusion(labels, final.argmax(1), len(classes)).tolist()

@@ -162,7 +162,7 @@ def finetune(
 
     optimiser = torch.optim.AdamW(_groups(network, context), lr=recipe.lr)
     trained = train(
-        network, optimiser, batches, steps, recipe.epochs, val_loss, warmup=recipe.warmup, patience=recipe.patience,
+        network, optimiser, batches, steps, int(recipe.epochs), val_loss, warmup=recipe.warmup, patience=recipe.patience,
         tick=lambda **f: context.events.tick(label="fine-tuning", **f),
         on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), out_of_time=context.out_of_time,
     )  # fmt: skip

@@ -43,7 +43,7 @@ class FreezePlan:
 
     def digest(self, module: nn.Module) -> str:
         """SHA-256 over every frozen parameter and every buffer of `eval_modules`."""
-        frozen = {name: p for name, p in module.named_parameters() if name not in self.trainable}
+        frozen: dict[str, torch.Tensor] = {name: p for name, p in module.named_parameters() if name not in self.trainable}
         for name, buffer in module.named_buffers():
             if name.rpartition(".")[0] in self.eval_modules:
                 frozen[name] = buffer

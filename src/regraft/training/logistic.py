@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -84,7 +85,7 @@ def fit_logistic(
 
     begin = np.zeros(classes * (width + 1)) if start is None else start
     options = {"maxiter": 500, "gtol": tolerance / classes, "ftol": 1e-9, "maxcor": 20}
-    found = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
+    found: Any = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload,unused-ignore]
     matrix = found.x.reshape(classes, width + 1)
     weight = (matrix[:, :width] / deviation).astype(np.float32)
     bias = (matrix[:, width] - (matrix[:, :width] / deviation) @ mean).astype(np.float32)
