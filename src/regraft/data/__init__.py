@@ -6,6 +6,16 @@ from regraft.data.sources import Row, Source, read_source
 from regraft.data.splits import assign_splits, read_assignment
 
 __all__ = [
-    "Audited", "Examples", "Finding", "Quarantined", "Row", "Source", "Task", "assign_splits", "audit_files", "make_examples", "read_assignment",
+    "Audited",
+    "Examples",
+    "Finding",
+    "Quarantined",
+    "Row",
+    "Source",
+    "Task",
+    "assign_splits",
+    "audit_files",
+    "make_examples",
+    "read_assignment",
     "read_source",
-]  # fmt: skip
+]

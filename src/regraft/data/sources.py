@@ -19,7 +19,9 @@ from regraft.errors import DataError
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 TABLE_ENDINGS = (".csv", ".parquet")
 IMAGE_ENDINGS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".apng"]
+    f".{ending}"
+    for ending in ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "dib", "tif", "tiff", "webp", "avif", "ppm", "pgm")
+    + ("pbm", "pnm", "jp2", "tga", "ico", "apng")
 )
 PATH_COLUMNS = ("path", "file", "filename", "image")
 
@@ -182,9 +184,7 @@ def _read_table(path: Path, split: str | None) -> tuple[list[Row], Task]:
             faults.append("no column `label`")
         if where is None:
             other = next((name for name in ("text", "audio") if name in names), None)
-            faults.append(
-                f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`"
-            )
+            faults.append(f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`")
         raise DataError(f"{path} has the columns {', '.join(table.column_names)}:", faults)
     columns: dict[str, list[Any]] = {
         key: table[names[key]].to_pylist() if key in names else [None] * table.num_rows

@@ -39,7 +39,8 @@ def evaluate_test(
     found["confusion"] = confusion(labels, final.argmax(1), len(classes)).tolist()
     accuracy = found["test"]["accuracy"]
     context.decide(
-        "evaluate", f"test accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on {len(labels)} examples",
+        "evaluate", f"test accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
+        f" on {len(labels)} examples",
         "; ".join(in_words(pair) for pair in pairs),
     )  # fmt: skip
     return found

@@ -6,6 +6,17 @@ from regraft.training.loop import Trained, class_weighted, shuffled, train
 from regraft.training.network import Network, make_head
 
 __all__ = [
-    "FreezePlan", "Network", "Path", "Trained", "class_weighted", "fit_logistic", "fit_path", "folds_of", "make_head", "plan_freeze",
-    "shuffled", "softmax_logits", "train",
-]  # fmt: skip
+    "FreezePlan",
+    "Network",
+    "Path",
+    "Trained",
+    "class_weighted",
+    "fit_logistic",
+    "fit_path",
+    "folds_of",
+    "make_head",
+    "plan_freeze",
+    "shuffled",
+    "softmax_logits",
+    "train",
+]
