@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regraft.runtime import ready_torchvision
+
+ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
