@@ -20,7 +20,28 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "va
 TABLE_ENDINGS = (".csv", ".parquet")
 IMAGE_ENDINGS = frozenset(
     f".{ending}"
-    for ending in ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "dib", "tif", "tiff", "webp", "avif", "ppm", "pgm", "pbm", "pnm", "jp2", "tga", "ico", "apng")
+    for ending in (
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "webp",
+        "avif",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "jp2",
+        "tga",
+        "ico",
+        "apng",
+    )
 )
 PATH_COLUMNS = ("path", "file", "filename", "image")
 
