@@ -85,9 +85,7 @@ def numbers(classes: tuple[str, ...], n: int = 250) -> tuple[dict[str, Any], dic
                 {"source": "rose/<img src=x onerror=alert(2)>.jpg", "split": "train", "reason": "not an image"},
                 {"source": "tulip/empty.jpg", "split": "test", "reason": "empty file"},
             ],
-            "findings": [
-                {"kind": "near_duplicates", "severity": "warning", "message": "3 pairs.", "examples": ["a&b.jpg"]}
-            ],
+            "findings": [{"kind": "near_duplicates", "severity": "warning", "message": "3 pairs.", "examples": ["a&b.jpg"]}],
         },
         "steps": {name: dict(step) for name in STEPS},
         "chosen": "fine-tuned",
@@ -158,9 +156,7 @@ def full_run(folder: Path, classes: tuple[str, ...] = ("daisy", "rose", HOSTILE,
     run, metrics = numbers(classes)
     write(folder, run, metrics, events())
     (folder / "recipe.yaml").write_text("head:\n  kind: linear\n", encoding="utf-8")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (130, 260, 3), dtype=np.uint8)).save(
-        folder / "first_batch.png"
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (130, 260, 3), dtype=np.uint8)).save(folder / "first_batch.png")
     return folder
 
 

@@ -86,12 +86,9 @@ def _opening(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | No
     shown = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
     if split and shown:
         lines.append(
-            f"Accuracy on {_SPLITS[split]}: **{shown.text}**"
-            f" (95% interval {shown.low_text} to {shown.high_text}, n = {shown.n})."
+            f"Accuracy on {_SPLITS[split]}: **{shown.text}** (95% interval {shown.low_text} to {shown.high_text}, n = {shown.n})."
         )
-    lines += [
-        f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}" for item in metrics.get("versus") or []
-    ]
+    lines += [f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}" for item in metrics.get("versus") or []]
     if run.get("chosen"):
         lines.append(f"\nKept: {_text(run['chosen'])}. {_text(run.get('chosen_why') or '')}".rstrip())
     return "\n".join(lines) + "\n"

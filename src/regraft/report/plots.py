@@ -38,9 +38,7 @@ def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
     if not epochs:
         return None
     x = sorted(epochs)
-    train, val, accuracy = (
-        [_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy")
-    )
+    train, val, accuracy = ([_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy"))
     loss, left = _axes("loss: validation (solid), training (dashed)", "epoch")
     left.plot(x, train, color=_SECOND, linestyle="--", **_LINES)
     left.plot(x, val, color=_ACCENT, **_LINES)
@@ -80,9 +78,7 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
     lines = "; ".join(
         f"{style} line, class weights {name}: lowest log loss {_said(min(v[0] for v in path.values()))}"
         f" at L2 {min(path, key=lambda key: path[key][0]):.3g}"
-        for (name, path), style in zip(
-            zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False
-        )
+        for (name, path), style in zip(zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False)
     )
     return Plot("Choosing the head's L2 penalty", f"{lines[0].upper()}{lines[1:]}.", (_svg(figure, "l2"),))
 

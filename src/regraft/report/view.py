@@ -85,9 +85,7 @@ def _table(metrics: Json, split: str | None) -> Json | None:
     if split != "val" and metrics.get("val"):
         models.append(("this model, validation (indicative)", metrics["val"]))
     known = [name for name in words.METRIC_NAMES if any(name in values for _, values in models)]
-    others = [
-        n for n, v in metrics[split].items() if n not in words.METRIC_NAMES and isinstance(v, dict) and "value" in v
-    ]
+    others = [n for n, v in metrics[split].items() if n not in words.METRIC_NAMES and isinstance(v, dict) and "value" in v]
     columns = known + others
     rows = [
         {"name": name, "cells": [words.cell(metric, values.get(metric)) for metric in columns], "ours": index == 0}
@@ -195,8 +193,7 @@ def _data(data: Json) -> Json:
         "noun": words.noun(modality, sum(int(counts.get(name) or 0) for name in splits)),
         "counts": [words.count(counts.get(name) or 0) for name in splits],
         "rows": [
-            {"name": name, "counts": [words.count((per_class.get(s) or {}).get(name, 0)) for s in splits]}
-            for name in classes
+            {"name": name, "counts": [words.count((per_class.get(s) or {}).get(name, 0)) for s in splits]} for name in classes
         ],
     }
 

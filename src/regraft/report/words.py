@@ -71,6 +71,8 @@ def duration(seconds: Any) -> str:
     value = _float(seconds)
     if not math.isfinite(value) or value < 0:
         return ""
+    if value < 0.05:
+        return "< 0.1 s"
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)
@@ -95,8 +97,9 @@ def count(n: Any) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with its first letter large, and nothing else changed."""
-    return text[:1].upper() + text[1:]
+    """The text with its first letter large, unless it begins with an identifier such as timm:resnet18."""
+    first = text.split(" ", 1)[0].rstrip(":;,.")
+    return text[:1].upper() + text[1:] if first.isalpha() or "-" in first else text
 
 
 def noun(modality: str, n: int) -> str:
