@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Any
 from regraft._version import __version__
 
 if TYPE_CHECKING:
-    from regraft.api import (
-        Estimate,
-        Prediction,
-        Recipe,
-        Run,
-        backbone,
-        extract,
-        fit,
-        fit_head,
-        freeze,
-        load,
-    )
+    from regraft.api import Estimate, Recipe, Run, backbone, extract, fit, fit_head, freeze, load
+    from regraft.model import Prediction
 
 __all__ = [
     "Estimate", "Prediction", "Recipe", "Run", "__version__", "backbone", "extract", "fit", "fit_head", "freeze", "load",
@@ -26,6 +16,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Prediction":
+        from regraft.model import Prediction
+
+        return Prediction
     if name in __all__:
         from regraft import api
 

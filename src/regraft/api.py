@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json
-from regraft.backbones import Backbone, make_base, obtain_weights
-from regraft.data import Examples, assign_splits, audit_files, make_examples, read_assignment, read_source
-from regraft.data.examples import Task
+from regraft.data import Examples, audit_files, make_examples, read_assignment, read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
-from regraft.features import FeatureStore, TorchEngine
 from regraft.modalities import UnreadableImage, inspect_image
-from regraft.model import Model, Prediction
-from regraft.pipeline import Run as Walk
 from regraft.recipe import Recipe, read_recipe
-from regraft.runtime import cache_folder, pick_device, quiet_libraries
-from regraft.training import FreezePlan, class_weighted, fit_logistic, fit_path, make_head, plan_freeze
+from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
 
-__all__ = [
-    "Estimate", "Prediction", "Recipe", "Run", "Task", "assign_splits", "backbone", "extract", "fit", "fit_head", "freeze",
-    "load",
-]  # fmt: skip
+if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
+    from torch import nn
+
+    from regraft.backbones import Backbone
+    from regraft.model import Model
+    from regraft.training import FreezePlan
+
+__all__ = ["Estimate", "Recipe", "Run", "backbone", "extract", "fit", "fit_head", "freeze", "load"]
 
 
 class Run:
@@ -72,27 +71,90 @@ class Run:
 def fit(
     data: str | Path | None = None, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
     resume: bool = False, overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (), dry_run: bool = False,
-) -> Run | dict[str, Any]:  # fmt: skip
+    listeners: Sequence[Listener] = (),
+) -> Run:  # fmt: skip
     """Walk the seven steps on `data` and give back the finished Run.
 
-    `out` defaults to `runs/<data name>`, next free number. `recipe` holds nested settings. With `dry_run` nothing is
-    trained or written and the plan is given back as a dictionary. Raises DataError, RecipeError, UsageError.
+    `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an earlier run
+    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event. Raises
+    DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was kept.
     """
+    started = time.monotonic()
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
     if resume:
-        return _resume(out, data, place, listeners, recipe)
+        return _resume(out, place, listeners, recipe, started)
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
+    name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite)
+    folder = RunFolder(target)
+    folder.lock()
+    try:
+        folder.clear()
+        examples.save(folder.examples)
+        return _walk(folder, examples, settings, place, listeners, {"name": name, **about}, started)
+    finally:
+        folder.release()
+
+
+def plan(
+    data: str | Path, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
+    splits: str | Path | None = None, listeners: Sequence[Listener] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """What `fit` would do: counts, findings, what steps 1 to 3 decide, a measured estimate of the seconds. Writes nothing."""
+    import torch
+
+    settings = Recipe.build(recipe or {})
+    quiet_libraries(settings.run.offline)
+    name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite=True)
+
+    from regraft.backbones import make_base
+    from regraft.features import FeatureStore, TorchEngine
+    from regraft.steps.base import base
+    from regraft.steps.context import Context
+    from regraft.steps.finetune import length, seconds_a_step
+    from regraft.steps.freeze import freeze
+    from regraft.steps.obtain import obtain
+    from regraft.training import Network, make_head
+
+    keep_large_blocks()
+    context = Context(settings, FeatureStore(None), pick_device(settings.run.device), Events(None))
+    obtained = obtain(context)
+    body = base(obtained, examples.image_sizes(), context)
+    frozen = freeze(body, context)
+    counts, epochs = examples.counts(), settings.finetune.epochs
+    if epochs == "auto":
+        epochs = 0 if frozen.strategy == "head" or not counts["val"] else length(counts["train"])
+    size, batch = body.preprocess.size, min(settings.finetune.batch_size, counts["train"])
+    blank = np.zeros((batch, size, size, 3), dtype=np.uint8)
+    engine = TorchEngine(body, context.device, batch)
+    engine.run(blank)
+    began = time.perf_counter()
+    engine.run(blank)
+    forward = (time.perf_counter() - began) / batch
+    network = Network(make_base(obtained, size), make_head("linear", body.width, len(examples.task.classes)))
+    frozen.apply(network.backbone)
+    labels = torch.zeros(batch, dtype=torch.long, device=context.device)
+    images = torch.from_numpy(blank).to(context.device)
+    step = seconds_a_step(network.to(context.device).train(), (images, labels, labels)) / batch if epochs else 0.0
+    seconds = 1.2 * forward * sum(counts.values()) + epochs * (1.1 * step * counts["train"] + forward * counts["val"])
+    return {"out": str(target), "name": name, "counts": counts, "classes": list(examples.task.classes),
+            "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": seconds}  # fmt: skip
+
+
+def _look(
+    data: str | Path, out: str | Path | None, settings: Recipe, splits: str | Path | None, listeners: Sequence[Listener],
+    overwrite: bool,
+) -> tuple[str, Examples, dict[str, Any], Path]:  # fmt: skip
+    """Read, audit and split the data, once it is clear that the run may be written where it would go."""
     source = read_source(data)
     target = Path(out) if out is not None else next_free(Path("runs"), source.name)
-    folder = RunFolder(target)
-    if not dry_run and folder.is_run() and not overwrite:
-        raise UsageError(f"{target} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
-    if not dry_run and target.exists() and not folder.is_run() and any(target.iterdir()):
-        raise UsageError(f"{target} is not empty and no run. Choose another folder with --out.")
+    if target.exists() and not overwrite:
+        if RunFolder(target).is_run():
+            raise UsageError(f"{target} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
+        if not target.is_dir() or any(item.name != ".lock" for item in target.iterdir()):
+            raise UsageError(f"{target} is there and holds no run. Choose another folder with --out.")
     ears = Events(None, tuple(listeners))
     audited = audit_files(source, inspect_image, UnreadableImage, ears.tick)
     examples = make_examples(
@@ -100,29 +162,25 @@ def fit(
         val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
     )  # fmt: skip
     about = {
-        "name": source.name, "source": str(source.root), "modality": "image",
+        "source": str(source.root), "modality": "image",
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [{"kind": f.kind, "severity": f.severity, "message": f.message, "examples": list(f.examples)}
                      for f in audited.findings],
     }  # fmt: skip
-    if dry_run:
-        return _plan(examples, settings, about, target)
-    folder.lock()
-    try:
-        folder.clear()
-        examples.save(folder.examples)
-        return _walk(folder, examples, settings, place, listeners, about)
-    finally:
-        folder.release()
+    return source.name, examples, about, target
 
 
 def _walk(
-    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener], about: Any
-) -> Run:
+    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
+    about: dict[str, Any], started: float,
+) -> Run:  # fmt: skip
     events = Events(folder.events, tuple(listeners))
     events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
                 findings=about["findings"], name=about["name"])  # fmt: skip
-    walk = Walk(examples, recipe, folder, cache, events, about)
+
+    from regraft.pipeline import Walk
+
+    walk = Walk(examples, recipe, folder, cache, events, about, started)
     walk.write()
     try:
         walk.walk()
@@ -134,77 +192,45 @@ def _walk(
 
 
 def _resume(
-    out: str | Path | None, data: Any, cache: Path | None, listeners: Sequence[Listener], given: dict[str, Any] | None
+    out: str | Path | None, cache: Path | None, listeners: Sequence[Listener], given: dict[str, Any] | None, started: float
 ) -> Run:
+    """Go on with a run: its table and recipe as they were, features from the store, decisions as they were pinned."""
     if out is None:
         raise UsageError("--resume needs --out RUN, the folder of the run to go on with.")
+    if any(given.values() if given else ()):
+        raise UsageError("--resume goes on with the run's own recipe.yaml: leave the settings out, or start a new run.")
     folder = RunFolder(Path(out))
     if not folder.is_run() or not folder.examples.is_file():
         raise UsageError(f"{out} holds no run that was begun. Leave out --resume.")
-    if any(section for section in (given or {}).values()):
-        raise UsageError("--resume goes on with the run's own recipe.yaml; settings cannot change. Start a new run instead.")
-    state = folder.read_state()
-    if state["state"] == "finished":
-        return Run(folder.path)
     folder.lock()
     try:
+        state = folder.read_state()
+        if state["state"] == "finished" and folder.report.is_file():
+            return Run(folder.path)
         examples = Examples.load(folder.examples)
         changed = examples.changed()
         if changed:
-            raise UsageError(
-                f"{len(changed)} file(s) changed since the run began ({', '.join(changed[:3])}). Use --overwrite."
-            )
+            some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
+            raise UsageError(f"{len(changed)} file(s) changed or went since the run began ({some}). Use --overwrite.")
         recipe = Recipe.build(read_recipe(folder.recipe))
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
-        return _walk(folder, examples, recipe, cache, listeners, about)
+        return _walk(folder, examples, recipe, cache, listeners, about, started)
     finally:
         folder.release()
 
 
-def _plan(examples: Examples, recipe: Recipe, about: dict[str, Any], target: Path) -> dict[str, Any]:
-    """What a run would do, with a measured estimate of its time."""
-    import time
-
-    import torch
-
-    from regraft.runtime import keep_large_blocks
-    from regraft.steps.base import base
-    from regraft.steps.context import Context
-    from regraft.steps.finetune import length, seconds_a_step
-    from regraft.steps.freeze import freeze
-    from regraft.steps.obtain import obtain
-    from regraft.training import Network
-
-    keep_large_blocks()
-    context = Context(recipe, FeatureStore(None), pick_device(recipe.run.device), Events(None))
-    base_model = base(obtain(context), examples.image_sizes(), context)
-    plan = freeze(base_model, context)
-    counts = examples.counts()
-    epochs = recipe.finetune.epochs
-    if epochs == "auto":
-        epochs = 0 if plan.strategy == "head" or not counts["val"] else length(counts["train"])
-    size, batch = base_model.preprocess.size, min(recipe.finetune.batch_size, counts["train"])
-    images = torch.zeros((batch, size, size, 3), dtype=torch.uint8, device=context.device)
-    engine = TorchEngine(base_model, context.device, batch)
-    engine.run(images.cpu().numpy())
-    began = time.perf_counter()
-    engine.run(images.cpu().numpy())
-    forward = (time.perf_counter() - began) / batch
-    network = Network(base_model, make_head("linear", base_model.width, len(examples.task.classes))).to(context.device)
-    plan.apply(network.backbone)
-    step = seconds_a_step(network, (images, torch.zeros(batch, dtype=torch.long, device=context.device), images)) / batch
-    total = sum(counts.values()) * forward * 1.2 + epochs * (counts["train"] * step + counts["val"] * forward)
-    return {"out": str(target), "name": about["name"], "counts": counts, "classes": list(examples.task.classes),
-            "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": total}  # fmt: skip
-
-
 def load(path: str | Path) -> Model:
     """The model of a run's folder or of a model folder. Raises UsageError for what is neither."""
+    from regraft.model import Model
+
     return Model.load(Path(path))
 
 
 def backbone(reference: str = "auto", size: int | None = None, offline: bool = False) -> Backbone:
-    """A base model: pre-trained weights without their classifier, with their own preprocessing."""
+    """A base model: pre-trained weights without their classifier, with their own preprocessing. Raises BackboneError."""
+    quiet_libraries(offline)
+    from regraft.backbones import make_base, obtain_weights
+
     obtained = obtain_weights(reference, offline)
     return make_base(obtained, size or obtained.provenance.input_size)
 
@@ -212,35 +238,35 @@ def backbone(reference: str = "auto", size: int | None = None, offline: bool = F
 def extract(base: Backbone, items: Sequence[Any], cache: str | Path | None = None, device: str = "auto") -> np.ndarray:
     """(N, width) float32 pooled features, in the order given. `items` are paths, bytes, PIL images or arrays.
 
-    With `cache` (a folder) the features of paths are kept. Raises UnreadableImage for an item that is none.
+    With `cache` (a folder; items are paths then) each is computed once. Raises UnreadableImage for an item that is none.
     """
     from regraft.artifacts import file_sha256
+    from regraft.features import FeatureStore, TorchEngine
 
+    keep_large_blocks()
     engine = TorchEngine(base, pick_device(device))
-    if cache is None:
-        parts = [
-            engine.run(base.preprocess.collate([base.preprocess.host(item) for item in items[i : i + 32]]))
-            for i in range(0, len(items), 32)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, base.width), np.float32)
-    ids = [file_sha256(Path(item))[:32] for item in items]
+    ids = [file_sha256(Path(item))[:32] if cache is not None else f"{number:032x}" for number, item in enumerate(items)]
     key = (base.provenance.sha256, base.preprocess.fingerprint, "plain")
     quiet: Callable[..., None] = lambda **_: None  # noqa: E731
-    return FeatureStore(Path(cache)).features(ids, list(items), key, base.preprocess, engine, base.width, quiet)
+    store = FeatureStore(Path(cache) if cache is not None else None)
+    return store.features(ids, list(items), key, base.preprocess, engine, base.width, quiet)
 
 
-def freeze(module: Any, strategy: str | Sequence[str] = "head", norm_statistics: str = "frozen") -> FreezePlan:
-    """Freeze parts of any nn.Module in place, so that it stays frozen whatever calls `.train()`; the plan it applied."""
+def freeze(module: nn.Module, strategy: str | Sequence[str] = "head", norm_statistics: str = "frozen") -> FreezePlan:
+    """Freeze parts of any nn.Module in place, so that they stay frozen whatever calls `.train()`; gives the plan applied."""
     from regraft.backbones import cut_stages
+    from regraft.training import plan_freeze
 
     plan = plan_freeze(module, cut_stages(module), strategy, norm_statistics)
     plan.apply(module)
     return plan
 
 
-def fit_head(features: np.ndarray, labels: Sequence[int] | np.ndarray, l2: float | None = None, seed: int = 0) -> Any:
-    """A linear head (nn.Module, (B, D) to (B, K)) on (N, D) features and (N,) integer labels; L2 by out-of-fold log loss."""
-    import torch
+def fit_head(
+    features: np.ndarray, labels: Sequence[int] | np.ndarray, l2: float | None = None, seed: int = 0
+) -> nn.Module:
+    """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels; L2 by out-of-fold log loss where None."""
+    from regraft.training import class_weighted, fit_path, linear_head
 
     values, targets = np.ascontiguousarray(features, dtype=np.float32), np.asarray(labels, dtype=np.int64)
     classes = int(targets.max()) + 1
@@ -248,11 +274,7 @@ def fit_head(features: np.ndarray, labels: Sequence[int] | np.ndarray, l2: float
     if l2 is None:
         path = fit_path(values, targets, weights, classes, seed=seed)
         l2 = path.l2[path.chosen]
-    weight, bias, _ = fit_logistic(values, targets, weights, classes, l2)
-    head = make_head("linear", values.shape[1], classes)
-    head[-1].weight.data.copy_(torch.from_numpy(weight))  # type: ignore[index]
-    head[-1].bias.data.copy_(torch.from_numpy(bias))  # type: ignore[index]
-    return head.eval()
+    return linear_head(values, targets, weights, classes, l2)
 
 
 def demo_data(folder: Path | None = None) -> Path:

@@ -110,7 +110,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with contextlib.suppress(ValueError):
             events.append(json.loads(line))
     return events
@@ -135,7 +135,6 @@ class RunFolder:
         self.model = path / "model"
         self.report = path / "report.html"
         self.first_batch = path / "first_batch.png"
-        self.work = path / ".work"  # artefacts of unfinished steps; removed when the run is finished
         self._lock = FileLock(str(path / ".lock"))
 
     def lock(self) -> None:
@@ -153,10 +152,8 @@ class RunFolder:
             raise UsageError(f"{self.path} cannot be made or written: {error}. Choose another with --out.") from None
 
     def release(self) -> None:
-        """Give the folder back."""
+        """Give the folder back. The lock's file stays: removing it could let two others in at once."""
         self._lock.release()
-        with contextlib.suppress(OSError):
-            (self.path / ".lock").unlink(missing_ok=True)
 
     def is_run(self) -> bool:
         """True if a run was begun here."""
@@ -166,9 +163,8 @@ class RunFolder:
         """Remove what an earlier run wrote here, and nothing else."""
         for name in (*self.OURS, "report.html", "first_batch.png"):
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.work, self.model):
-            if folder.is_dir() and not folder.is_symlink():
-                shutil.rmtree(folder)
+        if self.model.is_dir() and not self.model.is_symlink():
+            shutil.rmtree(self.model)
 
     def read_state(self) -> dict[str, Any]:
         """run.json, or a fresh state; an unknown schema is refused."""

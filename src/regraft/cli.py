@@ -103,29 +103,20 @@ def _fit(
 
     screen = Screen(quiet or as_json)
     try:
-        with screen.console.status("loading") if not (quiet or as_json) else _nothing():
-            from regraft import api
-        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits,
-                      listeners=[screen], dry_run=dry_run)  # fmt: skip
+        from regraft import api
+
+        if dry_run and data is not None:
+            _show_plan(api.plan(data, out, recipe=settings, splits=splits, listeners=[screen]), as_json)
+            return None
+        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, listeners=[screen])
     except KeyboardInterrupt:
         screen.close()
-        place = out or "the run's folder under runs/"
-        print(f"\nStopped. The best so far is kept in {place}. Go on with: regraft fit --resume --out {out or 'RUN'}",
-              file=sys.stderr)  # fmt: skip
+        print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(1) from None
     finally:
         screen.close()
-    if isinstance(run, dict):
-        _show_plan(run, as_json)
-        return None
     _show(run, as_json, quiet)
     return run
-
-
-def _nothing() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
 
 
 def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
@@ -224,6 +215,14 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
 
 def main() -> None:
     """Entry point: errors of ours as one clear message and their exit code, never a traceback."""
+    import contextlib
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError, AttributeError):  # not in the main thread, or no such signal here
+        signal.signal(signal.SIGTERM, interrupt)  # a scheduler's polite end is a Ctrl-C: the best so far is kept
     try:
         app()
     except RegraftError as error:

@@ -19,8 +19,9 @@ class Screen:
         self.progress = Progress(
             TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=self.console, transient=True,
+            console=self.console, transient=True, disable=not self.console.is_terminal,
         )  # fmt: skip
+        self.out, self.chosen = "", ""
         self.label: str | None = None
         self.task: Any = None
 
@@ -30,6 +31,7 @@ class Screen:
             return self._tick(event)
         self._end()
         if kind == "begin":
+            self.out = event["out"]
             counts = event["counts"]
             text = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
             self.console.print(f"[bold]{escape(event['name'])}[/]: {event['classes']} classes; {text}")
@@ -38,8 +40,9 @@ class Screen:
                 self.console.print(f"  {mark} {escape(finding['message'])}")
         elif kind == "decided":
             number = NUMBERS[event["step"]]
-            self.console.print(f"[green]{number}[/] [bold]{event['step']:9}[/] {escape(event['decided'])}")
-            self.console.print(f"            [dim]{escape(event['why'])}[/]")
+            said = f"[green]{number}[/] [bold]{event['step']:9}[/] {escape(event['decided'])}"
+            self.console.print(said, soft_wrap=True)
+            self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         elif kind == "epoch":
             self.console.print(
                 f"            [dim]epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.3f}, val log loss "
@@ -49,6 +52,7 @@ class Screen:
         elif kind == "note":
             self.console.print(f"            [dim]{escape(event['text'])}[/]")
         elif kind == "chosen":
+            self.chosen = event["chosen"]
             self.console.print(f"  [bold]chosen[/]    {event['chosen']} [dim]{escape(event['why'])}[/]")
         return None
 
@@ -74,6 +78,13 @@ class Screen:
             self.progress.remove_task(self.task)
             self.progress.stop()
         self.label = self.task = None
+
+    def how_to_go_on(self) -> str:
+        """What is kept of a run that was stopped, and the command that goes on with it."""
+        if not self.out:
+            return "Nothing was written yet."
+        kept = f"The best so far ({self.chosen}) is kept in {self.out}. " if self.chosen else ""
+        return f"{kept}Go on with: regraft fit --resume --out {self.out}"
 
     def close(self) -> None:
         """Take the bar away."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from regraft.artifacts import atomic, read_json, write_json
 from regraft.backbones import Backbone, Provenance, build, cut_stages
 from regraft.data import Task
 from regraft.errors import UsageError
-from regraft.features import TorchEngine
+from regraft.features import TorchEngine, batched, prefetch
 from regraft.modalities import ImagePreprocess, UnreadableImage
 from regraft.training import make_head
 
@@ -74,7 +72,6 @@ class Model:
         """For each item, in order, its (K,) float32 logits, or the UnreadableImage that it is."""
         engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
         head = self.head.to("cpu").eval()
-        stream = iter(items)
 
         def read(item: Any) -> np.ndarray | UnreadableImage:
             try:
@@ -82,16 +79,15 @@ class Model:
             except UnreadableImage as error:
                 return error
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            while some := list(islice(stream, batch)):
-                raws = list(pool.map(read, some))
-                good = [raw for raw in raws if isinstance(raw, np.ndarray)]
-                if good:
-                    features = torch.from_numpy(engine.run(self.backbone.preprocess.collate(good)))
-                    with torch.inference_mode():
-                        logits = iter(head(features).numpy())
-                for raw in raws:
-                    yield next(logits) if isinstance(raw, np.ndarray) else raw
+        for _, raws in prefetch(batched(items, batch), read):
+            good = [raw for raw in raws if isinstance(raw, np.ndarray)]
+            logits: Iterator[np.ndarray] = iter(())
+            if good:
+                features = torch.from_numpy(engine.run(self.backbone.preprocess.collate(good)))
+                with torch.inference_mode():
+                    logits = iter(head(features).numpy())
+            for raw in raws:
+                yield next(logits) if isinstance(raw, np.ndarray) else raw
 
     def predict_each(self, items: Iterable[Any], device: torch.device | None = None) -> Iterator[Prediction]:
         """One Prediction an item, in order, as they come."""

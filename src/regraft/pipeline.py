@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 
 from regraft.artifacts import Events, RunFolder, atomic, write_json, write_text
 from regraft.backbones import Backbone
 from regraft.data import Examples
 from regraft.data.examples import Part
+from regraft.errors import RegraftError, UsageError
 from regraft.evaluation import score
 from regraft.features import FeatureStore, TorchEngine
 from regraft.modalities.image import Mirrored
@@ -33,17 +34,19 @@ from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.obtain import obtain
 from regraft.steps.train import Features, Heads, apply_head, train_head
+from regraft.training import FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
 Result = TypeVar("Result")
 
 
-class Run:
+class Walk:
     """One walk through the seven steps; holds what they share and writes what they decide."""
 
     def __init__(
-        self, examples: Examples, recipe: Recipe, folder: RunFolder, cache: Path | None, events: Events, about: dict[str, Any]
+        self, examples: Examples, recipe: Recipe, folder: RunFolder, cache: Path | None, events: Events, about: dict[str, Any],
+        started: float,
     ) -> None:
         keep_large_blocks()
         self.examples, self.recipe, self.folder = examples, recipe, folder
@@ -52,7 +55,7 @@ class Run:
         if recipe.run.threads == "auto":
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
-        self.context = Context(recipe, FeatureStore(cache), device, events)
+        self.context = Context(recipe, FeatureStore(cache), device, events, started)
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
@@ -61,6 +64,7 @@ class Run:
             "seed": recipe.run.seed, "device": device.type, "versions": versions(),
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
+        self.predictions: list[tuple[Part, np.ndarray]] = []
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
         """Run one step, its time and decision written to run.json and recipe.yaml."""
@@ -95,48 +99,56 @@ class Run:
         examples, context, classes = self.examples, self.context, len(self.examples.task.classes)
         fit, val = examples.part("train"), examples.part("val")
         obtained = self.step("obtain", lambda: obtain(context))
+        self.state["provenance"] = asdict(obtained.provenance)
         backbone = self.step("base", lambda: base(obtained, examples.image_sizes(), context))
         plan = self.step("freeze", lambda: freeze(backbone, context))
         new = self.step("head", lambda: head(backbone.width, classes, context))
-        engine = TorchEngine(backbone, context.device, context.recipe.run.feature_batch)
-        known, held = self.step("train features", lambda: self.extract(fit, val, backbone, engine))
+        engine = TorchEngine(backbone, context.device, self.recipe.run.feature_batch)
+        known, held = self.step("features", lambda: self.extract(fit, val, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, held, classes, context))
-        tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, known, held, engine))
-        model, final = self.choose(backbone, heads, tuned, held)
-        model.save(self.folder.model)
-        if tuned is not None and tuned.trained.stopped == "interrupted":
+        tuned, stopped = None, False
+        try:
+            tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, held, engine))
+            stopped = tuned is not None and tuned.trained.stopped == "interrupted"
+        except KeyboardInterrupt:
+            stopped = True
+        model = self.choose(backbone, heads, tuned, val)
+        if stopped:
+            model.save(self.folder.model, model_card(self.state, self.metrics))
             raise KeyboardInterrupt
-        self.step("evaluate", lambda: self.evaluate(model, final, heads, backbone, engine, known, val, held, new))
+        self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val, new))
         self.finish(model)
 
-    def extract(self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine) -> tuple[Features, Features | None]:
+    def extract(
+        self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine
+    ) -> tuple[Features, Features | None]:
         """The frozen base runs once over train and val."""
         known = Features(self.features(fit, backbone, engine), fit.labels, fit.weights)
         held = Features(self.features(val, backbone, engine), val.labels, val.weights) if len(val) else None
         return known, held
 
     def finetune(
-        self, backbone: Backbone, plan: Any, heads: Heads, fit: Part, val: Part, known: Features, held: Features | None,
+        self, backbone: Backbone, plan: FreezePlan, heads: Heads, fit: Part, val: Part, held: Features | None,
         engine: TorchEngine,
     ) -> Finetuned | None:  # fmt: skip
         """Step 6, where there is a val set to judge it by."""
         recipe = self.recipe.finetune
-        if held is None:
-            recipe.epochs, recipe.mirror = 0, False
-            self.context.decide("finetune", "not done", "too few examples to judge it by a validation set")
+        if held is None or recipe.epochs == 0 or plan.strategy == "head":
+            recipe.epochs, recipe.mirror = 0, False if recipe.mirror == "auto" else recipe.mirror
+            why = "the head alone was asked for" if held is not None else "too few examples to judge it on val"
+            self.context.decide("finetune", "not done", why)
             return None
         if recipe.mirror == "auto":
-            recipe.mirror, why = False, ""
-            if recipe.epochs != 0 and plan.strategy != "head":
-                some = Part("val", val.ids[:MIRROR_SAMPLE], val.sources[:MIRROR_SAMPLE], val.paths[:MIRROR_SAMPLE],
-                            val.labels[:MIRROR_SAMPLE], val.weights[:MIRROR_SAMPLE])  # fmt: skip
-                mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)
-                straight = apply_head(heads.on_train, held.values[: len(some)]).argmax(1)
-                recipe.mirror, why = mirror_allowed(straight == some.labels, mirrored == some.labels)
-            self.context.events.emit("note", text=f"mirror images: {'yes' if recipe.mirror else 'no'}; {why}")
-        data, judge = (Data(p.paths, p.labels, p.weights) for p in (fit, val))
-        classes = len(self.examples.task.classes)
-        return finetune(backbone, plan, heads.on_train, data, judge, classes, self.context, self.show_batch)
+            some = val.first(MIRROR_SAMPLE)
+            mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)
+            straight = apply_head(heads.on_train, held.values[: len(some)]).argmax(1)
+            recipe.mirror, why = mirror_allowed(straight == some.labels, mirrored == some.labels)
+            answer = "are" if recipe.mirror else "are not"
+            self.context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
+        balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
+        data = Data(fit.paths, fit.labels, class_weighted(fit.labels, fit.weights, balanced, classes))
+        judge = Data(val.paths, val.labels, val.weights)
+        return finetune(backbone, plan, heads.on_train, data, judge, self.context, self.show_batch)
 
     def show_batch(self, images: np.ndarray) -> None:
         """Save the first augmented batch as a picture."""
@@ -149,76 +161,68 @@ class Run:
         with atomic(self.folder.first_batch) as temporary:
             Image.fromarray(grid).save(temporary, format="PNG")
 
-    def choose(self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, held: Features | None) -> tuple[Model, str]:
+    def choose(self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, val: Part) -> Model:
         """The better of head-only and fine-tuned on val (rule 11); a head that wins is refitted on train and val."""
-        settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
-        make = lambda b, h: Model(  # noqa: E731
-            b, h, self.recipe.head.kind, self.examples.task, self.state["name"], 1.0, settings
-        )
-        chosen, why = "head only", "nothing else was trained"
-        if held is not None:
-            metric, val = self.recipe.run.metric, self.examples.part("val")
-            logits = {"head only": apply_head(heads.on_train, held.values)}
+        head_only = self.model(backbone, heads.on_train)
+        chosen, why, best = "head only", "nothing else was trained", head_only
+        if len(val):
+            rows = {"head only": self.logits(head_only, val)}
             if tuned is not None:
-                batch = self.recipe.run.feature_batch
-                values = TorchEngine(tuned.backbone, self.context.device, batch)
-                # the fine-tuned weights are new: their val features are computed here, not stored
-                found = FeatureStore(None).features(
-                    val.ids, val.paths, (), tuned.backbone.preprocess, values, tuned.backbone.width,
-                    self.context.events.tick, "val after fine-tuning",
-                )  # fmt: skip
-                tuned.backbone.module.to("cpu")
-                logits["fine-tuned"] = apply_head(tuned.head, found)
-            ranks = {n: (score(val.labels, v, metric), score(val.labels, v, "log_loss")) for n, v in logits.items()}
-            chosen = max(ranks, key=lambda name: ranks[name])
-            if tuned is not None:
+                fine_tuned = self.model(tuned.backbone, tuned.head)
+                rows["fine-tuned"] = self.logits(fine_tuned, val)
+                metric = self.recipe.run.metric
+                ranks = {n: (score(val.labels, v, metric), score(val.labels, v, "log_loss")) for n, v in rows.items()}
+                chosen = max(ranks, key=lambda name: ranks[name])
                 other = next(name for name in ranks if name != chosen)
-                gap, losses = ranks[chosen][0] - ranks[other][0], (-ranks[chosen][1], -ranks[other][1])
-                why = f"val {metric} {ranks[chosen][0]:.4f} against {ranks[other][0]:.4f} ({gap:+.4f}) of {other}"
-                why += f"; log loss {losses[0]:.3f} against {losses[1]:.3f}"
-            self.metrics["val"] = estimates(val.labels, logits[chosen])
-            self.val_logits = logits[chosen]
+                best = fine_tuned if chosen == "fine-tuned" else head_only
+                (top, top_loss), (low, low_loss) = ranks[chosen], ranks[other]
+                why = f"val {metric} {top:.4f} against {low:.4f} of {other} ({top - low:+.4f}), "
+                why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
+            self.metrics["val"] = estimates(val.labels, rows[chosen])
+            self.predictions.append((val, rows[chosen]))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
-        if chosen == "fine-tuned" and tuned is not None:
-            return make(tuned.backbone, tuned.head), chosen
-        return make(backbone, heads.refitted), chosen
+        self.write()
+        return best if chosen == "fine-tuned" else self.model(backbone, heads.refitted)
+
+    def model(self, backbone: Backbone, layers: nn.Module) -> Model:
+        """A Model of this run's task."""
+        settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
+        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], 1.0, settings)
+
+    def logits(self, model: Model, part: Part) -> np.ndarray:
+        """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
+        rows = []
+        for number, row in enumerate(model.rows(part.paths, self.context.device, self.recipe.run.feature_batch), start=1):
+            if not isinstance(row, np.ndarray):
+                raise UsageError(f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}.")
+            rows.append(row)
+            self.context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
+        return np.stack(rows)
 
     def evaluate(
-        self, model: Model, final: str, heads: Heads, backbone: Backbone, engine: TorchEngine, known: Features, val: Part,
-        held: Features | None, new: Any,
-    ) -> None:  # fmt: skip
+        self, model: Model, heads: Heads, backbone: Backbone, engine: TorchEngine, known: Features, val: Part, new: nn.Module
+    ) -> None:
         """Step 7: test read once; without test, cross-validation where nothing was held out at all."""
         classes = len(self.examples.task.classes)
-        parts = [(val, self.val_logits)] if held is not None else []
         if self.examples.counts()["test"]:
             test = self.examples.unseal("step 7 of the run", self.context.events.emit)
-            frozen = apply_head(heads.refitted, self.features(test, backbone, engine))
-            rows = frozen
-            if final == "fine-tuned":
-                tuned_engine = TorchEngine(model.backbone, self.context.device, self.recipe.run.feature_batch)
-                values = FeatureStore(None).features(
-                    test.ids, test.paths, (), model.backbone.preprocess, tuned_engine, backbone.width,
-                    self.context.events.tick, "test",
-                )  # fmt: skip
-                rows = apply_head(model.head, values)
-            baselines = {"majority class": majority_logits(known.labels, len(test), classes), "head only": frozen}
-            if final == "head only":
-                del baselines["head only"]
+            rows = self.logits(model, test)
+            baselines = {"majority class": majority_logits(known.labels, len(test), classes)}
+            if self.state["chosen"] == "fine-tuned":
+                baselines["head only"] = apply_head(heads.refitted, self.features(test, backbone, engine))
             self.metrics.update(evaluate_test(test.labels, rows, baselines, self.examples.task.classes, self.context))
-            parts.append((test, rows))
-        elif held is None:
+            self.predictions.append((test, rows))
+        elif not len(val):
             self.metrics["cv"] = cross_validate(new, known, classes, self.context)
         else:
             self.context.decide("evaluate", "no test set", "the data hold none")
-        self.write_predictions(parts)
-        write_json(self.folder.metrics, self.metrics)
 
-    def write_predictions(self, parts: list[tuple[Part, np.ndarray]]) -> None:
+    def write_predictions(self) -> None:
         """predictions.parquet: one row a val or test example."""
         names = self.examples.task.classes
         tables = []
-        for part, logits in parts:
+        for part, logits in self.predictions:
             shares = softmax(logits)
             columns: dict[str, Any] = {
                 "id": part.ids, "source": part.sources, "split": [part.name] * len(part),
@@ -232,10 +236,14 @@ class Run:
                 pq.write_table(pa.concat_tables(tables), temporary)
 
     def finish(self, model: Model) -> None:
-        """Model card, report, and the word that it is done."""
-        self.state["state"], self.state["provenance"] = "finished", asdict(model.backbone.provenance)
+        """Everything that is handed back; the word that the run is finished comes last."""
+        left = self.recipe.open_choices()
+        if left:
+            raise RegraftError(f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it")
+        self.write_predictions()
+        write_json(self.folder.metrics, self.metrics)
+        self.state["state"] = "finished"
+        model.save(self.folder.model, model_card(self.state, self.metrics))
+        self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
         self.write()
-        write_text(self.folder.model / "README.md", model_card(self.state, self.metrics))
         write_report(self.folder.path)
-        shutil.rmtree(self.folder.work, ignore_errors=True)
-        self.context.events.emit("finished", seconds=self.state["seconds"])

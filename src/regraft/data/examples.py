@@ -63,6 +63,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def first(self, count: int) -> Part:
+        """The first `count` examples."""
+        some = slice(0, count)
+        return Part(
+            self.name, self.ids[some], self.sources[some], self.paths[some], self.labels[some], self.weights[some]
+        )
+
 
 class Examples:
     """The table of one run. train and val are read with `part`; test only by `unseal`, which is logged."""

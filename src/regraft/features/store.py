@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint
+from regraft.features.feed import batched, prefetch
 
 SHARD = 2048  # rows a file, so a killed run loses at most these
 IN_MEMORY = 2 << 30  # bytes of features held in memory; more goes to a memory-mapped file
@@ -49,7 +49,7 @@ class FeatureStore:
         self.folder = folder
 
     def features(
-        self, ids: Sequence[str], paths: Sequence[str], key: tuple[str, ...], preprocess: Host, engine: Engine, width: int,
+        self, ids: Sequence[str], items: Sequence[Any], key: tuple[str, ...], preprocess: Host, engine: Engine, width: int,
         tick: Callable[..., None], label: str = "features",
     ) -> np.ndarray:  # fmt: skip
         """(N, width) float32 in the order of `ids`; only what is not stored is computed.
@@ -69,7 +69,7 @@ class FeatureStore:
         started = time.perf_counter()
         pending_ids: list[str] = []
         pending: list[np.ndarray] = []
-        for done, (some, features) in enumerate(self._compute(missing, rows, paths, preprocess, engine), start=1):
+        for done, (some, features) in enumerate(self._compute(missing, rows, items, preprocess, engine), start=1):
             for identity, feature in zip(some, features, strict=True):
                 for row in rows[identity]:
                     result[row] = feature
@@ -106,22 +106,13 @@ class FeatureStore:
                 yield [bytes(row).hex() for row in ids], features
 
     def _compute(
-        self, missing: list[str], rows: dict[str, list[int]], paths: Sequence[str], preprocess: Host, engine: Engine
-    ) -> Iterator[tuple[list[str], np.ndarray]]:
-        workers = os.cpu_count() or 1
-        with ThreadPoolExecutor(max_workers=workers) as pool:
+        self, missing: list[str], rows: dict[str, list[int]], items: Sequence[Any], preprocess: Host, engine: Engine
+    ) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        def read(identity: str) -> np.ndarray:
+            return preprocess.host(items[rows[identity][0]])
 
-            def submit(some: list[str]) -> list[Any]:
-                return [pool.submit(preprocess.host, paths[rows[identity][0]]) for identity in some]
-
-            batches = [missing[i : i + engine.batch] for i in range(0, len(missing), engine.batch)]
-            ahead = [(some, submit(some)) for some in batches[:2]]  # bounded: two batches are decoded ahead
-            for number in range(len(batches)):
-                some, futures = ahead.pop(0)
-                images = np.stack([future.result() for future in futures])
-                if number + 2 < len(batches):
-                    ahead.append((batches[number + 2], submit(batches[number + 2])))
-                yield some, engine.run(images)
+        for some, raws in prefetch(batched(missing, engine.batch), read):
+            yield some, engine.run(np.stack(raws))
 
     def _write(self, place: Path | None, ids: list[str], features: np.ndarray) -> None:
         if place is None:

@@ -109,7 +109,7 @@ def _versus(item: Mapping[str, Any]) -> Json:
 
 def _steps(steps: Mapping[str, Any]) -> list[Json]:
     """The seven in order; computing the features, timed on its own, is shown with the training it serves."""
-    features: Json = steps.get("train features") or {}
+    features: Json = steps.get("features") or {}
     rows = []
     for name, title in STEPS.items():
         step: Json = steps.get(name) or {}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +13,17 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone
+from regraft.errors import RegraftError
 from regraft.evaluation import log_losses
+from regraft.features import batched, prefetch
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
-from regraft.training import FreezePlan, Network, Trained, class_weighted, shuffled, train
+from regraft.training import Batch, FreezePlan, Network, Trained, shuffled, train
 
 
 @dataclass
 class Data:
-    """Examples to train on: anything the preprocessing reads, (N,) labels and weights."""
+    """Examples to train on: anything the preprocessing reads, (N,) labels and weights of mean 1."""
 
     items: tuple[Any, ...]
     labels: np.ndarray
@@ -37,8 +37,6 @@ class Finetuned:
     backbone: Backbone
     head: nn.Module
     trained: Trained
-    frozen_before: str
-    frozen_after: str
 
 
 def length(examples: int) -> int:
@@ -75,49 +73,61 @@ def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
     return groups
 
 
-def _batches(
-    data: Data, backbone: Backbone, weights: np.ndarray, augment: Augment, context: Context
-) -> Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
-    """Augmented batches; the draw for an example depends on (seed, epoch, example) only, not on threads."""
-    seed, size = context.recipe.run.seed, context.recipe.finetune.batch_size
+def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context) -> Callable[[int], Iterator[Batch]]:
+    """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on threads."""
+    seed, size, device = context.recipe.run.seed, context.recipe.finetune.batch_size, context.device
 
-    def epoch_of(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def epoch_of(epoch: int) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
-            rng = np.random.default_rng([seed, epoch, index])
-            return backbone.preprocess.host(data.items[index], rng, augment)
+            return backbone.preprocess.host(data.items[index], np.random.default_rng([seed, epoch, index]), augment)
 
-        order = shuffled(len(data.items), seed, epoch, size)
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            ahead = [[pool.submit(read, int(i)) for i in some] for some in order[:2]]
-            for number, some in enumerate(order):
-                raws = [future.result() for future in ahead.pop(0)]
-                if number + 2 < len(order):
-                    ahead.append([pool.submit(read, int(i)) for i in order[number + 2]])
-                images = torch.from_numpy(backbone.preprocess.collate(raws)).to(context.device)
-                labels = torch.from_numpy(data.labels[some]).to(context.device)
-                yield images, labels, torch.from_numpy(weights[some]).float().to(context.device)
+        for some, raws in prefetch([order.tolist() for order in shuffled(len(data.items), seed, epoch, size)], read):
+            images = torch.from_numpy(backbone.preprocess.collate(raws)).to(device)
+            labels = torch.from_numpy(data.labels[some]).to(device)
+            yield images, labels, torch.from_numpy(data.weights[some]).float().to(device)
 
     return epoch_of
 
 
-def seconds_a_step(network: Network, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> float:
-    """Measured on a throw-away copy: the time of one training step."""
-    trial = copy.deepcopy(network)
-    times = []
+def _val_loss(network: Network, backbone: Backbone, val: Data, context: Context) -> tuple[float, float]:
+    """(log loss, accuracy) on val as the network stands."""
+    network.eval()
+    rows = []
+    for _, raws in prefetch(batched(val.items, context.recipe.run.feature_batch), backbone.preprocess.host):
+        images = torch.from_numpy(backbone.preprocess.collate(raws)).to(context.device)
+        with torch.inference_mode():
+            rows.append(network(images).float().cpu().numpy())
+    logits = np.concatenate(rows)
+    return float(log_losses(val.labels, logits).mean()), float((logits.argmax(1) == val.labels).mean())
+
+
+def seconds_a_step(network: Network, batch: Batch) -> float:
+    """The time of one training step, measured on a throw-away copy after one to warm up."""
+    trial, seconds = copy.deepcopy(network), 0.0
     for _ in range(2):
         began = time.perf_counter()
         nn.functional.cross_entropy(trial(batch[0]), batch[1]).backward()
-        times.append(time.perf_counter() - began)
-    return times[-1]
+        seconds = time.perf_counter() - began
+    return seconds
+
+
+def _epochs_in_budget(network: Network, first: Batch, steps: int, val: int, epochs: int, context: Context) -> tuple[int, str]:
+    """The epochs that fit the time left, a fifth of which is kept for the last step; and why fewer, if so."""
+    left = context.seconds_left
+    if left == float("inf"):
+        return epochs, ""
+    step = seconds_a_step(network, first)
+    epoch = 1.1 * steps * step + 0.3 * step * val / len(first[1])
+    return min(epochs, int(0.8 * left / epoch)), f"an epoch takes about {epoch:.0f} s and the budget leaves {left:.0f} s"
 
 
 def finetune(
-    backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data, classes: int, context: Context,
+    backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data, context: Context,
     show: Callable[[np.ndarray], None],
 ) -> Finetuned | None:  # fmt: skip
     """The fine-tuned model, or None where the recipe or the budget says so. The given backbone and head stay as they are.
 
-    `show` receives the first augmented batch, (B, size, size, 3) uint8.
+    `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything frozen have moved.
     """
     recipe = context.recipe.finetune
     if recipe.epochs == "auto":
@@ -127,52 +137,33 @@ def finetune(
         return None
     torch.manual_seed(context.recipe.run.seed)
     tuned = copy.deepcopy(backbone)
-    network = Network(tuned, copy.deepcopy(head)).to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Network(tuned, copy.deepcopy(head)).to(context.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan.apply(tuned.module)
-    for parameter in network.head.parameters():
-        parameter.requires_grad_(True)
     before = plan.digest(tuned.module)
-    augment = Augment(recipe.crop_scale, recipe.mirror is True, recipe.colour)
-    weights = class_weighted(data.labels, data.weights, context.recipe.train.class_weights == "balanced", classes)
-    batches = _batches(data, tuned, weights, augment, context)
+    batches = _batches(data, tuned, Augment(recipe.crop_scale, recipe.mirror is True, recipe.colour), context)
     first = next(iter(batches(1)))
     show(first[0].cpu().numpy())
     steps = len(shuffled(len(data.items), 0, 1, recipe.batch_size))
-    left = context.seconds_left
-    if left != float("inf"):
-        network.train()
-        epoch_seconds = seconds_a_step(network, first) * steps * 1.1 + 0.35 * seconds_a_step(network, first) * len(val.items) / 32
-        fitting = int(0.8 * left / epoch_seconds)
-        if fitting < recipe.epochs:
-            recipe.epochs = max(0, fitting)
-        if not recipe.epochs:
-            context.decide("finetune", "not done", f"one epoch takes about {epoch_seconds:.0f} s, the budget leaves {left:.0f} s")
-            return None
-    reader = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-    seen = np.stack(list(reader.map(tuned.preprocess.host, val.items)))
-    reader.shutdown()
-
-    def val_loss() -> tuple[float, float]:
-        network.eval()
-        with torch.inference_mode():
-            logits = torch.cat([
-                network(torch.from_numpy(seen[i : i + 32]).to(context.device)).float().cpu() for i in range(0, len(seen), 32)
-            ]).numpy()  # fmt: skip
-        return float(log_losses(val.labels, logits).mean()), float((logits.argmax(1) == val.labels).mean())
-
-    optimiser = torch.optim.AdamW(_groups(network, context), lr=recipe.lr)
+    recipe.epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), recipe.epochs, context)
+    if not recipe.epochs:
+        context.decide("finetune", "not done", shortage)
+        return None
     trained = train(
-        network, optimiser, batches, steps, int(recipe.epochs), val_loss, warmup=recipe.warmup, patience=recipe.patience,
+        network, torch.optim.AdamW(_groups(network, context), lr=recipe.lr), batches, steps, recipe.epochs,
+        lambda: _val_loss(network, tuned, val, context), warmup=recipe.warmup, patience=recipe.patience,
         tick=lambda **f: context.events.tick(label="fine-tuning", **f),
         on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), out_of_time=context.out_of_time,
     )  # fmt: skip
-    after = plan.digest(tuned.module)
+    if plan.digest(tuned.module) != before:
+        raise RegraftError("something frozen moved during fine-tuning: a fault of regraft, please report it")
     context.decide(
         "finetune",
         f"{trained.epochs_run} of {recipe.epochs} epochs, best after {trained.epoch} (val log loss {trained.log_loss:.3f})",
         {"length": "went its whole length", "patience": f"no better val log loss in {recipe.patience} epochs",
-         "budget": "the time was up", "interrupted": "stopped by the user"}[trained.stopped],
-        frozen_unchanged=before == after,
+         "budget": "the time was up", "interrupted": "stopped by the user",
+         "diverged": "the loss was no number any more; the best before is kept"}[trained.stopped],
+        frozen_digest=before,
     )  # fmt: skip
     network.to("cpu")
-    return Finetuned(tuned, network.head.eval(), trained, before, after)
+    return Finetuned(tuned, network.head.eval(), trained)

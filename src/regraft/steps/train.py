@@ -11,7 +11,7 @@ from torch import nn
 
 from regraft.evaluation import log_losses, score
 from regraft.steps.context import Context
-from regraft.training import Path, class_weighted, fit_logistic, fit_path, folds_of, shuffled, train
+from regraft.training import Path, class_weighted, fit_path, folds_of, linear_head, shuffled, train
 
 IMBALANCE = 3.0
 
@@ -74,8 +74,8 @@ def train_head(head: nn.Module, fit: Features, val: Features | None, classes: in
         why = "the user named it"
         if recipe.class_weights == "auto":
             recipe.class_weights = "none"
-    on_train = _linear(copy.deepcopy(head), fit, classes, context)
-    refitted = on_train if val is None else _linear(copy.deepcopy(head), everything, classes, context)
+    on_train = _linear(fit, classes, context)
+    refitted = on_train if val is None else _linear(everything, classes, context)
     text = f"linear head converged, L2 {float(recipe.l2):.2g}, class weights {recipe.class_weights}"
     context.decide("train", text, why)
     return Heads(on_train, refitted, oof)
@@ -95,14 +95,10 @@ def _by_macro_f1(paths: dict[str, Path], labels: np.ndarray) -> str:
     return "balanced" if gain > float(np.std(gains)) else "none"
 
 
-def _linear(head: nn.Module, data: Features, classes: int, context: Context) -> nn.Module:
+def _linear(data: Features, classes: int, context: Context) -> nn.Module:
     recipe = context.recipe.train
     weights = class_weighted(data.labels, data.weights, recipe.class_weights == "balanced", classes)
-    weight, bias, _ = fit_logistic(data.values, data.labels, weights, classes, float(recipe.l2))
-    last = head[-1]  # type: ignore[index]
-    last.weight.data.copy_(torch.from_numpy(weight))
-    last.bias.data.copy_(torch.from_numpy(bias))
-    return head.eval()
+    return linear_head(data.values, data.labels, weights, classes, float(recipe.l2), context.recipe.head.dropout)
 
 
 def _mlp(head: nn.Module, fit: Features, val: Features | None, classes: int, context: Context) -> nn.Module:

@@ -2,10 +2,11 @@
 
 from regraft.training.freezing import FreezePlan, plan_freeze
 from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
-from regraft.training.loop import Trained, class_weighted, shuffled, train
-from regraft.training.network import Network, make_head
+from regraft.training.loop import Batch, Trained, class_weighted, shuffled, train
+from regraft.training.network import Network, linear_head, make_head
 
 __all__ = [
+    "Batch",
     "FreezePlan",
     "Network",
     "Path",
@@ -14,6 +15,7 @@ __all__ = [
     "fit_logistic",
     "fit_path",
     "folds_of",
+    "linear_head",
     "make_head",
     "plan_freeze",
     "shuffled",

@@ -23,7 +23,7 @@ class Trained:
     epoch: int
     epochs_run: int
     log_loss: float
-    stopped: str  # "length", "patience", "budget" or "interrupted"
+    stopped: str  # "length", "patience", "budget", "interrupted" or "diverged"
 
 
 def train(
@@ -42,8 +42,7 @@ def train(
 ) -> Trained:
     """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
 
-    `val_loss` gives (log loss, accuracy). Each optimiser group's `lr` is its peak. Raises FloatingPointError on a loss that
-    is no number.
+    `val_loss` gives (log loss, accuracy). Each optimiser group's `lr` is its peak. A loss that is no number ends it too.
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
@@ -74,7 +73,7 @@ def train(
                 optimiser.step()
                 value = float(loss.detach())
                 if not math.isfinite(value):
-                    raise FloatingPointError(f"the training loss became {value} in epoch {epoch}")
+                    raise FloatingPointError
                 step, seen, losses = step + 1, seen + len(labels), losses + value * len(labels)
                 speed = seen / (time.perf_counter() - began)
                 tick(done=step, total=total, epoch=epoch, epochs=epochs, loss=losses / seen, images_per_second=speed)
@@ -94,6 +93,8 @@ def train(
                 break
     except KeyboardInterrupt:
         trained.stopped = "interrupted"
+    except FloatingPointError:
+        trained.stopped = "diverged"
     module.load_state_dict(trained.best, strict=False)
     module.eval()
     return trained

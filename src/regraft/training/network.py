@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
 from regraft.backbones import Backbone
 from regraft.backbones.normalise import Normalise
+from regraft.training.logistic import fit_logistic
 
 
 def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: float = 0.0) -> nn.Module:
@@ -16,6 +18,17 @@ def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: f
     return nn.Sequential(
         nn.BatchNorm1d(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
     )
+
+
+def linear_head(
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0
+) -> nn.Module:
+    """A linear head fitted to convergence on (N, D) features, (N,) labels and weights."""
+    weight, bias, _ = fit_logistic(features, labels, weights, classes, l2)
+    last = nn.Linear(features.shape[1], classes)
+    last.weight.data.copy_(torch.from_numpy(weight))
+    last.bias.data.copy_(torch.from_numpy(bias))
+    return nn.Sequential(nn.Dropout(dropout), last).eval()
 
 
 class Network(nn.Module):
