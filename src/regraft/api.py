@@ -45,7 +45,7 @@ class Run:
     @property
     def model(self) -> Model:
         """The finished model."""
-        return Model.load(self.path)
+        return load(self.path)
 
     def headline(self) -> str:
         """One line: what came out, and with which certainty."""
@@ -113,7 +113,7 @@ def plan(
     from regraft.features import FeatureStore, TorchEngine
     from regraft.steps.base import base
     from regraft.steps.context import Context
-    from regraft.steps.finetune import length, seconds_a_step
+    from regraft.steps.finetune import batch_size, length, seconds_a_step
     from regraft.steps.freeze import freeze
     from regraft.steps.obtain import obtain
     from regraft.training import Network, make_head
@@ -126,7 +126,9 @@ def plan(
     counts, epochs = examples.counts(), settings.finetune.epochs
     if epochs == "auto":
         epochs = 0 if frozen.strategy == "head" or not counts["val"] else length(counts["train"])
-    size, batch = body.preprocess.size, min(settings.finetune.batch_size, counts["train"])
+    chosen = settings.finetune.batch_size
+    batch = min(batch_size(counts["train"]) if chosen == "auto" else chosen, counts["train"])
+    size = body.preprocess.size
     blank = np.zeros((batch, size, size, 3), dtype=np.uint8)
     engine = TorchEngine(body, context.device, batch)
     engine.run(blank)

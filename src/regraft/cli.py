@@ -206,8 +206,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
         print(json.dumps(found))
         return
     for item in found:
-        where = "at hand" if item["at_hand"] else item["source"]
-        print(f"{item['reference']:34} {item['parameters'] / 1e6:5.1f} M  {item['input_size']:4}  {item['licence']:12} {where}")
+        where = f"at hand ({item['source']})" if item["at_hand"] else f"not installed: {item['source']}"
+        size = f"{item['parameters'] / 1e6:5.1f} M  {item['input_size']:4}" if item["parameters"] else " " * 13
+        print(f"{item['reference']:34} {size}  {item['licence']:12} {where}")
     print("timm:NAME                          any timm model, from the hub or the local cache")
     print("path:FOLDER                        model.safetensors and config.json in timm's layout")
     print("run:FOLDER                         the model of an earlier run")

@@ -18,7 +18,7 @@ from regraft.artifacts import Events, RunFolder, atomic, write_json, write_text
 from regraft.backbones import Backbone
 from regraft.data import Examples
 from regraft.data.examples import Part
-from regraft.errors import RegraftError, UsageError
+from regraft.errors import BudgetError, RegraftError, UsageError
 from regraft.evaluation import score
 from regraft.features import FeatureStore, TorchEngine
 from regraft.modalities.image import Mirrored
@@ -29,7 +29,7 @@ from regraft.runtime import keep_large_blocks, peak_memory, pick_device, version
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate, estimates, evaluate_test, majority_logits
-from regraft.steps.finetune import Data, Finetuned, finetune, mirror_allowed
+from regraft.steps.finetune import Data, Finetuned, crop_scale, finetune, mirror_allowed
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.obtain import obtain
@@ -91,7 +91,17 @@ class Walk:
         pre = Mirrored(backbone.preprocess) if view == "mirror" else backbone.preprocess
         key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, view)
         label = f"features of {part.name}" + (" mirrored" if view == "mirror" else "")
-        tick = self.context.events.tick
+        began = time.monotonic()
+
+        def tick(done: int, total: int, **fields: Any) -> None:
+            self.context.events.tick(done=done, total=total, **fields)
+            needed = (time.monotonic() - began) / done * (total - done)
+            if needed > self.context.seconds_left and done >= 2 * engine.batch:
+                raise BudgetError(
+                    f"the {label} alone would take {needed:.0f} s more, the budget leaves {self.context.seconds_left:.0f} s. "
+                    "Allow more with --budget, or a smaller input with --size."
+                )
+
         return self.context.store.features(part.ids, part.paths, key, pre, engine, backbone.width, tick, label)
 
     def walk(self) -> None:
@@ -135,9 +145,13 @@ class Walk:
         recipe = self.recipe.finetune
         if held is None or recipe.epochs == 0 or plan.strategy == "head":
             recipe.epochs, recipe.mirror = 0, False if recipe.mirror == "auto" else recipe.mirror
+            recipe.batch_size = 32 if recipe.batch_size == "auto" else recipe.batch_size
+            recipe.crop_scale = 1.0 if recipe.crop_scale == "auto" else recipe.crop_scale
             why = "the head alone was asked for" if held is not None else "too few examples to judge it on val"
             self.context.decide("finetune", "not done", why)
             return None
+        if recipe.crop_scale == "auto":
+            recipe.crop_scale = crop_scale(self.examples.image_sizes().min(axis=1), backbone.preprocess.size)
         if recipe.mirror == "auto":
             some = val.first(MIRROR_SAMPLE)
             mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)

@@ -76,7 +76,7 @@ class FinetuneRecipe(_Section):
     """Step 6: the released layers, gently, from the trained head."""
 
     epochs: int | Auto = Field("auto", ge=0, description="auto: by the number of training examples; 0 stops at the head")
-    batch_size: int = Field(32, ge=1, description="examples a step")
+    batch_size: int | Auto = Field("auto", ge=1, description="examples a step; auto: 16 up to 2,000 training examples, else 32")
     lr: float = Field(5e-4, gt=0, description="peak rate of the last stage; earlier ones decay from it")
     head_lr: float = Field(5e-4, gt=0, description="peak rate of the head, which is already trained")
     layer_decay: float = Field(0.8, gt=0, le=1, description="factor a layer towards the input")
@@ -84,7 +84,9 @@ class FinetuneRecipe(_Section):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
     patience: int = Field(4, ge=1, description="epochs without a better val log loss before stopping")
     mirror: bool | Auto = Field("auto", description="mirror images; auto: only if the head still recognises them")
-    crop_scale: float = Field(0.5, gt=0, le=1, description="smallest share of the picture a random crop keeps")
+    crop_scale: float | Auto = Field(
+        "auto", gt=0, le=1, description="smallest share a random crop keeps; auto: 0.5, or 0.8 of images below input size"
+    )
     colour: float = Field(0.2, ge=0, lt=1, description="range of random brightness and contrast")
 
 

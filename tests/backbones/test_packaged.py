@@ -67,3 +67,22 @@ def test_stages_are_ordered_and_cover_every_parameter_once() -> None:
 def test_a_wrong_reference_is_a_clear_error(reference: str) -> None:
     with pytest.raises(BackboneError, match=reference.partition(":")[2] or reference):
         obtain_weights(reference, offline=True)
+
+
+def test_a_weights_file_a_folder_and_a_wrong_one(tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    module = timm.create_model("resnet10t", num_classes=7)
+    file = tmp_path / "mine.safetensors"
+    save_file(module.state_dict(), str(file))
+    obtained = obtain_weights(f"path:{file}@resnet10t")
+    assert torch.equal(obtained.module.conv1[0].weight, module.conv1[0].weight)
+    assert obtained.provenance.parameters == sum(p.numel() for p in module.parameters())
+    with pytest.raises(BackboneError, match="does not fit"):
+        obtain_weights(f"path:{file}@resnet18")
+    with pytest.raises(BackboneError, match="@NAME"):
+        obtain_weights(f"path:{file}")
+    (tmp_path / "pickle.pth").write_bytes(b"")
+    with pytest.raises(BackboneError, match="no pickle"):
+        obtain_weights(f"path:{tmp_path / 'pickle.pth'}")

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from regraft.data import assign_splits
 
 ROWS = st.lists(
-    st.tuples(st.integers(0, 300), st.sampled_from("ab"), st.one_of(st.none(), st.integers(0, 40))), min_size=20, max_size=120
+    st.tuples(st.integers(0, 300), st.sampled_from("ab"), st.one_of(st.none(), st.integers(0, 40))),
+    min_size=20,
+    max_size=120,
 )
 
 

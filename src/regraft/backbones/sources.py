@@ -71,8 +71,40 @@ def obtain_weights(reference: str, offline: bool = False) -> Obtained:
     )
 
 
-def at_hand() -> list[dict[str, Any]]:
-    """What is known by name, whether it is installed, and where it comes from."""
+def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
+    """What is at hand or known by name, and where it comes from: packages, the hub's local cache, earlier runs."""
+    return [*_packages(), *_cached(), *_runs(runs)]
+
+
+def _cached() -> list[dict[str, Any]]:
+    """timm models that the hub's local cache holds; nothing is asked of the network."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except (CacheNotFound, OSError):
+        return []
+    names = sorted(repo.repo_id.removeprefix("timm/") for repo in repos if repo.repo_id.startswith("timm/"))
+    return [
+        {"reference": f"timm:{name}", "at_hand": True, "parameters": None, "input_size": None, "licence": "see its card",
+         "source": "the hub's local cache"} for name in names
+    ]  # fmt: skip
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(folder.glob("*/model/regraft.json")):
+        about = read_json(path)
+        origin = about["provenance"]
+        found.append(
+            {"reference": f"run:{path.parent.parent}", "at_hand": True, "parameters": origin["parameters"],
+             "input_size": about["preprocess"]["size"], "licence": origin["licence"], "source": f"from {origin['id']}"}
+        )  # fmt: skip
+    return found
+
+
+def _packages() -> list[dict[str, Any]]:
     return [
         {
             "reference": f"packaged:{name}",
@@ -169,39 +201,56 @@ def _timm(name: str, offline: bool) -> Obtained:
 
 
 def _folder(path: Path, kind: str) -> Obtained:
-    if kind == "run" and (path / "model").is_dir():
-        path = path / "model"
-    if not path.exists():
-        raise BackboneError(f"{kind}:{path}: there is no such place.")
-    weights = path if path.is_file() else path / "model.safetensors"
-    if path.is_file() and path.suffix != ".safetensors":
-        raise BackboneError(f"{path}: only .safetensors files are read (no pickle).")
-    config_file = weights.with_name("config.json")
-    if not weights.is_file() or not config_file.is_file():
-        raise BackboneError(f"{path}: wanted model.safetensors with a config.json beside it (timm's layout).")
-    found = read_json(config_file)
-    architecture = found.get("architecture") if isinstance(found, dict) else None
-    if not isinstance(architecture, str) or not timm.is_model(architecture):
-        raise BackboneError(f"{config_file} names no architecture that timm has (found {architecture!r}).")
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = dict(found.get("pretrained_cfg") or {})
-    module = build(architecture, int(found.get("num_classes", 0)), config)
+    weights, architecture, config = _weights_at(path, kind)
     try:
-        module.load_state_dict(load_file(weights), strict=True)
-    except Exception as error:
-        first = str(error).splitlines()[0]
-        raise BackboneError(f"{weights} does not fit {architecture}: {first}") from None
+        state = load_file(weights)
+        module = build(architecture, 0, config)
+        classifier = str(module.pretrained_cfg.get("classifier"))  # type: ignore[union-attr,operator]
+        if f"{classifier}.weight" in state:
+            module = build(architecture, len(state[f"{classifier}.weight"]), config)
+        module.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise BackboneError(f"{weights} does not fit {architecture}: {str(error).splitlines()[0]}") from None
     config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
     licence, trained_on = str(config.get("license") or "unknown"), "unknown"
-    ours = path / "regraft.json"
-    if path.is_dir() and ours.is_file():
+    ours = weights.with_name("regraft.json")
+    if ours.is_file():
         about = read_json(ours)
         licence, trained_on = about["provenance"]["licence"], f"{about['provenance']['id']}, then {about['name']}"
     return Obtained(module, architecture, config, Provenance(
-        id=f"{kind}:{path}", source=str(path.resolve()), sha256=file_sha256(weights), licence=licence,
+        id=f"{kind}:{path}", source=str(weights.resolve()), sha256=file_sha256(weights), licence=licence,
         parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on=trained_on,
     ))  # fmt: skip
+
+
+def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
+    """The weights file, the timm architecture and the pretrained_cfg of a folder, or of FILE.safetensors@ARCHITECTURE."""
+    stem, at, architecture = path.name.rpartition("@")
+    if at and not path.exists():
+        path = path.with_name(stem)
+    if kind == "run":
+        path = path / "model" if (path / "model").is_dir() else path
+    weights = path if path.is_file() else path / "model.safetensors"
+    if not path.exists():
+        raise BackboneError(f"{kind}:{path}: there is no such place.")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise BackboneError(f"{path}: only .safetensors files are read (no pickle).")
+    if not weights.is_file():
+        raise BackboneError(f"{path}: there is no model.safetensors in it.")
+    config: dict[str, Any] = {}
+    if not (at and timm.is_model(architecture)):
+        config_file = weights.with_name("config.json")
+        if not config_file.is_file():
+            raise BackboneError(f"{path}: no config.json beside it. Name the timm architecture: path:{path}@NAME")
+        found = read_json(config_file)
+        architecture = found.get("architecture", "") if isinstance(found, dict) else ""
+        config = dict(found.get("pretrained_cfg") or {}) if isinstance(found, dict) else {}
+    if not timm.is_model(architecture):
+        raise BackboneError(f"{path} names no architecture that timm has (found {architecture!r}).")
+    return weights, architecture, config
 
 
 def _count(module: nn.Module) -> int:

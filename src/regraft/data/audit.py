@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from regraft.artifacts import file_sha256
 from regraft.data.examples import SCHEMA, Examples
-from regraft.data.sources import Row, Source
+from regraft.data.sources import TABLE_ENDINGS, Row, Source
 from regraft.data.splits import FEW, assign_splits
 from regraft.errors import DataError
 
@@ -81,10 +81,13 @@ def _note_layout(source: Source, audited: Audited) -> None:
         if what:
             audited.findings.append(Finding(kind, "warning", message.format(n=len(what)), tuple(what[:50])))
 
-    note("quarantined", [q.source for q in audited.quarantined], "{n} file(s) could not be read and were set aside")
+    where = Counter(q.split or "not split yet" for q in audited.quarantined)
+    per_split = ", ".join(f"{count} {split}" for split, count in sorted(where.items()))
+    aside = [q.source for q in audited.quarantined]
+    note("quarantined", aside, f"{{n}} file(s) could not be read and were set aside ({per_split})")
     note("stray", source.stray, "{n} stray file(s) or folder(s) were passed over")
     note("empty", source.empty, "{n} folder(s) hold no images")
-    note("loop", source.loops, "{n} symbolic link(s) lead back to a folder above and were not followed")
+    note("links", source.links, "{n} folder(s) lead by a symbolic link to one already read and were not read again")
 
 
 def make_examples(
@@ -112,6 +115,7 @@ def make_examples(
     flags: list[list[str]] = [[] for _ in rows]
     _copies(rows, ids, splits, flags, audited)
     kept = [i for i, split in enumerate(splits) if split is not None]
+    _groups([(rows[i].group, str(splits[i])) for i in kept], audited)
     classes = source.task.classes
     _check_splits(classes, [(rows[i].label, str(splits[i])) for i in kept], audited)
     columns: dict[str, list[Any]] = {
@@ -138,19 +142,22 @@ def _check(source: Source, audited: Audited) -> None:
             faults.append(f"class {label!r} has a single training example; two are the least")
     if len(source.task.classes) < 2:
         faults.append(f"all examples are of one class ({', '.join(source.task.classes)}); two are the least")
-    for folder in source.empty:
-        if faults:
-            faults.append(f"folder {folder!r} holds no images")
     if faults:
+        faults += [f"folder {folder!r} holds no images" for folder in source.empty]
         for q in audited.quarantined[:10]:
             faults.append(f"could not be read: {q.source}: {q.reason}")
-        raise DataError(f"{source.root} cannot be learnt from:", faults)
+        tables = [name for name in source.stray if name.lower().endswith(TABLE_ENDINGS)]
+        advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
+        raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 
 def _copies(
     rows: list[Row], ids: list[str], splits: list[str | None], flags: list[list[str]], audited: Audited
 ) -> None:
-    """Byte-identical examples: kept in test, then val, dropped from the others; contradictions are reported."""
+    """Byte-identical examples: kept in test, then val, dropped from the others; contradictions are reported.
+
+    A dropped example's split becomes None. Of test nothing is dropped or flagged.
+    """
     by_id: dict[str, list[int]] = defaultdict(list)
     for i, identity in enumerate(ids):
         by_id[identity].append(i)
@@ -161,20 +168,20 @@ def _copies(
         if len(members) < 2:
             continue
         names = [rows[i].source for i in members]
-        if len({rows[i].label for i in members}) > 1:
+        contradict = len({rows[i].label for i in members}) > 1
+        if contradict:
             contradicting.extend(f"{rows[i].source} ({rows[i].label})" for i in members)
-            for i in members:
-                flags[i].append("contradicting label")
         first = next((split for split in ("test", "val") if any(splits[i] == split for i in members)), None)
         moved = [i for i in members if first is not None and splits[i] not in (first, "test")]
         if moved:
-            across.extend(rows[i].source for i in moved)
+            across.extend(f"{rows[i].source} (was in {splits[i]})" for i in moved)
             for i in moved:
                 splits[i] = None
         else:
             within.extend(names)
         for i in members:
-            flags[i].append("copy")
+            if splits[i] != "test":
+                flags[i] += ["copy", "contradicting label"] if contradict else ["copy"]
     for kind, severity, what, text in (
         ("copies across splits", "warning", across, "byte-identical copies of test or val examples were dropped"),
         ("copies", "info", within, "examples have a byte-identical twin in the same split"),
@@ -182,6 +189,18 @@ def _copies(
     ):
         if what:
             audited.findings.append(Finding(kind, severity, f"{len(what)} {text}", tuple(what[:50])))
+
+
+def _groups(kept: list[tuple[str | None, str]], audited: Audited) -> None:
+    """Given splits are obeyed even where a group straddles them; the report says so."""
+    home: dict[str, set[str]] = defaultdict(set)
+    for group, split in kept:
+        if group is not None:
+            home[group].add(split)
+    astride = sorted(group for group, found in home.items() if len(found) > 1)
+    if astride:
+        text = f"{len(astride)} group(s) have examples in more than one of the given splits"
+        audited.findings.append(Finding("groups across splits", "warning", text, tuple(astride[:50])))
 
 
 def _check_splits(classes: tuple[str, ...], kept: list[tuple[str, str]], audited: Audited) -> None:

@@ -129,7 +129,8 @@ class Examples:
 
         table = pa.concat_tables([self.table, self.__sealed])
         about: dict[str, Any] = {
-            "root": str(self.root), "modality": self.modality, "kind": self.task.kind, "classes": list(self.task.classes)
+            "root": str(self.root), "modality": self.modality, "kind": self.task.kind,
+            "classes": list(self.task.classes),
         }  # fmt: skip
         with atomic(path) as temporary:
             pq.write_table(table.replace_schema_metadata({"regraft": json.dumps(about)}), temporary)

@@ -1,12 +1,12 @@
 """Which example goes where: given splits are obeyed, missing ones come from a hash, so that they are stable.
 
-u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is stratified in
-expectation. Identical content and members of one group move together, by the lowest u among them. A class left below
+u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is stratified
+in expectation. Identical content and members of one group move together, by the lowest u among them. A class left below
 its floor gets its lowest-u whole groups out of train.
 
 Without floors, adding data never moves an example out of test (the lowest u of a group can only fall). A floor without
-memory cannot keep that promise (any single example would have to stay promoted for ever), so an earlier run's
-assignment, given as `known`, is kept: then it always holds.
+memory cannot keep that promise (any single example would have to stay promoted for ever), nor can the rule for few
+examples; so an earlier run's assignment, given as `known`, is kept: then it always holds, and only new examples move.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.errors import UsageError
@@ -51,8 +52,9 @@ def assign_splits(
     classes = len(set(labels))
     free = [i for i, split in enumerate(given) if split in (None, "train")]
     enough = len(free) >= FEW * classes
-    cut_test = "test" not in stated and enough
-    cut_val = "val" not in stated and enough
+    earlier = {known.get(ids[i]) for i in free} if known else set()
+    cut_test = "test" not in stated and (enough or "test" in earlier)
+    cut_val = "val" not in stated and (enough or "val" in earlier)
     result = [split or "train" for split in given]
     if not (cut_test or cut_val or known):
         return result
@@ -62,12 +64,12 @@ def assign_splits(
         index = free[position]
         key = f"group:{groups[index]}" if groups[index] is not None else f"content:{ids[index]}"
         low[block] = min(low.get(block, 1.0), unit(seed, key))
-    shares = {"test": test_share if cut_test else 0.0, "val": val_share if cut_val else 0.0}
+    shares = {"test": test_share if cut_test and enough else 0.0, "val": val_share if cut_val and enough else 0.0}
     split_of: dict[int, str] = {}
     kept: set[int] = set()
     for position, block in enumerate(blocks):
         before = known.get(ids[free[position]]) if known else None
-        if before in ORDER and (before != "test" or cut_test) and (before != "val" or cut_val):
+        if before == "train" or (before == "test" and cut_test) or (before == "val" and cut_val):
             if block not in kept or ORDER[before] < ORDER[split_of[block]]:
                 split_of[block] = before
             kept.add(block)
@@ -75,7 +77,8 @@ def assign_splits(
         if block not in kept:
             inside_val = u < shares["test"] + shares["val"]
             split_of[block] = "test" if u < shares["test"] else "val" if inside_val else "train"
-    _promote(free, blocks, low, split_of, labels, shares)
+    new = sorted(low.keys() - kept, key=lambda block: low[block])
+    _promote(free, blocks, new, split_of, labels, shares)
     for position, block in enumerate(blocks):
         result[free[position]] = split_of[block]
     return result
@@ -104,12 +107,15 @@ def _blocks(ids: Sequence[str], groups: Sequence[str | None]) -> list[int]:
 def _promote(
     free: Sequence[int],
     blocks: Sequence[int],
-    low: Mapping[int, float],
+    by_u: Sequence[int],
     split_of: dict[int, str],
     labels: Sequence[str],
     shares: Mapping[str, float],
 ) -> None:
-    """Lift each class to half its expected number in test and val (at least 1), leaving at least 1 in train."""
+    """Lift each class to half its expected number in test and val (at least 1), leaving at least 1 in train.
+
+    `by_u` are the blocks that may move, in the order they do.
+    """
     members: dict[int, Counter[str]] = defaultdict(Counter)
     for position, block in enumerate(blocks):
         members[block][labels[free[position]]] += 1
@@ -117,7 +123,6 @@ def _promote(
     have: dict[str, Counter[str]] = {split: Counter() for split in ORDER}
     for block, counter in members.items():
         have[split_of[block]].update(counter)
-    by_u = sorted(low, key=lambda block: low[block])
     for split in ("test", "val"):
         if not shares[split]:
             continue
@@ -138,7 +143,10 @@ def read_assignment(run: Path) -> dict[str, str]:
     path = run / "examples.parquet"
     if not path.is_file():
         raise UsageError(f"--splits {run}: there is no examples.parquet in it. Give the folder of an earlier run.")
-    table = pq.read_table(path, columns=["id", "split"])
+    try:
+        table = pq.read_table(path, columns=["id", "split"])
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"--splits {run}: {path} cannot be read: {str(error).splitlines()[0]}.") from None
     best: dict[str, str] = {}
     for identity, split in zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True):
         if identity not in best or ORDER[split] < ORDER[best[identity]]:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import stat
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,50 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from regraft.artifacts import fingerprint
+from regraft.errors import UsageError
 
 MAX_PIXELS = 120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
 MAX_BYTES = 1 << 29
 VERSION = "1"  # should the pixels ever change, this does, and old runs keep theirs
 
-Resample = Image.Resampling
-FILTERS = {"bilinear": Resample.BILINEAR, "bicubic": Resample.BICUBIC, "nearest": Resample.NEAREST,
-           "lanczos": Resample.LANCZOS, "box": Resample.BOX, "hamming": Resample.HAMMING}  # fmt: skip
+FILTERS = {
+    name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+}
+Turn = Image.Transpose
+UPRIGHT = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE,
+           6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # fmt: skip
 
 
 class UnreadableImage(ValueError):
     """This file or array is no image that can be worked with; the message says why."""
+
+
+class _Quiet:
+    """Keeps Pillow's warnings down while any thread decodes, and puts the filters back when the last one is done.
+
+    `warnings.catch_warnings` alone, entered and left by several threads in turn, can leave the wrong filters behind.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.before.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    self.before.close()
+
+
+_quiet = _Quiet()
 
 
 def _open(item: Any) -> Image.Image:
@@ -37,18 +72,7 @@ def _open(item: Any) -> Image.Image:
     if isinstance(item, np.ndarray):
         return _from_array(item)
     if isinstance(item, (str, os.PathLike)):
-        path = Path(item)
-        try:
-            if path.is_dir():
-                raise UnreadableImage("a folder, not a file")
-            size = path.stat().st_size
-        except OSError as error:
-            raise UnreadableImage(f"cannot be opened: {error.strerror or error}") from None
-        if size == 0:
-            raise UnreadableImage("empty (zero bytes)")
-        if size > MAX_BYTES:
-            raise UnreadableImage(f"too large ({size >> 20} MiB, the limit is {MAX_BYTES >> 20})")
-        source: Any = path
+        source: Any = _checked(Path(item))
     elif isinstance(item, (bytes, bytearray, memoryview)):
         if not len(item):
             raise UnreadableImage("empty (zero bytes)")
@@ -56,8 +80,7 @@ def _open(item: Any) -> Image.Image:
     else:
         raise UnreadableImage(f"a {type(item).__name__}; wanted a path, bytes, a PIL image or an array")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             image: Image.Image = Image.open(source)
     except Image.DecompressionBombError:
         raise UnreadableImage("absurdly large (a decompression bomb)") from None
@@ -65,11 +88,32 @@ def _open(item: Any) -> Image.Image:
         raise UnreadableImage("cannot be opened: permission denied") from None
     except Exception as error:
         raise UnreadableImage(f"not an image Pillow can read ({type(error).__name__})") from None
+    fault = ""
     if image.width * image.height > MAX_PIXELS:
-        text = f"absurdly large ({image.width}x{image.height} pixels)"
+        fault = f"absurdly large ({image.width}x{image.height} pixels)"
+    elif image.format == "EPS":
+        fault = "PostScript, a program to be run rather than an image to be read"
+    if fault:
         image.close()
-        raise UnreadableImage(text)
+        raise UnreadableImage(fault)
     return image
+
+
+def _checked(path: Path) -> Path:
+    """The path of a plain file of a sensible size."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise UnreadableImage("a folder, not a file")
+    if not stat.S_ISREG(about.st_mode):
+        raise UnreadableImage("not a plain file (a pipe, a socket or a device)")
+    if about.st_size == 0:
+        raise UnreadableImage("empty (zero bytes)")
+    if about.st_size > MAX_BYTES:
+        raise UnreadableImage(f"too large ({about.st_size >> 20} MiB, the limit is {MAX_BYTES >> 20})")
+    return path
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -78,7 +122,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise UnreadableImage(f"an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (H, W, 4)")
     if array.dtype == np.uint16:
-        array = (array // 257).astype(np.uint8)
+        array = np.rint(array / 257).astype(np.uint8)
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
@@ -93,9 +137,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB: 16 bit scaled by 257, alpha laid on white, the first frame of several."""
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = float(values.max(initial=0.0))
-        scale = 1 / 257 if image.mode.startswith("I;16") or top > 255 else 255.0 if top <= 1 and image.mode == "F" else 1.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top, scale = float(values.max(initial=0.0)), 1.0
+        if image.mode.startswith("I;16") or top > 255:
+            scale = 1 / 257
+        elif image.mode == "F" and top <= 1:
+            scale = 255.0
         image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -110,39 +157,38 @@ def load_rgb(item: Any, least: int | None = None) -> Image.Image:
     Raises UnreadableImage, whatever Pillow stumbled over.
     """
     image = _open(item)
-    owned = image is not item
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if least is not None and owned and image.format == "JPEG":
-                factor = 2 * least / min(image.size)
-                image.draft("RGB", (int(image.width * factor) + 1, int(image.height * factor) + 1))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright if upright is not None else image)
-    except UnreadableImage:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableImage(f"damaged: {reason}") from None
-    finally:
-        if owned:
-            image.close()
+    if image is item:
+        return _upright(image, None)[0]
+    with image:
+        return _upright(image, least)[0]
 
 
 def inspect_image(path: str | Path) -> tuple[int, int]:
-    """Decode a file wholly and return its upright (width, height). Raises UnreadableImage."""
-    image = _open(path)
-    with image:
-        size, orientation = image.size, 1
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                orientation = image.getexif().get(0x0112, 1)
-        except Exception:
-            orientation = 1  # a broken EXIF block does not spoil the pixels, and load_rgb decides on the rest
-    load_rgb(path, least=16)  # every byte is read, few pixels are made
-    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
+    """Decode a file wholly and return its upright (width, height) in pixels. Raises UnreadableImage."""
+    with _open(path) as image:
+        width, height = image.size
+        orientation = _upright(image, 16)[1]  # every byte is read, few pixels are made
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _upright(image: Image.Image, least: int | None) -> tuple[Image.Image, int]:
+    """The pixels as upright RGB, and the EXIF orientation (1 to 8) that was left to obey after decoding."""
+    try:
+        with _quiet():
+            if least is not None and image.format == "JPEG":
+                factor = 2 * least / min(image.size)
+                image.draft("RGB", (int(image.width * factor) + 1, int(image.height * factor) + 1))
+            image.load()
+            orientation = 1
+            with contextlib.suppress(Exception):  # a broken EXIF block does not spoil the pixels
+                stated = image.getexif().get(0x0112, 1)
+                orientation = stated if stated in UPRIGHT else 1
+            if orientation != 1:
+                image = image.transpose(UPRIGHT[orientation])
+            return _to_rgb(image), orientation
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableImage(f"damaged: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -171,9 +217,12 @@ class ImagePreprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImagePreprocess:
-        """The reverse of `to_dict`. Raises UnreadableImage for a version this regraft does not have."""
+        """The reverse of `to_dict`. Raises UsageError for a version this regraft does not have."""
         if values.get("version") != VERSION:
-            raise UnreadableImage(f"preprocessing version {values.get('version')!r} is not known here")
+            raise UsageError(
+                f"this model prepares images by version {values.get('version')!r}, and this regraft has version "
+                f"{VERSION!r}: load it with the regraft that made it, or fit it anew."
+            )
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def host(self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None) -> np.ndarray:
@@ -194,13 +243,15 @@ class ImagePreprocess:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random resized crop (Szegedy et al. 2015), mirror image, brightness and contrast; on uint8, before normalising."""
+    """Random resized crop (Szegedy et al. 2015), mirror image, brightness and contrast; before normalising."""
 
     scale: float
     mirror: bool
     colour: float
 
-    def __call__(self, image: Image.Image, size: int, resample: Image.Resampling, rng: np.random.Generator) -> np.ndarray:
+    def __call__(
+        self, image: Image.Image, size: int, resample: Image.Resampling, rng: np.random.Generator
+    ) -> np.ndarray:
         """(size, size, 3) uint8; the draw depends on `rng` only."""
         width, height = image.size
         area = width * height * rng.uniform(self.scale, 1.0)

@@ -31,11 +31,21 @@ LISTED = 200  # names a list shows before it refers to the file
 Json = dict[str, Any]
 
 
+def _latest(events: list[Json]) -> list[Json]:
+    """A resumed run does some epochs again: of each, the last one counts."""
+    found: dict[tuple[object, ...], Json] = {}
+    for number, event in enumerate(events):
+        kind = event.get("kind")
+        step = (event.get("epoch"), event.get("l2"), event.get("class_weights")) if kind in ("epoch", "l2") else (number,)
+        found[(kind, *step)] = event
+    return list(found.values())
+
+
 def view(folder: Path) -> Json:
     """Everything the template asks for, from the files in `folder`; only run.json must be there."""
     run: Json = read_json(folder / "run.json")
     metrics: Json = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
-    events = [event for event in read_events(folder / "events.jsonl") if isinstance(event, dict)]
+    events = _latest([event for event in read_events(folder / "events.jsonl") if isinstance(event, dict)])
     data: Json = run.get("data") or {}
     split = next((name for name in SPLITS if metrics.get(name)), None)
     recipe = folder / "recipe.yaml"

@@ -47,6 +47,19 @@ def length(examples: int) -> int:
     return 2
 
 
+def batch_size(examples: int) -> int:
+    """Small data get more steps an epoch: on handwritten digits 16 reached a val log loss of 0.020, 32 of 0.033."""
+    return 16 if examples <= 2_000 else 32
+
+
+def crop_scale(short_sides: np.ndarray, size: int) -> float:
+    """The smallest share a random crop keeps: half of a photograph, more of images smaller than the input.
+
+    Those are framed closely, as scans and icons are: on handwritten digits 0.8 reached a val log loss of 0.033, 0.5 of 0.039.
+    """
+    return 0.8 if float(np.median(short_sides)) < size else 0.5
+
+
 def mirror_allowed(agreement_plain: np.ndarray, agreement_mirrored: np.ndarray) -> tuple[bool, str]:
     """Whether mirror images keep their class, by the head: (N,) booleans, right on the picture and on its mirror image.
 
@@ -75,7 +88,7 @@ def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
 
 def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context) -> Callable[[int], Iterator[Batch]]:
     """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on threads."""
-    seed, size, device = context.recipe.run.seed, context.recipe.finetune.batch_size, context.device
+    seed, size, device = context.recipe.run.seed, int(context.recipe.finetune.batch_size), context.device
 
     def epoch_of(epoch: int) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
@@ -132,6 +145,8 @@ def finetune(
     recipe = context.recipe.finetune
     if recipe.epochs == "auto":
         recipe.epochs = 0 if plan.strategy == "head" else length(len(data.items))
+    if recipe.batch_size == "auto":
+        recipe.batch_size = batch_size(len(data.items))
     if not recipe.epochs:
         context.decide("finetune", "not done", "the head alone was asked for")
         return None
@@ -141,10 +156,10 @@ def finetune(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan.apply(tuned.module)
     before = plan.digest(tuned.module)
-    batches = _batches(data, tuned, Augment(recipe.crop_scale, recipe.mirror is True, recipe.colour), context)
+    batches = _batches(data, tuned, Augment(float(recipe.crop_scale), recipe.mirror is True, recipe.colour), context)
     first = next(iter(batches(1)))
     show(first[0].cpu().numpy())
-    steps = len(shuffled(len(data.items), 0, 1, recipe.batch_size))
+    steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     recipe.epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), recipe.epochs, context)
     if not recipe.epochs:
         context.decide("finetune", "not done", shortage)

@@ -1,0 +1,129 @@
+"""Whole `regraft fit` runs on real image sets, each beside scikit-learn's logistic regression on the same frozen features.
+
+    python benchmarks/real_sets.py [SET ...] [--out FOLDER] [--write docs/benchmarks.md]
+
+The sets are looked for in $REGRAFT_DATA. The peer gets what an expert would give it: all training examples, C chosen on a
+stratified fifth of them, then refitted on all. Both are scored on the same test examples; the difference is paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
+MARKS = ("<!-- real sets: begin -->", "<!-- real sets: end -->")
+
+
+def peer(run: Path) -> tuple[np.ndarray, np.ndarray, float]:
+    """(N,) test labels, the peer's predictions in the order of the run's test rows, and its seconds without extraction."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+
+    import regraft
+    from regraft.data import Examples
+    from regraft.recipe import Recipe, read_recipe
+
+    recipe = Recipe.build(read_recipe(run / "recipe.yaml"))
+    examples = Examples.load(run / "examples.parquet")
+    base = regraft.backbone(recipe.obtain.backbone, int(recipe.base.size))
+    base.preprocess = regraft.load(run).backbone.preprocess
+    known = [examples.part("train"), examples.part("val")]
+    test = examples.unseal("benchmark: the peer's one reading", lambda *_, **__: None)
+    features = regraft.extract(base, [path for part in known for path in part.paths])
+    labels = np.concatenate([part.labels for part in known])
+    unseen = regraft.extract(base, test.paths)
+    began = time.perf_counter()
+    x, held, y, held_y = train_test_split(features, labels, test_size=0.2, stratify=labels, random_state=0)
+    scores = {}
+    for c in (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0):
+        scores[c] = LogisticRegression(C=c, max_iter=2000).fit(x, y).score(held, held_y)
+    best = max(scores, key=lambda c: scores[c])
+    predicted = LogisticRegression(C=best, max_iter=2000).fit(features, labels).predict(unseen)
+    return test.labels, predicted, time.perf_counter() - began
+
+
+def one(name: str, data: Path, out: Path, extra: list[str]) -> dict:
+    """One set: a fit in a process of its own, then the peer."""
+    from regraft.evaluation import paired_accuracy
+
+    run = out / name
+    began = time.perf_counter()
+    command = [sys.executable, "-c", "from regraft.cli import main; main()", "fit", str(data / name), "--out", str(run)]
+    subprocess.run([*command, "--overwrite", "--quiet", *extra], check=True)
+    seconds = time.perf_counter() - began
+    labels, theirs, peer_seconds = peer(run)
+    state = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    table = pq.read_table(run / "predictions.parquet").to_pylist()
+    rows = [row for row in table if row["split"] == "test"]
+    index = {label: number for number, label in enumerate(state["data"]["classes"])}
+    ours = np.array([index[row["predicted"]] for row in rows])
+    assert [index[row["label"]] for row in rows] == labels.tolist()
+    difference = paired_accuracy(labels, ours, theirs, "scikit-learn")
+    head = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["baselines"].get("head only")
+    return {
+        "set": name, "train": state["data"]["counts"]["train"] + state["data"]["counts"]["val"], "test": len(labels),
+        "size": state["steps"]["base"]["decided"].rpartition(" ")[2], "chosen": state["chosen"],
+        "accuracy": float((ours == labels).mean()), "peer": float((theirs == labels).mean()),
+        "head_only": head["accuracy"]["value"] if head else None, "seconds": seconds, "peer_seconds": peer_seconds,
+        "feature_seconds": state["steps"]["features"]["seconds"], "difference": difference.difference,
+        "low": difference.low, "high": difference.high,
+    }  # fmt: skip
+
+
+def table(rows: list[dict]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| set | train | test | input | regraft: test accuracy | head only | scikit-learn | difference [95 %] | returned "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        head = "" if r["head_only"] is None else f"{r['head_only']:.1%}"
+        gap = f"{100 * r['difference']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]"
+        lines.append(
+            f"| {r['set']} | {r['train']} | {r['test']} | {r['size']} | {r['accuracy']:.1%} | {head} | {r['peer']:.1%} | "
+            f"{gap} | {r['chosen']} | {r['seconds']:.0f} |"
+        )
+    mean = 100 * float(np.mean([r["difference"] for r in rows]))
+    below = [r["set"] for r in rows if r["high"] < 0]
+    lines += ["", f"Mean difference {mean:+.1f} points over {len(rows)} sets; "
+              f"sets whose interval lies wholly below zero: {', '.join(below) or 'none'}."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the sets named and print, and write, the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--set", action="append", default=[], help="passed on to regraft fit")
+    options = parser.parse_args()
+    data = Path(os.environ.get("REGRAFT_DATA", ""))
+    if not os.environ.get("REGRAFT_DATA") or not data.is_dir():
+        parser.error("set REGRAFT_DATA to the folder of the real data sets")
+    extra = [word for setting in options.set for word in ("--set", setting)]
+    rows = []
+    for name in options.sets or SETS:
+        rows.append(one(name, data, options.out, extra))
+        (options.out / "real_sets.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        print(table(rows[-1:]).splitlines()[2], flush=True)
+    print(table(rows))
+    if options.write:
+        text = options.write.read_text(encoding="utf-8")
+        head, _, rest = text.partition(MARKS[0])
+        tail = rest.partition(MARKS[1])[2]
+        options.write.write_text(f"{head}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

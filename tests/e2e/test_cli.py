@@ -1,0 +1,105 @@
+"""The command line as it is typed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import regraft
+
+CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
+
+
+def call(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*CLI, *map(str, words)], capture_output=True, text=True, input=stdin)
+
+
+@pytest.fixture
+def finished(colours: Path, tmp_path: Path) -> Path:
+    return regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}}).path
+
+
+def test_predict_in_every_format_in_the_order_given(finished: Path, colours: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    files = [colours / "blue" / "1.png", bad, colours / "red" / "2.png"]
+    result = call("predict", finished, *files, "--format", "jsonl")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 1  # one could not be read, the others were answered
+    assert [row["label"] for row in rows] == ["blue", None, "red"]
+    assert rows[1]["error"]
+    assert sum(rows[0]["probabilities"].values()) == pytest.approx(1)
+    result = call("predict", finished, "-", "--format", "csv", stdin="\n".join(map(str, files)) + "\n")
+    table = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["label"] for row in table] == ["blue", "", "red"]
+    result = call("predict", finished, colours / "red")
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == 30
+
+
+def test_predictions_do_not_depend_on_what_stands_beside_them(finished: Path, colours: Path) -> None:
+    model = regraft.load(finished)
+    files = sorted(colours.glob("*/*.png"))
+    together = {p.source: p.probability for p in model.predict(files)}
+    for file in files[::17]:
+        assert model.predict(file)[0].probability == pytest.approx(together[str(file)], abs=1e-5)
+
+
+def test_the_inputs_python_takes_agree(finished: Path, colours: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    file = colours / "green" / "3.png"
+    picture = Image.open(file)
+    model = regraft.load(finished)
+    found = model.predict([file, str(file), file.read_bytes(), picture, np.asarray(picture)])
+    assert len({p.probability for p in found}) == 1
+    assert "green" in found[0]._repr_html_()
+
+
+def test_dry_run_trains_and_writes_nothing(colours: Path, tmp_path: Path) -> None:
+    result = call("fit", colours, "--out", tmp_path / "run", "--dry-run", "--json", "--set", "base.size=64")
+    plan = json.loads(result.stdout)
+    assert plan["estimated_seconds"] > 0
+    assert sum(plan["counts"].values()) == 90
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_earlier_run_is_a_pre_trained_model(finished: Path, colours: Path, tmp_path: Path) -> None:
+    result = call(
+        "fit", colours, "--out", tmp_path / "second", "--backbone", f"run:{finished}", "--freeze", "head", "--json",
+        "--size", "64", "--splits", finished,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["metrics"]["test"]["accuracy"]["value"] > 0.8
+
+
+def test_every_wrong_setting_is_named_at_once(colours: Path) -> None:
+    result = call("fit", colours, "--set", "finetune.epoch=3", "--set", "head.kind=tree", "--budget", "10m")
+    assert result.returncode == 2
+    assert "finetune.epochs" in result.stderr
+    assert "'linear' or 'mlp'" in result.stderr
+
+
+def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp_path: Path) -> None:
+    run = regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}, "run": {"budget_seconds": 0.5}})
+    assert run.state["chosen"] == "head only"
+    assert "test" in run.metrics
+
+
+def test_an_mlp_head_is_kept_beside_the_backbone(colours: Path, tmp_path: Path) -> None:
+    recipe = {"base": {"size": 64}, "freeze": {"strategy": "head"}, "head": {"kind": "mlp", "hidden": 16}}
+    run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
+    assert (run.path / "model" / "head.safetensors").is_file()
+    assert run.model.predict(str(colours / "blue" / "4.png"))[0].label == "blue"
+
+
+def test_models_lists_the_packaged_ones() -> None:
+    found = json.loads(call("models", "--json").stdout)
+    assert any(item["reference"] == "packaged:efficientnet_lite0" and item["at_hand"] for item in found)

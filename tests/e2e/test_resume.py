@@ -1,0 +1,93 @@
+"""A run killed at any moment goes on, and ends with the same bits; two processes never share a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import regraft
+from regraft.artifacts import RunFolder, read_events, write_text
+from regraft.errors import UsageError
+
+CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
+RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "run.threads=1"]
+
+
+def _start(colours: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*CLI, "fit", str(colours), "--out", str(out), *RECIPE], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for(out: Path, kind: str, process: subprocess.Popen[str], **fields: object) -> None:
+    while process.poll() is None:
+        for event in read_events(out / "events.jsonl"):
+            if event["kind"] == kind and all(event.get(k) == v for k, v in fields.items()):
+                return
+        time.sleep(0.02)
+    pytest.fail(f"the run ended before {kind}: {process.communicate()[1]}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_killed_run_ends_with_the_same_bits(colours: Path, tmp_path: Path) -> None:
+    whole = _start(colours, tmp_path / "whole")
+    assert whole.wait() == 0
+    expected = (tmp_path / "whole" / "model" / "model.safetensors").read_bytes()
+    out = tmp_path / "killed"
+    for moment in (("step", {"step": "train"}), ("epoch", {"epoch": 1})):
+        process = _start(colours, out) if not out.exists() else subprocess.Popen(
+            [*CLI, "fit", "--resume", "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )  # fmt: skip
+        _wait_for(out, moment[0], process, **moment[1])
+        process.kill()
+        process.wait()
+        assert not list(out.glob("model/*.tmp"))
+    result = subprocess.run([*CLI, "fit", "--resume", "--out", str(out)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (out / "model" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = _start(colours, out)
+    _wait_for(out, "epoch", process, epoch=1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
+    assert regraft.load(out).predict(str(colours / "red" / "0.png"))[0].label == "red"
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.lock()
+    code = (
+        "import sys; from pathlib import Path; from regraft.artifacts import RunFolder\n"
+        f"RunFolder(Path({str(tmp_path / 'run')!r})).lock()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "another process" in result.stderr
+    folder.release()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_changed_files_and_changed_settings_are_refused_on_resume(colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    regraft.fit(colours, out, recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
+    state = json.loads((out / "run.json").read_text())
+    write_text(out / "run.json", json.dumps({**state, "state": "running"}))
+    with pytest.raises(UsageError, match="settings"):
+        regraft.fit(out=out, resume=True, recipe={"finetune": {"epochs": 3}})
+    (colours / "red" / "0.png").write_bytes((colours / "red" / "1.png").read_bytes() + b" ")
+    with pytest.raises(UsageError, match="red/0"):
+        regraft.fit(out=out, resume=True)

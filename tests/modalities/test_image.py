@@ -1,0 +1,302 @@
+"""Images of every kind to the same pixels, and the preprocessing that everything shares."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+from sklearn.datasets import load_sample_images
+
+from regraft.errors import UsageError
+from regraft.modalities import ImagePreprocess, UnreadableImage, inspect_image
+from regraft.modalities.image import Augment, load_rgb
+
+LITE0 = ImagePreprocess(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PHOTOS = load_sample_images().images  # two of 427x640
+COLOURS = np.array([[[200, 30, 40], [20, 180, 60]], [[10, 20, 220], [240, 230, 20]]], np.uint8)
+
+
+def quarters(size: int = 32) -> Image.Image:
+    """Red, green, blue and yellow quarters: which way up it is shows."""
+    return Image.fromarray(COLOURS.repeat(size // 2, 0).repeat(size // 2, 1))
+
+
+def corners(image: Image.Image) -> np.ndarray:
+    """(2, 2, 3) the colours at the middle of the quarters."""
+    pixels = np.asarray(image).astype(int)
+    height, width = pixels.shape[:2]
+    return pixels[np.ix_([height // 4, 3 * height // 4], [width // 4, 3 * width // 4])]
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+FORMATS = [("a.png", {}), ("a.JPG", {"quality": 98}), ("a.bmp", {}), ("a.gif", {}), ("a.tiff", {}), ("a.ppm", {}),
+           ("a.webp", {"lossless": True}), ("a.tga", {}), ("a.jp2", {}), ("a.avif", {"quality": 95})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), FORMATS)
+def test_formats(name: str, options: dict, tmp_path: Path) -> None:
+    needs = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000"}.get(Path(name).suffix)
+    if needs and not features.check(needs):
+        pytest.skip(f"this Pillow was built without {needs}")
+    path = saved(quarters(), tmp_path / name, **options)
+    assert inspect_image(path) == (32, 32)
+    assert np.abs(corners(load_rgb(path)) - COLOURS).max() <= 8
+
+
+def test_modes(tmp_path: Path) -> None:
+    picture = quarters()
+    grey = np.asarray(picture.convert("L"))
+    grey_corners = corners(picture.convert("L").convert("RGB"))
+    white_left = np.zeros((32, 32), np.uint8)
+    white_left[:, :16] = 255
+    clear = picture.copy()
+    clear.putalpha(Image.fromarray(255 - white_left))  # the left half cannot be seen
+    cases = {
+        "cmyk.jpg": (picture.convert("CMYK"), None),
+        "palette.png": (picture.quantize(4), COLOURS),
+        "one.png": (Image.fromarray(white_left).convert("1"), [[[255] * 3, [0] * 3]] * 2),
+        "sixteen.png": (Image.fromarray(grey.astype(np.uint16) * 257), grey_corners),
+        "la.png": (clear.convert("LA"), None),
+        "rgba.png": (clear, [[[255] * 3, COLOURS[0, 1]], [[255] * 3, COLOURS[1, 1]]]),
+        "float.tiff": (Image.fromarray(grey.astype(np.float32) / 255), grey_corners),
+    }
+    for name, (image, wanted) in cases.items():
+        path = saved(image, tmp_path / name)
+        found = load_rgb(path)
+        assert found.mode == "RGB", name
+        assert inspect_image(path) == (32, 32), name
+        if wanted is not None:
+            assert np.abs(corners(found) - np.array(wanted)).max() <= 1, name
+    assert (corners(load_rgb(tmp_path / "la.png"))[:, 0] == 255).all()
+    assert np.abs(corners(load_rgb(tmp_path / "cmyk.jpg")) - COLOURS).max() <= 8
+
+
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
+    picture = quarters().quantize(4)
+    unseen = picture.getpixel((0, 0))
+    for name in ("a.png", "a.gif"):
+        path = saved(picture, tmp_path / name, transparency=unseen)
+        found = corners(load_rgb(path))
+        assert (found[0, 0] == 255).all(), name
+        assert np.abs(found[1] - COLOURS[1]).max() <= 1, name
+
+
+def test_of_several_frames_the_first(tmp_path: Path) -> None:
+    others = [Image.new("RGB", (32, 32), "black"), Image.new("RGB", (32, 32), "white")]
+    for name in ("a.gif", "a.tiff", "a.webp", "a.png"):
+        lossless = {"lossless": True} if "webp" in name else {}
+        path = saved(quarters(), tmp_path / name, save_all=True, append_images=others, **lossless)
+        with Image.open(path) as whole:
+            assert whole.n_frames == 3, name
+        assert np.abs(corners(load_rgb(path)) - COLOURS).max() <= 1, name
+        assert inspect_image(path) == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff", "a.webp"])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_exif_orientation_is_obeyed(name: str, orientation: int, tmp_path: Path) -> None:
+    ways = {1: COLOURS, 2: COLOURS[:, ::-1], 3: COLOURS[::-1, ::-1], 4: COLOURS[::-1], 5: COLOURS.transpose(1, 0, 2),
+            6: np.rot90(COLOURS, -1), 7: COLOURS[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(COLOURS)}  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(quarters().resize((32, 16), 0), tmp_path / name, exif=exif, quality=98)
+    turned = 5 <= orientation <= 8
+    assert inspect_image(path) == ((16, 32) if turned else (32, 16))
+    found = load_rgb(path)
+    assert found.size == ((16, 32) if turned else (32, 16))
+    assert np.abs(corners(found) - ways.get(orientation, COLOURS)).max() <= 12
+
+
+def test_a_broken_exif_block_does_not_spoil_the_pixels(tmp_path: Path) -> None:
+    path = saved(quarters(), tmp_path / "a.jpg", quality=98, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f nonsense")
+    assert inspect_image(path) == (32, 32)
+    assert np.abs(corners(load_rgb(path)) - COLOURS).max() <= 8
+
+
+def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """A small PNG that says it is huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(b"\0" * 1_000_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTOS[0]).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_what_is_no_image_says_why(tmp_path: Path) -> None:
+    jpeg, png = encoded("JPEG"), encoded("PNG")
+    gif = io.BytesIO()
+    quarters().save(gif, "GIF")
+    cases = {
+        "short.jpg": (jpeg[: len(jpeg) // 2], "damaged"),
+        "short.png": (png[: len(png) // 2], "damaged"),
+        "head.png": (png[:20], "not an image|damaged"),
+        "flipped.png": (png[:500] + bytes([png[500] ^ 255]) + png[501:], "damaged"),
+        "short.gif": (gif.getvalue()[:-40], "damaged"),
+        "empty.jpg": (b"", "empty"),
+        "bomb.png": (bomb(), "absurdly large"),
+        "small_bomb.png": (bomb(11_000, 11_000), "absurdly large"),
+        "text.jpg": (b"this is a text, not a picture\n" * 9, "not an image"),
+        "page.png": (b"<html><script>alert(1)</script></html>", "not an image"),
+        "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "PostScript"),
+    }
+    for name, (data, why) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        for item in (tmp_path / name, str(tmp_path / name), data):
+            with pytest.raises(UnreadableImage, match=why):
+                load_rgb(item)
+        with pytest.raises(UnreadableImage, match=why):
+            inspect_image(tmp_path / name)
+        with pytest.raises(UnreadableImage, match=why):
+            LITE0.host(data)
+    (tmp_path / "folder.jpg").mkdir()
+    for item, why in [
+        (tmp_path / "folder.jpg", "a folder"), (tmp_path / "none.jpg", "No such file"),
+        ("nul\0.jpg", "cannot be opened"), ("x" * 5000, "cannot be opened"), (5, "wanted a path"), (None, "wanted a path"), (np.zeros((2, 2, 2)), "shape"),
+        (np.zeros((0, 4)), "shape"), (np.zeros((4, 4), np.int64), "int64"), (np.full((4, 4), 2.0), "outside 0 to 1"),
+        (np.full((4, 4), np.nan), "outside 0 to 1"),
+    ]:  # fmt: skip
+        with pytest.raises(UnreadableImage, match=why):
+            load_rgb(item)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImage, match="not a plain file"):
+        inspect_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 7)])
+def test_extreme_shapes(size: tuple[int, int], tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        path = saved(Image.new("RGB", size, (90, 120, 150)), tmp_path / name)
+        assert inspect_image(path) == size
+        rng = np.random.default_rng(0)
+        for found in (LITE0.host(path), *(LITE0.host(path, rng, Augment(0.3, True, 0.0)) for _ in range(20))):
+            assert found.shape == (224, 224, 3)
+            assert np.abs(found.astype(int) - (90, 120, 150)).max() <= 2
+
+
+@pytest.mark.parametrize("photo", [0, 1])
+def test_host_agrees_with_timm(photo: int) -> None:
+    """The same pixels where timm's resized image has whole sides, else a shift of up to half a pixel: timm rounds them."""
+    from timm.data import create_transform
+
+    theirs = create_transform(
+        (3, 224, 224), is_training=False, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875
+    )
+
+    def both(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tensor = theirs(Image.fromarray(pixels)).numpy().transpose(1, 2, 0)
+        return LITE0.host(pixels).astype(float), (tensor * 0.5 + 0.5) * 255
+
+    for whole in (PHOTOS[photo][:, 100:527], PHOTOS[photo][:420, :630]):  # short side to 256: 256x256 and 256x384
+        found, wanted = both(whole)
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+    found, wanted = both(PHOTOS[photo])  # 256 by 383.7
+    one_pixel = np.abs(wanted[:, 1:] - wanted[:, :-1]).mean()
+    assert np.abs(found - wanted).mean() < 0.6 * one_pixel
+
+
+def test_path_bytes_pil_and_array_give_the_same_pixels(tmp_path: Path) -> None:
+    image = Image.fromarray(PHOTOS[0])
+    path = saved(image, tmp_path / "a.png")
+    data = path.read_bytes()
+    wanted = LITE0.host(path)
+    assert wanted.shape == (224, 224, 3)
+    assert wanted.dtype == np.uint8
+    with Image.open(path) as lazy:
+        items = [str(path), data, bytearray(data), memoryview(data), image, lazy, PHOTOS[0], PHOTOS[0] / 255]
+        for item in items:
+            np.testing.assert_array_equal(LITE0.host(item), wanted)
+        lazy.getpixel((0, 0))  # still the caller's, and open
+    np.testing.assert_array_equal(LITE0.collate([wanted, wanted]), np.stack([wanted, wanted]))
+
+
+@pytest.mark.parametrize("photo", [0, 1])
+def test_sixteen_bits_and_grey_arrays_agree_with_files(photo: int, tmp_path: Path) -> None:
+    grey = np.asarray(Image.fromarray(PHOTOS[photo]).convert("L"))
+    deep = grey.astype(np.uint16) * 256 + 128
+    path = saved(Image.fromarray(deep), tmp_path / "deep.png")
+    np.testing.assert_array_equal(LITE0.host(path), LITE0.host(deep))
+    np.testing.assert_array_equal(LITE0.host(grey), LITE0.host(grey[:, :, None]))
+    np.testing.assert_array_equal(LITE0.host(grey > 127), LITE0.host((grey > 127).astype(np.uint8) * 255))
+
+
+def test_a_large_jpeg_decoded_small_is_close_to_the_whole(tmp_path: Path) -> None:
+    large = Image.fromarray(PHOTOS[0]).resize((2560, 1708), Image.Resampling.LANCZOS)
+    path = saved(large, tmp_path / "a.jpg", quality=95)
+    assert load_rgb(path).size == (2560, 1708)
+    least = 256
+    draft = load_rgb(path, least)
+    assert draft.size != (2560, 1708)
+    assert min(draft.size) >= 2 * least
+    whole = LITE0.host(load_rgb(path)).astype(int)
+    assert np.abs(LITE0.host(path) - whole).mean() < 1.5
+
+
+def test_augmentation_depends_on_the_generator_only(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(PHOTOS[1]), tmp_path / "a.png")
+    augment = Augment(0.4, True, 0.2)
+
+    def views(seed: int, item: object, how: Augment = augment) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        np.random.seed(seed + 1)  # the global one must not matter
+        return [LITE0.host(item, rng, how) for _ in range(4)]
+
+    first = views(0, path)
+    np.testing.assert_array_equal(first, views(0, PHOTOS[1]))
+    assert not np.array_equal(first, views(1, path))
+    assert not np.array_equal(first[0], first[1])
+    np.testing.assert_array_equal(LITE0.host(path, None, augment), LITE0.host(path))
+
+
+def test_mirror_images_only_where_allowed() -> None:
+    left = np.zeros((40, 40, 3), np.uint8)
+    left[:, :20] = 200
+    small = ImagePreprocess(32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    rng = np.random.default_rng(0)
+    for mirror in (False, True):
+        seen = [small.host(left, rng, Augment(1.0, mirror, 0.0))[:, :4].mean() > 100 for _ in range(40)]
+        assert all(seen) is not mirror
+
+
+def test_preprocessing_survives_its_dictionary_and_other_versions_are_refused() -> None:
+    values = LITE0.to_dict()
+    again = ImagePreprocess.from_dict({**values, "mean": list(values["mean"])})
+    assert again == LITE0
+    assert again.fingerprint == LITE0.fingerprint
+    changed = ({"size": 192}, {"crop": 0.9}, {"interpolation": "bilinear"}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)})
+    assert len({LITE0.fingerprint, *(ImagePreprocess(**{**values, **c}).fingerprint for c in changed)}) == 6
+    with pytest.raises(UsageError, match=r"'2'.*the regraft that made it"):
+        ImagePreprocess.from_dict({**values, "version": "2"})
+
+
+def test_decoding_in_threads_leaves_the_warnings_as_they_were(tmp_path: Path) -> None:
+    path = saved(quarters(), tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        before = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(inspect_image, [path] * 400))
+        assert warnings.filters == before

@@ -1,0 +1,55 @@
+"""Our logistic regression is scikit-learn's, and its path is chosen without looking at what it is fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from regraft.training import fit_logistic, fit_path, softmax_logits
+from regraft.training import logistic as module
+
+
+@pytest.fixture
+def iris() -> tuple[np.ndarray, np.ndarray]:
+    values, labels = load_iris(return_X_y=True)
+    return values.astype(np.float32), labels.astype(np.int64)
+
+
+@pytest.mark.parametrize("l2", [1.0, 0.01])
+def test_the_solution_is_that_of_scikit_learn(iris, l2: float) -> None:
+    values, labels = iris
+    weight, bias, _ = fit_logistic(values, labels, np.ones(150), 3, l2, tolerance=1e-6)
+    scaled = (values - values.mean(0)) / values.std(0)
+    peer = LogisticRegression(C=1 / (150 * l2), tol=1e-8, max_iter=5000).fit(scaled, labels)
+    ours = softmax_logits(values, weight, bias)
+    shares = np.exp(ours) / np.exp(ours).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares, peer.predict_proba(scaled), atol=2e-3)
+
+
+def test_streaming_from_disk_gives_the_same(iris, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, labels = iris
+    whole = fit_logistic(values, labels, np.ones(150), 3, 0.1)
+    monkeypatch.setattr(module, "CHUNK", 16 * values.shape[1] * 4)
+    parts = fit_logistic(values, labels, np.ones(150), 3, 0.1)
+    np.testing.assert_allclose(whole[0], parts[0], atol=1e-3)
+
+
+def test_pure_noise_gets_the_strongest_penalty() -> None:
+    rng = np.random.default_rng(0)
+    path = fit_path(rng.normal(size=(120, 50)).astype(np.float32), rng.integers(0, 2, 120), np.ones(120), 2)
+    assert path.chosen == 0
+
+
+def test_weights_count_like_copies(iris) -> None:
+    values, labels = iris
+    some = np.arange(0, 150, 3)
+    weights = np.ones(150)
+    weights[some] = 2
+    weighted = fit_logistic(values, labels, weights, 3, 0.1, scaling=(values.mean(0), values.std(0)))
+    copies = fit_logistic(
+        np.concatenate([values, values[some]]), np.concatenate([labels, labels[some]]), np.ones(200), 3, 0.1,
+        scaling=(values.mean(0), values.std(0)),
+    )  # fmt: skip
+    np.testing.assert_allclose(weighted[0], copies[0], atol=1e-2)
