@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from regraft.errors import RecipeError
 
 Auto = Literal["auto"]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
@@ -39,7 +42,9 @@ class ObtainRecipe(_Section):
 class BaseRecipe(_Section):
     """Step 2: the backbone without its old classifier."""
 
-    size: int | Auto = Field("auto", description="input size in pixels; auto: by the images' own size and the cost")
+    size: Annotated[int, Field(ge=32)] | Auto = Field(
+        "auto", description="input size in pixels; auto: by the images' own size and the cost"
+    )
 
 
 class FreezeRecipe(_Section):
@@ -64,7 +69,7 @@ class HeadRecipe(_Section):
 class TrainRecipe(_Section):
     """Step 5: the head on frozen features."""
 
-    l2: float | Auto = Field("auto", gt=0, description="strength of the L2 penalty; auto: by out-of-fold log loss")
+    l2: Positive | Auto = Field("auto", description="strength of the L2 penalty; auto: by out-of-fold log loss")
     class_weights: Literal["auto", "none", "balanced"] = Field(
         "auto", description="auto: compared out of fold by macro F1 where the largest class is 3 times the smallest"
     )
@@ -75,17 +80,19 @@ class TrainRecipe(_Section):
 class FinetuneRecipe(_Section):
     """Step 6: the released layers, gently, from the trained head."""
 
-    epochs: int | Auto = Field("auto", ge=0, description="auto: by the number of training examples; 0 stops at the head")
-    batch_size: int | Auto = Field("auto", ge=1, description="examples a step; auto: 16 up to 2,000 training examples, else 32")
-    lr: float = Field(5e-4, gt=0, description="peak rate of the last stage; earlier ones decay from it")
-    head_lr: float = Field(5e-4, gt=0, description="peak rate of the head, which is already trained")
+    epochs: Annotated[int, Field(ge=0)] | Auto = Field(
+        "auto", description="auto: by the number of training examples; 0 stops at the head"
+    )
+    batch_size: Count | Auto = Field("auto", description="examples a step; auto: 16 up to 2,000 training examples, else 32")
+    lr: float = Field(2e-4, gt=0, description="peak rate of the last stage; earlier ones decay from it")
+    head_lr: float = Field(2e-4, gt=0, description="peak rate of the head, which is already trained")
     layer_decay: float = Field(0.8, gt=0, le=1, description="factor a layer towards the input")
     weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on norms and biases")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
     patience: int = Field(4, ge=1, description="epochs without a better val log loss before stopping")
     mirror: bool | Auto = Field("auto", description="mirror images; auto: only if the head still recognises them")
-    crop_scale: float | Auto = Field(
-        "auto", gt=0, le=1, description="smallest share a random crop keeps; auto: 0.5, or 0.8 of images below input size"
+    crop_scale: Share | Auto = Field(
+        "auto", description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size"
     )
     colour: float = Field(0.2, ge=0, lt=1, description="range of random brightness and contrast")
 
@@ -100,7 +107,7 @@ class RunRecipe(_Section):
     )
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
     offline: bool = Field(False, description="never touch the network, even for a named hub model")
-    threads: int | Auto = Field("auto", ge=1, description="CPU threads of torch")
+    threads: Count | Auto = Field("auto", description="CPU threads of torch")
     precision: Literal["float32"] = Field("float32", description="arithmetic of training and features")
     feature_batch: int = Field(32, ge=1, description="static batch shape of feature extraction, padded to it")
 

@@ -207,8 +207,8 @@ def test_other_tasks_are_one_clear_error(labels: list, kind: str, tmp_path: Path
         ("", ["cannot be read as a table"]),
         ("path,label\n", ["no images were found"]),
         (
-            "path,label,split,weight\n,a,,\n1.png,,,\n2.png,  ,,\n3.png,a,dev,\n4.png,a,,heavy\n5.png,a,,-1\n6.png,a,,nan",
-            ["row 2: no path", "row 3: no label", "row 4: no label", "row 5: split 'dev'", "row 6: weight 'heavy'",
+            "path,label,split,weight\n,a,,\n1.png,,,\n2.png, ,,\n3.png,a,dev,\n4.png,a,,much\n5.png,a,,-1\n6.png,a,,nan",
+            ["row 2: no path", "row 3: no label", "row 4: no label", "row 5: split 'dev'", "row 6: weight 'much'",
              "row 7: weight '-1'", "row 8: weight 'nan'"],
         ),
     ],

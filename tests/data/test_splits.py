@@ -59,3 +59,49 @@ def test_shares_and_given_splits_are_obeyed() -> None:
 
 def test_few_examples_are_not_cut() -> None:
     assert set(assign_splits(["a", "b", "c", "d"], ["x", "x", "y", "y"], [None] * 4, [None] * 4)) == {"train"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, ROWS, st.integers(0, 300))
+def test_known_examples_stay_and_only_new_ones_are_hashed(first, more, new_class) -> None:
+    first = [(i, c, None) for i, c, _ in first]  # groups may tie known examples of two splits together: test wins then
+    more = [*((i, c, None) for i, c, _ in more), (1000 + new_class, "rare", None)]
+    ids, before = _split(first)
+    known = dict(zip(ids, before, strict=True))
+    ids_after, after = _split(first + more, known)
+    assert {i: s for i, s in zip(ids_after, after, strict=True) if i in known} == known
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS)
+def test_without_memory_hashing_alone_never_takes_from_test(rows) -> None:
+    """Classes far above their floors: a prefix of the data has the same test examples, wherever it ends."""
+    base = [(1000 + n, "ab"[n % 2], None) for n in range(400)]
+    ids, before = _split(base)
+    _, after = _split(base + [(i, c, None) for i, c, _ in rows])
+    assert after[: len(ids)] == before
+
+
+def test_floors() -> None:
+    """Each class has at least half its expected number in test and val, however the hash falls, and one in train."""
+    for seed in range(40):
+        count = 14 + seed
+        labels = ["a"] * count + ["b"] * count + ["c"] * 3
+        ids = [f"{seed}-{i}" for i in range(len(labels))]
+        splits = assign_splits(ids, labels, [None] * len(ids), [None] * len(ids), seed=seed)
+        for label in "abc":
+            have = [s for s, name in zip(splits, labels, strict=True) if name == label]
+            assert have.count("train") >= 1
+            if label != "c":  # of three examples the hash may have put two into test
+                assert have.count("test") >= max(1, int(0.2 * len(have) / 2))
+                assert have.count("val") >= max(1, int(0.15 * len(have) / 2))
+
+
+def test_the_order_and_other_examples_do_not_matter() -> None:
+    ids = [f"{i:032x}" for i in range(300)]
+    labels = ["abc"[i % 3] for i in range(300)]
+    one = dict(zip(ids, assign_splits(ids, labels, [None] * 300, [None] * 300), strict=True))
+    turned = assign_splits(ids[::-1], labels[::-1], [None] * 300, [None] * 300)
+    assert dict(zip(ids[::-1], turned, strict=True)) == one
+    other = assign_splits(ids, labels, [None] * 300, [None] * 300, seed=1)
+    assert other != list(one.values())

@@ -171,7 +171,8 @@ def test_what_is_no_image_says_why(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     for item, why in [
         (tmp_path / "folder.jpg", "a folder"), (tmp_path / "none.jpg", "No such file"),
-        ("nul\0.jpg", "cannot be opened"), ("x" * 5000, "cannot be opened"), (5, "wanted a path"), (None, "wanted a path"), (np.zeros((2, 2, 2)), "shape"),
+        ("nul\0.jpg", "cannot be opened"), ("x" * 5000, "cannot be opened"),
+        (5, "wanted a path"), (None, "wanted a path"), (np.zeros((2, 2, 2)), "shape"),
         (np.zeros((0, 4)), "shape"), (np.zeros((4, 4), np.int64), "int64"), (np.full((4, 4), 2.0), "outside 0 to 1"),
         (np.full((4, 4), np.nan), "outside 0 to 1"),
     ]:  # fmt: skip
@@ -199,7 +200,7 @@ def test_extreme_shapes(size: tuple[int, int], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("photo", [0, 1])
 def test_host_agrees_with_timm(photo: int) -> None:
-    """The same pixels where timm's resized image has whole sides, else a shift of up to half a pixel: timm rounds them."""
+    """The same pixels where timm's resized image has whole sides; else timm rounds, up to half a pixel."""
     from timm.data import create_transform
 
     theirs = create_transform(

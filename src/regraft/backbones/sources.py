@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from regraft.artifacts import file_sha256, read_json
+from regraft.backbones import transformers_layout
 from regraft.backbones.base import Provenance
 from regraft.errors import BackboneError
 from regraft.runtime import quiet_libraries, ready_torchvision
@@ -119,7 +120,9 @@ def _packages() -> list[dict[str, Any]]:
 
 
 def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Module:
-    """An untrained timm model carrying a pretrained_cfg of its own."""
+    """An untrained model carrying a pretrained_cfg of its own."""
+    if architecture.startswith(transformers_layout.PREFIX):
+        return transformers_layout.build(config)
     overlay = {key: value for key, value in config.items() if key not in ("architecture", "num_classes")}
     try:
         model: nn.Module = timm.create_model(
@@ -204,11 +207,13 @@ def _folder(path: Path, kind: str) -> Obtained:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.is_dir() and transformers_layout.is_transformers(path):
+        return _transformers(path)
     weights, architecture, config = _weights_at(path, kind)
     try:
         state = load_file(weights)
         module = build(architecture, 0, config)
-        classifier = str(module.pretrained_cfg.get("classifier"))  # type: ignore[union-attr,operator]
+        classifier = module.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
         if f"{classifier}.weight" in state:
             module = build(architecture, len(state[f"{classifier}.weight"]), config)
         module.load_state_dict(state, strict=True)
@@ -223,6 +228,14 @@ def _folder(path: Path, kind: str) -> Obtained:
     return Obtained(module, architecture, config, Provenance(
         id=f"{kind}:{path}", source=str(weights.resolve()), sha256=file_sha256(weights), licence=licence,
         parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on=trained_on,
+    ))  # fmt: skip
+
+
+def _transformers(path: Path) -> Obtained:
+    module, architecture, config = transformers_layout.read_folder(path)
+    return Obtained(module, architecture, config, Provenance(
+        id=f"path:{path}", source=str(path.resolve()), sha256=_state_sha256(module), licence="unknown",
+        parameters=_count(module), input_size=int(config["input_size"][-1]),
     ))  # fmt: skip
 
 
@@ -248,7 +261,7 @@ def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
         found = read_json(config_file)
         architecture = found.get("architecture", "") if isinstance(found, dict) else ""
         config = dict(found.get("pretrained_cfg") or {}) if isinstance(found, dict) else {}
-    if not timm.is_model(architecture):
+    if not (timm.is_model(architecture) or architecture.startswith(transformers_layout.PREFIX)):
         raise BackboneError(f"{path} names no architecture that timm has (found {architecture!r}).")
     return weights, architecture, config
 

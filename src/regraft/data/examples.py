@@ -79,7 +79,8 @@ class Examples:
         sealed = pc.equal(table["split"], "test") if table.num_rows else pa.array([], pa.bool_())
         self.table = table.filter(pc.invert(sealed))
         self.__sealed = table.filter(sealed)
-        columns = [table[name].to_pylist() for name in ("id", "source", "label", "split")]
+        both = pa.concat_tables([self.table, self.__sealed])  # the order of examples.parquet
+        columns = [both[name].to_pylist() for name in ("id", "source", "label", "split")]
         self.fingerprint = fingerprint(task.kind, list(task.classes), *columns)
 
     def counts(self) -> dict[str, int]:
@@ -96,9 +97,11 @@ class Examples:
         return found
 
     def part(self, split: str) -> Part:
-        """The examples of train or val. Raises SealedError for test."""
+        """The examples of train or val. Raises SealedError for test, UsageError for anything else."""
         if split == "test":
             raise SealedError("the test set is sealed until everything is decided; step 7 opens it once")
+        if split not in SPLITS:
+            raise UsageError(f"there is no split {split!r}; these are {', '.join(SPLITS)}.")
         return self._take(self.table.filter(pc.equal(self.table["split"], split)), split)
 
     def unseal(self, reason: str, log: Callable[..., None]) -> Part:

@@ -68,7 +68,7 @@ def read_source(data: str | Path) -> Source:
             raise DataError(
                 f"no images were found in {path}.",
                 [f"it holds: {seen or 'nothing'}"],
-                "Wanted: a folder a class with images in it, or train/ and test/ of such folders, or a csv with `label`.",
+                "Wanted: a folder of images a class, or train/ and test/ of such folders, or a csv with `label`.",
             )
     except OSError as error:
         raise DataError(f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]) from None

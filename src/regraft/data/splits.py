@@ -2,7 +2,7 @@
 
 u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is stratified
 in expectation. Identical content and members of one group move together, by the lowest u among them. A class left below
-its floor gets its lowest-u whole groups out of train.
+its floor in test or val gets its lowest-u whole groups out of train; one left out of train gets its highest-u one back.
 
 Without floors, adding data never moves an example out of test (the lowest u of a group can only fall). A floor without
 memory cannot keep that promise (any single example would have to stay promoted for ever), nor can the rule for few
@@ -112,7 +112,7 @@ def _promote(
     labels: Sequence[str],
     shares: Mapping[str, float],
 ) -> None:
-    """Lift each class to half its expected number in test and val (at least 1), leaving at least 1 in train.
+    """At least 1 of each class to train, then half its expected number (at least 1) to test and val, while 1 stays.
 
     `by_u` are the blocks that may move, in the order they do.
     """
@@ -123,6 +123,16 @@ def _promote(
     have: dict[str, Counter[str]] = {split: Counter() for split in ORDER}
     for block, counter in members.items():
         have[split_of[block]].update(counter)
+
+    def move(block: int, split: str) -> None:
+        have[split_of[block]].subtract(members[block])
+        have[split].update(members[block])
+        split_of[block] = split
+
+    for label in sorted(totals):
+        last = next((block for block in reversed(by_u) if members[block][label]), None)
+        if have["train"][label] <= 0 and last is not None:
+            move(last, "train")
     for split in ("test", "val"):
         if not shares[split]:
             continue
@@ -133,9 +143,7 @@ def _promote(
                     break
                 leaves = all(have["train"][name] > count for name, count in members[block].items())
                 if split_of[block] == "train" and members[block][label] and leaves:
-                    split_of[block] = split
-                    have["train"].subtract(members[block])
-                    have[split].update(members[block])
+                    move(block, split)
 
 
 def read_assignment(run: Path) -> dict[str, str]:

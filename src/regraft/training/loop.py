@@ -17,7 +17,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, (B,) labels, 
 
 @dataclass
 class Trained:
-    """How training ended. `best` holds the trainable state of the best epoch by val log loss; epoch 0 is the start."""
+    """How training ended. `best` is the state of the best epoch by val log loss; epoch 0, the start, if none was finished."""
 
     best: dict[str, torch.Tensor]
     epoch: int
@@ -81,7 +81,7 @@ def train(
                     break
             trained.epochs_run = epoch
             found, accuracy = val_loss()
-            if found < trained.log_loss:
+            if found < trained.log_loss or trained.epoch == 0:  # the start is the caller's to compare with
                 trained.best, trained.epoch, trained.log_loss = snapshot(), epoch, found
             on_epoch(epoch=epoch, epochs=epochs, train_loss=losses / max(1, seen), val_log_loss=found,
                      val_accuracy=accuracy, images_per_second=speed)  # fmt: skip

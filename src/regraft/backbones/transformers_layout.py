@@ -1,0 +1,106 @@
+"""Image models in the layout of the transformers library: config.json with a `model_type`, model.safetensors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regraft.artifacts import read_json
+from regraft.errors import BackboneError
+
+PREFIX = "transformers:"
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+
+
+class PooledTransformer(nn.Module):
+    """(B, 3, size, size) to (B, width): the pooler's output, else the class token, else the mean over the map."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.pretrained_cfg: dict[str, Any] = {}
+        with torch.no_grad():
+            self.num_features = int(self.eval()(torch.zeros(1, 3, size, size)).shape[1])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features of one batch."""
+        found = self.model(pixel_values=images)
+        pooled = getattr(found, "pooler_output", None)
+        if pooled is None:
+            hidden = found.last_hidden_state
+            pooled = hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+        return pooled.flatten(1)  # type: ignore[no-any-return]
+
+    def reset_classifier(self, classes: int) -> None:
+        """There is none to take off: the base class of the library has no classifier."""
+
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """timm's interface: the ordinal of a parameter's group, embeddings first, what follows the last block at the end."""
+
+        def ordinal(name: str) -> tuple[int, ...]:
+            numbers = [int(n) for n in re.findall(r"(?:layers?|blocks?|stages?|encoder)\.(\d+)", name)]
+            if numbers:
+                return tuple(numbers[:1] if coarse else numbers)
+            return (-1,) if "embed" in name or "stem" in name else (1 << 20,)
+
+        return ordinal
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise BackboneError(
+            "this model is in the layout of the transformers library: pip install 'regraft[transformers]'"
+        ) from None
+    return transformers
+
+
+def is_transformers(folder: Path) -> bool:
+    """True for a folder whose config.json names a `model_type`."""
+    file = folder / "config.json"
+    found = read_json(file) if file.is_file() else None
+    return isinstance(found, dict) and "model_type" in found and "architecture" not in found
+
+
+def read_folder(folder: Path) -> tuple[PooledTransformer, str, dict[str, Any]]:
+    """The model, its name with our prefix, and a config in timm's terms. Raises BackboneError."""
+    library = _library()
+    about = read_json(folder / "config.json")
+    try:
+        model = library.AutoModel.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
+    size = about.get("image_size")
+    if not isinstance(size, int):
+        raise BackboneError(f"{folder}: its config.json gives no image_size, so it is no image model that can be used.")
+    file = folder / "preprocessor_config.json"
+    processor = read_json(file) if file.is_file() else {}
+    resize = processor.get("size") or {}
+    shortest = resize.get("shortest_edge") if isinstance(resize, dict) else None
+    config = {
+        "input_size": [3, size, size], "fixed_input_size": True, "classifier": None,
+        "mean": processor.get("image_mean") or [0.5] * 3, "std": processor.get("image_std") or [0.5] * 3,
+        "interpolation": FILTERS.get(processor.get("resample", 2), "bilinear"),
+        "crop_pct": size / shortest if isinstance(shortest, int) and shortest >= size else 1.0,
+        "license": "unknown", "transformers": model.config.to_dict(),
+    }  # fmt: skip
+    module = PooledTransformer(model, size)
+    module.pretrained_cfg = config
+    return module, f"{PREFIX}{type(model).__name__}", config
+
+
+def build(config: dict[str, Any]) -> PooledTransformer:
+    """An untrained network of the same shape, for weights to be loaded into."""
+    library = _library()
+    inner = dict(config["transformers"])
+    model = library.AutoModel.from_config(library.AutoConfig.for_model(inner.pop("model_type"), **inner))
+    module = PooledTransformer(model.float(), int(config["input_size"][-1]))
+    module.pretrained_cfg = config
+    return module

@@ -1,0 +1,249 @@
+"""The audit: what cannot be read is set aside and listed, copies never straddle splits, contradictions are named."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples, read_assignment, read_source
+from regraft.errors import DataError, SealedError, UsageError
+from regraft.modalities import UnreadableImage, inspect_image
+
+
+def picture(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path, "PNG")
+    return path
+
+
+def many(root: Path, *folders: str, count: int = 12, start: int = 0) -> None:
+    for number, folder in enumerate(folders):
+        for k in range(start, start + count):
+            picture(root / folder / f"{k}.png", 1000 * number + k)
+
+
+def silent(**_: object) -> None:
+    return None
+
+
+def audited(root: Path) -> tuple[Source, Audited]:
+    source = read_source(root)
+    return source, audit_files(source, inspect_image, UnreadableImage, silent)
+
+
+def examples_of(root: Path, **options: object) -> tuple[Examples, Audited]:
+    source, looked = audited(root)
+    return make_examples(source, looked, **options), looked  # type: ignore[arg-type]
+
+
+def finding(looked: Audited, kind: str) -> tuple[str, tuple[str, ...]]:
+    found = [f for f in looked.findings if f.kind == kind]
+    assert len(found) == 1, [f.kind for f in looked.findings]
+    return found[0].message, found[0].examples
+
+
+def where(examples: Examples) -> dict[str, str]:
+    test = examples.unseal("a test", lambda *_, **__: None)
+    parts = (examples.part("train"), examples.part("val"), test)
+    return {source: part.name for part in parts for source in part.sources}
+
+
+def test_bad_files_are_listed_with_their_split(tmp_path: Path) -> None:
+    many(tmp_path, "train/a", "train/b", "val/a", "val/b", "test/a", "test/b")
+    for place in ("train/a/bad.jpg", "test/b/bad.jpg", "test/b/worse.jpg"):
+        (tmp_path / place).write_bytes(b"no picture")
+    (tmp_path / "val" / "a" / "none.png").write_bytes(b"")
+    examples, looked = examples_of(tmp_path)
+    assert sorted((q.source, q.split) for q in looked.quarantined) == [
+        ("test/b/bad.jpg", "test"), ("test/b/worse.jpg", "test"), ("train/a/bad.jpg", "train"),
+        ("val/a/none.png", "val"),
+    ]  # fmt: skip
+    message, listed = finding(looked, "quarantined")
+    assert message == "4 file(s) could not be read and were set aside (2 test, 1 train, 1 val)"
+    assert len(listed) == 4
+    assert examples.counts() == {"train": 24, "val": 24, "test": 24}
+    assert all("bad" not in source for source in where(examples))
+
+
+def test_files_named_by_a_table_and_not_there(tmp_path: Path) -> None:
+    many(tmp_path, "x", "y")
+    lines = [f"{c}/{k}.png,{c},{'test' if k < 3 else ''}" for c in "xy" for k in range(14)]
+    outside = picture(tmp_path.parent / f"{tmp_path.name}-outside.png", 77_777)
+    lines += [f"../{outside.name},x,", f"{outside},x,", "https://example.org/a.png,y,test"]
+    (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(lines) + "\n")
+    examples, looked = examples_of(tmp_path / "list.csv")
+    assert [(q.source, q.split) for q in looked.quarantined] == [
+        ("x/12.png", None), ("x/13.png", None), ("y/12.png", None), ("y/13.png", None),
+        ("https://example.org/a.png", "test"),
+    ]  # fmt: skip
+    assert "4 not split yet, 1 test" in finding(looked, "quarantined")[0]
+    assert len(finding(looked, "copies")[1]) == 2
+    assert {f"../{outside.name}", str(outside)} <= set(where(examples))
+
+
+def test_copies_are_kept_in_test_and_dropped_from_train_and_val(tmp_path: Path) -> None:
+    many(tmp_path, "train/a", "train/b", "val/a", "val/b", "test/a", "test/b")
+    shared = (tmp_path / "test" / "a" / "0.png").read_bytes()
+    for place in ("train/a/copy.png", "val/a/copy.png", "test/a/copy.png"):
+        (tmp_path / place).write_bytes(shared)
+    (tmp_path / "train/b/copy.png").write_bytes((tmp_path / "val" / "b" / "0.png").read_bytes())
+    examples, looked = examples_of(tmp_path)
+    places = where(examples)
+    assert {"test/a/0.png", "test/a/copy.png", "val/b/0.png"} <= set(places)
+    assert not {"train/a/copy.png", "val/a/copy.png", "train/b/copy.png"} & set(places)
+    assert sorted(finding(looked, "copies across splits")[1]) == [
+        "train/a/copy.png (was in train)", "train/b/copy.png (was in train)", "val/a/copy.png (was in val)"
+    ]  # fmt: skip
+
+
+def test_contradicting_labels_are_reported_and_test_is_not_flagged(tmp_path: Path) -> None:
+    many(tmp_path, "train/a", "train/b", "test/a", "test/b")
+    twin = (tmp_path / "train" / "a" / "0.png").read_bytes()
+    (tmp_path / "train" / "b" / "twin.png").write_bytes(twin)
+    (tmp_path / "train" / "b" / "other.png").write_bytes((tmp_path / "test" / "a" / "0.png").read_bytes())
+    examples, looked = examples_of(tmp_path)
+    assert set(finding(looked, "contradicting labels")[1]) == {
+        "train/a/0.png (a)", "train/b/twin.png (b)", "train/b/other.png (b)", "test/a/0.png (a)"
+    }  # fmt: skip
+    places = where(examples)
+    assert places["train/a/0.png"] == places["train/b/twin.png"]
+    assert "train/b/other.png" not in places
+    flags = dict(zip(examples.table["source"].to_pylist(), examples.table["flags"].to_pylist(), strict=True))
+    assert {source for source, flag in flags.items() if flag} == {"train/a/0.png", "train/b/twin.png"}
+    examples.save(tmp_path / "t.parquet")
+    again = Examples.load(tmp_path / "t.parquet")
+    assert again._Examples__sealed["flags"].to_pylist() == [[]] * 24  # type: ignore[attr-defined]
+
+
+def test_classes_missing_in_a_split_and_groups_astride_are_named(tmp_path: Path) -> None:
+    many(tmp_path, "a", "b")
+    lines = [f"{c}/{k}.png,{c},{'test' if k < 3 and c < 'b' else ''},{c}{k // 4}" for c in "ab" for k in range(12)]
+    (tmp_path / "list.csv").write_text("path,label,split,group\n" + "\n".join(lines) + "\n")
+    _, looked = examples_of(tmp_path / "list.csv")
+    assert finding(looked, "class missing in test")[0] == "1 class(es) have no example in test: b"
+    assert finding(looked, "groups across splits")[1] == ("a0",)
+    assert finding(looked, "few examples")[0].startswith("2 class(es) have fewer than 10")
+
+
+def test_all_that_makes_data_useless_comes_at_once(tmp_path: Path) -> None:
+    many(tmp_path, "train/a", "test/a", "test/new")
+    picture(tmp_path / "train" / "single" / "1.png", 1)
+    (tmp_path / "train" / "bad").mkdir()
+    (tmp_path / "train" / "bad" / "1.png").write_bytes(b"")
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(DataError) as caught:
+        examples_of(tmp_path)
+    said = str(caught.value)
+    for words in ("class 'bad' has no readable training example (of 1 named)", "class 'single' has a single",
+                  "class 'new' has no readable training example (of 12 named)", "folder 'train/empty' holds no images",
+                  "could not be read: train/bad/1.png: empty (zero bytes)"):  # fmt: skip
+        assert words in said
+
+
+def test_a_table_beside_one_folder_is_pointed_at(tmp_path: Path) -> None:
+    many(tmp_path, "images")
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    with pytest.raises(DataError, match=r"(?s)all examples are of one class.*labels\.csv, give that file"):
+        examples_of(tmp_path)
+
+
+def test_few_examples_are_all_trained_on(tmp_path: Path) -> None:
+    many(tmp_path, "a", "b", count=9)
+    assert examples_of(tmp_path)[0].counts() == {"train": 18, "val": 0, "test": 0}
+
+
+def test_splits_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
+    many(tmp_path / "data", "a", "b", count=20)
+    before, _ = examples_of(tmp_path / "data")
+    run = tmp_path / "run"
+    run.mkdir()
+    before.save(run / "examples.parquet")
+    many(tmp_path / "data", "a", "b", count=30, start=20)
+    many(tmp_path / "data", "rare", count=2, start=900)  # a class so small that nothing would be cut for it
+    after, _ = examples_of(tmp_path / "data", known=read_assignment(run))
+    old, new = where(before), where(after)
+    assert {source: new[source] for source in old} == old
+    assert {new[source] for source in new.keys() - old.keys()} == {"train", "val", "test"}
+    for fault in ("nowhere", "run"):
+        (run / "examples.parquet").write_bytes(b"PAR1")
+        with pytest.raises(UsageError, match="--splits"):
+            read_assignment(tmp_path / fault)
+
+
+GIVEN = st.sampled_from([None, None, "train", "val", "test"])
+DRAWN = st.lists(
+    st.tuples(st.integers(0, 60), st.sampled_from("ab"), st.one_of(st.none(), st.integers(0, 20)), GIVEN),
+    min_size=24,
+    max_size=90,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(DRAWN)
+def test_no_content_straddles_splits(drawn: list[tuple[int, str, int | None, str | None]]) -> None:
+    rows = [
+        Row(f"{n}.png", label, None if group is None else str(group), split=split)
+        for n, (_, label, group, split) in enumerate(drawn)
+    ]
+    facts = [(f"{content:032x}", 8, 8, 1, 1) for content, *_ in drawn]
+    source = Source("drawn", Path("/nowhere"), rows, Task("single", ("a", "b")))
+    looked = Audited(list(rows), facts)
+    try:
+        examples = make_examples(source, looked)
+    except DataError:
+        return  # too little is left to train on: refused, not split badly
+    test = examples.unseal("a test", lambda *_, **__: None)
+    parts = {"train": examples.part("train"), "val": examples.part("val"), "test": test}
+    homes: dict[str, set[str]] = {}
+    for name, part in parts.items():
+        for identity in part.ids:
+            homes.setdefault(identity, set()).add(name)
+    assert all(len(found) == 1 for found in homes.values())
+    kept = {source: name for name, part in parts.items() for source in part.sources}
+    for row in rows:
+        if row.split == "test":
+            assert kept[row.source] == "test"
+        elif row.split == "val":
+            assert kept.get(row.source) in ("val", None)
+    labels: dict[str, set[str]] = {}
+    for fact, row in zip(facts, rows, strict=True):
+        labels.setdefault(fact[0], set()).add(row.label)
+    contradictions = any(len(found) > 1 for found in labels.values())
+    assert contradictions == any(f.kind == "contradicting labels" for f in looked.findings)
+
+
+def test_the_seal(tmp_path: Path) -> None:
+    many(tmp_path, "train/red_a", "train/red_b", "test/red_a", "test/red_b")
+    made, _ = examples_of(tmp_path)
+    made.save(tmp_path / "t.parquet")
+    for examples in (made, Examples.load(tmp_path / "t.parquet"), pickle.loads(pickle.dumps(made))):
+        for split in ("test", "Test", "all"):
+            with pytest.raises((SealedError, UsageError)):
+                examples.part(split)
+        assert not re.search(r"test/", repr(examples) + str(examples) + repr(examples.table.to_pydict()))
+        assert "test" not in examples.class_counts()
+        assert len(examples.image_sizes()) == 24
+        log = Mock()
+        part = examples.unseal("to see", log)
+        log.assert_called_once_with("unseal", reason="to see", examples=24)
+        assert len(part) == 24
+        assert all(path.startswith(str(tmp_path)) for path in part.paths)
+        assert examples.fingerprint == made.fingerprint
+
+
+def test_files_that_change_are_noticed(tmp_path: Path) -> None:
+    many(tmp_path, "train/a", "train/b", "test/a", "test/b")
+    examples, _ = examples_of(tmp_path)
+    assert examples.changed() == []
+    (tmp_path / "train/a/0.png").unlink()
+    (tmp_path / "test/a/0.png").write_bytes(b"other")
+    assert sorted(examples.changed()) == ["test/a/0.png", "train/a/0.png"]

@@ -1,0 +1,103 @@
+"""A whole run opens no socket and writes nothing outside its folder and the cache: watched from inside and outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WATCHED = """
+import json, os, sys, threading
+
+data, run, cache, scratch, told = sys.argv[1:]
+allowed = tuple(os.path.realpath(place) for place in (run, cache))
+changes = {"os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (0, 1),
+           "os.symlink": (1,), "os.truncate": (0,), "os.chmod": (0,), "os.utime": (0,), "shutil.rmtree": (0,)}
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+sockets, written, busy = [], [], threading.local()
+
+def inside(path):
+    place = os.path.realpath(os.fsdecode(path))
+    if place == os.devnull or place.startswith(("/dev/shm/", "/proc/self/")):
+        return True
+    return any(place == top or place.startswith(top + os.sep) for top in allowed)
+
+def hear(event, arguments):
+    if getattr(busy, "now", False):
+        return
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind"):
+        sockets.append([event, repr(arguments)])
+        raise OSError("the network is closed in this test")
+    if event == "open":
+        path, mode, flags = arguments
+        writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool((flags or 0) & writing)
+        paths = [path] if writes else []
+    else:
+        paths = [arguments[k] for k in changes.get(event, ())]
+    busy.now = True
+    for path in paths:
+        if isinstance(path, (str, bytes, os.PathLike)) and not inside(path):
+            written.append([event, os.fsdecode(path)])
+    busy.now = False
+
+sys.addaudithook(hear)
+if scratch == "self-test":
+    import socket
+    open(os.path.join(data, "red", "new.txt"), "w").close()
+    os.close(os.open(os.path.join(data, "low.txt"), os.O_CREAT | os.O_WRONLY))
+    os.rename(os.path.join(data, "low.txt"), os.path.join(data, "high.txt"))
+    os.mkdir(os.path.join(cache, "fine"))
+    try:
+        socket.create_connection(("127.0.0.1", 9))
+    except OSError:
+        pass
+else:
+    import regraft
+    fitted = regraft.fit(data, run, recipe={"base": {"size": 64}, "freeze": {"strategy": scratch}, "finetune": {"epochs": 1}})
+    regraft.load(fitted.path).predict([os.path.join(data, "red", "0.png")])
+sys.stdout.write("\\n" + json.dumps({"sockets": sockets, "written": written}))
+"""
+
+
+def watched(colours: Path, tmp_path: Path, scratch: str) -> tuple[dict[str, list], Path]:
+    """What the watch saw during a run in a process with a home, a working and a temporary folder of its own."""
+    home, cache, temporary, here = (tmp_path / name for name in ("home", "cache", "temporary", "here"))
+    for folder in (home, cache, temporary, here):
+        folder.mkdir()
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "HF_", "TORCH", "MPL"))}
+    environment = {
+        **keep, "HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home), "REGRAFT_CACHE": str(cache),
+        "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary), "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLCONFIGDIR": "", "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"),
+    }  # fmt: skip
+    environment.pop("MPLCONFIGDIR")
+    words = [colours, tmp_path / "run", cache, scratch, "-"]
+    result = subprocess.run(
+        [sys.executable, "-c", WATCHED, *map(str, words)], capture_output=True, text=True, env=environment, cwd=here
+    )
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout.splitlines()[-1])
+    return seen, home
+
+
+def test_the_watch_sees(colours: Path, tmp_path: Path) -> None:
+    seen, _ = watched(colours, tmp_path, "self-test")
+    assert {event for event, _ in seen["sockets"]} >= {"socket.connect"} or seen["sockets"]
+    assert [(event, Path(path).name) for event, path in seen["written"]] == [
+        ("open", "new.txt"), ("open", "low.txt"), ("os.rename", "low.txt"), ("os.rename", "high.txt")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ["head", "last-1"])
+def test_a_run_is_quiet(strategy: str, colours: Path, tmp_path: Path) -> None:
+    seen, home = watched(colours, tmp_path, strategy)
+    assert seen["sockets"] == []
+    assert seen["written"] == []
+    assert list(home.rglob("*")) == []
+    for name in ("here", "temporary"):
+        assert list((tmp_path / name).rglob("*")) == []
+    assert (tmp_path / "run" / "model" / "regraft.json").is_file()
