@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -186,9 +187,11 @@ def _walk(
     walk.write()
     try:
         walk.walk()
-    except KeyboardInterrupt:
-        walk.state["state"] = "interrupted"
-        walk.write()
+    except BaseException as error:
+        walk.state["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        walk.state["error"] = str(error)
+        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong first
+            walk.write()
         raise
     return Run(folder.path)
 
@@ -305,9 +308,8 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
     from regraft.modalities.image import load_rgb
 
     examples = Examples.load(run.path / "examples.parquet")
-    silent: Callable[..., None] = lambda *_, **__: None  # noqa: E731
     train, val = examples.part("train"), examples.part("val")
-    test = examples.unseal("raw-pixel neighbours, after the run", silent)
+    test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(run.path / "events.jsonl").emit)
 
     def pixels(paths: Sequence[str]) -> np.ndarray:
         return np.stack([np.asarray(load_rgb(path).convert("L")).ravel() for path in paths]).astype(np.float32)

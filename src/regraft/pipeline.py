@@ -114,40 +114,39 @@ class Walk:
         plan = self.step("freeze", lambda: freeze(backbone, context))
         new = self.step("head", lambda: head(backbone.width, classes, context))
         engine = TorchEngine(backbone, context.device, self.recipe.run.feature_batch)
-        known, held = self.step("features", lambda: self.extract(fit, val, backbone, engine))
-        heads = self.step("train", lambda: train_head(new, known, held, classes, context))
+        known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
+        heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
         tuned, stopped = None, False
         try:
-            tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, held, engine))
+            tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, known, engine))
             stopped = tuned is not None and tuned.trained.stopped == "interrupted"
         except KeyboardInterrupt:
             stopped = True
         model = self.choose(backbone, heads, tuned, val)
         if stopped:
             model.save(self.folder.model, model_card(self.state, self.metrics))
+            write_json(self.folder.metrics, self.metrics)
+            write_report(self.folder.path)
             raise KeyboardInterrupt
         self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val, new))
         self.finish(model)
 
-    def extract(
-        self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine
-    ) -> tuple[Features, Features | None]:
-        """The frozen base runs once over train and val."""
-        known = Features(self.features(fit, backbone, engine), fit.labels, fit.weights)
-        held = Features(self.features(val, backbone, engine), val.labels, val.weights) if len(val) else None
-        return known, held
+    def extract(self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine) -> Features:
+        """The frozen base runs once over train and val; one array holds both, so nothing is copied to join them."""
+        both = fit.then(val)
+        return Features(self.features(both, backbone, engine), both.labels, both.weights)
 
     def finetune(
-        self, backbone: Backbone, plan: FreezePlan, heads: Heads, fit: Part, val: Part, held: Features | None,
+        self, backbone: Backbone, plan: FreezePlan, heads: Heads, fit: Part, val: Part, known: Features,
         engine: TorchEngine,
     ) -> Finetuned | None:  # fmt: skip
         """Step 6, where there is a val set to judge it by."""
         recipe = self.recipe.finetune
-        if held is None or recipe.epochs == 0 or plan.strategy == "head":
+        if not len(val) or recipe.epochs == 0 or plan.strategy == "head":
             recipe.epochs, recipe.mirror = 0, False if recipe.mirror == "auto" else recipe.mirror
             recipe.batch_size = 32 if recipe.batch_size == "auto" else recipe.batch_size
             recipe.crop_scale = 1.0 if recipe.crop_scale == "auto" else recipe.crop_scale
-            why = "the head alone was asked for" if held is not None else "too few examples to judge it on val"
+            why = "the head alone was asked for" if len(val) else "too few examples to judge it on val"
             self.context.decide("finetune", "not done", why)
             return None
         if recipe.crop_scale == "auto":
@@ -155,7 +154,7 @@ class Walk:
         if recipe.mirror == "auto":
             some = val.first(MIRROR_SAMPLE)
             mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)
-            straight = apply_head(heads.on_train, held.values[: len(some)]).argmax(1)
+            straight = apply_head(heads.on_train, known.values[len(fit) : len(fit) + len(some)]).argmax(1)
             recipe.mirror, why = mirror_allowed(straight == some.labels, mirrored == some.labels)
             answer = "are" if recipe.mirror else "are not"
             self.context.events.emit("note", text=f"mirror images {answer} trained on: {why}")

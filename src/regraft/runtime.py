@@ -34,6 +34,8 @@ def quiet_libraries(offline: bool = False) -> None:
     """Telemetry off; with `offline` the hub is closed. Call before timm is first imported."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if "matplotlib" not in sys.modules:  # else its list of fonts is written into the home folder
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
         hub = sys.modules.get("huggingface_hub.constants")

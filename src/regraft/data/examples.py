@@ -63,6 +63,14 @@ class Part:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def then(self, other: Part) -> Part:
+        """These, followed by the others."""
+        return Part(
+            f"{self.name} and {other.name}" if len(other) else self.name, self.ids + other.ids,
+            self.sources + other.sources, self.paths + other.paths,
+            np.concatenate([self.labels, other.labels]), np.concatenate([self.weights, other.weights]),
+        )  # fmt: skip
+
     def first(self, count: int) -> Part:
         """The first `count` examples."""
         some = slice(0, count)

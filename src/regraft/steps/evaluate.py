@@ -60,7 +60,7 @@ def cross_validate(head: nn.Module, data: Features, classes: int, context: Conte
         some = Features(data.values[fit], data.labels[fit], data.weights[fit])
         if np.bincount(some.labels, minlength=classes).min() < 2:
             quiet.recipe.train.l2 = 0.1 if chosen.l2 == "auto" else chosen.l2
-        logits = apply_head(train_head(head, some, None, classes, quiet).refitted, data.values[held])
+        logits = apply_head(train_head(head, some, len(some), classes, quiet).refitted, data.values[held])
         correct[number // folds, held] = logits.argmax(1) == data.labels[held]
         context.events.tick(label="cross-validating", done=number + 1, total=len(splits))
     share, n = float(correct.mean()), len(data.labels)

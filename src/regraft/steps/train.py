@@ -24,10 +24,12 @@ class Features:
     labels: np.ndarray
     weights: np.ndarray
 
-    def joined(self, other: Features) -> Features:
-        """Both, one after the other."""
-        pairs = ((self.values, other.values), (self.labels, other.labels), (self.weights, other.weights))
-        return Features(*(np.concatenate(pair) for pair in pairs))
+    def part(self, start: int, end: int | None = None) -> Features:
+        """Some rows, as views."""
+        return Features(self.values[start:end], self.labels[start:end], self.weights[start:end])
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass
@@ -39,9 +41,12 @@ class Heads:
     oof_logits: np.ndarray | None
 
 
-def train_head(head: nn.Module, fit: Features, val: Features | None, classes: int, context: Context) -> Heads:
-    """Fit the head to convergence; its L2 and class weights are chosen out of fold over train and val (rule 12)."""
-    everything = fit.joined(val) if val is not None else fit
+def train_head(head: nn.Module, everything: Features, count: int, classes: int, context: Context) -> Heads:
+    """Fit the head to convergence. The first `count` rows are train, the rest is val.
+
+    L2 and class weights are chosen out of fold over train and val (rule 12).
+    """
+    fit, val = everything.part(0, count), everything.part(count)
     if context.recipe.head.kind == "mlp":
         trained = _mlp(copy.deepcopy(head), fit, val, classes, context)
         context.decide("train", "MLP head trained on frozen features", "AdamW, early stopping on val")
@@ -75,7 +80,7 @@ def train_head(head: nn.Module, fit: Features, val: Features | None, classes: in
         if recipe.class_weights == "auto":
             recipe.class_weights = "none"
     on_train = _linear(fit, classes, context)
-    refitted = on_train if val is None else _linear(everything, classes, context)
+    refitted = on_train if not len(val) else _linear(everything, classes, context)
     text = f"linear head converged, L2 {float(recipe.l2):.2g}, class weights {recipe.class_weights}"
     context.decide("train", text, why)
     return Heads(on_train, refitted, oof)
@@ -101,12 +106,12 @@ def _linear(data: Features, classes: int, context: Context) -> nn.Module:
     return linear_head(data.values, data.labels, weights, classes, float(recipe.l2), context.recipe.head.dropout)
 
 
-def _mlp(head: nn.Module, fit: Features, val: Features | None, classes: int, context: Context) -> nn.Module:
+def _mlp(head: nn.Module, fit: Features, val: Features, classes: int, context: Context) -> nn.Module:
     """AdamW on the cached features; without val, a stratified fifth of train serves early stopping."""
     recipe, seed = context.recipe, context.recipe.run.seed
     recipe.train.l2 = 1e-2 if recipe.train.l2 == "auto" else recipe.train.l2
     recipe.train.class_weights = "none" if recipe.train.class_weights == "auto" else recipe.train.class_weights
-    if val is None:
+    if not len(val):
         keep, held = folds_of(fit.labels, 5, seed)[0]
         fit, val = (Features(fit.values[i], fit.labels[i], fit.weights[i]) for i in (keep, held))
     weights = class_weighted(fit.labels, fit.weights, recipe.train.class_weights == "balanced", classes)

@@ -25,41 +25,60 @@ class Path:
     chosen: int
 
 
-def _chunks(features: np.ndarray) -> Iterator[slice]:
+def _chunks(features: np.ndarray, rows: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray]]:
+    """The features of `rows` (None: all), a bounded number at a time, with their positions."""
+    count = len(features) if rows is None else len(rows)
     step = max(1, CHUNK // (features.shape[1] * 4))
-    for start in range(0, len(features), step):
-        yield slice(start, min(start + step, len(features)))
+    for start in range(0, count, step):
+        some = slice(start, min(start + step, count))
+        yield some, features[some] if rows is None else features[rows[some]]
 
 
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(features: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(D,) mean and standard deviation, a constant feature's deviation taken as 1."""
+    count = len(features) if rows is None else len(rows)
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for some in _chunks(features):
-        total += features[some].sum(axis=0, dtype=np.float64)
-    mean = total / len(features)
-    for some in _chunks(features):
-        square += ((features[some] - mean) ** 2).sum(axis=0, dtype=np.float64)
-    deviation = np.sqrt(square / len(features))
+    for _, x in _chunks(features, rows):
+        total += x.sum(axis=0, dtype=np.float64)
+    mean = total / count
+    for _, x in _chunks(features, rows):
+        square += ((x - mean) ** 2).sum(axis=0, dtype=np.float64)
+    deviation = np.sqrt(square / count)
     return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
 
 
-def softmax_logits(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def softmax_logits(
+    features: np.ndarray, weight: np.ndarray, bias: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
     """(N, K) float32 logits of (N, D) features, (K, D) weight and (K,) bias."""
-    return features @ weight.T + bias  # type: ignore[no-any-return]
+    return np.concatenate([x @ weight.T + bias for _, x in _chunks(features, rows)])
 
 
 def fit_logistic(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float,
-    start: np.ndarray | None = None, scaling: tuple[np.ndarray, np.ndarray] | None = None, tolerance: float = 1e-4,
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, *,
+    start: np.ndarray | None = None, scaling: tuple[np.ndarray, np.ndarray] | None = None,
+    rows: np.ndarray | None = None, tolerance: float = 1e-4,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Weight (K, D) and bias (K,) on raw features (the scaling is folded in), and the parameters to start the next from.
 
-    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over standardised features, the bias free.
+    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over standardised features, the bias free. Only `rows` are
+    used (None: all). Features larger than CHUNK are streamed in mini-batches whose gradients add up, so a memory-mapped
+    array of any length will do and the result is that of the whole.
     """
-    mean, deviation = scaling if scaling is not None else moments(features)
-    count, width = features.shape
-    share = (weights / weights.sum()).astype(np.float32)
-    whole = ((features - mean) / deviation).astype(np.float32) if count * width * 4 <= CHUNK else None
+    rows_labels, rows_weights = (labels, weights) if rows is None else (labels[rows], weights[rows])
+    mean, deviation = scaling if scaling is not None else moments(features, rows)
+    width = features.shape[1]
+    share = (rows_weights / rows_weights.sum()).astype(np.float32)
+    whole = None
+    if len(share) * width * 4 <= CHUNK:
+        whole = (((features if rows is None else features[rows]) - mean) / deviation).astype(np.float32)
+
+    def standardised() -> Iterator[tuple[slice, np.ndarray]]:
+        if whole is not None:
+            yield slice(0, len(share)), whole
+            return
+        for some, x in _chunks(features, rows):
+            yield some, (x - mean) / deviation
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         matrix = flat.reshape(classes, width + 1)
@@ -67,14 +86,12 @@ def fit_logistic(
         value = 0.5 * l2 * float((matrix[:, :width] ** 2).sum())
         slope = np.zeros_like(matrix)
         slope[:, :width] = l2 * matrix[:, :width]
-        for some in _chunks(features):
-            x = whole[some] if whole is not None else (features[some] - mean) / deviation
+        for some, x in standardised():
             logits = x @ weight.T + bias
             logits -= logits.max(axis=1, keepdims=True)
             exponents = np.exp(logits)
             total = exponents.sum(axis=1, keepdims=True)
-            row = np.arange(len(x))
-            own = labels[some]
+            row, own = np.arange(len(x)), rows_labels[some]
             value += float((share[some] * (np.log(total[:, 0]) - logits[row, own])).sum(dtype=np.float64))
             error = exponents / total
             error[row, own] -= 1
@@ -84,8 +101,8 @@ def fit_logistic(
         return value, slope.ravel()
 
     begin = np.zeros(classes * (width + 1)) if start is None else start
-    options = {"maxiter": 500, "gtol": tolerance / classes, "ftol": 1e-9, "maxcor": 20}
-    found: Any = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload,unused-ignore]
+    options = {"maxiter": 500, "gtol": tolerance / classes, "ftol": 1e-9, "maxcor": 10}
+    found: Any = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
     matrix = found.x.reshape(classes, width + 1)
     weight = (matrix[:, :width] / deviation).astype(np.float32)
     bias = (matrix[:, width] - (matrix[:, :width] / deviation) @ mean).astype(np.float32)
@@ -109,8 +126,7 @@ def fit_path(
     the paired difference to the best.
     """
     splits = folds_of(labels, folds, seed)
-    scalings = [moments(features[train]) for train, _ in splits]
-    parts = [(features[train], features[held]) for train, held in splits] if features.nbytes <= CHUNK * 4 else None
+    scalings = [moments(features, train) for train, _ in splits]
     starts: list[np.ndarray | None] = [None] * len(splits)
     used: list[float] = []
     logits: list[np.ndarray] = []
@@ -118,11 +134,10 @@ def fit_path(
     for step, l2 in enumerate(GRID):
         out = np.zeros((len(labels), classes), dtype=np.float32)
         for number, (train, held) in enumerate(splits):
-            known, unknown = parts[number] if parts else (features[train], features[held])
             weight, bias, starts[number] = fit_logistic(
-                known, labels[train], weights[train], classes, l2, starts[number], scalings[number]
+                features, labels, weights, classes, l2, start=starts[number], scaling=scalings[number], rows=train
             )
-            out[held] = softmax_logits(unknown, weight, bias)
+            out[held] = softmax_logits(features, weight, bias, held)
         used.append(l2)
         logits.append(out)
         losses.append(_log_losses(out, labels))

@@ -21,7 +21,7 @@ def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: f
 
 
 def linear_head(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0,
 ) -> nn.Module:
     """A linear head fitted to convergence on (N, D) features, (N,) labels and weights."""
     weight, bias, _ = fit_logistic(features, labels, weights, classes, l2)
