@@ -88,6 +88,9 @@ class FinetuneRecipe(_Section):
     head_lr: float = Field(2e-4, gt=0, description="peak rate of the head, which is already trained")
     layer_decay: float = Field(0.8, gt=0, le=1, description="factor a layer towards the input")
     weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on norms and biases")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="keeps a network that knows its few training images by heart from being too sure"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
     patience: int = Field(4, ge=1, description="epochs without a better val log loss before stopping")
     mirror: bool | Auto = Field("auto", description="mirror images; auto: only if the head still recognises them")

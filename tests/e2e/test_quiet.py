@@ -95,6 +95,7 @@ def test_a_run_is_quiet(strategy: str, colours: Path, tmp_path: Path) -> None:
     seen = watched(colours, tmp_path, strategy)
     assert seen["sockets"] == []
     assert seen["written"] == []
-    left = [path for name in ("home", "here", "temporary") for path in (tmp_path / name).rglob("*")]
-    assert left == []
+    assert [path for name in ("home", "here") for path in (tmp_path / name).rglob("*")] == []
+    left = [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+    assert left == []  # torch leaves an empty folder there, Python tries whether it may write
     assert (tmp_path / "run" / "model" / "regraft.json").is_file()

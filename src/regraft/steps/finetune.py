@@ -167,6 +167,7 @@ def finetune(
     trained = train(
         network, torch.optim.AdamW(_groups(network, context), lr=recipe.lr), batches, steps, recipe.epochs,
         lambda: _val_loss(network, tuned, val, context), warmup=recipe.warmup, patience=recipe.patience,
+        smoothing=recipe.label_smoothing,
         tick=lambda **f: context.events.tick(label="fine-tuning", **f),
         on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), out_of_time=context.out_of_time,
     )  # fmt: skip

@@ -36,6 +36,7 @@ def train(
     *,
     warmup: float,
     patience: int,
+    smoothing: float = 0.0,
     tick: Callable[..., None],
     on_epoch: Callable[..., None],
     out_of_time: Callable[[], bool] = lambda: False,
@@ -66,7 +67,8 @@ def train(
                 )  # fmt: skip
                 for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                     group["lr"] = peak * rate
-                loss = (F.cross_entropy(module(inputs), labels, reduction="none") * weights).sum() / weights.sum()
+                losses_each = F.cross_entropy(module(inputs), labels, reduction="none", label_smoothing=smoothing)
+                loss = (losses_each * weights).sum() / weights.sum()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 5.0)
