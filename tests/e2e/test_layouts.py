@@ -67,6 +67,8 @@ def test_given_splits_are_evaluated(make: Callable[[Path], Path], tmp_path: Path
         assert counts["val"] >= 1
     else:
         assert counts == {"train": 24, "val": 8, "test": 10}
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    assert [event["examples"] for event in events if event["kind"] == "unseal"] == [10]
     table = pq.read_table(run.path / "predictions.parquet").to_pydict()
     assert set(table["split"]) == {"val", "test"}
     for split, source in zip(table["split"], table["source"], strict=True):

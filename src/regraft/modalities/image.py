@@ -144,7 +144,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         elif image.mode == "F" and top <= 1:
             scale = 255.0
         image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
