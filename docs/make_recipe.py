@@ -27,9 +27,11 @@ are reported all at once, with close matches.
 `auto` is a choice the run makes from the data. It writes the choice into the run's own `recipe.yaml`, so the recipe of
 a finished run holds no `auto`.
 """
+KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 BOUNDS = (
     ("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below"),
 )  # fmt: skip
+WRAP = textwrap.TextWrapper(120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def in_words(schema: dict[str, Any]) -> str:
@@ -43,9 +45,8 @@ def in_words(schema: dict[str, Any]) -> str:
     kind = schema["type"]
     if kind == "array":
         return f"list of {in_words(schema['items'])}"
-    named = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
     bounds = (f"{word} {schema[key]:g}" for key, word in BOUNDS if key in schema)
-    return ", ".join([named[kind], *bounds])
+    return ", ".join([KINDS[kind], *bounds])
 
 
 def default(value: Any) -> str:
@@ -64,7 +65,7 @@ def page() -> str:
         for name, setting in schema["properties"].items():
             reason = setting["description"]
             text = f"- `{section}.{name}` ({in_words(setting)}; default `{default(setting['default'])}`): {reason}."
-            lines.append(textwrap.fill(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+            lines.append(WRAP.fill(text))
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 

@@ -29,7 +29,7 @@ from regraft.runtime import keep_large_blocks, peak_memory, pick_device, version
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate, estimates, evaluate_test, majority_logits
-from regraft.steps.finetune import Data, Finetuned, crop_scale, finetune, mirror_allowed
+from regraft.steps.finetune import Data, Finetuned, crop_scale, finetune, mirror_allowed, peak_rate
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.obtain import obtain
@@ -145,12 +145,16 @@ class Walk:
         if not len(val) or recipe.epochs == 0 or plan.strategy == "head":
             recipe.epochs, recipe.mirror = 0, False if recipe.mirror == "auto" else recipe.mirror
             recipe.batch_size = 32 if recipe.batch_size == "auto" else recipe.batch_size
+            recipe.lr = 2e-4 if recipe.lr == "auto" else recipe.lr
             recipe.crop_scale = 1.0 if recipe.crop_scale == "auto" else recipe.crop_scale
             why = "the head alone was asked for" if len(val) else "too few examples to judge it on val"
             self.context.decide("finetune", "not done", why)
             return None
+        short_sides, size = self.examples.image_sizes().min(axis=1), backbone.preprocess.size
         if recipe.crop_scale == "auto":
-            recipe.crop_scale = crop_scale(self.examples.image_sizes().min(axis=1), backbone.preprocess.size)
+            recipe.crop_scale = crop_scale(short_sides, size)
+        if recipe.lr == "auto":
+            recipe.lr = peak_rate(short_sides, size)
         if recipe.mirror == "auto":
             some = val.first(MIRROR_SAMPLE)
             mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)

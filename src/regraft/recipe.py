@@ -84,8 +84,9 @@ class FinetuneRecipe(_Section):
         "auto", description="auto: by the number of training examples; 0 stops at the head"
     )
     batch_size: Count | Auto = Field("auto", description="examples a step; auto: 16 up to 2,000 training examples, else 32")
-    lr: float = Field(2e-4, gt=0, description="peak rate of the last stage; earlier ones decay from it")
-    head_lr: float = Field(2e-4, gt=0, description="peak rate of the head, which is already trained")
+    lr: Positive | Auto = Field(
+        "auto", description="peak rate of the last stage and the head, earlier ones decay; auto: by the images' size"
+    )
     layer_decay: float = Field(0.8, gt=0, le=1, description="factor a layer towards the input")
     weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on norms and biases")
     label_smoothing: float = Field(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import regraft
+from regraft.errors import BudgetError
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
 
@@ -88,8 +89,13 @@ def test_every_wrong_setting_is_named_at_once(colours: Path) -> None:
 
 
 def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp_path: Path) -> None:
-    run = regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}, "run": {"budget_seconds": 0.5}})
+    recipe = {"base": {"size": 64}, "run": {"budget_seconds": 1e-6}}
+    with pytest.raises(BudgetError, match="--budget"):  # nothing usable can exist in time
+        regraft.fit(colours, tmp_path / "none", recipe=recipe)
+    regraft.fit(colours, tmp_path / "first", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
+    run = regraft.fit(colours, tmp_path / "run", recipe=recipe)  # features are stored by now
     assert run.state["chosen"] == "head only"
+    assert run.state["steps"]["finetune"]["state"] == "skipped"
     assert "test" in run.metrics
 
 

@@ -1,0 +1,121 @@
+"""The documentation tells the truth: settings, options, types, tests and files it names are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from regraft.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """Markdown without its code blocks."""
+    return re.sub(r"^```.*?^```|^    .*?$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def options() -> dict[str, set[str]]:
+    """The options of each verb of the command line, short ones too."""
+    group = typer.main.get_command(app)
+    return {
+        name: {text for parameter in command.params for text in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("make_recipe", ROOT / "docs" / "make_recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert text == module.page(), "run: python docs/make_recipe.py"
+
+
+def test_python_in_the_readme_compiles_and_names_what_there_is() -> None:
+    import regraft
+
+    blocks = PYTHON.findall(README)
+    assert len(blocks) >= 3
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        for name in re.findall(r"\bregraft\.(\w+)\(", block):
+            assert hasattr(regraft, name), name
+
+
+@pytest.mark.parametrize("page", [name for name in NAMES if name != "docs/benchmarks.md"])  # whose scripts have options
+def test_verbs_and_options_exist(page: str) -> None:
+    known = options()
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text):
+        assert option == "--help" or any(option in found for found in known.values()), option
+    calls = re.findall(r"^    regraft +(.+)$|`regraft +([a-z][^`]*)`", text, re.MULTILINE)
+    for call in map("".join, calls):
+        verb, *words = shlex.split(call, comments=True)
+        assert verb in known, call
+        for word in words:
+            assert not word.startswith("--") or word in known[verb], call
+
+
+def test_no_verb_and_no_option_of_fit_is_left_out_of_the_readme() -> None:
+    known = options()
+    assert set(re.findall(r"regraft (\w+)", README)) >= set(known)
+    said = set(re.findall(r"--[a-z][a-z-]*", README))
+    assert {name for name in known["fit"] if re.match(r"--(?!no-|help)", name)} <= said
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose((ROOT / page).read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (ROOT / page).parent / file if file else ROOT / page
+        assert place.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_files_and_tests_that_are_named_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py(?:::\w+)?)`", text):
+        file, _, test = name.partition("::")
+        places = (ROOT, ROOT / "src" / "regraft", ROOT / "tests" / "backbones")
+        found = [place / file for place in places if (place / file).is_file()]
+        assert found, name
+        assert not test or f"def {test}(" in found[0].read_text(encoding="utf-8"), name
+
+
+def test_core_types_have_the_fields_that_are_told() -> None:
+    blocks = PYTHON.findall(ARCHITECTURE)
+    told = dict(re.findall(r"^([A-Z]\w+)\(([^)]*)\)", "\n".join(blocks), re.MULTILINE))
+    assert len(told) > 15
+    rooms = "backbones data data.examples evaluation modalities model steps.context steps.finetune steps.train training"
+    modules = [importlib.import_module(f"regraft.{room}") for room in rooms.split()]
+    for name, fields in told.items():
+        kind = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
+        assert kind is not None, name
+        assert [field.name for field in dataclasses.fields(kind)] == fields.split(", "), name
+
+
+def test_rooms_stand_in_the_order_that_is_checked() -> None:
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("layers = [")[2].partition("]")[0]
+    layers = re.findall(r'"regraft\.(\w+)"', contract)
+    assert re.findall(r"^\| `(\w+)(?:\.py|/)` \|", ARCHITECTURE, re.MULTILINE) == layers
