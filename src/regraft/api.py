@@ -153,7 +153,7 @@ def _look(
     """Read, audit and split the data, once it is clear that the run may be written where it would go."""
     source = read_source(data)
     target = Path(out) if out is not None else next_free(Path("runs"), source.name)
-    if target.exists() and not overwrite:
+    if target.exists() and not (overwrite and RunFolder(target).is_run()):
         if RunFolder(target).is_run():
             raise UsageError(f"{target} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
         if not target.is_dir() or any(item.name != ".lock" for item in target.iterdir()):

@@ -105,7 +105,11 @@ def _fit(
     try:
         from regraft import api
 
-        if dry_run and data is not None:
+        if resume and (data or splits or overwrite or dry_run):
+            raise UsageError("--resume goes on with the run in --out as it is: leave out DATA, --splits, --overwrite, --dry-run.")
+        if dry_run:
+            if data is None:
+                raise UsageError("name the data: a folder of class folders, or a table.")
             _show_plan(api.plan(data, out, recipe=settings, splits=splits, listeners=[screen]), as_json)
             return None
         run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, listeners=[screen])
@@ -210,7 +214,8 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
         size = f"{item['parameters'] / 1e6:5.1f} M  {item['input_size']:4}" if item["parameters"] else " " * 13
         print(f"{item['reference']:34} {size}  {item['licence']:12} {where}")
     print("timm:NAME                          any timm model, from the hub or the local cache")
-    print("path:FOLDER                        model.safetensors and config.json in timm's layout")
+    print("path:FOLDER                        model.safetensors and config.json, in timm's or transformers' layout")
+    print("path:FILE@ARCHITECTURE             a .safetensors file of a timm model")
     print("run:FOLDER                         the model of an earlier run")
 
 

@@ -105,8 +105,8 @@ class Model:
             yield Prediction(source, self.classes[best], float(shares[best]), named)
 
     def predict(self, items: Any) -> list[Prediction]:
-        """Predictions for paths, bytes, PIL images or arrays: a list of them, or a single one."""
-        if isinstance(items, (str, bytes, os.PathLike)) or hasattr(items, "convert"):
+        """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one."""
+        if isinstance(items, (str, bytes, bytearray, os.PathLike, np.ndarray)) or hasattr(items, "convert"):
             items = [items]
         return list(self.predict_each(items))
 

@@ -55,7 +55,8 @@ class Walk:
         if recipe.run.threads == "auto":
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
-        self.context = Context(recipe, FeatureStore(cache), device, events, started)
+        earlier = folder.read_state()["steps"]
+        self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier)
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),

@@ -109,3 +109,26 @@ def test_an_mlp_head_is_kept_beside_the_backbone(colours: Path, tmp_path: Path) 
 def test_models_lists_the_packaged_ones() -> None:
     found = json.loads(call("models", "--json").stdout)
     assert any(item["reference"] == "packaged:efficientnet_lite0" and item["at_hand"] for item in found)
+
+
+def test_overwrite_spares_what_is_no_run(colours: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "model"
+    mine.mkdir(parents=True)
+    (mine / "precious.txt").write_text("mine")
+    result = call("fit", colours, "--out", tmp_path / "mine", "--overwrite", "--freeze", "head", "--size", "64")
+    assert result.returncode == 2
+    assert "no run" in result.stderr
+    assert (mine / "precious.txt").read_text() == "mine"
+
+
+def test_resume_says_what_it_would_leave_out(tmp_path: Path) -> None:
+    for word in ("data", "--dry-run", "--overwrite"):
+        result = call("fit", word, "--resume", "--out", tmp_path / "run")
+        assert result.returncode == 2
+        assert "leave out" in result.stderr
+
+
+def test_a_single_array_is_one_image(finished: Path) -> None:
+    import numpy as np
+
+    assert len(regraft.load(finished).predict(np.zeros((48, 48, 3), dtype=np.uint8))) == 1

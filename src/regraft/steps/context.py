@@ -22,10 +22,14 @@ class Context:
     device: torch.device
     events: Events
     started: float = field(default_factory=time.monotonic)
+    earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # what a resumed run decided before it stopped
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
-        """Record what a step decided and why, in words."""
+        """Record what a step decided and why, in words. A resumed run keeps the reason it had for the same decision."""
+        before = self.earlier.get(step, {})
+        if before.get("decided") == decided:
+            why = before.get("why", why)
         self.said[step] = {"decided": decided, "why": why, "details": details}
         self.events.emit("decided", step=step, decided=decided, why=why)
 

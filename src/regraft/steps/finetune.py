@@ -173,8 +173,9 @@ def finetune(
     if not recipe.epochs:
         context.decide("finetune", "not done", shortage)
         return None
+    fused = context.device.type in ("cpu", "cuda")
     trained = train(
-        network, torch.optim.AdamW(_groups(network, context)), batches, steps, recipe.epochs,
+        network, torch.optim.AdamW(_groups(network, context), fused=fused), batches, steps, recipe.epochs,
         lambda: _val_loss(network, tuned, val, context), warmup=recipe.warmup, patience=recipe.patience,
         smoothing=recipe.label_smoothing,
         tick=lambda **f: context.events.tick(label="fine-tuning", **f),

