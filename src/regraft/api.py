@@ -110,11 +110,11 @@ def plan(
     quiet_libraries(settings.run.offline)
     name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite=True)
 
-    from regraft.backbones import make_base
+    from regraft.backbones import make_base, pick_arithmetic, seconds_a_step
     from regraft.features import FeatureStore, TorchEngine
     from regraft.steps.base import base
     from regraft.steps.context import Context
-    from regraft.steps.finetune import batch_size, length, seconds_a_step
+    from regraft.steps.finetune import batch_size, length
     from regraft.steps.freeze import freeze
     from regraft.steps.obtain import obtain
     from regraft.training import Network, make_head
@@ -126,7 +126,7 @@ def plan(
     frozen = freeze(body, context)
     counts, epochs = examples.counts(), settings.finetune.epochs
     if epochs == "auto":
-        epochs = 0 if frozen.strategy == "head" or not counts["val"] else length(counts["train"])
+        epochs = 0 if frozen.strategy == "head" or not counts["val"] else length(counts["train"], body.preprocess.size)
     chosen = settings.finetune.batch_size
     batch = min(batch_size(counts["train"]) if chosen == "auto" else chosen, counts["train"])
     size = body.preprocess.size
@@ -140,7 +140,11 @@ def plan(
     frozen.apply(network.backbone)
     labels = torch.zeros(batch, dtype=torch.long, device=context.device)
     images = torch.from_numpy(blank).to(context.device)
-    step = seconds_a_step(network.to(context.device).train(), (images, labels, labels)) / batch if epochs else 0.0
+    step = 0.0
+    if epochs:
+        network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        arithmetic, _ = pick_arithmetic(network.train(), images, labels, settings.finetune.precision)
+        step = seconds_a_step(network, images, labels, arithmetic) / batch
     seconds = 1.2 * forward * sum(counts.values()) + epochs * (1.1 * step * counts["train"] + forward * counts["val"])
     return {"out": str(target), "name": name, "counts": counts, "classes": list(examples.task.classes),
             "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": seconds}  # fmt: skip
@@ -254,7 +258,7 @@ def extract(base: Backbone, items: Sequence[Any], cache: str | Path | None = Non
     key = (base.provenance.sha256, base.preprocess.fingerprint, "plain")
     quiet: Callable[..., None] = lambda **_: None  # noqa: E731
     store = FeatureStore(Path(cache) if cache is not None else None)
-    return store.features(ids, list(items), key, base.preprocess, engine, base.width, quiet)
+    return store.features(ids, list(items), key, base.preprocess, engine, quiet)[0]
 
 
 def freeze(module: nn.Module, strategy: str | Sequence[str] = "head", norm_statistics: str = "frozen") -> FreezePlan:

@@ -219,6 +219,41 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
     print("run:FOLDER                         the model of an earlier run")
 
 
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="delete all of it")] = False,
+    limit: Annotated[str | None, typer.Option(help="delete what was used longest ago down to this: 500MB, 2GB")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+) -> None:
+    """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed to keep."""
+    from regraft.features import FeatureStore
+    from regraft.runtime import cache_folder
+
+    store = FeatureStore(cache_folder())
+    deleted = store.clear() if clear else store.shrink(_bytes(limit)) if limit is not None else 0
+    kept = store.kept()
+    if as_json:
+        rows = [{"kind": k.kind, "files": k.files, "bytes": k.size, "used": k.used} for k in kept]
+        about = {"folder": str(store.folder), "deleted_bytes": deleted, "limit_bytes": store.limit}
+        print(json.dumps({**about, "kept": rows}))
+        return
+    print(f"{store.folder}: {sum(k.size for k in kept) / 1e6:,.1f} MB of at most {store.limit / 1e9:,.0f} GB")
+    for item in kept:
+        print(f"  {item.kind:10} {item.files:6,} files {item.size / 1e6:10,.1f} MB")
+    if clear or limit is not None:
+        print(f"deleted {deleted / 1e6:,.1f} MB")
+
+
+def _bytes(text: str) -> int:
+    """`500MB`, `2GB`, `1.5 GB` or plain bytes."""
+    import re
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip())
+    if not match:
+        raise UsageError(f"--limit {text!r} is no size. Write 500MB or 2GB.")
+    return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
+
+
 def main() -> None:
     """Entry point: errors of ours as one clear message and their exit code, never a traceback."""
     import contextlib

@@ -49,6 +49,8 @@ class Screen:
                 f"{event['val_log_loss']:.3f}, val accuracy {event['val_accuracy']:.1%}, "
                 f"{event['images_per_second']:.0f} images/s[/]"
             )
+        elif kind == "engine" and event["chosen"]:
+            self.console.print(f"            [dim]features by {escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "note":
             self.console.print(f"            [dim]{escape(event['text'])}[/]")
         elif kind == "chosen":

@@ -70,7 +70,7 @@ class Model:
 
     def rows(self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32) -> Iterator[Any]:
         """For each item, in order, its (K,) float32 logits, or the UnreadableImage that it is."""
-        engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
+        engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch, fold=False)
         head = self.head.to("cpu").eval()
 
         def read(item: Any) -> np.ndarray | UnreadableImage:
@@ -83,7 +83,7 @@ class Model:
             good = [raw for raw in raws if isinstance(raw, np.ndarray)]
             logits: Iterator[np.ndarray] = iter(())
             if good:
-                features = torch.from_numpy(engine.run(self.backbone.preprocess.collate(good)))
+                features = torch.from_numpy(engine.run(self.backbone.preprocess.collate(good))[0])
                 with torch.inference_mode():
                     logits = iter(head(features).numpy())
             for raw in raws:

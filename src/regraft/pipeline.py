@@ -20,7 +20,7 @@ from regraft.data import Examples
 from regraft.data.examples import Part
 from regraft.errors import BudgetError, RegraftError, UsageError
 from regraft.evaluation import score
-from regraft.features import FeatureStore, TorchEngine
+from regraft.features import Engine, FeatureStore, makers, pick_engine
 from regraft.modalities.image import Mirrored
 from regraft.model import Model, softmax
 from regraft.recipe import Recipe
@@ -29,15 +29,17 @@ from regraft.runtime import keep_large_blocks, peak_memory, pick_device, version
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate, estimates, evaluate_test, majority_logits
-from regraft.steps.finetune import Data, Finetuned, crop_scale, finetune, mirror_allowed, peak_rate
+from regraft.steps.finetune import Finetuned, crop_scale, finetune, mirror_allowed, rates
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.obtain import obtain
+from regraft.steps.prefix import Data
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
+ENGINE_SAMPLE = 32
 Result = TypeVar("Result")
 
 
@@ -87,7 +89,7 @@ class Walk:
         write_json(self.folder.state, self.state)
         write_text(self.folder.recipe, self.recipe.to_yaml())
 
-    def features(self, part: Part, backbone: Backbone, engine: TorchEngine, view: str = "plain") -> np.ndarray:
+    def features(self, part: Part, backbone: Backbone, engine: Engine, view: str = "plain") -> np.ndarray:
         """(N, width) frozen features of a part, from the store where it has them."""
         pre = Mirrored(backbone.preprocess) if view == "mirror" else backbone.preprocess
         key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, view)
@@ -103,7 +105,7 @@ class Walk:
                     "Allow more with --budget, or a smaller input with --size."
                 )
 
-        return self.context.store.features(part.ids, part.paths, key, pre, engine, backbone.width, tick, label)
+        return self.context.store.features(part.ids, part.paths, key, pre, engine, tick, label)[0]
 
     def walk(self) -> None:
         """The seven steps."""
@@ -114,7 +116,7 @@ class Walk:
         backbone = self.step("base", lambda: base(obtained, examples.image_sizes(), context))
         plan = self.step("freeze", lambda: freeze(backbone, context))
         new = self.step("head", lambda: head(backbone.width, classes, context))
-        engine = TorchEngine(backbone, context.device, self.recipe.run.feature_batch)
+        engine = self.engine(backbone, fit)
         known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
         tuned, stopped = None, False
@@ -132,14 +134,33 @@ class Walk:
         self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val, new))
         self.finish(model)
 
-    def extract(self, fit: Part, val: Part, backbone: Backbone, engine: TorchEngine) -> Features:
+    def engine(self, backbone: Backbone, fit: Part) -> Engine:
+        """What runs the frozen base: the recipe's engine, or the fastest that agrees with float32 on some of the images."""
+        run, pre, memory = self.recipe.run, backbone.preprocess, self.context.store.folder
+        made = makers(backbone, self.context.device, run.feature_batch, cache=memory)
+        if run.engine == "auto":
+            some = fit.paths[:: max(1, len(fit) // ENGINE_SAMPLE)][:ENGINE_SAMPLE]
+            key = (backbone.architecture, backbone.provenance.sha256, pre.fingerprint, str(run.feature_batch), run.device)
+            count = sum(self.examples.counts().values())
+            name, trials = pick_engine(made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory)
+            run.engine = name  # type: ignore[assignment]
+            for trial in trials:
+                self.context.events.emit("engine", step="features", chosen=trial.engine == run.engine, text=trial.in_words())
+        if run.engine not in made:
+            raise UsageError(f"the engine {run.engine!r} does not run on {run.device}; these do: {', '.join(made)}.")
+        try:
+            return made[run.engine]()
+        except ImportError:
+            raise UsageError(f"the engine {run.engine!r} needs a library that is not installed: pip install openvino") from None
+
+    def extract(self, fit: Part, val: Part, backbone: Backbone, engine: Engine) -> Features:
         """The frozen base runs once over train and val; one array holds both, so nothing is copied to join them."""
         both = fit.then(val)
         return Features(self.features(both, backbone, engine), both.labels, both.weights)
 
     def finetune(
         self, backbone: Backbone, plan: FreezePlan, heads: Heads, fit: Part, val: Part, known: Features,
-        engine: TorchEngine,
+        engine: Engine,
     ) -> Finetuned | None:  # fmt: skip
         """Step 6, where there is a val set to judge it by."""
         recipe = self.recipe.finetune
@@ -147,15 +168,19 @@ class Walk:
             recipe.epochs, recipe.mirror = 0, False if recipe.mirror == "auto" else recipe.mirror
             recipe.batch_size = 32 if recipe.batch_size == "auto" else recipe.batch_size
             recipe.lr = 2e-4 if recipe.lr == "auto" else recipe.lr
+            recipe.layer_decay = 0.8 if recipe.layer_decay == "auto" else recipe.layer_decay
             recipe.crop_scale = 1.0 if recipe.crop_scale == "auto" else recipe.crop_scale
+            recipe.patience = 4 if recipe.patience == "auto" else recipe.patience
+            recipe.precision = "float32" if recipe.precision == "auto" else recipe.precision
             why = "the head alone was asked for" if len(val) else "too few examples to judge it on val"
             self.context.decide("finetune", "not done", why)
             return None
         short_sides, size = self.examples.image_sizes().min(axis=1), backbone.preprocess.size
         if recipe.crop_scale == "auto":
             recipe.crop_scale = crop_scale(short_sides, size)
-        if recipe.lr == "auto":
-            recipe.lr = peak_rate(short_sides, size)
+        rate, decay = rates(short_sides, size)
+        recipe.lr = rate if recipe.lr == "auto" else recipe.lr
+        recipe.layer_decay = decay if recipe.layer_decay == "auto" else recipe.layer_decay
         if recipe.mirror == "auto":
             some = val.first(MIRROR_SAMPLE)
             mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)
@@ -164,8 +189,8 @@ class Walk:
             answer = "are" if recipe.mirror else "are not"
             self.context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
         balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
-        data = Data(fit.paths, fit.labels, class_weighted(fit.labels, fit.weights, balanced, classes))
-        judge = Data(val.paths, val.labels, val.weights)
+        data = Data(fit.paths, fit.ids, fit.labels, class_weighted(fit.labels, fit.weights, balanced, classes))
+        judge = Data(val.paths, val.ids, val.labels, val.weights)
         return finetune(backbone, plan, heads.on_train, data, judge, self.context, self.show_batch)
 
     def show_batch(self, images: np.ndarray) -> None:
@@ -219,7 +244,7 @@ class Walk:
         return np.stack(rows)
 
     def evaluate(
-        self, model: Model, heads: Heads, backbone: Backbone, engine: TorchEngine, known: Features, val: Part, new: nn.Module
+        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, val: Part, new: nn.Module
     ) -> None:
         """Step 7: test read once; without test, cross-validation where nothing was held out at all."""
         classes = len(self.examples.task.classes)

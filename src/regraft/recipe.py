@@ -17,6 +17,8 @@ from regraft.errors import RecipeError
 
 Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0)]
+Precision = Literal["float32", "bfloat16"]
+EngineName = Literal["torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -84,16 +86,23 @@ class FinetuneRecipe(_Section):
         "auto", description="auto: by the number of training examples; 0 stops at the head"
     )
     batch_size: Count | Auto = Field("auto", description="examples a step; auto: 16 up to 2,000 training examples, else 32")
+    precision: Precision | Auto = Field(
+        "auto", description="of forward and backward passes; auto: the faster, by a trial of a few steps"
+    )
     lr: Positive | Auto = Field(
         "auto", description="peak rate of the last stage and the head, earlier ones decay; auto: by the images' size"
     )
-    layer_decay: float = Field(0.8, gt=0, le=1, description="factor a layer towards the input")
+    layer_decay: Share | Auto = Field(
+        "auto", description="factor a layer towards the input; auto: 0.8, or 1 for images below input size"
+    )
     weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on norms and biases")
     label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="keeps a network that knows its few training images by heart from being too sure"
+        0.0, ge=0, lt=1, description="0.1 made flowers worse on held-out training images: 89.5 % against 92.4 % without"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
-    patience: int = Field(4, ge=1, description="epochs without a better val log loss before stopping")
+    patience: Count | Auto = Field(
+        "auto", description="epochs without a better val log loss before stopping; auto: half of them, at least 4"
+    )
     mirror: bool | Auto = Field("auto", description="mirror images; auto: only if the head still recognises them")
     crop_scale: Share | Auto = Field(
         "auto", description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size"
@@ -112,8 +121,12 @@ class RunRecipe(_Section):
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
     offline: bool = Field(False, description="never touch the network, even for a named hub model")
     threads: Count | Auto = Field("auto", description="CPU threads of torch")
-    precision: Literal["float32"] = Field("float32", description="arithmetic of training and features")
-    feature_batch: int = Field(32, ge=1, description="static batch shape of feature extraction, padded to it")
+    engine: EngineName | Auto = Field(
+        "auto", description="what runs the frozen base; auto: the fastest that agrees with float32, by a trial"
+    )
+    feature_batch: int = Field(
+        32, ge=1, description="static batch shape of feature extraction, padded to it; openvino takes 8, as fast as more"
+    )
 
 
 class Recipe(_Section):

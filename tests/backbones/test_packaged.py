@@ -13,7 +13,7 @@ from regraft.backbones import cut_stages, make_base, obtain_weights
 from regraft.backbones.normalise import Normalise
 from regraft.errors import BackboneError
 
-ANT, BEE, DAISY = 310, 309, 985
+ANT, BEE, DAISY, PALACE, BELL_TOWER = 310, 309, 985, 698, 442
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,12 @@ def test_sample_images_are_recognised_with_the_pinned_confidence(whole) -> None:
     shares = torch.from_numpy(_logits(whole, [flower])).softmax(1)[0]
     assert int(shares.argmax()) == DAISY
     assert float(shares[DAISY]) == pytest.approx(0.36, abs=0.03)  # 0.16 with the other padding
+
+
+def test_the_logits_of_both_sample_images_are_pinned(whole) -> None:
+    china, flower = _logits(whole, load_sample_images().images)
+    assert china[[PALACE, BELL_TOWER]] == pytest.approx([7.546, 6.718], abs=0.02)  # [7.92, 7.52] with the other padding
+    assert flower[DAISY] == pytest.approx(7.568, abs=0.02)  # 6.25 with ImageNet's usual mean and std
 
 
 @pytest.mark.data

@@ -88,3 +88,16 @@ def test_wrong_usage_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "does not exist" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_fine_tuning_spoils_is_not_returned(colours: Path, tmp_path: Path) -> None:
+    """Rule 11: the better on validation is returned, however fine-tuning went."""
+    settings = {"base": {"size": 64}, "finetune": {"epochs": 1, "lr": 50.0, "precision": "float32"}}
+    spoilt = regraft.fit(colours, tmp_path / "spoilt", recipe=settings)
+    head = regraft.fit(colours, tmp_path / "head", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
+    assert spoilt.state["steps"]["finetune"]["state"] == "done"
+    assert spoilt.state["chosen"] == "head only"
+    assert "fine-tuned" in spoilt.state["chosen_why"]
+    assert spoilt.metrics["val"]["accuracy"].value >= head.metrics["val"]["accuracy"].value
+    files = [str(path) for path in sorted(colours.rglob("*.png"))[:9]]
+    assert [p.label for p in spoilt.model.predict(files)] == [p.label for p in head.model.predict(files)]

@@ -12,7 +12,17 @@ from scipy import special, stats
 from sklearn import metrics as reference
 
 from regraft.errors import UsageError
-from regraft.evaluation import METRICS, Estimate, confusion, evaluate_single, log_losses, per_class, score, wilson
+from regraft.evaluation import (
+    METRICS,
+    Estimate,
+    confusion,
+    evaluate_single,
+    log_losses,
+    per_class,
+    refined_log_loss,
+    score,
+    wilson,
+)
 
 
 @st.composite
@@ -125,3 +135,15 @@ def test_an_estimate_survives_its_dictionary() -> None:
     estimate = Estimate(0.5, 0.4, 0.6, 10, "Wilson")
     assert Estimate.from_dict(estimate.to_dict()) == estimate
     assert math.isnan(Estimate.from_dict({**estimate.to_dict(), "low": None}).low)
+
+
+def test_the_refined_log_loss_sees_confidence_neither_as_merit_nor_as_fault() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    logits = rng.normal(size=(200, 3)) + 2 * np.eye(3)[labels]
+    refined = refined_log_loss(labels, logits)
+    assert refined <= log_losses(labels, logits).mean()
+    assert refined_log_loss(labels, 7 * logits) == pytest.approx(refined_log_loss(labels, 3 * logits), rel=1e-3)
+    assert log_losses(labels, 30 * logits).mean() > 2 * refined  # overconfident: the plain loss calls it far worse
+    right = 5 * np.eye(3)[labels]
+    assert refined_log_loss(labels, right) == pytest.approx(log_losses(labels, right).mean())  # no better than it is

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,14 @@ from regraft.features import FeatureStore
 class Engine:
     """Mean colour of each image as three features; counts what it was asked for."""
 
-    numerics, batch = "test", 4
+    name, numerics, batch = "test", "test", 4
 
     def __init__(self) -> None:
         self.seen = 0
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
         self.seen += len(images)
-        return images.mean(axis=(1, 2)).astype(np.float32)
+        return [images.mean(axis=(1, 2)).astype(np.float32)]
 
 
 class Host:
@@ -35,7 +39,7 @@ def ids(numbers: list[int]) -> list[str]:
 
 
 def ask(store: FeatureStore, engine: Engine, numbers: list[int], key: tuple[str, ...] = ("w", "p")) -> np.ndarray:
-    return store.features(ids(numbers), numbers, key, Host(), engine, 3, lambda **_: None)
+    return store.features(ids(numbers), numbers, key, Host(), engine, lambda **_: None)[0]
 
 
 def test_each_is_computed_once_and_given_in_the_order_asked(tmp_path: Path) -> None:
@@ -61,6 +65,106 @@ def test_a_torn_shard_is_a_miss_not_a_wrong_feature(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-7])
     assert ask(store, engine, [3, 1])[:, 0].tolist() == [3, 1]
     assert engine.seen == 5
+
+
+def test_a_flipped_bit_is_a_miss(tmp_path: Path) -> None:
+    store, engine = FeatureStore(tmp_path), Engine()
+    ask(store, engine, [1, 2, 3])
+    shard = next(tmp_path.rglob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-20] ^= 4
+    shard.write_bytes(data)
+    assert ask(store, engine, [3, 1])[:, 0].tolist() == [3, 1]
+    assert engine.seen == 5
+
+
+class Deep(Engine):
+    """Two depths: the mean colour, and the whole image."""
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        return [*super().run(images), images.astype(np.float32)]
+
+
+def test_one_pass_fills_every_column_and_a_missing_one_is_computed(tmp_path: Path) -> None:
+    store, engine = FeatureStore(tmp_path), Deep()
+    columns = ("pooled", "cut 1")
+
+    def both(numbers: list[int]) -> list[np.ndarray]:
+        return store.features(ids(numbers), numbers, ("w",), Host(), engine, lambda **_: None, columns=columns)
+
+    pooled, cut = both([4, 2])
+    assert (pooled.dtype, cut.dtype, cut.shape) == (np.float32, np.float16, (2, 2, 2, 3))
+    assert cut[:, 0, 0, 0].tolist() == pooled[:, 0].tolist() == [4, 2]
+    assert [values[:, 0].ravel()[0] for values in both([2, 4])] == [2, 2]
+    assert engine.seen == 2
+    assert ask(store, Engine(), [4], ("w",))[0].tolist() == [4, 4, 4]  # pooled features are shared with who wants no more
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    store, engine = FeatureStore(tmp_path), Engine()
+    for key in ("old", "new"):
+        ask(store, engine, [1, 2, 3], (key,))
+    ages = {path: number for number, path in enumerate(sorted(tmp_path.rglob("*.safetensors")))}
+    for path, age in ages.items():
+        os.utime(path, (age, age))
+    ask(store, engine, [1], ("old",))  # used again: now the youngest
+    size = sum(path.stat().st_size for path in ages)
+    assert store.kept()[0].files == 2
+    assert store.shrink(size - 1) > 0
+    ask(store, engine, [1, 2, 3], ("old",))
+    assert engine.seen == 6
+    ask(store, engine, [1, 2, 3], ("new",))
+    assert engine.seen == 9
+
+
+def test_a_store_above_its_limit_shrinks_by_itself(tmp_path: Path) -> None:
+    store, engine = FeatureStore(tmp_path, limit=2_000), Engine()
+    for number in range(20):
+        ask(store, engine, [number], (f"key {number}",))
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 2_000
+
+
+def test_clearing_leaves_what_is_not_the_stores(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    ask(store, Engine(), [1])
+    (tmp_path / "mine.txt").write_text("keep")
+    assert store.clear() > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from test_store import Engine, ask
+from regraft.features import FeatureStore
+
+first = int(sys.argv[2])
+for number in range(first, first + 40):
+    found = ask(FeatureStore(Path(sys.argv[1])), Engine(), [number, number + 1, 7])
+    assert found[:, 0].tolist() == [number, number + 1, 7], found
+"""
+
+
+def test_two_processes_share_a_store(tmp_path: Path) -> None:
+    words = [[sys.executable, "-c", WRITER, str(tmp_path), str(first), str(Path(__file__).parent)] for first in (0, 20)]
+    both = [subprocess.Popen(command) for command in words]
+    assert [process.wait() for process in both] == [0, 0]
+    engine = Engine()
+    assert ask(FeatureStore(tmp_path), engine, list(range(60)))[:, 0].tolist() == list(range(60))
+    assert engine.seen == 0
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_store_that_is_right(tmp_path: Path) -> None:
+    for pause in (0.0, 0.02, 0.05, 0.1):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "0", str(Path(__file__).parent)])
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.rglob("*.safetensors")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+        assert ask(FeatureStore(tmp_path), Engine(), list(range(41)))[:, 0].tolist() == list(range(41))
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ def test_mirror_images_are_refused_only_when_the_head_no_longer_knows_them() -> 
 
 
 def test_more_data_mean_fewer_epochs() -> None:
-    epochs = [length(n) for n in (100, 1_000, 5_000, 30_000, 1_000_000)]
+    epochs = [length(n, 224) for n in (100, 1_000, 5_000, 30_000, 1_000_000)]
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[-1] >= 1
+    assert length(1_000, 64) > length(1_000, 224)  # small inputs cost little
 
 
 def test_closely_framed_images_are_cropped_less() -> None:

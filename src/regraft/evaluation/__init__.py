@@ -1,7 +1,7 @@
 """Metrics with intervals and paired comparisons: plain arrays in, numbers with their uncertainty out."""
 
 from regraft.evaluation.estimate import Estimate, wilson
-from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, score
+from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, refined_log_loss, score
 from regraft.evaluation.paired import PairedDifference, in_words, paired_accuracy
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "log_losses",
     "paired_accuracy",
     "per_class",
+    "refined_log_loss",
     "score",
     "wilson",
 ]

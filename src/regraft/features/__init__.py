@@ -1,7 +1,11 @@
-"""Frozen activations, each computed once: engines and the store."""
+"""Frozen activations, each computed once: engines, their trial, and the store."""
 
-from regraft.features.engines import TorchEngine
+from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine
 from regraft.features.feed import batched, prefetch
-from regraft.features.store import FeatureStore
+from regraft.features.store import FeatureStore, Kept
+from regraft.features.trial import ENGINES, REFERENCE, Trial, agree, agreement, makers, pick_engine, recall, remember, try_engines
 
-__all__ = ["FeatureStore", "TorchEngine", "batched", "prefetch"]
+__all__ = [
+    "ENGINES", "REFERENCE", "Engine", "FeatureStore", "Kept", "OpenVinoEngine", "TorchEngine", "Trial", "agree", "agreement",
+    "batched", "makers", "pick_engine", "prefetch", "recall", "remember", "try_engines",
+]  # fmt: skip

@@ -1,10 +1,13 @@
-"""The feature store: one row an example, kept under the key of all that it depends on."""
+"""The feature store: one row an example and depth, kept under the key of all that it depends on."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,21 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint
+from regraft.features.engines import Engine
 from regraft.features.feed import batched, prefetch
 
-SHARD = 2048  # rows a file, so a killed run loses at most these
+SHARD = 64 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
+SECONDS = 20.0
 IN_MEMORY = 2 << 30  # bytes of features held in memory; more goes to a memory-mapped file
-
-
-class Engine(Protocol):
-    """Anything that turns (B, size, size, 3) uint8 into (B, width) float32."""
-
-    numerics: str
-    batch: int
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Features of one batch."""
-        ...
+LIMIT = 20 << 30  # bytes the store may take before what was used longest ago is deleted
 
 
 class Host(Protocol):
@@ -38,86 +33,178 @@ class Host(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What one part of the cache holds."""
+
+    kind: str
+    files: int
+    size: int  # bytes
+    used: float  # seconds since the epoch, of the newest file
+
+
 class FeatureStore:
     """Features on disk below `folder`; None computes every time.
 
-    A key folder holds whole shards (safetensors: `features` (n, width) float32 and `ids` (n, 16) uint8), each written under a
-    temporary name and renamed: a kill leaves none torn, and two processes may write side by side.
+    A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum), each written under
+    a temporary name and renamed: a kill leaves none torn, and two processes may write side by side. Above `limit` bytes the
+    shards used longest ago are deleted.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, limit: int = LIMIT) -> None:
+        self.folder, self.limit = folder, limit
 
     def features(
-        self, ids: Sequence[str], items: Sequence[Any], key: tuple[str, ...], preprocess: Host, engine: Engine, width: int,
-        tick: Callable[..., None], label: str = "features",
-    ) -> np.ndarray:  # fmt: skip
-        """(N, width) float32 in the order of `ids`; only what is not stored is computed.
+        self, ids: Sequence[str], items: Sequence[Any], key: tuple[str, ...], preprocess: Host, engine: Engine,
+        tick: Callable[..., None], label: str = "features", columns: tuple[str, ...] = ("pooled",),
+    ) -> list[np.ndarray]:  # fmt: skip
+        """An array a column, its rows in the order of `ids`; only what is not stored is computed.
 
-        `key` names the weights, the preprocessing and the view; the engine's numerics are added.
+        `columns` name the engine's outputs in their order: (N, width) float32 for pooled features, (N, ...) float16 for the
+        activation at a cut (names that begin with "cut"). `key` names the weights, the preprocessing and the view; the
+        engine's numerics are added.
         """
-        place = self.folder / "features" / fingerprint(*key, engine.numerics) if self.folder else None
-        result = self._room(len(ids), width, place)
+        places = [self._place(*key, engine.numerics, column) for column in columns]
+        room = _Room(len(ids), self.folder)
         rows: dict[str, list[int]] = {}
         for row, identity in enumerate(ids):
             rows.setdefault(identity, []).append(row)
-        for stored_ids, stored in self._shards(place, width):
-            for identity, feature in zip(stored_ids, stored, strict=True):
-                for row in rows.pop(identity, ()):
-                    result[row] = feature
-        missing = list(rows)
-        started = time.perf_counter()
-        pending_ids: list[str] = []
-        pending: list[np.ndarray] = []
-        for done, (some, features) in enumerate(self._compute(missing, rows, items, preprocess, engine), start=1):
-            for identity, feature in zip(some, features, strict=True):
-                for row in rows[identity]:
-                    result[row] = feature
-            pending_ids.extend(some)
-            pending.append(features)
-            if len(pending_ids) >= SHARD:
-                self._write(place, pending_ids, np.concatenate(pending))
-                pending_ids, pending = [], []
-            count = min(done * engine.batch, len(missing))
-            rate = count / (time.perf_counter() - started)
-            tick(label=label, done=count, total=len(missing), images_per_second=rate)
-        if pending_ids:
-            self._write(place, pending_ids, np.concatenate(pending))
-        return result
+        stored = [set[str]() for _ in columns]
+        for number, place in enumerate(places):
+            for some, values in _shards(place):
+                for identity, value in zip(some, values, strict=True):
+                    if identity in rows and identity not in stored[number]:
+                        stored[number].add(identity)
+                        room.put(number, rows[identity], value)
+        missing = [identity for identity in rows if not all(identity in known for known in stored)]
+        self._compute(missing, rows, items, preprocess, engine, columns, places, room, tick, label)
+        return room.arrays(len(columns))
 
-    def _room(self, rows: int, width: int, place: Path | None) -> np.ndarray:
-        if rows * width * 4 <= IN_MEMORY or place is None:
-            return np.empty((rows, width), dtype=np.float32)
-        place.mkdir(parents=True, exist_ok=True)
-        name = place / f".assembled.{os.getpid()}.{time.monotonic_ns()}"
-        room = np.memmap(name, dtype=np.float32, mode="w+", shape=(rows, width))
+    def _compute(
+        self, missing: list[str], rows: dict[str, list[int]], items: Sequence[Any], preprocess: Host, engine: Engine,
+        columns: tuple[str, ...], places: list[Path | None], room: _Room, tick: Callable[..., None], label: str,
+    ) -> None:  # fmt: skip
+        def read(identity: str) -> np.ndarray:
+            return preprocess.host(items[rows[identity][0]])
+
+        started = saved = time.perf_counter()
+        done, held = 0, 0
+        pending: list[tuple[Sequence[str], list[np.ndarray]]] = []
+        for some, raws in prefetch(batched(missing, engine.batch), read):
+            found = [
+                values.astype(np.float16 if column.startswith("cut") else np.float32, copy=False)
+                for column, values in zip(columns, engine.run(np.stack(raws)), strict=True)
+            ]
+            for number, values in enumerate(found):
+                for identity, value in zip(some, values, strict=True):
+                    room.put(number, rows[identity], value)
+            pending.append((some, found))
+            done, held = done + len(some), held + sum(values.nbytes for values in found)
+            if held >= SHARD or time.perf_counter() - saved > SECONDS:
+                self._write(places, pending)
+                pending, held, saved = [], 0, time.perf_counter()
+            tick(label=label, done=done, total=len(missing), images_per_second=done / (time.perf_counter() - started))
+        if pending:
+            self._write(places, pending)
+            self.shrink()
+
+    def _place(self, *parts: str) -> Path | None:
+        return self.folder / "features" / fingerprint(*parts) if self.folder else None
+
+    def _write(self, places: list[Path | None], pending: list[tuple[Sequence[str], list[np.ndarray]]]) -> None:
+        ids = np.array([list(bytes.fromhex(identity)) for some, _ in pending for identity in some], dtype=np.uint8)
+        for number, place in enumerate(places):
+            if place is None:
+                continue
+            rows = np.ascontiguousarray(np.concatenate([found[number] for _, found in pending]))
+            name = place / f"{time.time_ns():020d}-{os.getpid()}.safetensors"
+            with atomic(name) as temporary:
+                save_file({"rows": rows, "ids": ids}, str(temporary), metadata={"crc32": str(_checksum(rows, ids))})
+
+    def shrink(self, limit: int | None = None) -> int:
+        """Delete what was used longest ago until no more than `limit` bytes are left; gives the bytes deleted."""
+        limit = self.limit if limit is None else limit
+        files = sorted(_files(self.folder), key=lambda found: found[1].st_mtime_ns)
+        total, deleted = sum(about.st_size for _, about in files), 0
+        for path, about in files:
+            if total - deleted <= limit:
+                break
+            path.unlink(missing_ok=True)  # one that is being read stays readable, or is a miss
+            deleted += about.st_size
+        return deleted
+
+    def kept(self) -> list[Kept]:
+        """What the cache holds, by kind."""
+        kinds: dict[str, list[os.stat_result]] = {}
+        for path, about in _files(self.folder):
+            kinds.setdefault(path.relative_to(self.folder or path).parts[0], []).append(about)
+        return [
+            Kept(kind, len(found), sum(a.st_size for a in found), max(a.st_mtime for a in found))
+            for kind, found in sorted(kinds.items())
+        ]
+
+    def clear(self) -> int:
+        """Delete all that regraft keeps below the folder, and nothing else; gives the bytes deleted."""
+        size = sum(about.st_size for _, about in _files(self.folder))
+        for kind in KINDS if self.folder else ():
+            shutil.rmtree(self.folder / kind, ignore_errors=True)  # type: ignore[operator]
+        return size
+
+
+KINDS = ("features", "openvino", "trials")
+
+
+class _Room:
+    """Arrays that are made when their first row comes; large ones are memory-mapped, their files without a name."""
+
+    def __init__(self, rows: int, folder: Path | None) -> None:
+        self.rows, self.folder = rows, folder
+        self.columns: dict[int, np.ndarray] = {}
+
+    def put(self, number: int, rows: list[int], value: np.ndarray) -> None:
+        if number not in self.columns:
+            self.columns[number] = self._array((self.rows, *value.shape), value.dtype)
+        self.columns[number][rows] = value
+
+    def arrays(self, count: int) -> list[np.ndarray]:
+        return [self.columns.get(number, np.zeros((0, 0), dtype=np.float32)) for number in range(count)]
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        if int(np.prod(shape)) * dtype.itemsize <= IN_MEMORY or self.folder is None:
+            return np.empty(shape, dtype=dtype)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = self.folder / f".assembled.{os.getpid()}.{time.monotonic_ns()}"
+        room = np.memmap(name, dtype=dtype, mode="w+", shape=shape)
         if os.name == "posix":
             name.unlink()  # the mapping lives on, the name does not: nothing is left behind
         return room
 
-    def _shards(self, place: Path | None, width: int) -> Iterator[tuple[list[str], np.ndarray]]:
-        for path in sorted(place.glob("*.safetensors")) if place and place.is_dir() else ():
+
+def _shards(place: Path | None) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Ids and rows of every whole shard, the oldest first; a damaged one is a miss."""
+    for path in sorted(place.glob("*.safetensors")) if place and place.is_dir() else ():
+        try:
+            with safe_open(path, framework="numpy") as handle:
+                ids, rows, about = handle.get_tensor("ids"), handle.get_tensor("rows"), handle.metadata() or {}
+            os.utime(path)  # what was used last is deleted last
+        except (SafetensorError, OSError):
+            continue
+        if len(ids) == len(rows) and about.get("crc32") == str(_checksum(rows, ids)):
+            yield [bytes(row).hex() for row in ids], rows
+
+
+def _checksum(rows: np.ndarray, ids: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(ids).data, zlib.crc32(np.ascontiguousarray(rows).data))
+
+
+def _files(folder: Path | None) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for kind in KINDS if folder else ():
+        for path in (folder / kind).rglob("*"):  # type: ignore[operator]
             try:
-                with safe_open(path, framework="numpy") as handle:
-                    ids, features = handle.get_tensor("ids"), handle.get_tensor("features")
-            except (SafetensorError, OSError):
-                continue  # a damaged shard is a miss
-            if features.ndim == 2 and features.shape[1] == width and len(ids) == len(features):
-                yield [bytes(row).hex() for row in ids], features
-
-    def _compute(
-        self, missing: list[str], rows: dict[str, list[int]], items: Sequence[Any], preprocess: Host, engine: Engine
-    ) -> Iterator[tuple[Sequence[str], np.ndarray]]:
-        def read(identity: str) -> np.ndarray:
-            return preprocess.host(items[rows[identity][0]])
-
-        for some, raws in prefetch(batched(missing, engine.batch), read):
-            yield some, engine.run(np.stack(raws))
-
-    def _write(self, place: Path | None, ids: list[str], features: np.ndarray) -> None:
-        if place is None:
-            return
-        name = place / f"{time.time_ns():020d}-{os.getpid()}.safetensors"
-        raw = np.array([list(bytes.fromhex(identity)) for identity in ids], dtype=np.uint8)
-        with atomic(name) as temporary:
-            save_file({"features": features, "ids": raw}, str(temporary))
+                about = path.stat()
+            except OSError:
+                continue  # another process deleted it meanwhile
+            if path.is_file():
+                found.append((path, about))
+    return found

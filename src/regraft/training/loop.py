@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,12 @@ def train(
     tick: Callable[..., None],
     on_epoch: Callable[..., None],
     out_of_time: Callable[[], bool] = lambda: False,
+    numbers: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Trained:
     """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
 
-    `val_loss` gives (log loss, accuracy). Each optimiser group's `lr` is its peak. A loss that is no number ends it too.
+    `val_loss` gives (log loss, accuracy). Each optimiser group's `lr` is its peak. `numbers` is the context of forward
+    passes: their precision. A loss that is no number ends training too.
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
@@ -67,7 +70,9 @@ def train(
                 )  # fmt: skip
                 for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                     group["lr"] = peak * rate
-                losses_each = F.cross_entropy(module(inputs), labels, reduction="none", label_smoothing=smoothing)
+                with numbers():
+                    logits = module(inputs)
+                losses_each = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
                 loss = (losses_each * weights).sum() / weights.sum()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

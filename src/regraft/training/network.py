@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import Backbone
+from regraft.backbones import Backbone, Suffix
 from regraft.backbones.normalise import Normalise
 from regraft.training.logistic import fit_logistic
 
@@ -32,14 +32,16 @@ def linear_head(
 
 
 class Network(nn.Module):
-    """(B, size, size, 3) uint8 to (B, classes) logits."""
+    """(B, size, size, 3) uint8 to (B, classes) logits; with `suffix`, from the activations at its cut instead of images."""
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, suffix: Suffix | None = None) -> None:
         super().__init__()
         self.normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
         self.backbone = backbone.module
         self.head = head
+        self.suffix = suffix
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
         """Logits of one batch."""
-        return self.head(self.backbone(self.normalise(images)))  # type: ignore[no-any-return]
+        features = self.suffix(given) if self.suffix is not None else self.backbone(self.normalise(given))
+        return self.head(features)  # type: ignore[no-any-return]

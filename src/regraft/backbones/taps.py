@@ -1,0 +1,129 @@
+"""One forward pass, several depths: pooled features of the end, of stages, and the whole activation at a cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from regraft.backbones.base import Backbone
+from regraft.backbones.normalise import Normalise
+
+
+def entrance(backbone: Backbone, depth: int) -> str:
+    """The name of the module a stage begins with: what it is given is the activation at that depth."""
+    return backbone.stages[depth].modules[0]
+
+
+class Tapped(nn.Module):
+    """(B, size, size, 3) uint8 to a tuple: (B, width) pooled features, those after each stage of `depths` (each (B, its
+    channels)), and, with `cut`, the whole activation that stage `cut` is given. Depth d means after the first d stages.
+    """
+
+    def __init__(self, backbone: Backbone, depths: tuple[int, ...] = (), cut: int | None = None) -> None:
+        super().__init__()
+        self.normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
+        self.module = backbone.module
+        self.last = getattr(backbone.module, "output_fmt", None) == "NHWC"
+        wanted = (*depths, *(() if cut is None else (cut,)))
+        self.depths, self.cut = depths, cut
+        self.entrances = {depth: entrance(backbone, depth) for depth in wanted}
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Features of one batch, at every depth asked for."""
+        caught: dict[int, torch.Tensor] = {}
+
+        def catch(depth: int) -> Any:
+            def hook(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+                caught.setdefault(depth, given[0])
+
+            return hook
+
+        handles = [
+            self.module.get_submodule(name).register_forward_pre_hook(catch(depth))
+            for depth, name in self.entrances.items()
+        ]
+        try:
+            pooled = self.module(self.normalise(images))
+        finally:
+            for handle in handles:
+                handle.remove()
+        shallow = tuple(pool(caught[depth], self.last) for depth in self.depths)
+        return (pooled, *shallow) if self.cut is None else (pooled, *shallow, caught[self.cut])
+
+
+def pool(activation: torch.Tensor, channels_last: bool = False) -> torch.Tensor:
+    """(B, C) means over the positions of (B, C, H, W), (B, H, W, C) or (B, tokens, C)."""
+    if activation.ndim == 4:
+        return activation.mean(dim=(1, 2) if channels_last else (2, 3))
+    return activation.mean(dim=1) if activation.ndim == 3 else activation.flatten(1)
+
+
+class Suffix:
+    """What of a backbone runs from the activation at a cut on: (B, ...) activation to (B, width) pooled features.
+
+    It runs the backbone's own forward, the modules before the cut answering with blanks of the right shape and the stage at
+    the cut being given the activation; so it knows no architecture, shares every parameter, and is checked once against the
+    whole. Raises ValueError where that does not give the same features.
+    """
+
+    def __init__(self, backbone: Backbone, cut: int) -> None:
+        self.module, self.size, self.entrance = backbone.module, backbone.preprocess.size, entrance(backbone, cut)
+        before = [name for stage in backbone.stages[:cut] for name in stage.modules]
+        known = set(before)
+        self.blanks = {name: () for name in before if not _inside(name, known)}  # type: dict[str, tuple[int, ...]]
+        device = next(backbone.module.parameters()).device
+        images = torch.randint(0, 256, (2, self.size, self.size, 3), dtype=torch.uint8, device=device)
+        training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                self._measure(backbone, images)
+                whole = Tapped(backbone, (), cut).to(device)(images)
+                found = self(whole[-1])
+        except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
+            raise ValueError(f"cannot be cut before {self.entrance}: {str(error).splitlines()[0]}") from None
+        finally:
+            self.module.train(training)
+        if not torch.allclose(found, whole[0], rtol=1e-4, atol=1e-4 * float(whole[0].abs().max())):
+            raise ValueError(f"cannot be cut before {self.entrance}: what follows needs more than its input")
+
+    def _measure(self, backbone: Backbone, images: torch.Tensor) -> None:
+        """The shape, without the batch, of what each module before the cut gives."""
+        handles = []
+        for name in self.blanks:
+
+            def note(_: nn.Module, __: Any, result: torch.Tensor, name: str = name) -> None:
+                self.blanks[name] = tuple(result.shape[1:])
+
+            handles.append(self.module.get_submodule(name).register_forward_hook(note))
+        try:
+            Tapped(backbone)(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __call__(self, activation: torch.Tensor) -> torch.Tensor:
+        """Pooled features of one batch."""
+        count = len(activation)
+
+        def blank(shape: tuple[int, ...]) -> Any:
+            return lambda *_, **__: activation.new_zeros(()).expand(count, *shape)
+
+        door = self.module.get_submodule(self.entrance)
+        handle = door.register_forward_pre_hook(lambda *_: (activation,))
+        places = [(self.module.get_submodule(name), shape) for name, shape in self.blanks.items()]
+        try:
+            for place, shape in places:
+                place.forward = blank(shape)  # type: ignore[method-assign]
+            return self.module(activation.new_zeros(()).expand(count, 3, self.size, self.size))  # type: ignore[no-any-return]
+        finally:
+            for place, _ in places:
+                del place.forward
+            handle.remove()
+
+
+def _inside(name: str, others: set[str]) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:length]) in others for length in range(1, len(parts)))

@@ -1,0 +1,199 @@
+"""The engine that is fastest on this machine for this network, found by a short trial and checked against float32."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from regraft.artifacts import fingerprint, read_json, write_json
+from regraft.backbones import Backbone
+from regraft.errors import UsageError
+from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine, padded
+
+REFERENCE = "torch-float32"
+ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
+FEW = 64  # images for which no trial pays
+COSINE = 0.99  # least mean cosine between an engine's and float32's features, both less float32's mean feature
+LEAST = 0.95  # the same for the worst image of the sample
+PATIENCE = 0.3  # seconds of repeated batches an engine is timed for
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One engine: images/s, and its agreement with float32 (None: it did not run; `why` says so)."""
+
+    engine: str
+    speed: float | None
+    cosine: float | None
+    least: float | None
+    why: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """True if it ran and agreed."""
+        return self.cosine is not None and self.least is not None and _enough(self.cosine, self.least)
+
+    def in_words(self) -> str:
+        """For the run's record."""
+        if self.speed is None:
+            return f"{self.engine}: {self.why}"
+        agreed = "" if self.engine == REFERENCE else f", cosine to float32 {self.cosine:.4f}, at least {self.least:.4f}"
+        return f"{self.engine}: {self.speed:.0f} images/s{agreed}{'' if self.fits else ', refused'}"
+
+
+Maker = Callable[[], Engine]
+
+
+def makers(
+    backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...] = (), cut: int | None = None,
+    cache: Path | None = None,
+) -> dict[str, Maker]:  # fmt: skip
+    """The engines there are for a device, by name."""
+    made: dict[str, Maker] = {
+        f"torch-{p}": lambda p=p: TorchEngine(backbone, device, batch, p, depths, cut)  # type: ignore[misc]
+        for p in ("float32", "bfloat16")
+    }
+    if device.type == "mps":  # its autocast knows float16 only
+        del made["torch-bfloat16"]
+    if device.type == "cpu":
+        few = min(batch, 8)  # as fast as more, and less is padded
+        for p in ("float32", "bfloat16"):
+            made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache)  # type: ignore[misc]
+    return made
+
+
+def pick_engine(
+    made: dict[str, Maker], sample: Callable[[], np.ndarray], count: int, key: tuple[str, ...], memory: Path | None,
+) -> tuple[str, list[Trial]]:  # fmt: skip
+    """The name of the fastest engine that agrees with float32 on `sample` (images as the network gets them), and the trials.
+
+    With fewer than FEW images to run (`count`) it is the reference. What was found is remembered below `memory` for this
+    machine, the libraries and `key` (network and shape).
+    """
+    if count < FEW:
+        return REFERENCE, []
+    try:
+        known = [Trial(**item) for item in (recall(memory, *key) or {}).get("trials", [])]
+    except TypeError:  # of another version: tried anew
+        known = []
+    if known:
+        return _fastest(known), known
+    trials = try_engines(made, sample())
+    remember(memory, *key, found={"trials": [trial.__dict__ for trial in trials]})
+    return _fastest(trials), trials
+
+
+def recall(memory: Path | None, *key: str) -> dict[str, Any] | None:
+    """What a trial found for `key` on this machine with these libraries, if it is remembered below `memory`."""
+    place = _place(memory, key)
+    if place is None or not place.is_file():
+        return None
+    try:
+        found = read_json(place)
+    except UsageError:  # torn: tried anew
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def remember(memory: Path | None, *key: str, found: dict[str, Any]) -> None:
+    """Keep what a trial found."""
+    place = _place(memory, key)
+    if place is not None:
+        write_json(place, found)
+
+
+def _place(memory: Path | None, key: tuple[str, ...]) -> Path | None:
+    return memory / "trials" / f"{fingerprint(*key, *_machine())}.json" if memory else None
+
+
+def try_engines(made: dict[str, Maker], images: np.ndarray) -> list[Trial]:
+    """Every engine on (N, size, size, 3) uint8 images: its speed, and its agreement with the reference."""
+    trials: list[Trial] = []
+    expected = np.zeros(0)
+    for name in (REFERENCE, *(other for other in made if other != REFERENCE)):
+        try:
+            engine = made[name]()
+            found, speed = _timed(engine, images)
+        except ImportError:
+            trials.append(Trial(name, None, None, None, "not installed"))
+            continue
+        except Exception as error:  # whatever a backend stumbles over, the reference is there
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            if name == REFERENCE:
+                raise
+            trials.append(Trial(name, None, None, None, f"did not run ({reason})"))
+            continue
+        if name == REFERENCE:
+            expected = found
+        cosines = agreement(expected, found)
+        trials.append(Trial(name, speed, float(cosines.mean()), float(cosines.min())))
+    return trials
+
+
+def agreement(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(N,) cosines of (N, D) features, both less the mean of `expected`: what all images share proves nothing."""
+    if not np.isfinite(found).all():
+        return np.zeros(len(expected))
+    centre = expected.mean(axis=0) if len(expected) > 1 else 0.0
+    a, b = expected - centre, found - centre
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = np.isclose(a, b, atol=1e-6).all(axis=1)
+    cosines = (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
+    return np.where(same, 1.0, cosines)  # type: ignore[no-any-return]
+
+
+def agree(expected: np.ndarray, found: np.ndarray) -> bool:
+    """True if (N, ...) activations are those of float32 by the measure of the trial."""
+    cosines = agreement(expected.reshape(len(expected), -1), found.reshape(len(found), -1))
+    return _enough(float(cosines.mean()), float(cosines.min()))
+
+
+def _enough(mean: float, least: float) -> bool:
+    return mean >= COSINE and least >= LEAST
+
+
+def _timed(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, float]:
+    batches = [images[start : start + engine.batch] for start in range(0, len(images), engine.batch)]
+    found = np.concatenate([engine.run(batch)[0] for batch in batches])
+    full, done, best = padded(batches[0], engine.batch), 0.0, float("inf")
+    while done < PATIENCE:
+        began = time.perf_counter()
+        engine.run(full)
+        seconds = time.perf_counter() - began
+        done, best = done + seconds, min(best, seconds)
+    return found, engine.batch / best
+
+
+def _fastest(trials: list[Trial]) -> str:
+    return max((t for t in trials if t.fits or t.engine == REFERENCE), key=lambda trial: trial.speed or 0.0).engine
+
+
+def _machine() -> tuple[str, ...]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "none"
+
+    threads = str(torch.get_num_threads())
+    return (platform.node(), platform.machine(), _processor(), str(os.cpu_count()), threads, installed("torch"),
+            installed("openvino"))  # fmt: skip
+
+
+def _processor() -> str:
+    """The processor's model: platform.processor() says nothing on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            return next((line.partition(":")[2].strip() for line in handle if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

@@ -1,0 +1,156 @@
+"""Fine-tuning the last stages without the first: what the frozen stages give is computed once, a few views an example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from regraft.backbones import Backbone, Suffix
+from regraft.features import REFERENCE, Engine, agree, makers
+from regraft.modalities.image import Augment, ImagePreprocess
+from regraft.steps.context import Context
+from regraft.training import Batch, shuffled
+
+MEMORY_SHARE = 0.25  # of the memory that is free: what cached activations may take
+DISK_SHARE = 0.25  # of the disk that is free
+SAMPLE = 8
+LARGEST = 6e4  # float16 ends at 65,504
+
+
+@dataclass(frozen=True)
+class Data:
+    """Examples to train on: anything the preprocessing reads, their content ids, (N,) labels and weights of mean 1."""
+
+    items: tuple[Any, ...]
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Activations of the frozen stages: `views[0]` (N, ...) float16 of the plain images, the others augmented; those of val."""
+
+    suffix: Suffix
+    views: list[np.ndarray]
+    val: np.ndarray
+
+    def batches(self, data: Data, context: Context) -> Callable[[int], Iterator[Batch]]:
+        """Batches of an epoch: each epoch sees the next view."""
+        seed, size = context.recipe.run.seed, int(context.recipe.finetune.batch_size)
+
+        def epoch_of(epoch: int) -> Iterator[Batch]:
+            view = self.views[(epoch if len(self.views) > 1 else 0) % len(self.views)]
+            for order in shuffled(len(data.labels), seed, epoch, size):
+                yield (self.tensor(view[order], context), torch.from_numpy(data.labels[order]).to(context.device),
+                       torch.from_numpy(data.weights[order]).float().to(context.device))  # fmt: skip
+
+        return epoch_of
+
+    @staticmethod
+    def tensor(activation: np.ndarray, context: Context) -> torch.Tensor:
+        """float32 on the device, channels last where there are channels."""
+        tensor = torch.from_numpy(np.ascontiguousarray(activation)).to(context.device).float()
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+@dataclass(frozen=True)
+class _View:
+    """`host` of an (item, id): the plain image, or an augmented one whose draw depends on (seed, view, id) only."""
+
+    preprocess: ImagePreprocess
+    augment: Augment | None
+    seed: int
+    number: int
+
+    def host(self, pair: tuple[Any, str]) -> np.ndarray:
+        item, identity = pair
+        if self.augment is None:
+            return self.preprocess.host(item)
+        rng = np.random.default_rng([self.seed, self.number, int(identity[:15], 16)])
+        return self.preprocess.host(item, rng, self.augment)
+
+
+def views_of(examples: int, epochs: int) -> int:
+    """Views an example: more of few examples; each epoch takes the next, so more than epochs are never needed."""
+    most = 8 if examples <= 1_000 else 4 if examples <= 10_000 else 2
+    return max(1, min(most, epochs))
+
+
+def cache_prefix(
+    backbone: Backbone, cut: int, data: Data, val: Data, augment: Augment, epochs: int, context: Context
+) -> Prefix | None:
+    """The activations at stage `cut` of train and val, from the store where it has them.
+
+    None, with a note of the reason, where they would not fit the memory and the disk, or the network cannot be cut there.
+    """
+    if cut == 0:
+        return None
+    try:
+        suffix = Suffix(backbone, cut)
+    except ValueError as error:
+        _say(f"every epoch runs the whole network: {error}", context)
+        return None
+    engine, sample = _engine(backbone, cut, data, context)
+    if engine is None:
+        _say("every epoch runs the whole network: its activations do not fit float16", context)
+        return None
+    views = _fitting(sample[0].nbytes // 2, len(data.items), len(val.items), views_of(len(data.items), epochs), context)
+    if not views:
+        _say("every epoch runs the whole network: activations would take over a quarter of the free memory or disk", context)
+        return None
+    seed = context.recipe.run.seed
+
+    def look(part: Data, view: int) -> np.ndarray:
+        some = _View(backbone.preprocess, augment if view else None, seed, view)
+        how = f"{augment} seed {seed} view {view}" if view else "plain"
+        key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, how)
+        label = f"activations before {suffix.entrance}" + (f", view {view + 1} of {views}" if part is data else " of val")
+        pairs = list(zip(part.items, part.ids, strict=True))
+        columns = ("pooled", f"cut {suffix.entrance}")
+        return context.store.features(part.ids, pairs, key, some, engine, context.events.tick, label, columns)[1]
+
+    prefix = Prefix(suffix, [look(data, view) for view in range(views)], look(val, 0))
+    size = sum(view.nbytes for view in prefix.views) / 1e6
+    _say(f"stages before {suffix.entrance} run once: {views} view(s) an example, {size:.0f} MB of activations", context)
+    return prefix
+
+
+def _engine(backbone: Backbone, cut: int, data: Data, context: Context) -> tuple[Engine | None, np.ndarray]:
+    """The run's engine if its activations at the cut agree with float32's, else float32; and some activations."""
+    images = np.stack([backbone.preprocess.host(item) for item in data.items[:SAMPLE]])
+    made = makers(backbone, context.device, context.recipe.run.feature_batch, cut=cut, cache=context.store.folder)
+    reference = made[REFERENCE]()
+    expected = reference.run(images)[1]
+    if not np.isfinite(expected).all() or np.abs(expected).max() > LARGEST:
+        return None, expected
+    name = context.recipe.run.engine
+    if name not in (REFERENCE, "auto"):
+        try:
+            engine = made[name]()
+            found = np.concatenate([engine.run(images[i : i + engine.batch])[1] for i in range(0, len(images), engine.batch)])
+            if agree(expected, found):
+                return engine, expected
+        except (RuntimeError, ImportError) as error:
+            _say(f"{name} cannot give activations ({str(error).splitlines()[0][:120]})", context)
+    return reference, expected
+
+
+def _fitting(each: int, train: int, val: int, views: int, context: Context) -> int:
+    """The views that fit a share of the free memory and disk."""
+    room = MEMORY_SHARE * psutil.virtual_memory().available
+    if context.store.folder is not None:
+        place = context.store.folder
+        while not place.exists():
+            place = place.parent
+        room = min(room, DISK_SHARE * psutil.disk_usage(str(place)).free, context.store.limit / 2)
+    return int(max(0, min(views, (room / max(1, each) - val) // max(1, train))))
+
+
+def _say(text: str, context: Context) -> None:
+    context.events.emit("note", text=text)

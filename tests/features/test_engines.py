@@ -1,0 +1,148 @@
+"""Every engine gives the features of float32 PyTorch, closely enough to see a wrong padding or normalisation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from sklearn.datasets import load_sample_images
+
+from regraft.backbones import Backbone, make_base, obtain_weights
+from regraft.features import ENGINES, REFERENCE, TorchEngine, agree, agreement, makers, pick_engine, try_engines
+from regraft.features.trial import COSINE, LEAST
+
+SIZE = 96
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base() -> Backbone:
+    return make_base(obtain_weights("packaged:efficientnet_lite0"), SIZE)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Crops of two photographs, as the network gets them: (24, 96, 96, 3) uint8."""
+    rng, crops = np.random.default_rng(0), []
+    for photo in load_sample_images().images:
+        for _ in range(12):
+            top, left = rng.integers(0, photo.shape[0] - SIZE), rng.integers(0, photo.shape[1] - SIZE)
+            crops.append(photo[top : top + SIZE, left : left + SIZE])
+    return np.stack(crops)
+
+
+@pytest.fixture(scope="module")
+def expected(base: Backbone, images: np.ndarray) -> np.ndarray:
+    from regraft.backbones.normalise import Normalise
+
+    network = torch.nn.Sequential(Normalise(base.preprocess.mean, base.preprocess.std), base.module).eval()
+    with torch.no_grad():
+        return network(torch.from_numpy(images)).numpy()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_agrees_at_any_batch_and_beside_any_neighbour(name, base, images, expected, tmp_path: Path) -> None:
+    made = makers(base, CPU, 32, cache=tmp_path)
+    try:
+        engine = made[name]()
+        found = np.concatenate([engine.run(images[i : i + engine.batch])[0] for i in range(0, len(images), engine.batch)])
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{name} does not run here: {error}")
+    cosines = agreement(expected, found)
+    assert cosines.min() > (0.99999 if name.endswith("float32") else LEAST)
+    assert cosines.mean() > COSINE
+    assert np.array_equal(engine.run(images[5:6])[0], engine.run(images[5:8])[0][:1])
+    again = made[name]()  # openvino: from what the first has kept
+    assert np.array_equal(again.run(images[5:6])[0], engine.run(images[5:6])[0])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_one_pass_gives_stages_and_the_activation_at_a_cut(name, base, images) -> None:
+    made = makers(base, CPU, 8, depths=(3, 5), cut=6)
+    reference = TorchEngine(base, CPU, 8, depths=(3, 5), cut=6).run(images[::3])
+    try:
+        found = made[name]().run(images[::3])
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{name} does not run here: {error}")
+    assert [values.shape for values in found] == [values.shape for values in reference]
+    for own, other in zip(found, reference, strict=True):  # within a photograph bfloat16 tells less apart
+        cosines = agreement(other.reshape(8, -1), own.reshape(8, -1))
+        assert cosines.mean() > 0.98
+        assert cosines.min() > 0.9
+
+
+def test_a_wrong_normalisation_or_padding_would_be_refused(base, images, expected) -> None:
+    other = replace(base.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    wrong = agreement(expected, TorchEngine(replace(base, preprocess=other), CPU).run(images)[0])
+    symmetric = timm.create_model("efficientnet_lite0", num_classes=0).eval()
+    symmetric.load_state_dict(base.module.state_dict())
+    shifted = agreement(expected, TorchEngine(replace(base, module=symmetric), CPU).run(images)[0])
+    assert not agree(expected, expected[::-1])
+    for cosines in (wrong, shifted):
+        assert cosines.mean() < COSINE
+        assert cosines.min() < LEAST
+
+
+class Fake:
+    """An engine that gives the mean colours, some slower and some wrong."""
+
+    batch = 4
+
+    def __init__(self, name: str, factor: float = 1.0, pause: float = 0.0) -> None:
+        self.name = self.numerics = name
+        self.factor, self.pause = factor, pause
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        import time
+
+        time.sleep(self.pause)
+        values = images.mean(axis=(1, 2)).astype(np.float32)
+        return [values if self.factor == 1.0 else values[:, ::-1] * self.factor]
+
+
+def test_the_fastest_that_agrees_is_taken_and_remembered(images, tmp_path: Path) -> None:
+    def missing() -> Any:
+        raise ImportError("no such library")
+
+    def broken() -> Any:
+        raise RuntimeError("cannot convert")
+
+    made = {
+        REFERENCE: lambda: Fake("slow", pause=0.02), "good": lambda: Fake("good", pause=0.005),
+        "wrong": lambda: Fake("wrong", factor=-3.0), "missing": missing, "broken": broken,
+    }  # fmt: skip
+    asked = []
+
+    def sample() -> np.ndarray:
+        asked.append(1)
+        return images
+
+    name, trials = pick_engine(made, sample, 1000, ("key",), tmp_path)
+    said = {trial.engine: trial.in_words() for trial in trials}
+    assert name == "good"
+    assert "refused" in said["wrong"]
+    assert "not installed" in said["missing"]
+    assert "cannot convert" in said["broken"]
+    assert pick_engine(made, sample, 1000, ("key",), tmp_path)[0] == "good"
+    assert len(asked) == 1
+    pick_engine(made, sample, 1000, ("another key",), tmp_path)
+    assert len(asked) == 2
+    assert pick_engine(made, sample, 3, ("few",), tmp_path) == (REFERENCE, [])
+    for file in (tmp_path / "trials").iterdir():
+        file.write_text(json.dumps({"trials": [{"unknown": 1}]}))
+    assert pick_engine(made, sample, 1000, ("key",), tmp_path)[0] == "good"
+    assert len(asked) == 3
+
+
+def test_a_network_no_other_engine_runs_has_the_reference(images) -> None:
+    def broken() -> Any:
+        raise RuntimeError("no")
+
+    assert pick_engine({REFERENCE: lambda: Fake("slow"), "other": broken}, lambda: images, 100, (), None)[0] == REFERENCE
+    assert try_engines({REFERENCE: lambda: Fake("slow")}, images)[0].fits

@@ -1,0 +1,124 @@
+"""Fine-tuning on cached activations: what is frozen stays, and the whole network gives what the cut one learnt."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.artifacts import Events
+from regraft.backbones import Backbone, make_base, obtain_weights
+from regraft.evaluation import refined_log_loss
+from regraft.features import FeatureStore, TorchEngine
+from regraft.modalities.image import Augment
+from regraft.recipe import Recipe
+from regraft.steps import prefix as module
+from regraft.steps.context import Context
+from regraft.steps.finetune import finetune
+from regraft.steps.prefix import Data, cache_prefix, views_of
+from regraft.training import make_head, plan_freeze
+
+
+@pytest.fixture(scope="module")
+def base() -> Backbone:
+    return make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)  # images go in as they are
+
+
+def data(count: int, seed: int) -> Data:
+    """Noise in two tints."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    pixels = rng.integers(0, 120, (count, 64, 64, 3))
+    pixels[..., 0] += 120 * labels[:, None, None]
+    images = tuple(image.astype(np.uint8) for image in pixels)
+    return Data(images, tuple(f"{seed:016x}{n:016x}" for n in range(count)), labels.astype(np.int64), np.ones(count))
+
+
+def context(folder: Path | None, notes: list[str] | None = None, **settings: object) -> Context:
+    usual = {"epochs": 3, "batch_size": 8, "lr": 3e-4, "layer_decay": 0.8, "crop_scale": 0.8, "mirror": True}
+    recipe = Recipe.build({"finetune": {**usual, "precision": "float32", **settings}})
+    heard = [] if notes is None else notes
+    events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))
+    return Context(recipe, FeatureStore(folder), torch.device("cpu"), events)
+
+
+def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone, tmp_path: Path) -> None:
+    notes: list[str] = []
+    ours, train, val = context(tmp_path, notes), data(24, 1), data(10, 2)
+    plan = plan_freeze(base.module, base.stages, "last-2")
+    before = plan.digest(base.module)
+    head = make_head("linear", base.width, 2).eval()
+    tuned = finetune(base, plan, head, train, val, ours, lambda _: None)
+    assert tuned is not None
+    assert any("run once" in note for note in notes)
+    assert plan.digest(tuned.backbone.module) == plan.digest(base.module) == before
+    moved = [n for n, p in tuned.backbone.module.named_parameters() if not torch.equal(p, base.module.state_dict()[n])]
+    assert moved
+    assert set(moved) <= plan.trainable
+    features = TorchEngine(tuned.backbone, torch.device("cpu"), 8)
+    rows = np.concatenate([features.run(np.stack(val.items[i : i + 8]))[0] for i in range(0, 10, 8)])
+    with torch.no_grad():
+        logits = tuned.head(torch.from_numpy(rows)).numpy()
+    assert refined_log_loss(val.labels, logits) == pytest.approx(tuned.trained.log_loss, rel=0.02)
+
+
+def test_cached_and_uncached_training_agree(base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one plain view an epoch of cached activations is an epoch of the images."""
+    train, val, head = data(24, 1), data(10, 2), make_head("linear", base.width, 2).eval()
+    plan = plan_freeze(base.module, base.stages, "last-1")
+    monkeypatch.setattr(Augment, "__call__", lambda self, image, *_: np.asarray(image))
+    cached = finetune(base, plan, copy.deepcopy(head), train, val, context(tmp_path, epochs=1), lambda _: None)
+    monkeypatch.setattr("regraft.steps.finetune.cache_prefix", lambda *_: None)
+    plain = finetune(base, plan, copy.deepcopy(head), train, val, context(None, epochs=1), lambda _: None)
+    assert cached is not None
+    assert plain is not None
+    assert cached.trained.log_loss == pytest.approx(plain.trained.log_loss, rel=0.02)
+
+
+def test_views_differ_and_are_computed_once(base: Backbone, tmp_path: Path) -> None:
+    train, val, ours = data(12, 1), data(4, 2), context(tmp_path)
+    augment = Augment(0.5, True, 0.2)
+    found = cache_prefix(copy.deepcopy(base), 6, train, val, augment, 3, ours)
+    assert found is not None
+    assert len(found.views) == 3
+    assert not np.array_equal(found.views[1], found.views[2])
+    shards = len(list(tmp_path.rglob("*.safetensors")))
+    turned = Data(train.items[::-1], train.ids[::-1], train.labels[::-1], train.weights)
+    again = cache_prefix(copy.deepcopy(base), 6, turned, val, augment, 3, ours)
+    assert again is not None
+    assert np.array_equal(again.views[2], found.views[2][::-1])
+    assert len(list(tmp_path.rglob("*.safetensors"))) == shards
+
+
+def test_without_room_the_whole_network_is_run(base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(module, "MEMORY_SHARE", 0.0)
+    assert cache_prefix(base, 6, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path, notes)) is None
+    assert "quarter" in notes[0]
+    assert cache_prefix(base, 0, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path)) is None
+
+
+def test_an_engine_whose_activations_differ_is_not_used(base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(TorchEngine):
+        def run(self, images: np.ndarray) -> list[np.ndarray]:
+            return [values[:, ::-1] for values in super().run(images)]
+
+    usual = module.makers
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(
+        module, "makers",
+        lambda *given, **named: {**usual(*given, **named), "torch-bfloat16": lambda: Wrong(base, cpu, 8, cut=6)},
+    )
+    ours = context(tmp_path)
+    ours.recipe.run.engine = "torch-bfloat16"
+    engine, _ = module._engine(base, 6, data(8, 1), ours)
+    assert engine is not None
+    assert engine.name == "torch-float32"
+
+
+def test_the_number_of_views_follows_the_data() -> None:
+    assert [views_of(n, 12) for n in (100, 1_001, 20_000)] == [8, 4, 2]
+    assert views_of(100, 1) == 1
