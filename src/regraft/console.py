@@ -45,17 +45,19 @@ class Screen:
             self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         elif kind == "epoch":
             self.console.print(
-                f"            [dim]epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.3f}, val log loss "
-                f"{event['val_log_loss']:.3f}, val accuracy {event['val_accuracy']:.1%}, "
-                f"{event['images_per_second']:.0f} images/s[/]"
+                f"            [dim]epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  val log loss "
+                f"{event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
+                f"{event['images_per_second']:.0f} images/s[/]",
+                soft_wrap=True,
             )
         elif kind == "engine" and event["chosen"]:
             self.console.print(f"            [dim]features by {escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "note":
-            self.console.print(f"            [dim]{escape(event['text'])}[/]")
+            self.console.print(f"            [dim]{escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "chosen":
             self.chosen = event["chosen"]
-            self.console.print(f"  [bold]chosen[/]    {event['chosen']} [dim]{escape(event['why'])}[/]")
+            self.console.print(f"  [bold]chosen[/]    {event['chosen']}")
+            self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         return None
 
     def _tick(self, event: dict[str, Any]) -> None:

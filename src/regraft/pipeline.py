@@ -182,10 +182,9 @@ class Walk:
         recipe.lr = rate if recipe.lr == "auto" else recipe.lr
         recipe.layer_decay = decay if recipe.layer_decay == "auto" else recipe.layer_decay
         if recipe.mirror == "auto":
-            some = val.first(MIRROR_SAMPLE)
-            mirrored = apply_head(heads.on_train, self.features(some, backbone, engine, "mirror")).argmax(1)
-            straight = apply_head(heads.on_train, known.values[len(fit) : len(fit) + len(some)]).argmax(1)
-            recipe.mirror, why = mirror_allowed(straight == some.labels, mirrored == some.labels)
+            step = -(-len(fit) // MIRROR_SAMPLE)
+            mirrored = self.features(fit.every(step), backbone, engine, "mirror")
+            recipe.mirror, why = mirror_allowed(known.values[: len(fit) : step], mirrored)
             answer = "are" if recipe.mirror else "are not"
             self.context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
         balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)

@@ -103,7 +103,7 @@ class FinetuneRecipe(_Section):
     patience: Count | Auto = Field(
         "auto", description="epochs without a better val log loss before stopping; auto: half of them, at least 4"
     )
-    mirror: bool | Auto = Field("auto", description="mirror images; auto: only if the head still recognises them")
+    mirror: bool | Auto = Field("auto", description="mirror images; auto: unless a probe can tell them from the data")
     crop_scale: Share | Auto = Field(
         "auto", description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size"
     )

@@ -71,9 +71,9 @@ class Part:
             np.concatenate([self.labels, other.labels]), np.concatenate([self.weights, other.weights]),
         )  # fmt: skip
 
-    def first(self, count: int) -> Part:
-        """The first `count` examples."""
-        some = slice(0, count)
+    def every(self, step: int) -> Part:
+        """Every `step`-th example, the first included."""
+        some = slice(0, None, step)
         return Part(
             self.name, self.ids[some], self.sources[some], self.paths[some], self.labels[some], self.weights[some]
         )

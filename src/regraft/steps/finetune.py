@@ -31,6 +31,7 @@ class Finetuned:
 
 
 CHEAP = 96  # pixels
+CHIRAL = 0.75  # share of pairs whose mirror image is found out
 
 
 def length(examples: int, size: int) -> int:
@@ -65,16 +66,21 @@ def rates(short_sides: np.ndarray, size: int) -> tuple[float, float]:
     return (5e-4, 1.0) if float(np.median(short_sides)) < size else (2e-4, 0.8)
 
 
-def mirror_allowed(agreement_plain: np.ndarray, agreement_mirrored: np.ndarray) -> tuple[bool, str]:
-    """Whether mirror images keep their class, by the head: (N,) booleans, right on the picture and on its mirror image.
+def mirror_allowed(plain: np.ndarray, mirrored: np.ndarray) -> tuple[bool, str]:
+    """Whether mirror images look like the data, by (N, D) features of images and of their mirror images.
 
-    Refused if the mirror images are recognised worse by more than two standard errors of the paired difference and by a point.
+    A linear map is asked which of each pair was mirrored (ridge regression on the differences, leave one out): visual chirality
+    (Lin et al. 2020). Where it knows in three cases of four, as with writing and signs, mirror images do not occur. It was
+    right in 0.47 to 0.56 of flowers, insects, textures, leaves and CIFAR-10, 0.68 of photographed packages, 0.81 of
+    handwritten digits, 0.94 of hand signs.
     """
-    difference = agreement_mirrored.astype(float) - agreement_plain.astype(float)
-    drop, error = -float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
-    allowed = drop <= max(0.01, 2 * error)
-    verb = "still recognises" if allowed else "no longer recognises"
-    return allowed, f"the head {verb} mirror images ({agreement_mirrored.mean():.1%} against {agreement_plain.mean():.1%})"
+    difference = plain.astype(np.float64) - mirrored
+    difference /= np.sqrt((difference**2).mean(axis=0)) + 1e-6
+    kernel = difference @ difference.T
+    inverse = np.linalg.inv(kernel + (np.trace(kernel) / len(kernel) + 1e-9) * np.eye(len(kernel)))
+    known = float((1 - inverse.sum(axis=1) / np.diag(inverse) > 0).mean())
+    verb = "as good as those of the data" if known < CHIRAL else "unlike the data"
+    return known < CHIRAL, f"{verb}; which of two is mirrored shows in {known:.0%} of pairs, by chance in 50%"
 
 
 def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
