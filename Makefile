@@ -1,10 +1,11 @@
 # make demo: set up and run the main job on real data.  make test: set up and pass every check.
+# make bench: speed beside other tools, written to docs/benchmarks.md; an hour, and needs REGRAFT_DATA.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,6 +20,10 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/speed.py --write docs/benchmarks.md
 
 clean:
 	rm -rf $(VENV)

@@ -7,8 +7,9 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from regraft.training import fit_logistic, fit_path, softmax_logits
+from regraft.training import fit_logistic, fit_path, folds_of, softmax_logits
 from regraft.training import logistic as module
+from regraft.training.logistic import pareto_scaling
 
 
 @pytest.fixture
@@ -20,8 +21,9 @@ def iris() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("l2", [1.0, 0.01])
 def test_the_solution_is_that_of_scikit_learn(iris, l2: float) -> None:
     values, labels = iris
-    weight, bias, _ = fit_logistic(values, labels, np.ones(150), 3, l2, tolerance=1e-6)
-    scaled = (values - values.mean(0)) / values.std(0)
+    mean, scale = pareto_scaling(values)
+    weight, bias = fit_logistic(values, labels, np.ones(150), 3, l2, tolerance=1e-6)
+    scaled = (values - mean) / scale
     peer = LogisticRegression(C=1 / (150 * l2), tol=1e-8, max_iter=5000).fit(scaled, labels)
     ours = softmax_logits(values, weight, bias)
     shares = np.exp(ours) / np.exp(ours).sum(1, keepdims=True)
@@ -53,3 +55,12 @@ def test_weights_count_like_copies(iris) -> None:
         scaling=(values.mean(0), values.std(0)),
     )  # fmt: skip
     np.testing.assert_allclose(weighted[0], copies[0], atol=1e-2)
+
+
+def test_folds_solved_together_are_those_solved_alone(iris) -> None:
+    values, labels = iris
+    path = fit_path(values, labels, np.ones(150), 3, folds=3, seed=1)
+    scaling = pareto_scaling(values)
+    for train, held in folds_of(labels, 3, 1):
+        alone = fit_logistic(values[train], labels[train], np.ones(len(train)), 3, path.l2[3], scaling=scaling)
+        np.testing.assert_allclose(path.logits[3][held], softmax_logits(values[held], *alone), atol=0.02)

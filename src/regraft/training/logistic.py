@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+import torch
 from sklearn.model_selection import StratifiedKFold
 
-GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on standardised features
+GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on scaled features
 PATH_FLAT = 1e-6  # the path only compares strengths: 2.6 times fewer passes than to 1e-9, and the same choice
-SMALL = 2_000_000_000  # multiply-adds a pass below which the two BLAS pools of numpy and scipy only wait for each other
 CHUNK = 1 << 28  # bytes of features held at once; larger sets are streamed from their memory map in mini-batches
 
 
@@ -28,100 +25,129 @@ class Path:
     chosen: int
 
 
-def _threads(work: int) -> contextlib.AbstractContextManager[Any]:
-    """One BLAS thread for small problems: 3.5 times faster on two cores than two."""
-    if work > SMALL:
-        return contextlib.nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
-    return limits
-
-
-def _chunks(features: np.ndarray, rows: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray]]:
-    """The features of `rows` (None: all), a bounded number at a time, with their positions."""
-    count = len(features) if rows is None else len(rows)
+def _chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """The features, a bounded number at a time, with their positions."""
     step = max(1, CHUNK // (features.shape[1] * 4))
-    for start in range(0, count, step):
-        some = slice(start, min(start + step, count))
-        yield some, features[some] if rows is None else features[rows[some]]
+    for start in range(0, len(features), step):
+        some = slice(start, min(start + step, len(features)))
+        yield some, features[some]
 
 
-def moments(features: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) mean and standard deviation, a constant feature's deviation taken as 1."""
-    count = len(features) if rows is None else len(rows)
+def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) mean, and what to divide by: the square root of each feature's deviation, times that of all together.
+
+    Pareto scaling (van den Berg et al. 2006) lies between none, where loud features drown the others, and unit variance,
+    where those that hardly ever fire count as much as any. Out of fold on training sets, log loss by unit variance, by this
+    and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072; hand signs 0.242, 0.206, 0.222.
+    """
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for _, x in _chunks(features, rows):
+    for _, x in _chunks(features):
         total += x.sum(axis=0, dtype=np.float64)
-    mean = total / count
-    for _, x in _chunks(features, rows):
+    mean = total / len(features)
+    for _, x in _chunks(features):
         square += ((x - mean) ** 2).sum(axis=0, dtype=np.float64)
-    deviation = np.sqrt(square / count)
-    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+    deviation = np.sqrt(square / len(features))
+    together = float(np.sqrt((deviation**2).mean())) or 1.0
+    scale = np.sqrt(np.maximum(deviation, 1e-6 * together) * together)
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def softmax_logits(
-    features: np.ndarray, weight: np.ndarray, bias: np.ndarray, rows: np.ndarray | None = None
-) -> np.ndarray:
+def softmax_logits(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits of (N, D) features, (K, D) weight and (K,) bias."""
-    return np.concatenate([x @ weight.T + bias for _, x in _chunks(features, rows)])
+    return np.concatenate([x @ weight.T + bias for _, x in _chunks(features)])
+
+
+class _Problem:
+    """F logistic regressions on the same (N, D) features that differ in the (F, N) shares of the examples, solved as one.
+
+    One product gives the logits of all F, so five folds of a few classes cost little more than one.
+    """
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, shares: np.ndarray, classes: int,
+        scaling: tuple[np.ndarray, np.ndarray],
+    ) -> None:  # fmt: skip
+        self.features, self.classes, self.scaling = features, classes, scaling
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
+        self.shape = (shares.shape[0], classes, features.shape[1] + 1)
+        self.whole = self._scaled(features) if features.size * 4 <= CHUNK else None
+
+    def _scaled(self, x: np.ndarray) -> torch.Tensor:
+        mean, scale = self.scaling
+        return torch.from_numpy(((x - mean) / scale).astype(np.float32, copy=False))
+
+    def _parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        if self.whole is not None:
+            yield slice(0, len(self.labels)), self.whole
+            return
+        for some, x in _chunks(self.features):
+            yield some, self._scaled(x)
+
+    def _logits(self, x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """(n, F, K)."""
+        folds, classes, width = self.shape
+        flat = theta.view(folds * classes, width)
+        return torch.addmm(flat[:, -1], x, flat[:, :-1].T).view(len(x), folds, classes)
+
+    def slope(self, theta: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
+        """The sum of the objectives at (F, K, D + 1) `theta`, and its gradient."""
+        weight = theta[:, :, :-1]
+        value, gradient = 0.5 * l2 * float(weight.double().square().sum()), torch.zeros_like(theta)
+        gradient[:, :, :-1] = l2 * weight
+        flat = gradient.view(-1, self.shape[2])
+        for some, x in self._parts():
+            logits, share = self._logits(x, theta), self.shares[some]
+            own = self.labels[some][:, None, None].expand(-1, self.shape[0], 1)
+            total = torch.logsumexp(logits, dim=2, keepdim=True)
+            value += float((share * (total - logits.gather(2, own))[:, :, 0]).double().sum())
+            error = (logits - total).exp_()
+            error.scatter_add_(2, own, torch.full_like(total, -1.0))
+            error *= share[:, :, None]
+            error = error.view(len(x), -1)
+            flat[:, :-1].addmm_(error.T, x)
+            flat[:, -1] += error.sum(dim=0)
+        return value, gradient
+
+    def solve(self, l2: float, start: torch.Tensor | None, tolerance: float, flat: float) -> torch.Tensor:
+        """(F, K, D + 1) at a gradient of at most `tolerance` / K in every entry, or at a fall of the objective below `flat`."""
+        theta = torch.zeros(self.shape) if start is None else start.clone()
+        theta.requires_grad_(True)
+        optimiser = torch.optim.LBFGS(
+            [theta], max_iter=500, max_eval=1000, history_size=10, line_search_fn="strong_wolfe",
+            tolerance_grad=tolerance / self.classes, tolerance_change=flat * self.shape[0],
+        )  # fmt: skip
+
+        def closure() -> float:
+            with torch.no_grad():
+                value, theta.grad = self.slope(theta.detach(), l2)
+            return value
+
+        optimiser.step(closure)  # type: ignore[arg-type]
+        return theta.detach()
+
+    def logits(self, theta: torch.Tensor) -> np.ndarray:
+        """(N, K) logits, each example's by the first problem in which it has no share."""
+        fold = (self.shares == 0).float().argmax(dim=1)
+        rows = [self._logits(x, theta)[torch.arange(len(x)), fold[some]] for some, x in self._parts()]
+        return torch.cat(rows).numpy()
 
 
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, *,
-    start: np.ndarray | None = None, scaling: tuple[np.ndarray, np.ndarray] | None = None,
-    rows: np.ndarray | None = None, tolerance: float = 1e-4, flat: float = 1e-9,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Weight (K, D) and bias (K,) on raw features (the scaling is folded in), and the parameters to start the next from.
+    scaling: tuple[np.ndarray, np.ndarray] | None = None, tolerance: float = 1e-4, flat: float = 1e-9,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Weight (K, D) and bias (K,) on raw features: the scaling (Pareto, where none is given) is folded in.
 
-    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over standardised features, the bias free. Only `rows` are
-    used (None: all). Features larger than CHUNK are streamed in mini-batches whose gradients add up, so a memory-mapped
-    array of any length will do and the result is that of the whole. Ends at a gradient of `tolerance` / K or a relative
-    fall of the objective below `flat`.
+    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free. Features larger than CHUNK
+    are streamed in mini-batches whose gradients add up, so a memory-mapped array of any length will do and the result is
+    that of the whole. Ends at a gradient of `tolerance` / K or a fall of the objective below `flat`.
     """
-    rows_labels, rows_weights = (labels, weights) if rows is None else (labels[rows], weights[rows])
-    mean, deviation = scaling if scaling is not None else moments(features, rows)
-    width = features.shape[1]
-    share = (rows_weights / rows_weights.sum()).astype(np.float32)
-    whole = None
-    if len(share) * width * 4 <= CHUNK:
-        whole = (((features if rows is None else features[rows]) - mean) / deviation).astype(np.float32)
-
-    def standardised() -> Iterator[tuple[slice, np.ndarray]]:
-        if whole is not None:
-            yield slice(0, len(share)), whole
-            return
-        for some, x in _chunks(features, rows):
-            yield some, (x - mean) / deviation
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        matrix = flat.reshape(classes, width + 1)
-        weight, bias = matrix[:, :width].astype(np.float32), matrix[:, width].astype(np.float32)
-        value = 0.5 * l2 * float((matrix[:, :width] ** 2).sum())
-        slope = np.zeros_like(matrix)
-        slope[:, :width] = l2 * matrix[:, :width]
-        for some, x in standardised():
-            logits = x @ weight.T + bias
-            logits -= logits.max(axis=1, keepdims=True)
-            exponents = np.exp(logits)
-            total = exponents.sum(axis=1, keepdims=True)
-            row, own = np.arange(len(x)), rows_labels[some]
-            value += float((share[some] * (np.log(total[:, 0]) - logits[row, own])).sum(dtype=np.float64))
-            error = exponents / total
-            error[row, own] -= 1
-            error *= share[some, None]
-            slope[:, :width] += error.T @ x
-            slope[:, width] += error.sum(axis=0)
-        return value, slope.ravel()
-
-    begin = np.zeros(classes * (width + 1)) if start is None else start
-    options = {"maxiter": 500, "gtol": tolerance / classes, "ftol": flat, "maxcor": 10}
-    with _threads(len(share) * width * classes):
-        found: Any = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
-    matrix = found.x.reshape(classes, width + 1)
-    weight = (matrix[:, :width] / deviation).astype(np.float32)
-    bias = (matrix[:, width] - (matrix[:, :width] / deviation) @ mean).astype(np.float32)
-    return weight, bias, found.x
+    mean, scale = scaling if scaling is not None else pareto_scaling(features)
+    problem = _Problem(features, labels, (weights / weights.sum())[None], classes, (mean, scale))
+    found = problem.solve(l2, None, tolerance, flat)[0].double().numpy()
+    weight = found[:, :-1] / scale
+    return weight.astype(np.float32), (found[:, -1] - weight @ mean).astype(np.float32)
 
 
 def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -138,25 +164,20 @@ def fit_path(
     """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best.
 
     The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error being that of
-    the paired difference to the best.
+    the paired difference to the best. The features' scaling, which knows no labels, is that of all examples.
     """
     splits = folds_of(labels, folds, seed)
-    scalings = [moments(features, train) for train, _ in splits]
-    starts: list[np.ndarray | None] = [None] * len(splits)
+    shares = np.stack([np.where(np.isin(np.arange(len(labels)), train), weights, 0.0) for train, _ in splits])
+    problem = _Problem(features, labels, shares / shares.sum(axis=1, keepdims=True), classes, pareto_scaling(features))
+    theta: torch.Tensor | None = None
     used: list[float] = []
     logits: list[np.ndarray] = []
     losses: list[np.ndarray] = []
     for step, l2 in enumerate(GRID):
-        out = np.zeros((len(labels), classes), dtype=np.float32)
-        for number, (train, held) in enumerate(splits):
-            weight, bias, starts[number] = fit_logistic(
-                features, labels, weights, classes, l2, start=starts[number], scaling=scalings[number], rows=train,
-                flat=PATH_FLAT,
-            )
-            out[held] = softmax_logits(features, weight, bias, held)
+        theta = problem.solve(l2, theta, 1e-4, PATH_FLAT)
         used.append(l2)
-        logits.append(out)
-        losses.append(_log_losses(out, labels))
+        logits.append(problem.logits(theta))
+        losses.append(_log_losses(logits[-1], labels))
         tick(label="choosing L2", done=step + 1, total=len(GRID))
         means = [float(loss.mean()) for loss in losses]
         if stop() or step - int(np.argmin(means)) >= 2:

@@ -24,7 +24,7 @@ def linear_head(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0,
 ) -> nn.Module:
     """A linear head fitted to convergence on (N, D) features, (N,) labels and weights."""
-    weight, bias, _ = fit_logistic(features, labels, weights, classes, l2)
+    weight, bias = fit_logistic(features, labels, weights, classes, l2)
     last = nn.Linear(features.shape[1], classes)
     last.weight.data.copy_(torch.from_numpy(weight))
     last.bias.data.copy_(torch.from_numpy(bias))
