@@ -64,3 +64,12 @@ def test_folds_solved_together_are_those_solved_alone(iris) -> None:
     for train, held in folds_of(labels, 3, 1):
         alone = fit_logistic(values[train], labels[train], np.ones(len(train)), 3, path.l2[3], scaling=scaling)
         np.testing.assert_allclose(path.logits[3][held], softmax_logits(values[held], *alone), atol=0.02)
+
+
+def test_where_it_starts_changes_nothing(iris) -> None:
+    values, labels = iris
+    cold = fit_logistic(values, labels, np.ones(150), 3, 0.01, tolerance=1e-6)
+    some = np.arange(0, 150, 2)
+    other = fit_logistic(values[some], labels[some], np.ones(75), 3, 0.01)
+    warm = fit_logistic(values, labels, np.ones(150), 3, 0.01, start=other, tolerance=1e-6)
+    np.testing.assert_allclose(softmax_logits(values, *cold), softmax_logits(values, *warm), atol=5e-3)

@@ -80,7 +80,7 @@ def train_head(head: nn.Module, everything: Features, count: int, classes: int, 
         if recipe.class_weights == "auto":
             recipe.class_weights = "none"
     on_train = _linear(fit, classes, context)
-    refitted = on_train if not len(val) else _linear(everything, classes, context)
+    refitted = on_train if not len(val) else _linear(everything, classes, context, on_train)
     text = f"linear head converged, L2 {float(recipe.l2):.2g}, class weights {recipe.class_weights}"
     context.decide("train", text, why)
     return Heads(on_train, refitted, oof)
@@ -100,10 +100,10 @@ def _by_macro_f1(paths: dict[str, Path], labels: np.ndarray) -> str:
     return "balanced" if gain > float(np.std(gains)) else "none"
 
 
-def _linear(data: Features, classes: int, context: Context) -> nn.Module:
+def _linear(data: Features, classes: int, context: Context, start: nn.Module | None = None) -> nn.Module:
     recipe = context.recipe.train
     weights = class_weighted(data.labels, data.weights, recipe.class_weights == "balanced", classes)
-    return linear_head(data.values, data.labels, weights, classes, float(recipe.l2), context.recipe.head.dropout)
+    return linear_head(data.values, data.labels, weights, classes, float(recipe.l2), context.recipe.head.dropout, start)
 
 
 def _mlp(head: nn.Module, fit: Features, val: Features, classes: int, context: Context) -> nn.Module:

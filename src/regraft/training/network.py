@@ -22,9 +22,13 @@ def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: f
 
 def linear_head(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0,
-) -> nn.Module:
-    """A linear head fitted to convergence on (N, D) features, (N,) labels and weights."""
-    weight, bias = fit_logistic(features, labels, weights, classes, l2)
+    start: nn.Module | None = None,
+) -> nn.Module:  # fmt: skip
+    """A linear head fitted to convergence on (N, D) features, (N,) labels and weights; `start`, a head of similar data."""
+    begin = None
+    if start is not None:
+        begin = start[-1].weight.detach().numpy(), start[-1].bias.detach().numpy()  # type: ignore[index]
+    weight, bias = fit_logistic(features, labels, weights, classes, l2, start=begin)
     last = nn.Linear(features.shape[1], classes)
     last.weight.data.copy_(torch.from_numpy(weight))
     last.bias.data.copy_(torch.from_numpy(bias))
