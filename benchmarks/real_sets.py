@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from page import between_marks
+
 SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
-MARKS = ("<!-- real sets: begin -->", "<!-- real sets: end -->")
 
 
 def peer(run: Path) -> tuple[np.ndarray, np.ndarray, float]:
@@ -119,10 +120,7 @@ def main() -> None:
         print(table(rows[-1:]).splitlines()[2], flush=True)
     print(table(rows))
     if options.write:
-        text = options.write.read_text(encoding="utf-8")
-        head, _, rest = text.partition(MARKS[0])
-        tail = rest.partition(MARKS[1])[2]
-        options.write.write_text(f"{head}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{tail}", encoding="utf-8")
+        between_marks(options.write, "real sets", table(rows))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from page import bars, between_marks
+
 HERE = Path(__file__).parent
-MARKS = ("<!-- speed: begin -->", "<!-- speed: end -->")
 ROWS = ("extraction", "head", "steps", "whole", "again", "memory")
 
 
@@ -53,13 +55,33 @@ def seconds_of(run: Path, step: str) -> float:
     return json.loads((run / "run.json").read_text(encoding="utf-8"))["steps"][step]["seconds"]
 
 
-def ratio(slow: list[float], fast: list[float]) -> str:
+Ratio = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `bar` names it in the picture (empty: not shown there)."""
+
+    what: str
+    beside: str
+    theirs: str
+    ours: str
+    ratio: Ratio
+    bar: str = ""
+
+    def __str__(self) -> str:
+        value, low, high = self.ratio
+        spread = "" if low == high else f" [{low:.2g}, {high:.2g}]"
+        return f"| {self.what} | {self.beside} | {self.theirs} | {self.ours} | {value:.2g}{spread} |"
+
+
+def ratio(slow: list[float], fast: list[float]) -> Ratio:
     """Ratio of medians, with the least and most of the rounds' own ratios."""
     each = [a / b for a, b in zip(slow, fast, strict=True)]
-    return f"{np.median(slow) / np.median(fast):.1f} [{min(each):.1f}, {max(each):.1f}]"
+    return float(np.median(slow) / np.median(fast)), min(each), max(each)
 
 
-def extraction(data: Path, rounds: int) -> list[str]:
+def extraction(data: Path, rounds: int) -> list[Row]:
     rows = []
     for name in ("flowers5", "dtd10"):
         plain, ours, bounds, engines = [], [], [], set()
@@ -70,14 +92,15 @@ def extraction(data: Path, rounds: int) -> list[str]:
             ours.append(b["images"] / b["seconds"])
             bounds.append(c["bound"])
             engines.add(b["engine"])
-        rows.append(f"| extraction, {name} | timm + DataLoader, float32 | {np.median(plain):.0f} images/s | "
-                    f"{np.median(ours):.0f} images/s ({', '.join(sorted(engines))}) | {ratio(ours, plain)} |")  # fmt: skip
-        rows.append(f"| the same | bound: forward and decode alone, all cores | {np.median(bounds):.0f} images/s | "
-                    f"{np.median(ours):.0f} images/s | {np.median(ours) / np.median(bounds):.2f} of it |")  # fmt: skip
+        theirs, own = f"{np.median(plain):.0f} images/s", f"{np.median(ours):.0f} images/s"
+        rows.append(Row(f"extraction, {name}", "timm + DataLoader, float32", theirs, f"{own} ({', '.join(sorted(engines))})",
+                        ratio(ours, plain), f"extraction, {name}"))  # fmt: skip
+        rows.append(Row("the same", "the bound: forward and decode alone, all cores", f"{np.median(bounds):.0f} images/s", own,
+                        ratio(ours, bounds)))  # fmt: skip
     return rows
 
 
-def head(data: Path, rounds: int) -> list[str]:
+def head(data: Path, rounds: int) -> list[Row]:
     theirs, ours, peaks, scores = [], [], [], {}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as place:
@@ -89,12 +112,13 @@ def head(data: Path, rounds: int) -> list[str]:
             scores = {"theirs": a["accuracy"], "ours": b["metrics"]["test"]["accuracy"]}
     e = scores["ours"]
     memory = np.median(np.array(peaks), axis=0) / 1e9
-    return [f"| head only, flowers5, whole process, nothing cached | timm features, scikit-learn, {scores['theirs']:.1%} | "
-            f"{np.median(theirs):.1f} s, {memory[0]:.1f} GB | {np.median(ours):.1f} s, {memory[1]:.1f} GB, {e['value']:.1%} "
-            f"[{e['low']:.1%}, {e['high']:.1%}] | {ratio(theirs, ours)} |"]  # fmt: skip
+    return [Row("head only, flowers5, whole process, nothing cached", f"timm features, scikit-learn: {scores['theirs']:.1%}",
+                f"{np.median(theirs):.1f} s, {memory[0]:.1f} GB",
+                f"{np.median(ours):.1f} s, {memory[1]:.1f} GB, {e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}]",
+                ratio(theirs, ours), "head only against scikit-learn")]  # fmt: skip
 
 
-def steps(data: Path, rounds: int) -> list[str]:
+def steps(data: Path, rounds: int) -> list[Row]:
     rows = []
     for text, theirs, ours in (
         ("everything", "all", "all"), ("blocks.5 and after", "blocks.5", "2"), ("the last blocks and conv_head", "blocks.6", "1"),
@@ -105,12 +129,12 @@ def steps(data: Path, rounds: int) -> list[str]:
             found = call(HERE / "ours.py", "steps", data / "flowers5", ours)
             own.append(found["images_per_second"])
             how.add(found["precision"])
-        rows.append(f"| training steps, released: {text} | plain PyTorch loop | {np.median(plain):.0f} images/s | "
-                    f"{np.median(own):.0f} images/s ({', '.join(how)}) | {ratio(own, plain)} |")  # fmt: skip
+        rows.append(Row(f"training steps, released: {text}", "plain PyTorch loop", f"{np.median(plain):.0f} images/s",
+                        f"{np.median(own):.0f} images/s ({', '.join(how)})", ratio(own, plain), f"steps, {text}"))  # fmt: skip
     return rows
 
 
-def whole(data: Path, rounds: int) -> list[str]:
+def whole(data: Path, rounds: int) -> list[Row]:
     rows, others = [], [name for name, needs in (("fastai", "fastai"), ("trainer", "accelerate")) if find_spec(needs)]
     for name in {"fastai", "trainer"} - set(others):
         print(f"{name}: not installed (pip install 'regraft[bench]'), left out", file=sys.stderr)
@@ -122,13 +146,16 @@ def whole(data: Path, rounds: int) -> list[str]:
             a = call(HERE / "peers.py", other, data / name)
             for text, b in (("head only", quick), ("seven steps", full)):
                 score = b["metrics"]["test"]["accuracy"]["value"]
-                rows.append(f"| whole fit, {name}, {text} | {other}, {a['accuracy']:.1%} | {a['seconds']:.0f} s, "
-                            f"{a['peak'] / 1e9:.1f} GB | {b['wall']:.0f} s, {b['peak'] / 1e9:.1f} GB, {score:.1%} | "
-                            f"{a['seconds'] / b['wall']:.1f} |")  # fmt: skip
+                gain = a["seconds"] / b["wall"]
+                rows.append(Row(f"whole fit, {name}, {text}", f"{other}: {a['accuracy']:.1%}",
+                                f"{a['seconds']:.0f} s, {a['peak'] / 1e9:.1f} GB",
+                                f"{b['wall']:.0f} s, {b['peak'] / 1e9:.1f} GB, {score:.1%}", (gain, gain, gain),
+                                f"{text}, {name}, against {other}"))  # fmt: skip
+            print(rows[-2], rows[-1], sep="\n", flush=True)
     return rows
 
 
-def again(data: Path, rounds: int) -> list[str]:
+def again(data: Path, rounds: int) -> list[Row]:
     firsts, seconds, thirds = [], [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as place:
@@ -145,16 +172,18 @@ def again(data: Path, rounds: int) -> list[str]:
                 path.write_bytes(content)
             fit(copy, run, cache, "--freeze", "head")
             thirds.append(seconds_of(run, "features"))
-    return [f"| features of a second run, flowers5 | the first run, its trial included | {np.median(firsts):.2f} s | "
-            f"{np.median(seconds):.2f} s | {ratio(firsts, seconds)} |",
-            f"| features after 1 % new images | the first run | {np.median(firsts):.2f} s | {np.median(thirds):.2f} s | "
-            f"{ratio(firsts, thirds)} |"]  # fmt: skip
+    first, second, third = (f"{np.median(times):.2f} s" for times in (firsts, seconds, thirds))
+    return [Row("features in a second run, flowers5", "the first run, its trial included", first, second, ratio(firsts, seconds),
+                "features again"),
+            Row("features after 1 % new images", "the first run", first, third, ratio(firsts, thirds),
+                "features after 1 % new")]  # fmt: skip
 
 
-def memory(data: Path, rounds: int) -> list[str]:
+def memory(data: Path, rounds: int) -> list[Row]:
     few, many = (call(HERE / "ours.py", "memory", count)["peak_anonymous_bytes"] for count in (10_000, 100_000))
-    return [f"| peak anonymous memory of extraction | 10,000 images | {few / 1e6:.0f} MB | 100,000 images: {many / 1e6:.0f} MB | "
-            f"{many / few:.2f} |"]  # fmt: skip
+    share = few / many
+    return [Row("peak anonymous memory of extraction: 100,000 images", "10,000 images", f"{few / 1e6:.0f} MB",
+                f"{many / 1e6:.0f} MB", (share, share, share))]  # fmt: skip
 
 
 def main() -> None:
@@ -167,16 +196,16 @@ def main() -> None:
     data = Path(os.environ.get("REGRAFT_DATA", ""))
     if not os.environ.get("REGRAFT_DATA") or not data.is_dir():
         parser.error("set REGRAFT_DATA to the folder of the real data sets")
-    lines = ["| what | beside | theirs | regraft | ratio |", "|---|---|---|---|---|"]
+    found: list[Row] = []
     for row in options.rows or ROWS:
-        found = globals()[row](data, options.rounds)
-        print("\n".join(found), flush=True)
-        lines += found
+        found += globals()[row](data, options.rounds)
+        print(*found, sep="\n", flush=True)
     if options.write:
-        text = options.write.read_text(encoding="utf-8")
-        start, _, rest = text.partition(MARKS[0])
-        table = "\n".join(lines)
-        options.write.write_text(f"{start}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+        head = ["| what | beside | theirs | regraft | times as fast [least, most] |", "|---|---|---|---|---|"]
+        between_marks(options.write, "speed", "\n".join([*head, *map(str, found)]))
+        shown = [row for row in found if row.bar]
+        values, lows, highs = ([row.ratio[number] for row in shown] for number in range(3))
+        bars(options.write.with_name("speed.svg"), [row.bar for row in shown], values, lows, highs, "times as fast")
 
 
 if __name__ == "__main__":
