@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -244,21 +244,53 @@ def backbone(reference: str = "auto", size: int | None = None, offline: bool = F
     return make_base(obtained, size or obtained.provenance.input_size)
 
 
-def extract(base: Backbone, items: Sequence[Any], cache: str | Path | None = None, device: str = "auto") -> np.ndarray:
+@overload
+def extract(
+    base: Backbone, items: Sequence[Any], cache: str | Path | None = None, device: str = "auto", engine: str = "auto",
+) -> np.ndarray: ...  # fmt: skip
+
+
+@overload
+def extract(
+    base: Backbone, items: Sequence[Any], cache: str | Path | None = None, device: str = "auto", engine: str = "auto", *,
+    depths: Sequence[int],
+) -> list[np.ndarray]: ...  # fmt: skip
+
+
+def extract(
+    base: Backbone, items: Sequence[Any], cache: str | Path | None = None, device: str = "auto", engine: str = "auto", *,
+    depths: Sequence[int] | None = None,
+) -> np.ndarray | list[np.ndarray]:  # fmt: skip
     """(N, width) float32 pooled features, in the order given. `items` are paths, bytes, PIL images or arrays.
 
-    With `cache` (a folder; items are paths then) each is computed once. Raises UnreadableImage for an item that is none.
+    With `cache` (a folder; items are paths then) each is computed once. `engine` is "torch-float32", another of the engines a
+    run may take, or "auto": the fastest that agrees with float32 on some of the items. With `depths` it is a
+    list: the features, then, for each, the pooled (N, channels) output of so many first stages, all from one pass. Raises
+    UnreadableImage for an item that is none, UsageError for an engine that does not run here and a depth there is not.
     """
     from regraft.artifacts import file_sha256
-    from regraft.features import FeatureStore, TorchEngine
+    from regraft.features import FeatureStore, makers, pick_engine
 
     keep_large_blocks()
-    engine = TorchEngine(base, pick_device(device))
-    ids = [file_sha256(Path(item))[:32] if cache is not None else f"{number:032x}" for number, item in enumerate(items)]
+    items, place, on = list(items), Path(cache) if cache is not None else None, pick_device(device)
+    if wrong := [depth for depth in depths or () if not 0 < depth < len(base.stages)]:
+        raise UsageError(f"depths are 1 to {len(base.stages) - 1}, one less than there are stages; found {wrong}.")
+    made = makers(base, on, 32, tuple(depths or ()), cache=place)
     key = (base.provenance.sha256, base.preprocess.fingerprint, "plain")
+    if engine == "auto":
+        some = items[:: max(1, len(items) // 32)][:32]
+
+        def sample() -> np.ndarray:
+            return np.stack([base.preprocess.host(item) for item in some])
+
+        engine, _ = pick_engine(made, sample, len(items), (base.architecture, *key, on.type, str(depths)), place)
+    if engine not in made:
+        raise UsageError(f"the engine {engine!r} does not run on {on.type}; these do: {', '.join(made)}.")
+    ids = [file_sha256(Path(item))[:32] if cache is not None else f"{number:032x}" for number, item in enumerate(items)]
     quiet: Callable[..., None] = lambda **_: None  # noqa: E731
-    store = FeatureStore(Path(cache) if cache is not None else None)
-    return store.features(ids, list(items), key, base.preprocess, engine, quiet)[0]
+    columns = ("pooled", *(f"stage {depth}" for depth in depths or ()))
+    found = FeatureStore(place).features(ids, items, key, base.preprocess, made[engine](), quiet, columns=columns)
+    return found[0] if depths is None else found
 
 
 def freeze(module: nn.Module, strategy: str | Sequence[str] = "head", norm_statistics: str = "frozen") -> FreezePlan:

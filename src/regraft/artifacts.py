@@ -138,6 +138,7 @@ class RunFolder:
         self.model = path / "model"
         self.report = path / "report.html"
         self.first_batch = path / "first_batch.png"
+        self.checkpoint = path / "checkpoint.safetensors"
         self._lock = FileLock(str(path / ".lock"))
 
     def lock(self) -> None:
@@ -164,7 +165,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        for name in (*self.OURS, "report.html", "first_batch.png"):
+        for name in (*self.OURS, "report.html", "first_batch.png", "checkpoint.safetensors"):
             (self.path / name).unlink(missing_ok=True)
         if self.model.is_dir() and not self.model.is_symlink():
             shutil.rmtree(self.model)

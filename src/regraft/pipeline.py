@@ -35,7 +35,7 @@ from regraft.steps.head import head
 from regraft.steps.obtain import obtain
 from regraft.steps.prefix import Data
 from regraft.steps.train import Features, Heads, apply_head, train_head
-from regraft.training import FreezePlan, class_weighted
+from regraft.training import Checkpoint, FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
@@ -171,6 +171,7 @@ class Walk:
             recipe.layer_decay = 0.8 if recipe.layer_decay == "auto" else recipe.layer_decay
             recipe.crop_scale = 1.0 if recipe.crop_scale == "auto" else recipe.crop_scale
             recipe.patience = 4 if recipe.patience == "auto" else recipe.patience
+            recipe.interpolation = 1.0 if recipe.interpolation == "auto" else recipe.interpolation
             recipe.precision = "float32" if recipe.precision == "auto" else recipe.precision
             why = "the head alone was asked for" if len(val) else "too few examples to judge it on val"
             self.context.decide("finetune", "not done", why)
@@ -190,7 +191,8 @@ class Walk:
         balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
         data = Data(fit.paths, fit.ids, fit.labels, class_weighted(fit.labels, fit.weights, balanced, classes))
         judge = Data(val.paths, val.ids, val.labels, val.weights)
-        return finetune(backbone, plan, heads.on_train, data, judge, self.context, self.show_batch)
+        keeper = Checkpoint(self.folder.checkpoint)
+        return finetune(backbone, plan, heads.on_train, data, judge, self.context, self.show_batch, keeper)
 
     def show_batch(self, images: np.ndarray) -> None:
         """Save the first augmented batch as a picture."""
@@ -288,4 +290,5 @@ class Walk:
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
         self.write()
+        Checkpoint(self.folder.checkpoint).clear()
         write_report(self.folder.path)

@@ -103,6 +103,9 @@ class FinetuneRecipe(_Section):
     patience: Count | Auto = Field(
         "auto", description="epochs without a better val log loss before stopping; auto: half of them, at least 4"
     )
+    interpolation: Share | Auto = Field(
+        "auto", description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss"
+    )
     mirror: bool | Auto = Field("auto", description="mirror images; auto: unless a probe can tell them from the data")
     crop_scale: Share | Auto = Field(
         "auto", description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -52,6 +53,47 @@ def test_a_killed_run_ends_with_the_same_bits(colours: Path, tmp_path: Path) -> 
     result = subprocess.run([*CLI, "fit", "--resume", "--out", str(out)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert (out / "model" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("strategy", ["half", "full"])  # on cached activations, and on images
+def test_a_run_killed_at_random_moments_of_fine_tuning_ends_with_the_same_bits(
+    colours: Path, tmp_path: Path, strategy: str
+) -> None:
+    """Every step is saved, the head has dropout, and the kill hits wherever it hits."""
+    code = (
+        "import sys; from regraft.training import checkpoint; checkpoint.Checkpoint.due = lambda self: True\n"
+        "from regraft.cli import main; main()"
+    )
+    settings = ("base.size=64", "finetune.epochs=4", "head.dropout=0.3", "finetune.batch_size=8")
+    words = ["fit", str(colours), "--freeze", strategy, *(word for setting in settings for word in ("--set", setting))]
+    assert subprocess.run([*CLI, *words, "--out", str(tmp_path / "whole")]).returncode == 0
+    out, rng, kills = tmp_path / "killed", random.Random(0), 0
+    for _ in range(4):
+        more = ["fit", "--resume"] if out.exists() else words
+        process = subprocess.Popen([sys.executable, "-c", code, *more, "--out", str(out)])
+        before = _saved(out)
+        while process.poll() is None and _saved(out) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    if process.returncode != 0:
+        assert subprocess.run([*CLI, "fit", "--resume", "--out", str(out)]).returncode == 0
+    for name in ("model/model.safetensors", "model/regraft.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not (out / "checkpoint.safetensors").exists()
+
+
+def _saved(out: Path) -> int:
+    try:
+        return (out / "checkpoint.safetensors").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")

@@ -14,6 +14,7 @@ import torch
 from sklearn.datasets import load_sample_images
 
 from regraft.backbones import Backbone, make_base, obtain_weights
+from regraft.errors import UsageError
 from regraft.features import ENGINES, REFERENCE, TorchEngine, agree, agreement, makers, pick_engine, try_engines
 from regraft.features.trial import COSINE, LEAST
 
@@ -146,3 +147,19 @@ def test_a_network_no_other_engine_runs_has_the_reference(images) -> None:
 
     assert pick_engine({REFERENCE: lambda: Fake("slow"), "other": broken}, lambda: images, 100, (), None)[0] == REFERENCE
     assert try_engines({REFERENCE: lambda: Fake("slow")}, images)[0].fits
+
+
+def test_one_pass_gives_the_stages_that_are_asked_for(base, images) -> None:
+    import regraft
+
+    hosted = np.stack([base.preprocess.host(image) for image in images])
+    expected = TorchEngine(base, CPU, fold=False).run(hosted)[0]
+    features, first, last = regraft.extract(base, list(images), depths=(1, len(base.stages) - 1), engine=REFERENCE)
+    assert agreement(expected, features).min() > 0.99999
+    assert len(first) == len(last) == len(images)
+    assert first.shape[1] < last.shape[1]
+    assert np.allclose(regraft.extract(base, list(images), engine=REFERENCE), features, atol=1e-5)
+    with pytest.raises(UsageError, match="torch-float32"):
+        regraft.extract(base, list(images), engine="abacus")
+    with pytest.raises(UsageError, match="1 to"):
+        regraft.extract(base, list(images), depths=(0,))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, seconds_a_step
 from regraft.errors import RegraftError
 from regraft.evaluation import refined_log_loss
@@ -18,7 +19,7 @@ from regraft.features import batched, prefetch, recall, remember
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
 from regraft.steps.prefix import Data, Prefix, cache_prefix
-from regraft.training import Batch, FreezePlan, Network, Trained, shuffled, train
+from regraft.training import Batch, Batches, Checkpoint, FreezePlan, Network, Trained, shuffled, train
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Finetuned:
 
 
 CHEAP = 96  # pixels
+MIXTURES = (0.25, 0.5, 0.75, 1.0)
 CHIRAL = 0.75  # share of pairs whose mirror image is found out
 
 
@@ -97,15 +99,15 @@ def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
     return groups
 
 
-def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context) -> Callable[[int], Iterator[Batch]]:
+def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context) -> Batches:
     """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on threads."""
     seed, size, device = context.recipe.run.seed, int(context.recipe.finetune.batch_size), context.device
 
-    def epoch_of(epoch: int) -> Iterator[Batch]:
+    def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
             return backbone.preprocess.host(data.items[index], np.random.default_rng([seed, epoch, index]), augment)
 
-        for some, raws in prefetch([order.tolist() for order in shuffled(len(data.items), seed, epoch, size)], read):
+        for some, raws in prefetch([order.tolist() for order in shuffled(len(data.items), seed, epoch, size)[skip:]], read):
             images = torch.from_numpy(backbone.preprocess.collate(raws)).to(device)
             labels = torch.from_numpy(data.labels[some]).to(device)
             yield images, labels, torch.from_numpy(data.weights[some]).float().to(device)
@@ -164,13 +166,47 @@ def _epochs_in_budget(
     return max(0, min(epochs, int(0.8 * left / epoch))), f"an epoch takes about {epoch:.0f} s and the budget leaves {left:.0f} s"
 
 
+def _interpolate(
+    network: Network, start: dict[str, torch.Tensor], trained: Trained, val_loss: Callable[[], tuple[float, float]],
+    context: Context,
+) -> float:  # fmt: skip
+    """Leave the network between `start` and what training reached, where val log loss is least; gives the share of the latter.
+
+    WiSE-FT (Wortsman et al. 2022): such a mixture often holds better on new images than either end. The head-only end is not
+    tried here: it is what the fine-tuned model is compared with.
+    """
+    recipe = context.recipe.finetune
+    shares = MIXTURES if recipe.interpolation == "auto" else (float(recipe.interpolation),)
+
+    def put(share: float) -> None:
+        mixed = {
+            name: torch.lerp(start[name].to(end), end, share) if end.is_floating_point() else end
+            for name, end in trained.best.items()
+        }
+        network.load_state_dict(trained.best if share == 1 else mixed, strict=False)
+
+    losses: dict[float, float] = {}
+    for share in shares:
+        if share == 1:
+            losses[share] = trained.log_loss
+            continue
+        put(share)
+        losses[share], accuracy = val_loss()
+        context.events.emit("mixture", step="finetune", share=share, log_loss=losses[share], accuracy=accuracy)
+    best = min(losses, key=lambda share: losses[share])
+    put(best)
+    recipe.interpolation, trained.log_loss = best, losses[best]
+    return best
+
+
 def finetune(
     backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data, context: Context,
-    show: Callable[[np.ndarray], None],
+    show: Callable[[np.ndarray], None], checkpoint: Checkpoint | None = None,
 ) -> Finetuned | None:  # fmt: skip
     """The fine-tuned model, or None where the recipe or the budget says so. The given backbone and head stay as they are.
 
-    `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything frozen have moved.
+    Where `checkpoint` holds a training of the same data, weights and settings, it goes on from there. `show` receives the
+    first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything frozen have moved.
     """
     recipe = context.recipe.finetune
     if recipe.epochs == "auto":
@@ -199,25 +235,43 @@ def finetune(
         first = next(iter(batches(1)))
     arithmetic = _arithmetic(network, plan, tuned, first, context)
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
-    recipe.epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), recipe.epochs, context, arithmetic)
+    checkpoint = checkpoint or Checkpoint()
+    checkpoint.key = fingerprint(recipe.model_dump(exclude={"epochs", "interpolation"}), context.recipe.run.seed, plan.strategy,
+                                 before, backbone.provenance.sha256, *data.ids, *val.ids)  # fmt: skip
+    going = checkpoint.load()
+    if going is not None:
+        recipe.epochs, shortage = int(going[1]["epochs"]), ""
+    else:
+        recipe.epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), recipe.epochs, context, arithmetic)
     if not recipe.epochs:
+        recipe.interpolation = 1.0
         context.decide("finetune", "not done", shortage)
         return None
     fused = context.device.type in ("cpu", "cuda")
+    torch.manual_seed(context.recipe.run.seed)  # whatever the trials before drew
+    origin = Network(backbone, head).state_dict()
+
+    def val_loss() -> tuple[float, float]:
+        return _val_loss(network, _val_inputs(tuned, val, prefix, context), val.labels, arithmetic)
+
     trained = train(
         network, torch.optim.AdamW(_groups(network, context), fused=fused), batches, steps, recipe.epochs,
-        lambda: _val_loss(network, _val_inputs(tuned, val, prefix, context), val.labels, arithmetic),
-        warmup=recipe.warmup, patience=int(recipe.patience), smoothing=recipe.label_smoothing,
+        val_loss, warmup=recipe.warmup, patience=int(recipe.patience), smoothing=recipe.label_smoothing,
         tick=lambda **f: context.events.tick(label="fine-tuning", **f),
         on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), out_of_time=context.out_of_time,
-        numbers=arithmetic,
+        numbers=arithmetic, checkpoint=checkpoint,
     )  # fmt: skip
+    reached = trained.log_loss
+    share = 1.0
+    if trained.epoch and trained.stopped != "interrupted" and not context.out_of_time():
+        share = _interpolate(network, origin, trained, val_loss, context)
+    recipe.interpolation = share
     if plan.digest(tuned.module) != before:
         raise RegraftError("something frozen moved during fine-tuning: a fault of regraft, please report it")
     network.suffix = None
     context.decide(
-        "finetune",
-        f"{trained.epochs_run} of {recipe.epochs} epochs, best after {trained.epoch} (val log loss {trained.log_loss:.3f})",
+        "finetune", f"{trained.epochs_run} of {recipe.epochs} epochs, best after {trained.epoch} (val log loss {reached:.3f})"
+        + (f", {share:g} of the way there {trained.log_loss:.3f}" if share != 1 else ""),
         {"length": "went its whole length", "patience": f"no better val log loss in {recipe.patience} epochs",
          "budget": "the time was up", "interrupted": "stopped by the user",
          "diverged": "the loss was no number any more; the best before is kept"}[trained.stopped],

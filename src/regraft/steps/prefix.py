@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from regraft.backbones import Backbone, Suffix
 from regraft.features import REFERENCE, Engine, agree, makers
 from regraft.modalities.image import Augment, ImagePreprocess
 from regraft.steps.context import Context
-from regraft.training import Batch, shuffled
+from regraft.training import Batch, Batches, shuffled
 
 MEMORY_SHARE = 0.25  # of the memory that is free: what cached activations may take
 DISK_SHARE = 0.25  # of the disk that is free
@@ -40,13 +40,13 @@ class Prefix:
     views: list[np.ndarray]
     val: np.ndarray
 
-    def batches(self, data: Data, context: Context) -> Callable[[int], Iterator[Batch]]:
+    def batches(self, data: Data, context: Context) -> Batches:
         """Batches of an epoch: each epoch sees the next view."""
         seed, size = context.recipe.run.seed, int(context.recipe.finetune.batch_size)
 
-        def epoch_of(epoch: int) -> Iterator[Batch]:
+        def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
             view = self.views[(epoch if len(self.views) > 1 else 0) % len(self.views)]
-            for order in shuffled(len(data.labels), seed, epoch, size):
+            for order in shuffled(len(data.labels), seed, epoch, size)[skip:]:
                 yield (self.tensor(view[order], context), torch.from_numpy(data.labels[order]).to(context.device),
                        torch.from_numpy(data.weights[order]).float().to(context.device))  # fmt: skip
 

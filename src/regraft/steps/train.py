@@ -34,7 +34,7 @@ class Features:
 
 @dataclass
 class Heads:
-    """The trained head (on train), the same refitted on train and val, and the out-of-fold logits over both."""
+    """The trained head (on train), the same refitted on train and val; out-of-fold logits over both, where all have one."""
 
     on_train: nn.Module
     refitted: nn.Module
@@ -71,7 +71,7 @@ def train_head(head: nn.Module, everything: Features, count: int, classes: int, 
         option = _by_macro_f1(paths, everything.labels)
         chosen = paths[option]
         recipe.l2, recipe.class_weights = chosen.l2[chosen.chosen], option  # type: ignore[assignment]
-        oof = chosen.logits[chosen.chosen]
+        oof = chosen.logits if len(chosen.rows) == len(everything) else None
         why = f"lowest out-of-fold log loss ({chosen.losses[chosen.chosen]:.3f}) within one standard error"
         if ratio >= IMBALANCE:
             why += f"; the largest class is {ratio:.1f} times the smallest"
@@ -90,7 +90,8 @@ def _by_macro_f1(paths: dict[str, Path], labels: np.ndarray) -> str:
     """Balanced weights only where they lift out-of-fold macro F1 by more than one standard error of the difference."""
     if "balanced" not in paths or "none" not in paths:
         return next(iter(paths))
-    plain, balanced = (path.logits[path.chosen] for path in (paths["none"], paths["balanced"]))
+    plain, balanced = paths["none"].logits, paths["balanced"].logits
+    labels = labels[paths["none"].rows]
     rng = np.random.default_rng(0)
     gains = []
     for _ in range(100):
@@ -122,10 +123,10 @@ def _mlp(head: nn.Module, fit: Features, val: Features, classes: int, context: C
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=float(recipe.train.l2))
     order = [shuffled(len(fit.labels), seed, e, 64) for e in range(recipe.train.epochs + 1)]
 
-    def batches(epoch: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def batches(epoch: int, skip: int = 0, /) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         return [
             (torch.from_numpy(fit.values[i]), torch.from_numpy(fit.labels[i]), torch.from_numpy(weights[i]).float())
-            for i in order[epoch]
+            for i in order[epoch][skip:]
         ]
 
     def val_loss() -> tuple[float, float]:

@@ -1,12 +1,15 @@
 """The one training loop, and the modules it trains."""
 
+from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, plan_freeze
 from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
-from regraft.training.loop import Batch, Trained, class_weighted, shuffled, train
+from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train
 from regraft.training.network import Network, linear_head, make_head
 
 __all__ = [
     "Batch",
+    "Batches",
+    "Checkpoint",
     "FreezePlan",
     "Network",
     "Path",

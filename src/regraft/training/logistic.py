@@ -11,18 +11,22 @@ from sklearn.model_selection import StratifiedKFold
 
 GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on scaled features
 PATH_FLAT = 1e-5  # the path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
-CHUNK = 1 << 28  # bytes of features held at once; larger sets are streamed from their memory map in mini-batches
+ENOUGH = 2_000  # held-out examples that tell strengths apart: with more than five times as many, not every fold is tried
+CHUNK = 1 << 26  # bytes of features scaled at once; sets of more than four are streamed from their memory map, in each pass
 
 
 @dataclass(frozen=True)
 class Path:
-    """The out-of-fold result of an L2 path: (S,) strengths, mean losses, their standard errors, (S, N, K) logits."""
+    """The out-of-fold result of an L2 path: (S,) strengths, mean losses and their standard errors, the number of the chosen
+    one, and its (M, K) logits of the held-out `rows`: all examples, or those of the folds that were tried.
+    """
 
     l2: tuple[float, ...]
     losses: np.ndarray
     errors: np.ndarray
-    logits: np.ndarray
     chosen: int
+    rows: np.ndarray
+    logits: np.ndarray
 
 
 def _chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -71,11 +75,11 @@ class _Problem:
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
         self.shape = (shares.shape[0], classes, features.shape[1] + 1)
-        self.whole = self._scaled(features) if features.size * 4 <= CHUNK else None
+        self.whole = self._scaled(features) if features.size <= CHUNK else None  # four bytes each
 
     def _scaled(self, x: np.ndarray) -> torch.Tensor:
-        mean, scale = self.scaling
-        return torch.from_numpy(((x - mean) / scale).astype(np.float32, copy=False))
+        mean, scale = (torch.from_numpy(values) for values in self.scaling)
+        return (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)) - mean).div_(scale)  # aligned as torch does
 
     def _parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
         if self.whole is not None:
@@ -128,9 +132,11 @@ class _Problem:
 
     def logits(self, theta: torch.Tensor) -> np.ndarray:
         """(N, K) logits, each example's by the first problem in which it has no share."""
-        fold = (self.shares == 0).float().argmax(dim=1)
-        rows = [self._logits(x, theta)[torch.arange(len(x)), fold[some]] for some, x in self._parts()]
-        return torch.cat(rows).numpy()
+        found = np.empty((len(self.labels), self.classes), dtype=np.float32)
+        fold = (self.shares == 0).int().argmax(dim=1)
+        for some, x in self._parts():
+            found[some] = self._logits(x, theta)[torch.arange(len(x)), fold[some]].numpy()
+        return found
 
 
 def fit_logistic(
@@ -140,10 +146,10 @@ def fit_logistic(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Weight (K, D) and bias (K,) on raw features: the scaling (Pareto, where none is given) is folded in.
 
-    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free. Features larger than CHUNK
-    are streamed in mini-batches whose gradients add up, so a memory-mapped array of any length will do and the result is
-    that of the whole. Ends at a gradient of `tolerance` / K or a fall of the objective below `flat`. `start` is a weight and
-    a bias as they are returned: what a fit on similar data gave.
+    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free. Features larger than four
+    CHUNKs are streamed in mini-batches whose gradients add up, so a memory-mapped array of any length will do and the
+    result is that of the whole. Ends at a gradient of `tolerance` / K or a fall of the objective below `flat`. `start` is
+    a weight and a bias as they are returned: what a fit on similar data gave.
     """
     mean, scale = scaling if scaling is not None else pareto_scaling(features)
     problem = _Problem(features, labels, (weights / weights.sum())[None], classes, (mean, scale))
@@ -170,33 +176,30 @@ def fit_path(
     """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best.
 
     The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error being that of
-    the paired difference to the best. The features' scaling, which knows no labels, is that of all examples.
+    the paired difference to the best. As many folds are tried as hold out ENOUGH examples. The features' scaling, which
+    knows no labels, is that of all examples.
     """
     splits = folds_of(labels, folds, seed)
-    shares = np.stack([np.where(np.isin(np.arange(len(labels)), train), weights, 0.0) for train, _ in splits])
-    problem = _Problem(features, labels, shares / shares.sum(axis=1, keepdims=True), classes, pareto_scaling(features))
-    theta: torch.Tensor | None = None
-    used: list[float] = []
-    logits: list[np.ndarray] = []
+    splits = splits[: max(1, -(-ENOUGH * len(splits) // len(labels)))]
+    rows = np.sort(np.concatenate([held for _, held in splits]))
+    shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
+    for share, (train, _) in zip(shares, splits, strict=True):
+        share[train] = weights[train] / weights[train].sum()
+    problem = _Problem(features, labels, shares, classes, pareto_scaling(features))
+    thetas: list[torch.Tensor] = []
     losses: list[np.ndarray] = []
     for step, l2 in enumerate(GRID):
-        theta = problem.solve(l2, theta, 1e-4, PATH_FLAT)
-        used.append(l2)
-        logits.append(problem.logits(theta))
-        losses.append(_log_losses(logits[-1], labels))
+        thetas.append(problem.solve(l2, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
+        losses.append(_log_losses(problem.logits(thetas[-1])[rows], labels[rows]))
         tick(label="choosing L2", done=step + 1, total=len(GRID))
         means = [float(loss.mean()) for loss in losses]
         if stop() or step - int(np.argmin(means)) >= 2:
             break
     best = int(np.argmin(means))
-    chosen = best
-    for candidate in range(best):
-        difference = losses[candidate] - losses[best]
-        if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(labels)):
-            chosen = candidate
-            break
-    errors = np.array([loss.std(ddof=1) / np.sqrt(len(labels)) for loss in losses])
-    return Path(tuple(used), np.array(means), errors, np.stack(logits), chosen)
+    errors = [(loss - losses[best]).std(ddof=1) / np.sqrt(len(rows)) for loss in losses]
+    chosen = next(number for number in range(best + 1) if means[number] - means[best] <= errors[number])
+    spread = np.array([loss.std(ddof=1) / np.sqrt(len(rows)) for loss in losses])
+    return Path(GRID[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen])[rows])
 
 
 def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

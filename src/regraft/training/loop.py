@@ -7,13 +7,22 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from regraft.training.checkpoint import Checkpoint, pack, unpack
+
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, (B,) labels, (B,) weights
+
+
+class Batches(Protocol):
+    """The batches of an epoch (from 1 on), without its first `skip`. They depend on the epoch only."""
+
+    def __call__(self, epoch: int, skip: int = 0, /) -> Iterable[Batch]: ...
 
 
 @dataclass
@@ -30,7 +39,7 @@ class Trained:
 def train(
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
-    batches: Callable[[int], Iterable[Batch]],
+    batches: Batches,
     steps_per_epoch: int,
     epochs: int,
     val_loss: Callable[[], tuple[float, float]],
@@ -42,11 +51,13 @@ def train(
     on_epoch: Callable[..., None],
     out_of_time: Callable[[], bool] = lambda: False,
     numbers: Callable[[], AbstractContextManager[None]] = nullcontext,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
 
     `val_loss` gives (log loss, accuracy). Each optimiser group's `lr` is its peak. `numbers` is the context of forward
-    passes: their precision. A loss that is no number ends training too.
+    passes: their precision. A loss that is no number ends training too. Where `checkpoint` holds a training under way,
+    this one goes on in the middle of its epoch, and on a CPU ends with the same bits as if it had never stopped.
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
@@ -58,13 +69,27 @@ def train(
         kept = set(moving) | {name for name, _ in module.named_buffers()}
         return {name: state[name].detach().clone() for name in kept if name in state}
 
-    start_loss, _ = val_loss()
-    trained = Trained(snapshot(), 0, 0, start_loss, "length")
+    checkpoint = checkpoint or Checkpoint()
+    losses, seen, done, first = 0.0, 0, 0, 1
+    if (kept := checkpoint.load()) is not None:
+        tensors, at = kept
+        best = unpack(tensors, module, optimiser)
+        trained = Trained(best, at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length")
+        first, done, step, losses, seen = at["epoch"], at["done"], at["step"], at["losses"], at["seen"]
+    else:
+        trained = Trained(snapshot(), 0, 0, val_loss()[0], "length")
+
+    def save(epoch: int) -> None:
+        progress = {"epoch": epoch, "done": done, "step": step, "losses": losses, "seen": seen,
+                    "epochs": epochs, "best_epoch": trained.epoch, "log_loss": trained.log_loss}  # fmt: skip
+        checkpoint.save(pack(snapshot(), trained.best, optimiser), progress)
+
     try:
-        for epoch in range(1, epochs + 1):
+        for epoch in range(first, epochs + 1):
             module.train()
-            losses, seen, began = 0.0, 0, time.perf_counter()
-            for inputs, labels, weights in batches(epoch):
+            began, here = time.perf_counter(), 0
+            speed = 0.0
+            for inputs, labels, weights in batches(epoch, done):
                 rate = (step + 1) / rising if step < rising else 0.5 * (
                     1 + math.cos(math.pi * (step - rising) / max(1, total - rising))
                 )  # fmt: skip
@@ -81,11 +106,14 @@ def train(
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise FloatingPointError
-                step, seen, losses = step + 1, seen + len(labels), losses + value * len(labels)
-                speed = seen / (time.perf_counter() - began)
+                step, done, here = step + 1, done + 1, here + len(labels)
+                seen, losses = seen + len(labels), losses + value * len(labels)
+                speed = here / (time.perf_counter() - began)
                 tick(done=step, total=total, epoch=epoch, epochs=epochs, loss=losses / seen, images_per_second=speed)
                 if out_of_time():
                     break
+                if checkpoint.due():
+                    save(epoch)
             trained.epochs_run = epoch
             found, accuracy = val_loss()
             if found < trained.log_loss or trained.epoch == 0:  # the start is the caller's to compare with
@@ -98,6 +126,8 @@ def train(
             if epoch - trained.epoch >= patience and epoch < epochs:
                 trained.stopped = "patience"
                 break
+            losses, seen, done = 0.0, 0, 0
+            save(epoch + 1)
     except KeyboardInterrupt:
         trained.stopped = "interrupted"
     except FloatingPointError:
