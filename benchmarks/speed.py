@@ -2,7 +2,7 @@
 
     make bench        (or: REGRAFT_DATA=... python benchmarks/speed.py [--rounds 3] [--write docs/benchmarks.md] [ROW ...])
 
-Rows: extraction, head, steps, whole, again, memory. A ratio above 1 says that regraft is so many times faster; in brackets
+Rows: extraction, head, steps, again, memory, whole. A ratio above 1 says that regraft is so many times faster; in brackets
 the least and the most of the rounds. fastai and the transformers Trainer run where they are installed (the extra `bench`).
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 from page import bars, between_marks
 
 HERE = Path(__file__).parent
-ROWS = ("extraction", "head", "steps", "whole", "again", "memory")
+ROWS = ("extraction", "head", "steps", "again", "memory", "whole")
 
 
 def call(*words: object, env: dict[str, str] | None = None) -> dict:
@@ -151,7 +151,6 @@ def whole(data: Path, rounds: int) -> list[Row]:
                                 f"{a['seconds']:.0f} s, {a['peak'] / 1e9:.1f} GB",
                                 f"{b['wall']:.0f} s, {b['peak'] / 1e9:.1f} GB, {score:.1%}", (gain, gain, gain),
                                 f"{text}, {name}, against {other}"))  # fmt: skip
-            print(rows[-2], rows[-1], sep="\n", flush=True)
     return rows
 
 
@@ -198,14 +197,15 @@ def main() -> None:
         parser.error("set REGRAFT_DATA to the folder of the real data sets")
     found: list[Row] = []
     for row in options.rows or ROWS:
-        found += globals()[row](data, options.rounds)
-        print(*found, sep="\n", flush=True)
-    if options.write:
-        head = ["| what | beside | theirs | regraft | times as fast [least, most] |", "|---|---|---|---|---|"]
-        between_marks(options.write, "speed", "\n".join([*head, *map(str, found)]))
-        shown = [row for row in found if row.bar]
-        values, lows, highs = ([row.ratio[number] for row in shown] for number in range(3))
-        bars(options.write.with_name("speed.svg"), [row.bar for row in shown], values, lows, highs, "times as fast")
+        new = globals()[row](data, options.rounds)
+        found += new
+        print(*new, sep="\n", flush=True)
+        if options.write:  # after each row: what was measured is kept, whatever happens to the next
+            head = ["| what | beside | theirs | regraft | times as fast [least, most] |", "|---|---|---|---|---|"]
+            between_marks(options.write, "speed", "\n".join([*head, *map(str, found)]))
+            shown = [item for item in found if item.bar]
+            values, lows, highs = ([item.ratio[number] for item in shown] for number in range(3))
+            bars(options.write.with_name("speed.svg"), [item.bar for item in shown], values, lows, highs, "times as fast")
 
 
 if __name__ == "__main__":

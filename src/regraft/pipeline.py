@@ -164,18 +164,10 @@ class Walk:
     ) -> Finetuned | None:  # fmt: skip
         """Step 6, where there is a val set to judge it by."""
         recipe = self.recipe.finetune
-        if not len(val) or recipe.epochs == 0 or plan.strategy == "head":
-            recipe.epochs, recipe.mirror = 0, False if recipe.mirror == "auto" else recipe.mirror
-            recipe.batch_size = 32 if recipe.batch_size == "auto" else recipe.batch_size
-            recipe.lr = 2e-4 if recipe.lr == "auto" else recipe.lr
-            recipe.layer_decay = 0.8 if recipe.layer_decay == "auto" else recipe.layer_decay
-            recipe.crop_scale = 1.0 if recipe.crop_scale == "auto" else recipe.crop_scale
-            recipe.patience = 4 if recipe.patience == "auto" else recipe.patience
-            recipe.interpolation = 1.0 if recipe.interpolation == "auto" else recipe.interpolation
-            recipe.precision = "float32" if recipe.precision == "auto" else recipe.precision
-            why = "the head alone was asked for" if len(val) else "too few examples to judge it on val"
-            self.context.decide("finetune", "not done", why)
-            return None
+        if not len(val):
+            return self.not_finetuned("too few examples to judge it on val")
+        if recipe.epochs == 0 or plan.strategy == "head":
+            return self.not_finetuned("the head alone was asked for")
         short_sides, size = self.examples.image_sizes().min(axis=1), backbone.preprocess.size
         if recipe.crop_scale == "auto":
             recipe.crop_scale = crop_scale(short_sides, size)
@@ -184,7 +176,10 @@ class Walk:
         recipe.layer_decay = decay if recipe.layer_decay == "auto" else recipe.layer_decay
         if recipe.mirror == "auto":
             step = -(-len(fit) // MIRROR_SAMPLE)
-            mirrored = self.features(fit.every(step), backbone, engine, "mirror")
+            try:
+                mirrored = self.features(fit.every(step), backbone, engine, "mirror")
+            except BudgetError as error:
+                return self.not_finetuned(str(error))
             recipe.mirror, why = mirror_allowed(known.values[: len(fit) : step], mirrored)
             answer = "are" if recipe.mirror else "are not"
             self.context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
@@ -193,6 +188,18 @@ class Walk:
         judge = Data(val.paths, val.ids, val.labels, val.weights)
         keeper = Checkpoint(self.folder.checkpoint)
         return finetune(backbone, plan, heads.on_train, data, judge, self.context, self.show_batch, keeper)
+
+    def not_finetuned(self, why: str) -> Finetuned | None:
+        """Say so, and settle what is left open for a step that is not taken."""
+        recipe = self.recipe.finetune
+        settled = {"batch_size": 32, "lr": 2e-4, "layer_decay": 0.8, "crop_scale": 1.0, "patience": 4, "interpolation": 1.0,
+                   "precision": "float32", "mirror": False}  # fmt: skip
+        recipe.epochs = 0
+        for name, value in settled.items():
+            if getattr(recipe, name) == "auto":
+                setattr(recipe, name, value)
+        self.context.decide("finetune", "not done", why)
+        return None
 
     def show_batch(self, images: np.ndarray) -> None:
         """Save the first augmented batch as a picture."""
