@@ -19,7 +19,7 @@ from regraft.artifacts import atomic, fingerprint
 from regraft.features.engines import Engine
 from regraft.features.feed import batched, prefetch
 
-SHARD = 64 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
+SHARD = 16 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
 SECONDS = 20.0
 IN_MEMORY = 2 << 30  # bytes of features held in memory; more goes to a memory-mapped file
 LIMIT = 20 << 30  # bytes the store may take before what was used longest ago is deleted

@@ -23,7 +23,7 @@ ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
 FEW = 64  # images for which no trial pays
 COSINE = 0.99  # least mean cosine between an engine's and float32's features, both less float32's mean feature
 LEAST = 0.95  # the same for the worst image of the sample
-PATIENCE = 0.3  # seconds of repeated batches an engine is timed for
+PATIENCE = 0.15  # seconds of repeated batches an engine is timed for
 
 
 @dataclass(frozen=True)
