@@ -176,7 +176,8 @@ def again(data: Path, rounds: int) -> list[Row]:
     first, second, third = (f"{np.median(times):.2f} s" for times in (firsts, seconds, thirds))
     beside = "the first run, the choice of the engine not counted"
     return [Row("features in a second run, flowers5", beside, first, second, ratio(firsts, seconds), "features again"),
-            Row("features after 1 % new images", beside, first, third, ratio(firsts, thirds), "features after 1 % new")]  # fmt: skip
+            Row("features after 1 % new images", beside, first, third, ratio(firsts, thirds),
+                "features after 1 % new")]  # fmt: skip
 
 
 def memory(data: Path, rounds: int) -> list[Row]:
