@@ -90,7 +90,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
-    rows = ["| examples | features | classes | path, 5 folds | strengths | final fit | gradient norm | peak memory |",
+    rows = ["| examples | features | classes | path | strengths | final fit | gradient norm | peak memory |",
             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     curve = []
     for count, width, classes in ((10_000, 1_280, 100), *((count, 256, 10) for count in COUNTS)):
