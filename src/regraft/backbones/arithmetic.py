@@ -203,6 +203,7 @@ class _Depthwise(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int],
         dilation: list[int], groups: int,
     ) -> torch.Tensor:  # fmt: skip
+        """(B, C, H, W) bfloat16 to the convolution's output."""
         ctx.save_for_backward(x, weight)
         ctx.shape = (stride, padding, dilation, groups)
         return torch.ops.aten.convolution(  # type: ignore[no-any-return]
@@ -211,6 +212,7 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Gradients of input, weight and bias; None for the settings."""
         x, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.shape
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]

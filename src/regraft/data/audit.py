@@ -53,6 +53,7 @@ def audit_files(source: Source, inspect: Inspect, unreadable: type[Exception], t
     """Hash and decode every file. `inspect` returns (width, height) or raises `unreadable`."""
 
     def look(row: Row) -> tuple[str, int, int, int, int] | str:
+        """Id, width, height, bytes and time of change of one file, or why it cannot be read."""
         path = str(source.root / row.source)
         try:
             width, height = inspect(path)
