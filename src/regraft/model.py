@@ -70,7 +70,7 @@ class Model:
 
     def rows(self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32) -> Iterator[Any]:
         """For each item, in order, its (K,) float32 logits, or the UnreadableImage that it is."""
-        engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch, fold=False)
+        engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
         head = self.head.to("cpu").eval()
 
         def read(item: Any) -> np.ndarray | UnreadableImage:

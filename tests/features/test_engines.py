@@ -115,8 +115,8 @@ def test_the_fastest_that_agrees_is_taken_and_remembered(images, tmp_path: Path)
         raise RuntimeError("cannot convert")
 
     made = {
-        REFERENCE: lambda: Fake("slow", pause=0.02), "good": lambda: Fake("good", pause=0.005),
-        "wrong": lambda: Fake("wrong", factor=-3.0), "missing": missing, "broken": broken,
+        REFERENCE: lambda: Fake("slow", pause=0.02), "wrong": lambda: Fake("wrong", factor=-3.0), "missing": missing,
+        "broken": broken, "good": lambda: Fake("good", pause=0.005), "never": lambda: Fake("never"),
     }  # fmt: skip
     asked = []
 
@@ -130,6 +130,7 @@ def test_the_fastest_that_agrees_is_taken_and_remembered(images, tmp_path: Path)
     assert "refused" in said["wrong"]
     assert "not installed" in said["missing"]
     assert "cannot convert" in said["broken"]
+    assert "never" not in said, "a clear winner ends the trial"
     assert pick_engine(made, sample, 1000, ("key",), tmp_path)[0] == "good"
     assert len(asked) == 1
     pick_engine(made, sample, 1000, ("another key",), tmp_path)
@@ -153,7 +154,7 @@ def test_one_pass_gives_the_stages_that_are_asked_for(base, images) -> None:
     import regraft
 
     hosted = np.stack([base.preprocess.host(image) for image in images])
-    expected = TorchEngine(base, CPU, fold=False).run(hosted)[0]
+    expected = TorchEngine(base, CPU).run(hosted)[0]
     features, first, last = regraft.extract(base, list(images), depths=(1, len(base.stages) - 1), engine=REFERENCE)
     assert agreement(expected, features).min() > 0.99999
     assert len(first) == len(last) == len(images)

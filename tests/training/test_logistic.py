@@ -34,6 +34,7 @@ def test_streaming_from_disk_gives_the_same(iris, monkeypatch: pytest.MonkeyPatc
     values, labels = iris
     whole = fit_logistic(values, labels, np.ones(150), 3, 0.1)
     monkeypatch.setattr(module, "CHUNK", 16 * values.shape[1] * 4)
+    monkeypatch.setattr(module, "WHOLE", 0)
     parts = fit_logistic(values, labels, np.ones(150), 3, 0.1)
     np.testing.assert_allclose(whole[0], parts[0], atol=1e-3)
 
@@ -83,3 +84,31 @@ def test_where_it_starts_changes_nothing(iris) -> None:
     other = fit_logistic(values[some], labels[some], np.ones(75), 3, 0.01)
     warm = fit_logistic(values, labels, np.ones(150), 3, 0.01, start=other, tolerance=1e-6)
     np.testing.assert_allclose(softmax_logits(values, *cold), softmax_logits(values, *warm), atol=5e-3)
+
+
+def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(400, 30)) @ rng.normal(size=(30, 30))).astype(np.float32)
+    labels = (values[:, :4] + rng.gumbel(size=(400, 4))).argmax(axis=1)
+    passes = [0]
+    slope = module._Problem.slope
+
+    def counted(self, theta, l2):
+        passes[0] += 1
+        return slope(self, theta, l2)
+
+    monkeypatch.setattr(module._Problem, "slope", counted)
+
+    def solved() -> tuple[np.ndarray, int, float]:
+        passes[0] = 0
+        problem = module._Problem(values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values))
+        theta = problem.solve(1e-3, None, 1e-4, 1e-12)
+        taken = passes[0]
+        return problem.logits(theta), taken, float(problem.slope(theta, 1e-3)[1].norm())
+
+    fast, few, small = solved()
+    monkeypatch.setattr(module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0))
+    plain, many, also = solved()
+    assert max(small, also) <= 1.1e-4
+    np.testing.assert_allclose(fast, plain, atol=0.02)
+    assert few < many / 2
