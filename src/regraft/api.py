@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json
-from regraft.data import Examples, audit_files, make_examples, read_assignment, read_source
+from regraft.data import Examples, Source, audit_files, make_examples, read_assignment, read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.modalities import UnreadableImage, inspect_image
@@ -25,9 +25,10 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
 
     from regraft.backbones import Backbone
     from regraft.model import Model
+    from regraft.steps.rank import Ranking
     from regraft.training import FreezePlan
 
-__all__ = ["Estimate", "Recipe", "Run", "backbone", "extract", "fit", "fit_head", "freeze", "load"]
+__all__ = ["Estimate", "Recipe", "Run", "backbone", "extract", "fit", "fit_head", "freeze", "load", "rank"]
 
 
 class Run:
@@ -104,50 +105,86 @@ def plan(
     splits: str | Path | None = None, listeners: Sequence[Listener] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """What `fit` would do: counts, findings, what steps 1 to 3 decide, a measured estimate of the seconds. Writes nothing."""
-    import torch
-
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite=True)
 
-    from regraft.backbones import make_base, pick_arithmetic, seconds_a_step
     from regraft.features import FeatureStore, TorchEngine
     from regraft.steps.base import base
     from regraft.steps.context import Context
-    from regraft.steps.finetune import batch_size, length
+    from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
     from regraft.steps.freeze import freeze
     from regraft.steps.obtain import obtain
-    from regraft.training import Network, make_head
 
     keep_large_blocks()
-    context = Context(settings, FeatureStore(None), pick_device(settings.run.device), Events(None))
-    obtained = obtain(context)
+    device = pick_device(settings.run.device)
+    settings.run.device = device.type
+    context = Context(settings, FeatureStore(None), device, Events(None, tuple(listeners)))
+    counts, classes, both = examples.counts(), len(examples.task.classes), examples.part("train").then(examples.part("val"))
+    obtained, _ = obtain(both, examples.image_sizes(), counts, classes, context)
     body = base(obtained, examples.image_sizes(), context)
-    frozen = freeze(body, context)
-    counts, epochs = examples.counts(), settings.finetune.epochs
-    if epochs == "auto":
-        epochs = 0 if frozen.strategy == "head" or not counts["val"] else length(counts["train"], body.preprocess.size)
-    chosen = settings.finetune.batch_size
-    batch = min(batch_size(counts["train"]) if chosen == "auto" else chosen, counts["train"])
-    size = body.preprocess.size
-    blank = np.zeros((batch, size, size, 3), dtype=np.uint8)
-    engine = TorchEngine(body, context.device, batch)
+    frozen, size = freeze(body, context), body.preprocess.size
+    epochs = epochs_of(settings, counts, size)
+    engine, blank = TorchEngine(body, device), np.zeros((32, size, size, 3), dtype=np.uint8)
     engine.run(blank)
     began = time.perf_counter()
     engine.run(blank)
-    forward = (time.perf_counter() - began) / batch
-    network = Network(make_base(obtained, size), make_head("linear", body.width, len(examples.task.classes)))
-    frozen.apply(network.backbone)
-    labels = torch.zeros(batch, dtype=torch.long, device=context.device)
-    images = torch.from_numpy(blank).to(context.device)
-    step = 0.0
-    if epochs:
-        network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        arithmetic, _ = pick_arithmetic(network.train(), images, labels, settings.finetune.precision)
-        step = seconds_a_step(network, images, labels, arithmetic) / batch
-    seconds = 1.2 * forward * sum(counts.values()) + epochs * (1.1 * step * counts["train"] + forward * counts["val"])
+    forward = (time.perf_counter() - began) / len(blank)
+    step = step_seconds(body, frozen, counts, classes, settings) if epochs else 0.0
+    seconds = run_seconds(counts, epochs, forward, step)
     return {"out": str(target), "name": name, "counts": counts, "classes": list(examples.task.classes),
             "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": seconds}  # fmt: skip
+
+
+def rank(
+    data: str | Path, backbones: Sequence[str] = ("auto",), *, recipe: dict[str, Any] | None = None, network: bool = False,
+    cache: str | Path | None = "auto", listeners: Sequence[Listener] = (),
+) -> Ranking:  # fmt: skip
+    """Compare pre-trained models, input sizes and depths on `data`; nothing is written outside the cache, test stays sealed.
+
+    `backbones` are references; "auto" stands for all at hand (installed, in the hub's cache, earlier runs below `runs/`),
+    with `network` for the whole catalogue. What is allowed stands in `recipe`: obtain.prefer, obtain.max_parameters,
+    run.budget_seconds. An earlier run that has seen some of the data is left out. Raises DataError, UsageError.
+    """
+    settings = Recipe.build(recipe or {})
+    quiet_libraries(settings.run.offline)
+    source = read_source(data)
+    examples, _ = _examples(source, settings, None, Events(None, tuple(listeners)))
+
+    from dataclasses import replace
+
+    from regraft.backbones import candidates, earlier_runs
+    from regraft.features import FeatureStore
+    from regraft.steps.context import Context
+    from regraft.steps.rank import rank as compare
+
+    keep_large_blocks()
+    place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
+    device = pick_device(settings.run.device)
+    settings.run.device = device.type
+    context = Context(settings, FeatureStore(place), device, Events(None, tuple(listeners)))
+    wanted: list[str] = []
+    for name in backbones:
+        wanted += [*candidates(network and not settings.run.offline), *earlier_runs()] if name == "auto" else [name]
+    seen = {name: why for name in wanted if (why := _has_seen(name, examples))}
+    ranking = compare(
+        examples.part("train").then(examples.part("val")), examples.image_sizes(), examples.counts(),
+        len(examples.task.classes), [name for name in dict.fromkeys(wanted) if name not in seen], context,
+        named="auto" not in backbones,
+    )  # fmt: skip
+    return replace(ranking, left_out={**ranking.left_out, **seen})
+
+
+def _has_seen(reference: str, examples: Examples) -> str:
+    """Why an earlier run cannot be judged on these examples; "" where it can, and for what is no run."""
+    kind, _, place = reference.partition(":")
+    if kind != "run":
+        return ""
+    try:
+        shared = len(examples.ids() & read_assignment(Path(place)).keys())
+    except UsageError:
+        return "what it was trained on is not known (no examples.parquet)"
+    return f"it was made with {shared} of these examples" if shared else ""
 
 
 def _look(
@@ -162,19 +199,25 @@ def _look(
             raise UsageError(f"{target} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
         if not target.is_dir() or any(item.name != ".lock" for item in target.iterdir()):
             raise UsageError(f"{target} is there and holds no run. Choose another folder with --out.")
-    ears = Events(None, tuple(listeners))
+    examples, about = _examples(source, settings, splits, Events(None, tuple(listeners)))
+    return source.name, examples, about, target
+
+
+def _examples(
+    source: Source, settings: Recipe, splits: str | Path | None, ears: Events
+) -> tuple[Examples, dict[str, Any]]:
+    """The audited and split examples of a source, and what the audit found."""
     audited = audit_files(source, inspect_image, UnreadableImage, ears.tick)
     examples = make_examples(
         source, audited, seed=settings.data.seed, test_share=settings.data.test_share,
         val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
     )  # fmt: skip
-    about = {
+    return examples, {
         "source": str(source.root), "modality": "image",
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [{"kind": f.kind, "severity": f.severity, "message": f.message, "examples": list(f.examples)}
                      for f in audited.findings],
     }  # fmt: skip
-    return source.name, examples, about, target
 
 
 def _walk(
@@ -235,13 +278,19 @@ def load(path: str | Path) -> Model:
     return Model.load(Path(path))
 
 
-def backbone(reference: str = "auto", size: int | None = None, offline: bool = False) -> Backbone:
-    """A base model: pre-trained weights without their classifier, with their own preprocessing. Raises BackboneError."""
+def backbone(
+    reference: str = "auto", size: int | None = None, offline: bool = False, depth: int | None = None
+) -> Backbone:
+    """A base model: pre-trained weights without their classifier, with their own preprocessing. Raises BackboneError.
+
+    With `depth` its first stages only, pooled by the mean; raises ValueError where it cannot end there.
+    """
     quiet_libraries(offline)
-    from regraft.backbones import make_base, obtain_weights
+    from regraft.backbones import make_base, obtain_weights, truncated
 
     obtained = obtain_weights(reference, offline)
-    return make_base(obtained, size or obtained.provenance.input_size)
+    whole = make_base(obtained, size or obtained.provenance.input_size)
+    return whole if depth in (None, len(whole.stages)) else truncated(whole, depth)
 
 
 @overload
@@ -288,7 +337,7 @@ def extract(
         raise UsageError(f"the engine {engine!r} does not run on {on.type}; these do: {', '.join(made)}.")
     ids = [file_sha256(Path(item))[:32] if cache is not None else f"{number:032x}" for number, item in enumerate(items)]
     quiet: Callable[..., None] = lambda **_: None  # noqa: E731
-    columns = ("pooled", *(f"stage {depth}" for depth in depths or ()))
+    columns = ("pooled", *(f"depth {depth}" for depth in depths or ()))
     found = FeatureStore(place).features(ids, items, key, base.preprocess, made[engine](), quiet, columns=columns)
     return found[0] if depths is None else found
 

@@ -43,9 +43,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def to_json(value: Any) -> str:
+    """JSON text; numpy numbers and arrays are welcome, NaN is written as null."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; numpy numbers and arrays are welcome, NaN is written as null."""
-    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, as `to_json` gives it."""
+    write_text(path, to_json(value) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -123,7 +128,8 @@ class RunFolder:
     """One run's folder: its files by name, its state, its lock."""
 
     SCHEMA = 1
-    OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "metrics.json", "predictions.parquet")
+    OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
+            "predictions.parquet")  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         from filelock import FileLock
@@ -133,6 +139,7 @@ class RunFolder:
         self.state = path / "run.json"
         self.events = path / "events.jsonl"
         self.examples = path / "examples.parquet"
+        self.ranking = path / "ranking.json"
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.parquet"
         self.model = path / "model"

@@ -30,6 +30,16 @@ def _seconds(text: str | None) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def _count(text: str | None) -> int | None:
+    """`5M`, `400k` or a plain number."""
+    import re
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)", text.strip()) if text is not None else None
+    if text is not None and not match:
+        raise UsageError(f"--max-params {text!r} is no number. Write 5M or 400k.")
+    return int(float(match[1]) * 1000 ** " kMG".index(match[2] or " ")) if match else None
+
+
 def _settings(
     config: Path | None, sets: list[str] | None, named: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -74,6 +84,8 @@ def fit(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
     budget: Annotated[str | None, typer.Option(help="upper bound for the whole run: 10m, 1h30m")] = None,
+    prefer: Annotated[str | None, typer.Option(help="accuracy or speed, of a backbone chosen automatically")] = None,
+    max_params: Annotated[str | None, typer.Option(help="most parameters of such a backbone: 5M, 400k")] = None,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
     config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
@@ -87,7 +99,8 @@ def fit(
     """Walk the seven steps of transfer learning on DATA."""
     strategy: Any = freeze.split(",") if freeze and "," in freeze else freeze
     named = {
-        "obtain": {"backbone": backbone}, "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
+        "obtain": {"backbone": backbone, "prefer": prefer, "max_parameters": _count(max_params)},
+        "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
         "run": {"metric": metric, "device": device, "seed": seed, "budget_seconds": _seconds(budget),
                 "offline": offline or None},
     }  # fmt: skip
@@ -201,18 +214,51 @@ def _inputs(files: list[str]) -> Any:
 
 
 @app.command()
+def rank(
+    data: Annotated[Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")],
+    backbone: Annotated[list[str] | None, typer.Option(help="a reference, as often as wanted; auto: all at hand")] = None,
+    budget: Annotated[str | None, typer.Option(help="upper bound for a whole run: 10m, 1h30m")] = None,
+    prefer: Annotated[str | None, typer.Option(help="accuracy: the cheapest as good as the best; speed: nearly as good")] = None,
+    max_params: Annotated[str | None, typer.Option(help="most parameters: 5M, 400k")] = None,
+    network: Annotated[bool, typer.Option(help="fetch what the catalogue names; else only what is at hand")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
+) -> None:
+    """Compare pre-trained models, input sizes and depths on DATA before one is fitted. Writes nothing but its cache."""
+    from regraft.artifacts import to_json
+    from regraft.console import Screen, ranking_table
+
+    named: dict[str, dict[str, Any]] = {
+        "obtain": {"prefer": prefer, "max_parameters": _count(max_params)}, "run": {"budget_seconds": _seconds(budget)}
+    }  # fmt: skip
+    settings, screen = _settings(None, None, named), Screen(quiet or as_json)
+    try:
+        from regraft import api
+
+        found = api.rank(data, backbone or ["auto"], recipe=settings, network=network, listeners=[screen])
+    finally:
+        screen.close()
+    if as_json:
+        print(to_json(found.to_dict()))
+    else:
+        ranking_table(found.to_dict())
+
+
+@app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> None:
-    """List the pre-trained models at hand, and where others come from."""
+    """List the pre-trained models at hand and in the catalogue, and where others come from."""
     from regraft.backbones import at_hand
 
     found = at_hand()
     if as_json:
         print(json.dumps(found))
         return
+    print(f"{'':51} {'params':>8} {'GMACs':>6} {'input':>5} {'top-1':>5}  {'licence':14}")
     for item in found:
-        where = f"at hand ({item['source']})" if item["at_hand"] else f"not installed: {item['source']}"
-        size = f"{item['parameters'] / 1e6:5.1f} M  {item['input_size']:4}" if item["parameters"] else " " * 13
-        print(f"{item['reference']:34} {size}  {item['licence']:12} {where}")
+        where = f"at hand ({item['source']})" if item["at_hand"] else f"not at hand: {item['source']}"
+        size = f"{item['parameters'] / 1e6:6.1f} M" if item["parameters"] else ""
+        macs, top = (f"{item[key]:.{digits}f}" if item[key] else "" for key, digits in (("gmacs", 2), ("imagenet_top1", 1)))
+        print(f"{item['reference']:51} {size:>8} {macs:>6} {item['input_size'] or '':>5} {top:>5}  {item['licence']:14} {where}")
     print("timm:NAME                          any timm model, from the hub or the local cache")
     print("path:FOLDER                        model.safetensors and config.json, in timm's or transformers' layout")
     print("path:FILE@ARCHITECTURE             a .safetensors file of a timm model")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
 
@@ -93,3 +95,40 @@ class Screen:
     def close(self) -> None:
         """Take the bar away."""
         self._end()
+
+
+def ranking_table(found: dict[str, Any]) -> None:
+    """A comparison of backbones, as `Ranking.to_dict` gives it, on standard output."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=220)  # a file or a pipe has room
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("candidate", overflow="fold")
+    heads = ("probe accuracy", "log loss", "kNN", "LogME", "on", "params", "GMACs", "ImageNet", "images/s", "full run")
+    for head in heads:
+        table.add_column(head, justify="right")
+    table.add_column("licence")
+    for row in found["rows"]:
+        accuracy, top = row["accuracy"], row["imagenet_top1"]
+        table.add_row(
+            str(row["rank"]), escape(row["name"]),
+            f"{accuracy['value']:.1%} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
+            f"{row['log_loss']:.3f}", f"{row['knn']['value']:.1%}", f"{row['logme']:.3f}", f"{row['examples']:,}",
+            f"{row['parameters'] / 1e6:.1f} M", f"{row['gmacs']:.2f}", f"{top:.1f}%" if top else "",
+            f"{row['images_per_second']:.0f}", _duration(row["run_seconds"]), escape(row["licence"]),
+            style="bold" if row["name"] == found["chosen"] else None,
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"[bold]{escape(found['chosen'])}[/]: {escape(found['reason'])}", soft_wrap=True)
+    for rule, name in found["opinions"].items():
+        console.print(f"  {rule}: {escape(name)}", soft_wrap=True)
+    for name, why in found["left_out"].items():
+        console.print(f"  [dim]left out {escape(name)}: {escape(why)}[/]", soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

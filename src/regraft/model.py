@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from regraft.artifacts import atomic, read_json, write_json
-from regraft.backbones import Backbone, Provenance, build, cut_stages
+from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data import Task
 from regraft.errors import UsageError
 from regraft.features import TorchEngine, batched, prefetch
@@ -113,7 +113,8 @@ class Model:
     def save(self, folder: Path, card: str = "") -> None:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
 
-        A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is kept beside.
+        A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is kept beside, and so is
+        any head of a truncated backbone, which is no network timm knows.
         """
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.module.state_dict().items()}
@@ -143,7 +144,7 @@ class Model:
             "schema": SCHEMA, "name": self.name, "task": self.task.kind, "classes": list(self.classes),
             "preprocess": pre.to_dict(), "temperature": self.temperature, "thresholds": None,
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
-            "plain_timm": linear, "provenance": asdict(self.backbone.provenance),
+            "plain_timm": linear, "depth": self.backbone.depth, "provenance": asdict(self.backbone.provenance),
         })  # fmt: skip
         if card:
             with atomic(folder / "README.md") as temporary:
@@ -158,11 +159,13 @@ class Model:
         about, config = read_json(folder / "regraft.json"), read_json(folder / "config.json")
         if about.get("schema") != SCHEMA:
             raise UsageError(f"{folder}/regraft.json has schema {about.get('schema')!r}; this regraft reads {SCHEMA}.")
-        module = build(config["architecture"], 0, config["pretrained_cfg"])
+        module, depth = build(config["architecture"], 0, config["pretrained_cfg"]), about.get("depth")
+        if depth is not None:
+            cut_short(module, depth)
         state = load_file(folder / "model.safetensors")
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
         head = make_head(about["head"]["kind"], int(config["num_features"]), len(about["classes"]), **settings)
-        classifier = str(config["pretrained_cfg"].get("classifier") or "")
+        classifier = str(config["pretrained_cfg"].get("classifier") or "") if depth is None else ""
         if about["head"]["in_classifier"]:
             for leaf in ("weight", "bias"):
                 getattr(head[-1], leaf).data.copy_(state.pop(f"{classifier}.{leaf}"))  # type: ignore[index]
@@ -173,7 +176,7 @@ class Model:
         backbone = Backbone(
             module=module, stages=cut_stages(module), preprocess=ImagePreprocess.from_dict(about["preprocess"]),
             provenance=Provenance(**about["provenance"]), width=int(config["num_features"]),
-            architecture=config["architecture"], config=config["pretrained_cfg"], classifier=classifier,
+            architecture=config["architecture"], config=config["pretrained_cfg"], classifier=classifier, depth=depth,
         )  # fmt: skip
         task = Task(about["task"], tuple(about["classes"]))
         return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings)

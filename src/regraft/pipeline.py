@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from regraft.artifacts import Events, RunFolder, atomic, write_json, write_text
-from regraft.backbones import Backbone
+from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples
 from regraft.data.examples import Part
 from regraft.errors import BudgetError, RegraftError, UsageError
@@ -111,7 +111,7 @@ class Walk:
         """The seven steps."""
         examples, context, classes = self.examples, self.context, len(self.examples.task.classes)
         fit, val = examples.part("train"), examples.part("val")
-        obtained = self.step("obtain", lambda: obtain(context))
+        obtained = self.step("obtain", lambda: self.obtain(fit.then(val)))
         self.state["provenance"] = asdict(obtained.provenance)
         backbone = self.step("base", lambda: base(obtained, examples.image_sizes(), context))
         plan = self.step("freeze", lambda: freeze(backbone, context))
@@ -133,6 +133,14 @@ class Walk:
             raise KeyboardInterrupt
         self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val, new))
         self.finish(model)
+
+    def obtain(self, both: Part) -> Obtained:
+        """Step 1; a comparison of several backbones is kept beside the run."""
+        examples, classes = self.examples, len(self.examples.task.classes)
+        obtained, ranking = obtain(both, examples.image_sizes(), examples.counts(), classes, self.context)
+        if ranking is not None:
+            write_json(self.folder.ranking, ranking.to_dict())
+        return obtained
 
     def engine(self, backbone: Backbone, fit: Part) -> Engine:
         """What runs the frozen base: the recipe's engine, or the fastest that agrees with float32 on some of the images."""

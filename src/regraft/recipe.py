@@ -38,7 +38,15 @@ class DataRecipe(_Section):
 class ObtainRecipe(_Section):
     """Step 1: which pre-trained model."""
 
-    backbone: str = Field("auto", description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: the packaged one")
+    backbone: str = Field(
+        "auto", description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: of those at hand, by a probe on your data"
+    )
+    prefer: Literal["accuracy", "speed"] = Field(
+        "accuracy", description="of an automatic choice: the cheapest within one standard error of the best; speed: two"
+    )
+    max_parameters: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="of an automatic choice: most parameters of the backbone, its old classifier not counted"
+    )
 
 
 class BaseRecipe(_Section):
@@ -46,6 +54,9 @@ class BaseRecipe(_Section):
 
     size: Annotated[int, Field(ge=32)] | Auto = Field(
         "auto", description="input size in pixels; auto: by the images' own size and the cost"
+    )
+    depth: Count | Auto = Field(
+        "auto", description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose"
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,19 @@ def quiet_libraries(offline: bool = False) -> None:
         hub = sys.modules.get("huggingface_hub.constants")
         if hub is not None:
             hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def closed_hub() -> Iterator[None]:
+    """Inside, the hub's local cache is all there is: nothing is asked of the network, not even what has changed."""
+    from huggingface_hub import constants as hub
+
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 _fragments: list[object] = []  # a library object must outlive the operators it defines

@@ -2,10 +2,14 @@
 
 from regraft.backbones.arithmetic import PRECISIONS, Arithmetic, find_folds, pick_arithmetic, plain, seconds_a_step
 from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make_base
-from regraft.backbones.sources import Obtained, at_hand, build, obtain_weights
+from regraft.backbones.catalogue import Entry, entries, entry_of
+from regraft.backbones.cost import Cost, costs
+from regraft.backbones.sources import Obtained, at_hand, build, candidates, earlier_runs, obtain_weights
 from regraft.backbones.taps import Suffix, Tapped, entrance
+from regraft.backbones.truncate import cut_short, truncated
 
 __all__ = [
-    "PRECISIONS", "Arithmetic", "Backbone", "Obtained", "Provenance", "Stage", "Suffix", "Tapped", "at_hand", "build",
-    "cut_stages", "entrance", "find_folds", "make_base", "obtain_weights", "pick_arithmetic", "plain", "seconds_a_step",
+    "PRECISIONS", "Arithmetic", "Backbone", "Cost", "Entry", "Obtained", "Provenance", "Stage", "Suffix", "Tapped", "at_hand",
+    "build", "candidates", "costs", "cut_short", "cut_stages", "earlier_runs", "entrance", "entries", "entry_of",
+    "find_folds", "make_base", "obtain_weights", "pick_arithmetic", "plain", "seconds_a_step", "truncated",
 ]  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from regraft.modalities import ImagePreprocess
@@ -48,6 +50,7 @@ class Backbone:
     architecture: str
     config: dict[str, Any]
     classifier: str
+    depth: int | None = None  # stages kept, of one that was truncated
 
 
 def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone:
@@ -56,8 +59,10 @@ def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone
     Images smaller than the input have no border to spare: with `upscaled` the centre crop takes the whole short side.
     """
     module, config = obtained.module, obtained.config
-    classifier = config.get("classifier")
-    module.reset_classifier(0)  # type: ignore[operator]
+    whole = obtained.depth is None
+    classifier = config.get("classifier") if whole else ""
+    if whole:
+        module.reset_classifier(0)  # type: ignore[operator]
     preprocess = ImagePreprocess(
         size=size,
         crop=1.0 if upscaled else float(config.get("crop_pct") or 0.875),
@@ -67,10 +72,28 @@ def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone
     )
     return Backbone(
         module=module, stages=cut_stages(module), preprocess=preprocess, provenance=obtained.provenance,
-        width=int(getattr(module, "head_hidden_size", None) or module.num_features),  # type: ignore[arg-type]
-        architecture=obtained.architecture, config=config,
-        classifier=classifier if isinstance(classifier, str) else "",
+        width=int(getattr(module, "head_hidden_size", None) or module.num_features) if whole  # type: ignore[arg-type]
+        else measured_width(module, size), architecture=obtained.architecture, config=config,
+        classifier=classifier if isinstance(classifier, str) else "", depth=obtained.depth,
     )  # fmt: skip
+
+
+def measured_width(module: nn.Module, size: int) -> int:
+    """The width of what a network gives for one image of `size` pixels."""
+    training = module.training
+    with torch.no_grad():
+        width = module.eval()(torch.zeros(1, 3, size, size)).shape[1]
+    module.train(training)
+    return int(width)
+
+
+def state_sha256(module: nn.Module) -> str:
+    """SHA-256 over the names and the bytes of all tensors of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def cut_stages(module: nn.Module) -> tuple[Stage, ...]:

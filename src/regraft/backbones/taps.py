@@ -26,6 +26,7 @@ class Tapped(nn.Module):
         self.normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
         self.module = backbone.module
         self.last = getattr(backbone.module, "output_fmt", None) == "NHWC"
+        self.prefix = int(getattr(backbone.module, "num_prefix_tokens", 0))
         wanted = (*depths, *(() if cut is None else (cut,)))
         self.depths, self.cut = depths, cut
         self.entrances = {depth: entrance(backbone, depth) for depth in wanted}
@@ -49,15 +50,18 @@ class Tapped(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        shallow = tuple(pool(caught[depth], self.last) for depth in self.depths)
+        shallow = tuple(pool(caught[depth], self.last, self.prefix) for depth in self.depths)
         return (pooled, *shallow) if self.cut is None else (pooled, *shallow, caught[self.cut])
 
 
-def pool(activation: torch.Tensor, channels_last: bool = False) -> torch.Tensor:
-    """(B, C) means over the positions of (B, C, H, W), (B, H, W, C) or (B, tokens, C)."""
+def pool(activation: torch.Tensor, channels_last: bool = False, prefix: int = 0) -> torch.Tensor:
+    """(B, C) means over the positions of (B, C, H, W), (B, H, W, C) or (B, tokens, C).
+
+    The first `prefix` tokens (class token, registers) stand for no position and are left out.
+    """
     if activation.ndim == 4:
         return activation.mean(dim=(1, 2) if channels_last else (2, 3))
-    return activation.mean(dim=1) if activation.ndim == 3 else activation.flatten(1)
+    return activation[:, prefix:].mean(dim=1) if activation.ndim == 3 else activation.flatten(1)
 
 
 class Suffix:
@@ -72,7 +76,7 @@ class Suffix:
         self.module, self.size, self.entrance = backbone.module, backbone.preprocess.size, entrance(backbone, cut)
         before = [name for stage in backbone.stages[:cut] for name in stage.modules]
         known = set(before)
-        self.blanks = {name: () for name in before if not _inside(name, known)}  # type: dict[str, tuple[int, ...]]
+        self.blanks = {name: () for name in before if not inside(name, known)}  # type: dict[str, tuple[int, ...]]
         device = next(backbone.module.parameters()).device
         images = torch.randint(0, 256, (2, self.size, self.size, 3), dtype=torch.uint8, device=device)
         training = self.module.training
@@ -124,6 +128,7 @@ class Suffix:
             handle.remove()
 
 
-def _inside(name: str, others: set[str]) -> bool:
+def inside(name: str, others: set[str]) -> bool:
+    """True if a module lies in one of the others."""
     parts = name.split(".")
     return any(".".join(parts[:length]) in others for length in range(1, len(parts)))

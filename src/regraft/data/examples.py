@@ -104,6 +104,10 @@ class Examples:
             found[split][label] += 1
         return found
 
+    def ids(self) -> frozenset[str]:
+        """The content ids of all splits: of test they tell what it holds, not what it is called."""
+        return frozenset(self.table["id"].to_pylist() + self.__sealed["id"].to_pylist())
+
     def part(self, split: str) -> Part:
         """The examples of train or val. Raises SealedError for test, UsageError for anything else."""
         if split == "test":

@@ -3,6 +3,7 @@
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, refined_log_loss, score
 from regraft.evaluation.paired import PairedDifference, in_words, paired_accuracy
+from regraft.evaluation.transfer import knn_out_of_fold, logme
 
 __all__ = [
     "METRICS",
@@ -11,7 +12,9 @@ __all__ = [
     "confusion",
     "evaluate_single",
     "in_words",
+    "knn_out_of_fold",
     "log_losses",
+    "logme",
     "paired_accuracy",
     "per_class",
     "refined_log_loss",

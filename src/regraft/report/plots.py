@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,30 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
         for (name, path), style in zip(zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False)
     )
     return Plot("Choosing the head's L2 penalty", f"{lines[0].upper()}{lines[1:]}.", (_svg(figure, "l2"),))
+
+
+def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
+    """Each candidate's probe accuracy with its interval against the time of an image; the chosen one is ringed."""
+    rows = [row for row in ranking.get("rows") or [] if _is_number(row.get("images_per_second"))]
+    if len(rows) < 2:
+        return None
+    figure, axes = _axes("probe accuracy, %, with its 95% interval", "milliseconds an image")
+    for row in rows:
+        chosen = row["name"] == ranking.get("chosen")
+        value, low, high = (100 * row["accuracy"][key] for key in ("value", "low", "high"))
+        colour, cost = (_ACCENT if chosen else _SECOND), 1000 / row["images_per_second"]
+        axes.plot([cost, cost], [low, high], color=colour, linewidth=1.2, alpha=1.0 if chosen else 0.5)
+        axes.plot([cost], [value], color=colour, marker="o", markersize=6 if chosen else 3.5, linestyle="none")
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    slowest, quickest = (pick(rows, key=lambda row: row["images_per_second"]) for pick in (min, max))
+    least, most = (100 * pick(row["accuracy"]["value"] for row in rows) for pick in (min, max))
+    return Plot(
+        "Backbones compared: accuracy against cost",
+        f"{len(rows)} candidates from {1000 / quickest['images_per_second']:.2g} to {1000 / slowest['images_per_second']:.2g} ms"
+        f" an image and from {least:.1f}% to {most:.1f}% out-of-fold probe accuracy; the large point is the one chosen.",
+        (_svg(figure, "cost"),),
+    )
 
 
 def heatmap(shares: NDArray[np.float64]) -> str:

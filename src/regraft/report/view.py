@@ -48,6 +48,7 @@ def view(folder: Path) -> Json:
     events = _latest([event for event in read_events(folder / "events.jsonl") if isinstance(event, dict)])
     data: Json = run.get("data") or {}
     split = next((name for name in SPLITS if metrics.get(name)), None)
+    ranking: Json = read_json(folder / "ranking.json") if (folder / "ranking.json").exists() else {}
     recipe = folder / "recipe.yaml"
     where = _shown_path(folder)
     return {
@@ -59,6 +60,7 @@ def view(folder: Path) -> Json:
         "chosen_why": words.sentence(str(run.get("chosen_why") or "")),
         "table": _table(metrics, split),
         "steps": _steps(run.get("steps") or {}),
+        "ranking": _ranking(ranking),
         "plots": [plot for plot in (plots.learning_curves(events), plots.l2_path(events)) if plot],
         "confusion": _confusion(metrics.get("confusion"), list(map(str, data.get("classes") or []))),
         "per_class": [_class_row(row) for row in metrics.get("per_class") or []],
@@ -137,6 +139,33 @@ def _steps(steps: Mapping[str, Any]) -> list[Json]:
             }
         )
     return rows
+
+
+def _ranking(ranking: Json) -> Json | None:
+    """The comparison of backbones: one row a candidate, and what other rules would have taken."""
+    if not ranking.get("rows"):
+        return None
+    rows = [
+        {
+            "name": str(row["name"]),
+            "chosen": row["name"] == ranking.get("chosen"),
+            "accuracy": words.cell("accuracy", row["accuracy"]),
+            "knn": words.cell("accuracy", row["knn"]),
+            "others": [
+                f"{row['log_loss']:.3f}", f"{row['logme']:.3f}", words.count(row["examples"]), f"{row['parameters'] / 1e6:.1f} M",
+                f"{row['gmacs']:.2f}", f"{row['imagenet_top1']:.1f}%" if row.get("imagenet_top1") else "–",
+                f"{row['images_per_second']:.0f}", words.duration(row["run_seconds"]), str(row["licence"]),
+            ],
+        }
+        for row in ranking["rows"]
+    ]  # fmt: skip
+    return {
+        "rows": rows,
+        "reason": words.sentence(str(ranking.get("reason") or "")),
+        "opinions": [(str(rule), str(name)) for rule, name in (ranking.get("opinions") or {}).items()],
+        "left_out": [(str(name), str(why)) for name, why in (ranking.get("left_out") or {}).items()],
+        "plot": plots.accuracy_against_cost(ranking),
+    }
 
 
 def _confusion(counts: Any, classes: list[str]) -> Json | None:

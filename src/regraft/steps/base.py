@@ -1,10 +1,11 @@
-"""Step 2: the base model, and the input size it is used at."""
+"""Step 2: the base model, the input size it is used at, and how many of its stages."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from regraft.backbones import Backbone, Obtained, make_base
+from regraft.backbones import Backbone, Obtained, make_base, truncated
+from regraft.errors import UsageError
 from regraft.steps.context import Context
 
 LEAST = 64
@@ -29,6 +30,11 @@ def input_size(native: int, fixed: bool, short_sides: np.ndarray, images: int, c
     return wanted, why
 
 
+def is_upscaled(short_sides: np.ndarray, size: int) -> bool:
+    """True if most images are smaller than the input: they have no border to crop."""
+    return float(np.median(short_sides)) < size
+
+
 def base(obtained: Obtained, sizes: np.ndarray, context: Context) -> Backbone:
     """The backbone without its classifier. `sizes` (N, 2) are the images' widths and heights."""
     recipe, native = context.recipe.base, obtained.provenance.input_size
@@ -39,7 +45,17 @@ def base(obtained: Obtained, sizes: np.ndarray, context: Context) -> Backbone:
         size, why = input_size(native, fixed, short, len(sizes), context.device.type == "cpu")
         recipe.size = size
     size = int(recipe.size)
-    backbone = make_base(obtained, size, upscaled=float(np.median(short)) < size)
+    backbone = make_base(obtained, size, is_upscaled(short, size))
+    whole = len(backbone.stages)
+    depth = recipe.depth = whole if recipe.depth == "auto" else int(recipe.depth)
+    if depth > whole:
+        raise UsageError(f"base.depth is {depth}, and {obtained.provenance.id} has {whole} stages.")
+    if depth < whole:
+        try:
+            backbone = truncated(backbone, depth)
+        except ValueError as error:
+            raise UsageError(f"base.depth is {depth}: {obtained.provenance.id} {error}.") from None
     names = ", ".join(stage.name for stage in backbone.stages)
-    context.decide("base", f"{len(backbone.stages)} stages, {backbone.width} features, input {size}x{size}", why, stages=names)
+    kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
+    context.decide("base", f"{kept}, {backbone.width} features, input {size}x{size}", why, stages=names)
     return backbone

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from regraft.backbones import Obtained, obtain_weights
+from collections.abc import Mapping
+
+import numpy as np
+
+from regraft.backbones import Obtained, candidates, entry_of, obtain_weights
 from regraft.backbones.sources import DEFAULT
+from regraft.data.examples import Part
 from regraft.steps.context import Context
+from regraft.steps.rank import SHARE, Ranking, rank
+
+LEAST = 20.0  # seconds below which a comparison is not begun
 
 
-def obtain(context: Context) -> Obtained:
-    """The pre-trained model the recipe names; "auto" takes the packaged one."""
-    recipe = context.recipe.obtain
-    auto = recipe.backbone == "auto"
-    if auto:
-        recipe.backbone = DEFAULT
+def obtain(
+    part: Part, sizes: np.ndarray, counts: Mapping[str, int], classes: int, context: Context
+) -> tuple[Obtained, Ranking | None]:
+    """The pre-trained model the recipe names. "auto" takes the one at hand; of several, the one that suits the data.
+
+    `part` is train and val together, `sizes` (N, 2) their images' widths and heights. A ranking also decides the input size
+    and the depth where these are "auto".
+    """
+    recipe, why, ranking = context.recipe.obtain, "the user named it", None
+    if recipe.backbone == "auto":
+        known, most = candidates() or [DEFAULT], recipe.max_parameters
+        recipe.backbone, why = known[0], "it is at hand and needs no network"
+        entry = entry_of(known[0])
+        too_large = most is not None and (entry is None or entry.parameters > most)
+        if len(known) > 1 and not too_large and (reason := _not_compared(part, context)):
+            why += f"; {len(known)} are at hand, not compared: {reason}"
+        elif len(known) > 1 or too_large:
+            ranking = rank(part, sizes, counts, classes, known, context)
+            chosen, why = ranking.chosen, ranking.reason
+            recipe.backbone, context.recipe.base.size, context.recipe.base.depth = chosen.reference, chosen.size, chosen.depth
     found = obtain_weights(recipe.backbone, context.recipe.run.offline)
     p = found.provenance
+    others = {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())} if ranking else {}
     context.decide(
-        "obtain", f"{p.id}: {p.parameters / 1e6:.1f} M parameters, {p.licence}",
-        "it is at hand and needs no network" if auto else "the user named it", sha256=p.sha256, source=p.source,
-    )  # fmt: skip
-    return found
+        "obtain", f"{p.id}: {p.parameters / 1e6:.1f} M parameters, {p.licence}", why, sha256=p.sha256, source=p.source, **others
+    )
+    return found, ranking
+
+
+def _not_compared(part: Part, context: Context) -> str:
+    """Why there can be no comparison; "" where there can."""
+    if int(np.bincount(part.labels).min()) < 2:
+        return "a class has one example only"
+    return "the budget leaves no time for it" if SHARE * context.seconds_left < LEAST else ""

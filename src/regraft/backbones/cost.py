@@ -1,0 +1,78 @@
+"""What a backbone costs at each depth: parameters, multiply-accumulates and time, all measured on the network itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from regraft.backbones.base import Backbone
+from regraft.backbones.taps import Tapped, entrance
+
+BATCH = 4
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the first stages of a backbone: parameters, 10^9 multiply-accumulates an image, seconds an image in float32."""
+
+    parameters: int
+    gmacs: float
+    seconds: float
+
+
+def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> dict[int, Cost]:
+    """The cost at each of `depths` (numbers of first stages) and of the whole (the number of all stages).
+
+    MACs count convolutions and products of matrices (attention included), as is usual. Times are those of eager PyTorch on
+    a small batch: good for comparing the depths of one backbone.
+    """
+    training, whole = backbone.module.training, len(backbone.stages)
+    tapped = Tapped(backbone).eval().to(device)
+    size = backbone.preprocess.size
+    images = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8, device=device)
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    try:
+        with torch.no_grad():
+            counter = FlopCounterMode(display=False)
+            with counter:
+                flops = _at_depths(backbone, depths, counter.get_total_flops, lambda: tapped(images[:1]))
+            times = [_at_depths(backbone, depths, clock, lambda: tapped(images)) for _ in range(PASSES)]
+    finally:
+        backbone.module.train(training)
+    sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
+    own = [sum(sizes[name] for name in stage.parameters) for stage in backbone.stages]
+    return {
+        depth: Cost(sum(own[:depth]), flops[depth] / 2e9, min(t[depth] for t in times) / BATCH) for depth in (*depths, whole)
+    }
+
+
+def _at_depths(
+    backbone: Backbone, depths: Sequence[int], read: Callable[[], float], run: Callable[[], object]
+) -> dict[int, float]:
+    """What `read` has gone up by when a pass comes to the end of each depth, and of the whole."""
+    found: dict[int, float] = {}
+    start = read()
+
+    def note(depth: int) -> Callable[[nn.Module, object], None]:
+        return lambda *_: found.update({depth: read() - start})
+
+    handles = [
+        backbone.module.get_submodule(entrance(backbone, depth)).register_forward_pre_hook(note(depth)) for depth in depths
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {**found, len(backbone.stages): read() - start}

@@ -1,0 +1,43 @@
+"""What a whole run would take on this machine, from what an image's forward pass and training step take here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+
+from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step
+from regraft.recipe import Recipe
+from regraft.steps.finetune import batch_size, length
+from regraft.training import FreezePlan, Network, make_head
+
+SMALL = 8  # images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long
+
+
+def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int) -> int:
+    """The epochs of fine-tuning that step 6 would take."""
+    if recipe.finetune.epochs != "auto":
+        return int(recipe.finetune.epochs)
+    return 0 if recipe.freeze.strategy == "head" or not counts["val"] else length(counts["train"], size)
+
+
+def step_seconds(backbone: Backbone, plan: FreezePlan, counts: Mapping[str, int], classes: int, recipe: Recipe) -> float:
+    """Seconds an image of a training step, measured on a copy, in the precision that training would take."""
+    device, size = torch.device(recipe.run.device), backbone.preprocess.size
+    wanted = recipe.finetune.batch_size
+    batch = min(batch_size(counts["train"]) if wanted == "auto" else wanted, counts["train"])
+    batch = min(batch, SMALL) if device.type == "cpu" else batch
+    network = Network(copy.deepcopy(backbone), make_head("linear", backbone.width, classes))
+    plan.apply(network.backbone)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.zeros(batch, size, size, 3, dtype=torch.uint8, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+    arithmetic, speed = pick_arithmetic(network.train(), images, labels, recipe.finetune.precision)
+    return 1 / speed[arithmetic.precision] if speed else seconds_a_step(network, images, labels, arithmetic) / batch
+
+
+def run_seconds(counts: Mapping[str, int], epochs: int, forward: float, step: float) -> float:
+    """Seconds of the seven steps, from seconds an image of a forward pass and of a training step."""
+    training = epochs * (1.1 * step * counts["train"] + forward * counts["val"])
+    return 1.2 * forward * sum(counts.values()) + training

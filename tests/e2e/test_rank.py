@@ -1,0 +1,197 @@
+"""Backbones compared on one's own data: what tells the classes apart comes first, and fit takes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import regraft
+from regraft.artifacts import RunFolder, read_json
+from regraft.backbones import obtain_weights
+from regraft.errors import BackboneError, UsageError
+from regraft.evaluation import Estimate
+from regraft.report import write_report
+from regraft.steps import obtain as step
+from regraft.steps.rank import Ranking, Row, choose, round_sizes, stratified_order
+
+LITE = "packaged:efficientnet_lite0"
+QUICK = {"base": {"size": 64}, "run": {"engine": "torch-float32"}, "freeze": {"strategy": "head"}}
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """24 pictures each of discs, squares and crosses of any colour, place and size on noise: pixels alone tell little."""
+    rng, root = np.random.default_rng(0), tmp_path / "shapes"
+    y, x = np.mgrid[:64, :64]
+    for name in ("cross", "disc", "square"):
+        (root / name).mkdir(parents=True)
+        for number in range(24):
+            centre, radius = rng.integers(20, 44, 2), rng.integers(10, 18)
+            dy, dx = np.abs(y - centre[0]), np.abs(x - centre[1])
+            inside = {
+                "cross": (np.minimum(dy, dx) < radius / 4) & (np.maximum(dy, dx) < radius),
+                "disc": dy**2 + dx**2 < radius**2, "square": np.maximum(dy, dx) < 0.9 * radius,
+            }[name]  # fmt: skip
+            picture = rng.integers(0, 80, (64, 64, 3)) + rng.integers(0, 80, 3)
+            picture[inside] = rng.integers(100, 256, 3)
+            Image.fromarray(picture.astype(np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+def random_weights(folder: Path, architecture: str) -> str:
+    """A reference to an untrained network in a file."""
+    torch.manual_seed(1)
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{architecture}.safetensors"
+    save_file(timm.create_model(architecture, num_classes=10).state_dict(), str(file))
+    return f"path:{file}@{architecture}"
+
+
+def test_trained_features_come_before_random_ones(shapes: Path, tmp_path: Path) -> None:
+    random = random_weights(tmp_path / "weights", "tf_efficientnet_lite0")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    found = regraft.rank(shapes, [random, LITE], recipe=QUICK)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert found.chosen.reference == LITE
+    names = [row.reference for row in found.rows if row.depth == row.stages]
+    assert names == [LITE, random]
+    assert {row.depth for row in found.rows if row.reference == LITE} == {4, 5, 6, 7, 8}
+    assert all(row.accuracy.low <= row.accuracy.value <= row.accuracy.high for row in found.rows)
+    assert found.rows[0].excess == 0
+    lite = {row.depth: row for row in found.rows if row.reference == LITE}
+    assert lite[4].parameters < lite[7].parameters < lite[8].parameters
+    assert lite[4].images_per_second > lite[8].images_per_second
+    assert json.dumps(found.to_dict()["rows"][0]["accuracy"])
+
+
+def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = random_weights(tmp_path / "weights", "test_efficientnet")
+    monkeypatch.setattr(step, "candidates", lambda: [random, LITE])
+    recipe = {**QUICK, "base": {}, "freeze": {"strategy": "last-1"}, "finetune": {"epochs": 1}}
+    run = regraft.fit(shapes, tmp_path / "run", recipe=recipe)
+    ranking = read_json(run.path / "ranking.json")
+    settings = regraft.Recipe.build(__import__("yaml").safe_load((run.path / "recipe.yaml").read_text()))
+    chosen = next(row for row in ranking["rows"] if row["name"] == ranking["chosen"])
+    assert (settings.obtain.backbone, settings.base.size, settings.base.depth) == (LITE, chosen["size"], chosen["depth"])
+    assert len({(row["reference"], row["size"]) for row in ranking["rows"]}) == 4
+    assert run.state["steps"]["obtain"]["why"] == ranking["reason"]
+    page = (run.path / "report.html").read_text()
+    assert "Backbones compared" in page
+    assert "ms an image" in page
+    files = [str(path) for path in sorted(shapes.rglob("*.png"))[::9]]
+    before = np.stack(list(run.model.rows(files)))
+    state = read_json(run.path / "run.json")
+    (run.path / "run.json").write_text(json.dumps({**state, "state": "interrupted"}))
+    monkeypatch.setattr(step, "rank", None)  # a second comparison would fail
+    again = regraft.fit(out=run.path, resume=True)
+    assert again.state["steps"]["obtain"]["why"] == ranking["reason"]
+    np.testing.assert_allclose(np.stack(list(again.model.rows(files))), before, atol=1e-5)
+
+
+def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_its_own_data(
+    shapes: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = {"obtain": {"backbone": LITE}, "base": {"size": 64, "depth": 5}, "freeze": {"strategy": "last-1"},
+              "finetune": {"epochs": 1}}  # fmt: skip
+    run = regraft.fit(shapes, recipe=recipe)
+    about = read_json(run.path / "model" / "regraft.json")
+    assert about["depth"] == 5
+    assert about["plain_timm"] is False
+    assert about["provenance"]["parameters"] < 500_000
+    first = [prediction.label for prediction in run.model.predict(sorted(shapes.glob("*/1*.png")))]
+    assert first == [p.label for p in regraft.load(run.path).predict(sorted(shapes.glob("*/1*.png")))]
+    assert obtain_weights(f"run:{run.path}").depth == 5
+    monkeypatch.setattr("regraft.backbones.candidates", lambda network=False: [LITE])
+    elsewhere = regraft.rank(colours, recipe={**QUICK, "base": {"size": 64}})
+    assert {row.stages for row in elsewhere.rows} == {5, 8}
+    assert any(row.reference == f"run:{run.path}" and row.depth == 4 for row in elsewhere.rows)
+    here = regraft.rank(shapes, recipe={**QUICK, "base": {"size": 64, "depth": 8}})
+    assert {row.reference for row in here.rows} == {LITE}
+    assert "made with 72 of these" in here.left_out[f"run:{run.path}"]
+
+
+def row(name: str, log_loss: float, excess: float, error: float, speed: float, seconds: float, examples: int = 300) -> Row:
+    """A candidate of which only the result matters."""
+    share = Estimate(0.9, 0.8, 0.95, examples, "Wilson")
+    return Row(name, 224, 8, 8, examples, log_loss, excess, error, share, share, 0.1, 1000, 0.1, speed, seconds, None, "", "")
+
+
+def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
+    rows = [row("best", 0.20, 0.0, 0.0, 10, 500), row("tie", 0.21, 0.01, 0.02, 20, 300), row("near", 0.25, 0.05, 0.03, 40, 100),
+            row("gone", 0.90, 0.40, 0.03, 90, 20, 100)]  # fmt: skip
+    assert choose(rows, "accuracy", float("inf"))[0].reference == "tie"
+    assert choose(rows, "speed", float("inf"))[0].reference == "near"
+    chosen, why = choose(rows, "accuracy", 200)
+    assert chosen.reference == "near"
+    assert "fits the budget" in why
+    assert "500 s" in why
+    assert choose(rows, "accuracy", 50)[0].reference == "gone"
+    chosen, why = choose(rows, "accuracy", 5)
+    assert chosen.reference == "gone"
+    assert "no candidate's whole run fits" in why
+
+
+def test_rounds_grow_and_every_beginning_is_stratified() -> None:
+    assert round_sizes(200, 3) == [200]
+    assert round_sizes(400, 3) == [400]
+    assert round_sizes(700, 3) == [300, 700]
+    assert round_sizes(50_000, 3) == [300, 1_000, 3_000]
+    assert round_sizes(50_000, 100) == [500, 1_000, 3_000]
+    labels = np.repeat([0, 1, 2], [800, 190, 10])
+    order = stratified_order(labels, 0)
+    assert sorted(order) == list(range(1000))
+    assert np.bincount(labels[order[:300]]).tolist() == pytest.approx([240, 57, 6], abs=5)
+    assert np.bincount(labels[order[:15]]).tolist() == [5, 5, 5]
+
+
+def test_limits_are_kept_or_said(shapes: Path, tmp_path: Path) -> None:
+    random = random_weights(tmp_path / "weights", "test_efficientnet")
+    found = regraft.rank(shapes, [LITE, random], recipe={**QUICK, "obtain": {"max_parameters": 400_000}})
+    assert all(row.parameters <= 400_000 for row in found.rows)
+    assert any(row.reference == LITE for row in found.rows)  # its first stages
+    with pytest.raises(UsageError, match="parameters"):
+        regraft.rank(shapes, [LITE], recipe={**QUICK, "obtain": {"max_parameters": 10}})
+    with pytest.raises(BackboneError, match="nowhere"):
+        regraft.rank(shapes, ["path:/nowhere"], recipe=QUICK)
+    with pytest.raises(UsageError, match="8 stages"):
+        regraft.fit(shapes, tmp_path / "run", recipe={**QUICK, "base": {"size": 64, "depth": 9}})
+
+
+def test_the_command_prints_a_table_or_json(shapes: Path, tmp_path: Path) -> None:
+    random = random_weights(tmp_path / "weights", "test_efficientnet")
+    command = [sys.executable, "-c", "from regraft.cli import main; main()", "rank", str(shapes), "--backbone", random]
+    result = subprocess.run([*command, "--budget", "5m", "--prefer", "speed"], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "probe accuracy" in result.stdout
+    assert "most parameters" in result.stdout
+    result = subprocess.run([*command, "--json", "--max-params", "5M"], capture_output=True, text=True, cwd=tmp_path)
+    found = json.loads(result.stdout)
+    assert found["chosen"] in [row["name"] for row in found["rows"]]
+    assert not (tmp_path / "runs").exists()
+    assert subprocess.run([*command, "--max-params", "few"], capture_output=True, text=True).returncode == 2
+
+
+def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:
+    rows = [replace(row(name, 0.2, 0.0, 0.0, speed, 5), licence="<MIT>") for name, speed in (("<b>one</b>", 10), ("two", 30))]
+    found = Ranking(tuple(rows), rows[0], "the best", {"LogME": "two at 224"}, {"three": "it is gone"})
+    folder = RunFolder(tmp_path)
+    folder.state.write_text(json.dumps({"schema": 1, "state": "running", "name": "x", "steps": {}}))
+    folder.ranking.write_text(json.dumps(found.to_dict()))
+    page = write_report(tmp_path).read_text()
+    assert "&lt;b&gt;one&lt;/b&gt; at 224" in page
+    assert "<b>one" not in page
+    assert "LogME would take two at 224" in page
+    assert "three (it is gone)" in page
