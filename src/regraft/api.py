@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json
+from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
 from regraft.data import Examples, audit_files, make_examples, read_assignment, read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from regraft.model import Model
     from regraft.training import FreezePlan
 
-__all__ = ["Estimate", "Recipe", "Run", "backbone", "extract", "fit", "fit_head", "freeze", "load"]
+__all__ = [
+    "Estimate", "Recipe", "Repeats", "Run", "backbone", "explore", "extract", "fit", "fit_head", "freeze", "load", "repeat",
+]  # fmt: skip
 
 
 class Run:
@@ -42,6 +44,12 @@ class Run:
         self.metrics: dict[str, Any] = {
             **raw, **{s: {n: Estimate(**e) for n, e in raw[s].items()} for s in ("val", "test", "cv") if s in raw}
         }  # fmt: skip
+
+    @property
+    def strategies(self) -> dict[str, Any]:
+        """The freezing strategies that were tried: `trials` (a dictionary each), `chosen`, `advice`."""
+        place = RunFolder(self.path).strategies
+        return read_json(place) if place.is_file() else {"trials": [], "chosen": None, "advice": ""}
 
     @property
     def model(self) -> Model:
@@ -72,13 +80,14 @@ class Run:
 def fit(
     data: str | Path | None = None, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
     resume: bool = False, overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[Listener] = (), until: str = "evaluate",
 ) -> Run:  # fmt: skip
     """Walk the seven steps on `data` and give back the finished Run.
 
     `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an earlier run
-    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event. Raises
-    DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was kept.
+    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event; `until`
+    "finetune" stops before the test set is read. Raises DataError, RecipeError, UsageError; KeyboardInterrupt after the best
+    so far was kept.
     """
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
@@ -94,9 +103,76 @@ def fit(
     try:
         folder.clear()
         examples.save(folder.examples)
-        return _walk(folder, examples, settings, place, listeners, {"name": name, **about}, started)
+        return _walk(folder, examples, settings, place, listeners, {"name": name, **about}, started, until)
     finally:
         folder.release()
+
+
+def explore(
+    data: str | Path, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None, overwrite: bool = False,
+    splits: str | Path | None = None, cache: str | Path | None = "auto", listeners: Sequence[Listener] = (),
+) -> Run:  # fmt: skip
+    """Try freezing strategies against each other on val; the test set stays sealed. `Run.strategies` holds the table.
+
+    `regraft.fit(out=run.path, resume=True)` goes on to a tested model with the strategy that won. Raises as `fit` does, and
+    UsageError where there is no val set to judge by.
+    """
+    settings = Recipe.build({"freeze": {"strategy": "auto"}}, recipe or {})
+    if settings.freeze.strategy != "auto":
+        raise UsageError(f"explore compares strategies; {settings.freeze.strategy!r} names one. Use fit for that.")
+    asked = settings.model_dump(exclude_unset=True)
+    run = fit(data, out, recipe=asked, overwrite=overwrite, splits=splits, cache=cache, listeners=listeners, until="finetune")
+    if not run.strategies["trials"]:
+        raise UsageError(f"no strategies were compared: {run.state['steps']['finetune'].get('why', 'see events.jsonl')}.")
+    return run
+
+
+def repeat(
+    data: str | Path, out: str | Path | None = None, repeats: int = 3, *, recipe: dict[str, Any] | None = None,
+    overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
+    listeners: Sequence[Listener] = (),
+) -> Repeats:  # fmt: skip
+    """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out` holds them all.
+
+    Every run reads the test set once; nothing is chosen by it. Raises as `fit` does.
+    """
+    if repeats < 2:
+        raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
+    first = Recipe.build(recipe or {}).run.seed
+    place = Path(out) if out is not None else next_free(Path("runs"), f"{read_source(data).name}-repeats")
+    runs = []
+    for seed in range(first, first + repeats):
+        asked = Recipe.build(recipe or {}, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
+        runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, cache=cache,
+                        listeners=listeners))  # fmt: skip
+    found = Repeats(place, runs)
+    write_json(place / "repeats.json", found.to_dict())
+    return found
+
+
+class Repeats:
+    """Finished runs of several seeds: `path`, `runs`, and `metrics` with mean, spread (standard deviation) and range."""
+
+    def __init__(self, path: Path, runs: list[Run]) -> None:
+        self.path, self.runs = path, runs
+        self.split = next((s for s in ("test", "cv", "val") if all(s in run.metrics for run in runs)), "")
+        rows = [run.metrics[self.split] for run in runs] if self.split else []
+        values = {name: np.array([row[name].value for row in rows]) for name in (rows[0] if rows else ())}
+        self.metrics = {
+            name: {"mean": float(v.mean()), "spread": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
+            for name, v in values.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rows = [{"path": str(run.path), "seed": run.state["seed"], "chosen": run.state["chosen"]} for run in self.runs]
+        return {"split": self.split, "metrics": self.metrics, "runs": rows}
+
+    def headline(self) -> str:
+        """One line: the mean and how far runs lie apart."""
+        a = self.metrics["accuracy"]
+        return (f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
+                f"({a['low']:.1%} to {a['high']:.1%})")  # fmt: skip
 
 
 def plan(
@@ -112,11 +188,12 @@ def plan(
 
     from regraft.backbones import make_base, pick_arithmetic, seconds_a_step
     from regraft.features import FeatureStore, TorchEngine
+    from regraft.pipeline import REFIT
     from regraft.steps.base import base
     from regraft.steps.context import Context
-    from regraft.steps.finetune import batch_size, length
-    from regraft.steps.freeze import freeze
+    from regraft.steps.freeze import freeze, planned
     from regraft.steps.obtain import obtain
+    from regraft.steps.rules import batch_size, length
     from regraft.training import Network, make_head
 
     keep_large_blocks()
@@ -124,6 +201,10 @@ def plan(
     obtained = obtain(context)
     body = base(obtained, examples.image_sizes(), context)
     frozen = freeze(body, context)
+    tries = 1.0
+    if frozen is None:  # strategies against each other: two and a half times the one that releases all
+        settings.freeze.strategy, tries = "full", 2.5
+        frozen, _ = planned(body, context)
     counts, epochs = examples.counts(), settings.finetune.epochs
     if epochs == "auto":
         epochs = 0 if frozen.strategy == "head" or not counts["val"] else length(counts["train"], body.preprocess.size)
@@ -145,7 +226,10 @@ def plan(
         network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         arithmetic, _ = pick_arithmetic(network.train(), images, labels, settings.finetune.precision)
         step = seconds_a_step(network, images, labels, arithmetic) / batch
-    seconds = 1.2 * forward * sum(counts.values()) + epochs * (1.1 * step * counts["train"] + forward * counts["val"])
+    if settings.finetune.refit is True or (settings.finetune.refit == "auto" and counts["train"] + counts["val"] <= REFIT):
+        tries += 1
+    epoch = 1.1 * step * counts["train"] + forward * counts["val"]
+    seconds = 1.2 * forward * sum(counts.values()) + tries * epochs * epoch
     return {"out": str(target), "name": name, "counts": counts, "classes": list(examples.task.classes),
             "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": seconds}  # fmt: skip
 
@@ -179,7 +263,7 @@ def _look(
 
 def _walk(
     folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any], started: float,
+    about: dict[str, Any], started: float, until: str = "evaluate",
 ) -> Run:  # fmt: skip
     events = Events(folder.events, tuple(listeners))
     events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
@@ -190,7 +274,7 @@ def _walk(
     walk = Walk(examples, recipe, folder, cache, events, about, started)
     walk.write()
     try:
-        walk.walk()
+        walk.walk(until)
     except BaseException as error:
         walk.state["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         walk.state["error"] = str(error)
