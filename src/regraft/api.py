@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json
+from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
 from regraft.data import Examples, Source, audit_files, make_examples, read_assignment, read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
@@ -28,7 +28,10 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from regraft.steps.rank import Ranking
     from regraft.training import FreezePlan
 
-__all__ = ["Estimate", "Recipe", "Run", "backbone", "extract", "fit", "fit_head", "freeze", "load", "rank"]
+__all__ = [
+    "Estimate", "Recipe", "Repeats", "Run", "backbone", "explore", "extract", "fit", "fit_head", "freeze", "load", "rank",
+    "repeat",
+]  # fmt: skip
 
 
 class Run:
@@ -43,6 +46,12 @@ class Run:
         self.metrics: dict[str, Any] = {
             **raw, **{s: {n: Estimate(**e) for n, e in raw[s].items()} for s in ("val", "test", "cv") if s in raw}
         }  # fmt: skip
+
+    @property
+    def strategies(self) -> dict[str, Any]:
+        """The freezing strategies that were tried: `trials` (a dictionary each), `chosen`, `advice`."""
+        place = RunFolder(self.path).strategies
+        return read_json(place) if place.is_file() else {"trials": [], "chosen": None, "advice": ""}
 
     @property
     def model(self) -> Model:
@@ -73,13 +82,14 @@ class Run:
 def fit(
     data: str | Path | None = None, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
     resume: bool = False, overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[Listener] = (), until: str = "evaluate",
 ) -> Run:  # fmt: skip
     """Walk the seven steps on `data` and give back the finished Run.
 
     `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an earlier run
-    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event. Raises
-    DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was kept.
+    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event; `until`
+    "finetune" stops before the test set is read. Raises DataError, RecipeError, UsageError; KeyboardInterrupt after the best
+    so far was kept.
     """
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
@@ -95,9 +105,76 @@ def fit(
     try:
         folder.clear()
         examples.save(folder.examples)
-        return _walk(folder, examples, settings, place, listeners, {"name": name, **about}, started)
+        return _walk(folder, examples, settings, place, listeners, {"name": name, **about}, started, until)
     finally:
         folder.release()
+
+
+def explore(
+    data: str | Path, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None, overwrite: bool = False,
+    splits: str | Path | None = None, cache: str | Path | None = "auto", listeners: Sequence[Listener] = (),
+) -> Run:  # fmt: skip
+    """Try freezing strategies against each other on val; the test set stays sealed. `Run.strategies` holds the table.
+
+    `regraft.fit(out=run.path, resume=True)` goes on to a tested model with the strategy that won. Raises as `fit` does, and
+    UsageError where there is no val set to judge by.
+    """
+    settings = Recipe.build({"freeze": {"strategy": "auto"}}, recipe or {})
+    if settings.freeze.strategy != "auto":
+        raise UsageError(f"explore compares strategies; {settings.freeze.strategy!r} names one. Use fit for that.")
+    asked = settings.model_dump(exclude_unset=True)
+    run = fit(data, out, recipe=asked, overwrite=overwrite, splits=splits, cache=cache, listeners=listeners, until="finetune")
+    if not run.strategies["trials"]:
+        raise UsageError(f"no strategies were compared: {run.state['steps']['finetune'].get('why', 'see events.jsonl')}.")
+    return run
+
+
+def repeat(
+    data: str | Path, out: str | Path | None = None, repeats: int = 3, *, recipe: dict[str, Any] | None = None,
+    overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
+    listeners: Sequence[Listener] = (),
+) -> Repeats:  # fmt: skip
+    """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out` holds them all.
+
+    Every run reads the test set once; nothing is chosen by it. Raises as `fit` does.
+    """
+    if repeats < 2:
+        raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
+    first = Recipe.build(recipe or {}).run.seed
+    place = Path(out) if out is not None else next_free(Path("runs"), f"{read_source(data).name}-repeats")
+    runs = []
+    for seed in range(first, first + repeats):
+        asked = Recipe.build(recipe or {}, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
+        runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, cache=cache,
+                        listeners=listeners))  # fmt: skip
+    found = Repeats(place, runs)
+    write_json(place / "repeats.json", found.to_dict())
+    return found
+
+
+class Repeats:
+    """Finished runs of several seeds: `path`, `runs`, and `metrics` with mean, spread (standard deviation) and range."""
+
+    def __init__(self, path: Path, runs: list[Run]) -> None:
+        self.path, self.runs = path, runs
+        self.split = next((s for s in ("test", "cv", "val") if all(s in run.metrics for run in runs)), "")
+        rows = [run.metrics[self.split] for run in runs] if self.split else []
+        values = {name: np.array([row[name].value for row in rows]) for name in (rows[0] if rows else ())}
+        self.metrics = {
+            name: {"mean": float(v.mean()), "spread": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
+            for name, v in values.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rows = [{"path": str(run.path), "seed": run.state["seed"], "chosen": run.state["chosen"]} for run in self.runs]
+        return {"split": self.split, "metrics": self.metrics, "runs": rows}
+
+    def headline(self) -> str:
+        """One line: the mean and how far runs lie apart."""
+        a = self.metrics["accuracy"]
+        return (f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
+                f"({a['low']:.1%} to {a['high']:.1%})")  # fmt: skip
 
 
 def plan(
@@ -119,19 +196,21 @@ def plan(
     keep_large_blocks()
     device = pick_device(settings.run.device)
     settings.run.device = device.type
-    context = Context(settings, FeatureStore(None), device, Events(None, tuple(listeners)))
+    context = Context(settings, FeatureStore(None), device, Events(None, tuple(listeners))).trial()
+    settings = context.recipe
     counts, classes, both = examples.counts(), len(examples.task.classes), examples.part("train").then(examples.part("val"))
     obtained, _ = obtain(both, examples.image_sizes(), counts, classes, context)
     body = base(obtained, examples.image_sizes(), context)
-    frozen, size = freeze(body, context), body.preprocess.size
-    epochs = epochs_of(settings, counts, size)
+    freeze(body, context)
+    size = body.preprocess.size
     engine, blank = TorchEngine(body, device), np.zeros((32, size, size, 3), dtype=np.uint8)
     engine.run(blank)
     began = time.perf_counter()
     engine.run(blank)
     forward = (time.perf_counter() - began) / len(blank)
-    step = step_seconds(body, frozen, counts, classes, settings) if epochs else 0.0
-    seconds = run_seconds(counts, epochs, forward, step)
+    epochs = epochs_of(settings, counts, size)
+    step = step_seconds(body, counts, classes, settings) if epochs else 0.0
+    seconds = run_seconds(settings, counts, size, forward, step)
     return {"out": str(target), "name": name, "counts": counts, "classes": list(examples.task.classes),
             "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": seconds}  # fmt: skip
 
@@ -222,7 +301,7 @@ def _examples(
 
 def _walk(
     folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any], started: float,
+    about: dict[str, Any], started: float, until: str = "evaluate",
 ) -> Run:  # fmt: skip
     events = Events(folder.events, tuple(listeners))
     events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
@@ -233,7 +312,7 @@ def _walk(
     walk = Walk(examples, recipe, folder, cache, events, about, started)
     walk.write()
     try:
-        walk.walk()
+        walk.walk(until)
     except BaseException as error:
         walk.state["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         walk.state["error"] = str(error)

@@ -146,6 +146,8 @@ class RunFolder:
         self.report = path / "report.html"
         self.first_batch = path / "first_batch.png"
         self.checkpoint = path / "checkpoint.safetensors"
+        self.refit = path / "checkpoint-refit.safetensors"
+        self.strategies = path / "strategies.json"
         self._lock = FileLock(str(path / ".lock"))
 
     def lock(self) -> None:
@@ -172,7 +174,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        for name in (*self.OURS, "report.html", "first_batch.png", "checkpoint.safetensors"):
+        for place in (self.report, self.first_batch, self.checkpoint, self.refit, self.strategies):
+            place.unlink(missing_ok=True)
+        for name in self.OURS:
             (self.path / name).unlink(missing_ok=True)
         if self.model.is_dir() and not self.model.is_symlink():
             shutil.rmtree(self.model)

@@ -84,8 +84,9 @@ def fit(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
     budget: Annotated[str | None, typer.Option(help="upper bound for the whole run: 10m, 1h30m")] = None,
-    prefer: Annotated[str | None, typer.Option(help="accuracy or speed, of a backbone chosen automatically")] = None,
-    max_params: Annotated[str | None, typer.Option(help="most parameters of such a backbone: 5M, 400k")] = None,
+    prefer: Annotated[str | None, typer.Option(help="accuracy or speed")] = None,
+    max_params: Annotated[str | None, typer.Option(help="most parameters of a backbone chosen automatically: 5M, 400k")] = None,
+    repeats: Annotated[int, typer.Option(help="runs with different seeds: mean and spread")] = 1,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
     config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
@@ -99,12 +100,16 @@ def fit(
     """Walk the seven steps of transfer learning on DATA."""
     strategy: Any = freeze.split(",") if freeze and "," in freeze else freeze
     named = {
-        "obtain": {"backbone": backbone, "prefer": prefer, "max_parameters": _count(max_params)},
+        "obtain": {"backbone": backbone, "max_parameters": _count(max_params)},
         "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
         "run": {"metric": metric, "device": device, "seed": seed, "budget_seconds": _seconds(budget),
-                "offline": offline or None},
+                "offline": offline or None, "prefer": prefer},
     }  # fmt: skip
     settings = _settings(config, sets, named)
+    if repeats != 1:
+        if data is None or resume or dry_run:
+            raise UsageError("--repeats starts new runs: name DATA, and leave out --resume and --dry-run.")
+        return _repeat(data, out, repeats, settings, splits, overwrite, quiet, as_json)
     _fit(data, out, settings, splits, resume, overwrite, dry_run, quiet, as_json)
 
 
@@ -134,6 +139,64 @@ def _fit(
         screen.close()
     _show(run, as_json, quiet)
     return run
+
+
+def _repeat(
+    data: Path, out: Path | None, repeats: int, settings: dict[str, Any], splits: Path | None, overwrite: bool, quiet: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from regraft import api
+    from regraft.console import Screen
+
+    screen = Screen(quiet or as_json)
+    try:
+        found = api.repeat(data, out, repeats, recipe=settings, overwrite=overwrite, splits=splits, listeners=[screen])
+    finally:
+        screen.close()
+    if as_json:
+        print(json.dumps({"out": str(found.path), **found.to_dict()}))
+    elif not quiet:
+        for run in found.runs:
+            print(f"  seed {run.state['seed']}  {run.headline()}  {run.state['chosen']}")
+        print(f"{found.headline()}\nruns    {found.path}")
+
+
+@app.command()
+def explore(
+    data: Annotated[Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")],
+    out: Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")] = None,
+    backbone: Annotated[str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")] = None,
+    size: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
+    budget: Annotated[str | None, typer.Option(help="upper bound for the whole: 10m, 1h30m")] = None,
+    splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
+    overwrite: Annotated[bool, typer.Option(help="start anew in --out")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the table as JSON on standard output")] = False,
+) -> None:
+    """Try freezing strategies against each other on DATA; the test set stays sealed."""
+    named: dict[str, dict[str, Any]] = {
+        "obtain": {"backbone": backbone}, "base": {"size": size}, "run": {"budget_seconds": _seconds(budget)},
+    }  # fmt: skip
+    settings = _settings(None, sets, named)
+
+    from regraft import api
+    from regraft.console import Screen, strategies_table
+
+    screen = Screen(quiet or as_json)
+    try:
+        run = api.explore(data, out, recipe=settings, overwrite=overwrite, splits=splits, listeners=[screen])
+    except KeyboardInterrupt:
+        screen.close()
+        print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    finally:
+        screen.close()
+    if as_json:
+        print(json.dumps({"out": str(run.path), **run.strategies}))
+    elif not quiet:
+        strategies_table(run.strategies)
+        print(f"report    {run.path / 'report.html'}\ngo on to a tested model with  regraft fit --resume --out {run.path}")
 
 
 def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
@@ -229,7 +292,7 @@ def rank(
     from regraft.console import Screen, ranking_table
 
     named: dict[str, dict[str, Any]] = {
-        "obtain": {"prefer": prefer, "max_parameters": _count(max_params)}, "run": {"budget_seconds": _seconds(budget)}
+        "obtain": {"max_parameters": _count(max_params)}, "run": {"prefer": prefer, "budget_seconds": _seconds(budget)},
     }  # fmt: skip
     settings, screen = _settings(None, None, named), Screen(quiet or as_json)
     try:

@@ -54,7 +54,13 @@ class Screen:
             )
         elif kind == "engine" and event["chosen"]:
             self.console.print(f"            [dim]features by {escape(event['text'])}[/]", soft_wrap=True)
-        elif kind == "note":
+        elif kind == "trial":
+            self.console.print(
+                f"            [dim]{escape(event['strategy']):26} {event['epochs']:2} epochs  val log loss "
+                f"{event['log_loss']:.3f}  {event['accuracy']:.1%}  {event['seconds']:.0f} s[/]",
+                soft_wrap=True,
+            )
+        elif kind in ("note", "advice"):
             self.console.print(f"            [dim]{escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "chosen":
             self.chosen = event["chosen"]
@@ -132,3 +138,21 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def strategies_table(found: dict[str, Any]) -> None:
+    """Print the strategies that were tried, the best first, and the advice."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("strategy", "epochs", "val log loss", "accuracy [95 %]", "trained", "seconds", "memory"):
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    longest = {trial["strategy"]: trial for trial in sorted(found["trials"], key=lambda trial: trial["epochs"])}
+    for t in sorted(longest.values(), key=lambda trial: trial["log_loss"]):
+        style = "bold" if t["strategy"] == found["chosen"] else ""
+        table.add_row(
+            escape(t["strategy"]), str(t["epochs"]), f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
+            f"{t['accuracy']:.1%} [{t['low']:.1%}, {t['high']:.1%}]", f"{t['trained']:,}", f"{t['seconds']:.0f}",
+            f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "", style=style,
+        )  # fmt: skip
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\n[bold]{escape(found['advice'][:1].upper() + found['advice'][1:])}.[/]", soft_wrap=True)

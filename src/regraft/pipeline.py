@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from regraft.artifacts import Events, RunFolder, atomic, write_json, write_text
+from regraft.artifacts import Events, RunFolder, atomic, read_json, write_json, write_text
 from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples
 from regraft.data.examples import Part
@@ -29,16 +29,20 @@ from regraft.runtime import keep_large_blocks, peak_memory, pick_device, version
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate, estimates, evaluate_test, majority_logits
-from regraft.steps.finetune import Finetuned, crop_scale, finetune, mirror_allowed, rates
-from regraft.steps.freeze import freeze
+from regraft.steps.explore import explore
+from regraft.steps.fewshot import compare_out_of_fold
+from regraft.steps.finetune import Finetuned, finetune, worth
+from regraft.steps.freeze import freeze, planned
 from regraft.steps.head import head
 from regraft.steps.obtain import obtain
 from regraft.steps.prefix import Data
+from regraft.steps.rules import REFIT, mirror_allowed, settle
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import Checkpoint, FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
+TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
 ENGINE_SAMPLE = 32
 Result = TypeVar("Result")
 
@@ -68,6 +72,7 @@ class Walk:
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
+        self.out_of_fold = ""  # why cross-validation chose what it did
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
         """Run one step, its time and decision written to run.json and recipe.yaml."""
@@ -107,8 +112,8 @@ class Walk:
 
         return self.context.store.features(part.ids, part.paths, key, pre, engine, tick, label)[0]
 
-    def walk(self) -> None:
-        """The seven steps."""
+    def walk(self, until: str = "evaluate") -> None:
+        """The seven steps, or those before `evaluate`: then the test set stays sealed and no model is handed back."""
         examples, context, classes = self.examples, self.context, len(self.examples.task.classes)
         fit, val = examples.part("train"), examples.part("val")
         obtained = self.step("obtain", lambda: self.obtain(fit.then(val)))
@@ -125,7 +130,12 @@ class Walk:
             stopped = tuned is not None and tuned.trained.stopped == "interrupted"
         except KeyboardInterrupt:
             stopped = True
-        model = self.choose(backbone, heads, tuned, val)
+        if until == "finetune" and not stopped:
+            self.state["state"] = "explored"
+            self.write()
+            write_report(self.folder.path)
+            return
+        model = self.choose(backbone, heads, tuned, fit, val, stopped)
         if stopped:
             model.save(self.folder.model, model_card(self.state, self.metrics))
             write_json(self.folder.metrics, self.metrics)
@@ -167,21 +177,16 @@ class Walk:
         return Features(self.features(both, backbone, engine), both.labels, both.weights)
 
     def finetune(
-        self, backbone: Backbone, plan: FreezePlan, heads: Heads, fit: Part, val: Part, known: Features,
+        self, backbone: Backbone, plan: FreezePlan | None, heads: Heads, fit: Part, val: Part, known: Features,
         engine: Engine,
     ) -> Finetuned | None:  # fmt: skip
-        """Step 6, where there is a val set to judge it by."""
-        recipe = self.recipe.finetune
-        if not len(val):
-            return self.not_finetuned("too few examples to judge it on val")
-        if recipe.epochs == 0 or plan.strategy == "head":
+        """Step 6: judged on val, or by cross-validation where there are too few examples for one."""
+        recipe, context, classes = self.recipe.finetune, self.context, len(self.examples.task.classes)
+        if recipe.epochs == 0 or (plan is not None and plan.strategy == "head"):
             return self.not_finetuned("the head alone was asked for")
-        short_sides, size = self.examples.image_sizes().min(axis=1), backbone.preprocess.size
-        if recipe.crop_scale == "auto":
-            recipe.crop_scale = crop_scale(short_sides, size)
-        rate, decay = rates(short_sides, size)
-        recipe.lr = rate if recipe.lr == "auto" else recipe.lr
-        recipe.layer_decay = decay if recipe.layer_decay == "auto" else recipe.layer_decay
+        if not len(val) and (plan is None or not self.examples.counts()["test"]):
+            return self.not_finetuned("too few examples to judge it on val")
+        settle(recipe, len(fit), self.examples.image_sizes().min(axis=1), backbone.preprocess.size)
         if recipe.mirror == "auto":
             step = -(-len(fit) // MIRROR_SAMPLE)
             try:
@@ -190,19 +195,92 @@ class Walk:
                 return self.not_finetuned(str(error))
             recipe.mirror, why = mirror_allowed(known.values[: len(fit) : step], mirrored)
             answer = "are" if recipe.mirror else "are not"
-            self.context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
+            context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
+        data, judge, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
+        if plan is not None and not len(val):
+            return self.few(backbone, plan, heads, data, known, classes)
+        before = apply_head(heads.on_train, known.values[len(fit) :])
+        if plan is None:
+            return self.explore(backbone, heads, before, data, judge, keeper)
+        assert plan is not None
+        if self.recipe.run.prefer == "speed":
+            trial = context.trial()
+            trial.recipe.finetune.epochs = max(1, round(int(recipe.epochs) / TRIAL))
+            short = finetune(backbone, plan, heads.on_train, data, judge, trial)
+            if short is not None and short.logits is not None:
+                gains, text = worth(val.labels, before, short.logits)
+                if not gains:
+                    return self.not_finetuned(f"a trial of {trial.recipe.finetune.epochs} epoch(s): {text}")
+        tuned = finetune(backbone, plan, heads.on_train, data, judge, context, self.show_batch, keeper)
+        if tuned is not None and tuned.logits is not None:
+            context.events.emit("note", text=f"{worth(val.labels, before, tuned.logits)[1]} (indicative; the test is in step 7)")
+        return tuned
+
+    def data(self, part: Part) -> Data:
+        """What fine-tuning is given of a part."""
         balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
-        data = Data(fit.paths, fit.ids, fit.labels, class_weighted(fit.labels, fit.weights, balanced, classes))
-        judge = Data(val.paths, val.ids, val.labels, val.weights)
-        keeper = Checkpoint(self.folder.checkpoint)
-        return finetune(backbone, plan, heads.on_train, data, judge, self.context, self.show_batch, keeper)
+        return Data(part.paths, part.ids, part.labels, class_weighted(part.labels, part.weights, balanced, classes))
+
+    def few(
+        self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int
+    ) -> Finetuned | None:
+        """Fine-tune on everything where cross-validation says that it is worth it."""
+        found = compare_out_of_fold(backbone, plan, data, known, classes, self.context)
+        if found is None:
+            return self.not_finetuned("too few examples, or too little time, to judge it by cross-validation")
+        if not found.share:
+            return self.not_finetuned(found.why)
+        self.recipe.finetune.interpolation, self.recipe.finetune.refit = found.share, False
+        self.out_of_fold = found.why
+        return finetune(backbone, plan, heads.refitted, data, None, self.context, self.show_batch)
+
+    def explore(
+        self, backbone: Backbone, heads: Heads, before: np.ndarray, data: Data, val: Data, keeper: Checkpoint
+    ) -> Finetuned | None:
+        """Try freezing strategies against each other; the table is kept, so that a stopped run does not repeat it."""
+        place = self.folder.strategies
+        earlier = read_json(place)["trials"] if place.is_file() else []
+        found = explore(
+            backbone, heads.on_train, before, data, val, self.context, self.show_batch, keeper, earlier,
+            lambda trials: write_json(place, {"trials": trials}),
+        )
+        write_json(place, {"trials": [asdict(trial) for trial in found.trials], "chosen": found.chosen, "advice": found.advice})
+        self.context.events.emit("advice", step="finetune", chosen=found.chosen, text=found.advice)
+        if found.tuned is None:
+            return self.not_finetuned(found.advice)
+        return found.tuned
+
+    def refit(self, backbone: Backbone, plan: FreezePlan, heads: Heads, tuned: Finetuned, fit: Part, val: Part) -> Model | None:
+        """The chosen model trained once more, on train and val together, for as many epochs; None where that is not due.
+
+        Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are trusted.
+        """
+        recipe, context = self.recipe.finetune, self.context
+        if recipe.refit == "auto":
+            recipe.refit = len(fit) + len(val) <= REFIT
+        if not recipe.refit or not tuned.trained.epoch or context.out_of_time():
+            recipe.refit = False
+            return None
+        both = self.data(fit.then(val))
+        quiet = context.trial()
+        again = finetune(
+            backbone, plan, heads.refitted, both, None, quiet, checkpoint=Checkpoint(self.folder.refit),
+            stop_after=tuned.trained.epoch,
+        )
+        if again is None or again.trained.stopped != "length":
+            recipe.refit = False
+            return None
+        context.events.emit("note", text=f"trained once more on train and val, {len(both.items)} examples, as val chose")
+        return self.model(again.backbone, again.head)
 
     def not_finetuned(self, why: str) -> Finetuned | None:
         """Say so, and settle what is left open for a step that is not taken."""
         recipe = self.recipe.finetune
         settled = {"batch_size": 32, "lr": 2e-4, "layer_decay": 0.8, "crop_scale": 1.0, "patience": 4, "interpolation": 1.0,
-                   "precision": "float32", "mirror": False}  # fmt: skip
+                   "precision": "float32", "mirror": False, "refit": False}  # fmt: skip
         recipe.epochs = 0
+        if self.recipe.freeze.strategy == "auto":
+            self.recipe.freeze.strategy = "head"
         for name, value in settled.items():
             if getattr(recipe, name) == "auto":
                 setattr(recipe, name, value)
@@ -220,8 +298,10 @@ class Walk:
         with atomic(self.folder.first_batch) as temporary:
             Image.fromarray(grid).save(temporary, format="PNG")
 
-    def choose(self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, val: Part) -> Model:
-        """The better of head-only and fine-tuned on val (rule 11); a head that wins is refitted on train and val."""
+    def choose(
+        self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, fit: Part, val: Part, stopped: bool
+    ) -> Model:
+        """The better of head-only and fine-tuned on val (rule 11); what wins may be trained once more on train and val."""
         head_only = self.model(backbone, heads.on_train)
         chosen, why, best = "head only", "nothing else was trained", head_only
         if len(val):
@@ -239,10 +319,17 @@ class Walk:
                 why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
             self.metrics["val"] = estimates(val.labels, rows[chosen])
             self.predictions.append((val, rows[chosen]))
+        elif tuned is not None:
+            best, chosen, why = self.model(tuned.backbone, tuned.head), "fine-tuned", self.out_of_fold
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
         self.write()
-        return best if chosen == "fine-tuned" else self.model(backbone, heads.refitted)
+        if chosen != "fine-tuned" or tuned is None:
+            self.recipe.finetune.refit = False
+            return self.model(backbone, heads.refitted)
+        if stopped or not len(val):
+            return best
+        return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
 
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
         """A Model of this run's task."""
@@ -305,5 +392,6 @@ class Walk:
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
         self.write()
-        Checkpoint(self.folder.checkpoint).clear()
+        for place in (self.folder.checkpoint, self.folder.refit):
+            Checkpoint(place).clear()
         write_report(self.folder.path)

@@ -39,10 +39,8 @@ class ObtainRecipe(_Section):
     """Step 1: which pre-trained model."""
 
     backbone: str = Field(
-        "auto", description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: of those at hand, by a probe on your data"
-    )
-    prefer: Literal["accuracy", "speed"] = Field(
-        "accuracy", description="of an automatic choice: the cheapest within one standard error of the best; speed: two"
+        "auto", description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: of those at hand, by a probe on your data, "
+        "the cheapest within one standard error of the best (two with run.prefer speed)",
     )
     max_parameters: Annotated[int, Field(ge=1)] | None = Field(
         None, description="of an automatic choice: most parameters of the backbone, its old classifier not counted"
@@ -64,7 +62,8 @@ class FreezeRecipe(_Section):
     """Step 3: which parameters may move when fine-tuning."""
 
     strategy: str | list[str] = Field(
-        "full", description="head, last-K, half, full, norm, bias, or a list of stages; full reached the most on average"
+        "full", description="head, last-K, half, full, first, norm, bias, gradual, lora, a list of stages, or auto: tried "
+        "against each other on val; full reached the most on average",
     )
     norm_statistics: Literal["frozen", "moving"] = Field(
         "frozen", description="running statistics of batches of 32 are worse than those of a million images"
@@ -117,6 +116,13 @@ class FinetuneRecipe(_Section):
     interpolation: Share | Auto = Field(
         "auto", description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss"
     )
+    average: bool = Field(
+        False, description="try a running mean of the weights (EMA) after each epoch, beside the weights themselves"
+    )
+    mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
+    refit: bool | Auto = Field(
+        "auto", description="train once more on train and val together with what was chosen; auto: up to 1,000 of them"
+    )
     mirror: bool | Auto = Field("auto", description="mirror images; auto: unless a probe can tell them from the data")
     crop_scale: Share | Auto = Field(
         "auto", description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size"
@@ -131,6 +137,9 @@ class RunRecipe(_Section):
     device: str = Field("auto", description="auto: CUDA, MPS, CPU in this order")
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
         "accuracy", description="what the final choice on val goes by, ties by log loss"
+    )
+    prefer: Literal["accuracy", "speed"] = Field(
+        "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain"
     )
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
     offline: bool = Field(False, description="never touch the network, even for a named hub model")

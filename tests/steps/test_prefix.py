@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tinted import context, data
 
-from regraft.artifacts import Events
 from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.evaluation import refined_log_loss
-from regraft.features import FeatureStore, TorchEngine
+from regraft.features import TorchEngine
 from regraft.modalities.image import Augment
-from regraft.recipe import Recipe
 from regraft.steps import prefix as module
-from regraft.steps.context import Context
 from regraft.steps.finetune import finetune
 from regraft.steps.prefix import Data, cache_prefix, views_of
 from regraft.training import make_head, plan_freeze
@@ -25,24 +23,6 @@ from regraft.training import make_head, plan_freeze
 @pytest.fixture(scope="module")
 def base() -> Backbone:
     return make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)  # images go in as they are
-
-
-def data(count: int, seed: int) -> Data:
-    """Noise in two tints."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
-    pixels = rng.integers(0, 120, (count, 64, 64, 3))
-    pixels[..., 0] += 120 * labels[:, None, None]
-    images = tuple(image.astype(np.uint8) for image in pixels)
-    return Data(images, tuple(f"{seed:016x}{n:016x}" for n in range(count)), labels.astype(np.int64), np.ones(count))
-
-
-def context(folder: Path | None, notes: list[str] | None = None, **settings: object) -> Context:
-    usual = {"epochs": 3, "batch_size": 8, "lr": 3e-4, "layer_decay": 0.8, "crop_scale": 0.8, "mirror": True}
-    recipe = Recipe.build({"finetune": {**usual, "precision": "float32", **settings}})
-    heard = [] if notes is None else notes
-    events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))
-    return Context(recipe, FeatureStore(folder), torch.device("cpu"), events)
 
 
 def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import torch
 
 from regraft.backbones import cut_stages
 from regraft.errors import UsageError
-from regraft.training import plan_freeze
+from regraft.training import add_adapters, merge_adapters, phases, plan_freeze
 
 MODELS = ("resnet10t", "convnext_atto", "mobilenetv3_small_050", "vit_tiny_patch16_224")
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("strategy", ["head", "last-1", "half", "full", "norm", "bias"])
+@pytest.mark.parametrize("strategy", ["head", "last-1", "half", "full", "norm", "bias", "first"])
 def test_nothing_frozen_moves_and_something_released_does(name: str, strategy: str) -> None:
     torch.manual_seed(0)
     size = {"img_size": 32, "patch_size": 16} if name.startswith("vit") else {}
@@ -49,3 +49,50 @@ def test_an_unknown_strategy_names_the_stages() -> None:
     module = timm.create_model("resnet10t", num_classes=0)
     with pytest.raises(UsageError, match="layer4"):
         plan_freeze(module, cut_stages(module), "lst-2")
+
+
+def test_gradual_unfreezing_releases_stage_after_stage() -> None:
+    module = timm.create_model("resnet10t", num_classes=0)
+    stages = cut_stages(module)
+    plans = phases(module, stages, 8)
+    boundaries = [plan.boundary for plan in plans]
+    assert boundaries == sorted(boundaries, reverse=True)
+    assert boundaries[0] == len(stages) - 2  # five stages in four epochs: the first releases two
+    assert boundaries[3:] == [0] * 5
+    assert plans[-1].trainable == plan_freeze(module, stages, "gradual").trainable
+    for plan in plans[:3]:
+        plan.apply(module)
+        module.train()
+        before = plan.digest(module)
+        module(torch.randn(4, 3, 32, 32)).sum().backward()
+        assert {n for n, p in module.named_parameters() if p.grad is not None} == plan.trainable
+        assert plan.digest(module) == before
+        module.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_adapters_learn_and_are_merged_into_plain_weights(name: str) -> None:
+    pytest.importorskip("peft", reason="LoRA needs peft (the extra `lora`)")
+    torch.manual_seed(0)
+    size = {"img_size": 32, "patch_size": 16} if name.startswith("vit") else {}
+    module = timm.create_model(name, num_classes=0, **size).eval()
+    names, x = list(module.state_dict()), torch.randn(2, 3, 32, 32)
+    start = {key: value.clone() for key, value in module.state_dict().items()}
+    assert add_adapters(module) > 10
+    plan = plan_freeze(module, cut_stages(module), "lora")
+    plan.apply(module)
+    before = plan.digest(module)
+    assert all(".lora_" in key for key in plan.trainable)
+    optimiser = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
+    for _ in range(3):
+        module.train()
+        module(x).square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert plan.digest(module) == before
+    module.eval()
+    adapted = module(x).detach()
+    merge_adapters(module)
+    assert list(module.state_dict()) == names
+    torch.testing.assert_close(module(x), adapted, rtol=1e-3, atol=1e-4)
+    assert any(not torch.equal(start[key], value) for key, value in module.state_dict().items())

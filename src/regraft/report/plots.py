@@ -107,6 +107,29 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
     )
 
 
+def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
+    """Val accuracy of each freezing strategy against the seconds it took, each at the most epochs it was given."""
+    longest = {str(t["strategy"]): t for t in sorted(trials, key=lambda trial: trial["epochs"]) if t["seconds"]}
+    if len(longest) < 2:
+        return None
+    figure, axes = _axes("val accuracy, %, with 95 % interval", "seconds")
+    for name, t in longest.items():
+        colour = _ACCENT if name == chosen else _SECOND
+        errors = [[100 * (t["accuracy"] - t["low"])], [100 * (t["high"] - t["accuracy"])]]
+        axes.errorbar([t["seconds"]], [100 * t["accuracy"]], yerr=errors, color=colour, fmt="o", markersize=4, linewidth=1)
+        axes.annotate(name, (t["seconds"], 100 * t["accuracy"]), xytext=(4, 3), textcoords="offset points", fontsize=7,
+                      color=_INK)  # fmt: skip
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    best = longest.get(chosen)
+    front = [n for n, t in longest.items() if not any(o["seconds"] < t["seconds"] and o["accuracy"] >= t["accuracy"]
+                                                      for o in longest.values())]  # fmt: skip
+    said = f"Not beaten by anything cheaper: {', '.join(front)}."
+    if best:
+        said = f"Chosen: {chosen}, {_said(100 * best['accuracy'], 1)}% right on val in {best['seconds']:.0f} s. {said}"
+    return Plot("Freezing strategies, accuracy against cost", said, (_svg(figure, "strategies"),))
+
+
 def heatmap(shares: NDArray[np.float64]) -> str:
     """A (K, K) confusion matrix with rows summing to one as a PNG data URI: clear = 0, full blue = 1; for large K."""
     from PIL import Image

@@ -49,6 +49,7 @@ def view(folder: Path) -> Json:
     data: Json = run.get("data") or {}
     split = next((name for name in SPLITS if metrics.get(name)), None)
     ranking: Json = read_json(folder / "ranking.json") if (folder / "ranking.json").exists() else {}
+    tried: Json = read_json(folder / "strategies.json") if (folder / "strategies.json").exists() else {"trials": []}
     recipe = folder / "recipe.yaml"
     where = _shown_path(folder)
     return {
@@ -62,6 +63,7 @@ def view(folder: Path) -> Json:
         "steps": _steps(run.get("steps") or {}),
         "ranking": _ranking(ranking),
         "plots": [plot for plot in (plots.learning_curves(events), plots.l2_path(events)) if plot],
+        "strategies": _strategies(tried),
         "confusion": _confusion(metrics.get("confusion"), list(map(str, data.get("classes") or []))),
         "per_class": [_class_row(row) for row in metrics.get("per_class") or []],
         "first_batch": plots.picture(folder / "first_batch.png"),
@@ -166,6 +168,29 @@ def _ranking(ranking: Json) -> Json | None:
         "left_out": [(str(name), str(why)) for name, why in (ranking.get("left_out") or {}).items()],
         "plot": plots.accuracy_against_cost(ranking),
     }
+
+
+def _strategies(tried: Json) -> Json | None:
+    """The freezing strategies that were compared, each at the most epochs it was given, the best first."""
+    if not tried["trials"]:
+        return None
+    chosen = str(tried.get("chosen") or "")
+    longest = {t["strategy"]: t for t in sorted(tried["trials"], key=lambda trial: trial["epochs"])}
+    rows = [
+        {
+            "name": name,
+            "chosen": name == chosen,
+            "epochs": t["epochs"],
+            "loss": f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
+            "accuracy": words.cell("accuracy", {"value": t["accuracy"], "low": t["low"], "high": t["high"]}),
+            "trained": words.count(t["trained"]),
+            "seconds": words.duration(t["seconds"]) if t["seconds"] else "",
+            "memory": words.memory(t["memory"]) if t["memory"] else "",
+        }
+        for name, t in sorted(longest.items(), key=lambda item: item[1]["log_loss"])
+    ]
+    return {"rows": rows, "advice": words.sentence(str(tried.get("advice") or "")),
+            "plot": plots.strategies(tried["trials"], chosen)}  # fmt: skip
 
 
 def _confusion(counts: Any, classes: list[str]) -> Json | None:

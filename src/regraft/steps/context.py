@@ -33,6 +33,17 @@ class Context:
         self.said[step] = {"decided": decided, "why": why, "details": details}
         self.events.emit("decided", step=step, decided=decided, why=why)
 
+    def trial(self, quiet: bool = True) -> Context:
+        """For something tried: settings of its own, the same store and clock; where `quiet`, only its progress is heard."""
+
+        def pass_on(event: dict[str, Any]) -> None:
+            if event["kind"] == "tick":
+                for hear in self.events.listeners:
+                    hear(event)
+
+        events = Events(None, (pass_on,)) if quiet else self.events
+        return Context(self.recipe.model_copy(deep=True), self.store, self.device, events, self.started, self.earlier)
+
     @property
     def seconds_left(self) -> float:
         """Seconds of the budget that are left; infinite without one."""

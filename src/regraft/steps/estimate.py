@@ -9,10 +9,20 @@ import torch
 
 from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step
 from regraft.recipe import Recipe
-from regraft.steps.finetune import batch_size, length
-from regraft.training import FreezePlan, Network, make_head
+from regraft.steps.rules import REFIT, batch_size, length
+from regraft.training import FreezePlan, Network, make_head, plan_freeze
 
 SMALL = 8  # images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long
+TRIES = 2.5  # trainings' worth that strategies against each other take
+
+
+def usual_plan(backbone: Backbone, recipe: Recipe) -> FreezePlan:
+    """What moves in a training step; where strategies are tried against each other, or adapters added, as if all did.
+
+    Raises UsageError for a strategy the backbone does not take.
+    """
+    strategy = "full" if recipe.freeze.strategy in ("auto", "lora") else recipe.freeze.strategy
+    return plan_freeze(backbone.module, backbone.stages, strategy, recipe.freeze.norm_statistics)
 
 
 def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int) -> int:
@@ -22,14 +32,14 @@ def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int) -> int:
     return 0 if recipe.freeze.strategy == "head" or not counts["val"] else length(counts["train"], size)
 
 
-def step_seconds(backbone: Backbone, plan: FreezePlan, counts: Mapping[str, int], classes: int, recipe: Recipe) -> float:
+def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, recipe: Recipe) -> float:
     """Seconds an image of a training step, measured on a copy, in the precision that training would take."""
     device, size = torch.device(recipe.run.device), backbone.preprocess.size
     wanted = recipe.finetune.batch_size
     batch = min(batch_size(counts["train"]) if wanted == "auto" else wanted, counts["train"])
     batch = min(batch, SMALL) if device.type == "cpu" else batch
     network = Network(copy.deepcopy(backbone), make_head("linear", backbone.width, classes))
-    plan.apply(network.backbone)
+    usual_plan(backbone, recipe).apply(network.backbone)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.zeros(batch, size, size, 3, dtype=torch.uint8, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
@@ -37,7 +47,10 @@ def step_seconds(backbone: Backbone, plan: FreezePlan, counts: Mapping[str, int]
     return 1 / speed[arithmetic.precision] if speed else seconds_a_step(network, images, labels, arithmetic) / batch
 
 
-def run_seconds(counts: Mapping[str, int], epochs: int, forward: float, step: float) -> float:
-    """Seconds of the seven steps, from seconds an image of a forward pass and of a training step."""
-    training = epochs * (1.1 * step * counts["train"] + forward * counts["val"])
-    return 1.2 * forward * sum(counts.values()) + training
+def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
+    """Seconds of the seven steps at an input `size`, from seconds an image of a forward pass and of a training step."""
+    refit = recipe.finetune.refit
+    tries = TRIES if recipe.freeze.strategy == "auto" else 1.0
+    tries += refit is True or (refit == "auto" and counts["train"] + counts["val"] <= REFIT)
+    epoch = 1.1 * step * counts["train"] + forward * counts["val"]
+    return 1.2 * forward * sum(counts.values()) + tries * epochs_of(recipe, counts, size) * epoch

@@ -12,89 +12,61 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
-from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, seconds_a_step
+from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
 from regraft.errors import RegraftError
-from regraft.evaluation import refined_log_loss
+from regraft.evaluation import log_losses, refined_log_loss
 from regraft.features import batched, prefetch, recall, remember
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
 from regraft.steps.prefix import Data, Prefix, cache_prefix
-from regraft.training import Batch, Batches, Checkpoint, FreezePlan, Network, Trained, shuffled, train
+from regraft.training import (
+    Batch,
+    Batches,
+    Checkpoint,
+    FreezePlan,
+    Network,
+    Trained,
+    add_adapters,
+    merge_adapters,
+    phases,
+    shuffled,
+    train,
+)
+
+State = dict[str, torch.Tensor]
+Judge = Callable[[], tuple[float, float]]  # val log loss and accuracy of the network as it stands
+
+
+MIXTURES = (0.25, 0.5, 0.75, 1.0)  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
+SOUP = 300  # val examples from which a soup of checkpoints is tried
+FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
 
 
 @dataclass
 class Finetuned:
-    """The fine-tuned copy of the base, its head, and how training went."""
+    """The fine-tuned copy of the base, its head, how training went, and (V, K) logits of val where there is one.
+
+    `parameters` is how many were trained, those of the head included.
+    """
 
     backbone: Backbone
     head: nn.Module
     trained: Trained
-
-
-CHEAP = 96  # pixels
-MIXTURES = (0.25, 0.5, 0.75, 1.0)
-CHIRAL = 0.75  # share of pairs whose mirror image is found out
-
-
-def length(examples: int, size: int) -> int:
-    """Epochs by the number of training examples, in the spirit of BiT-HyperRule (Kolesnikov et al. 2020).
-
-    Half as many again of inputs up to 96 pixels, which cost a fifth of native ones.
-    """
-    found = next((epochs for most, epochs in ((500, 12), (2_000, 8), (10_000, 6), (50_000, 4)) if examples <= most), 2)
-    return found * 3 // 2 if size <= CHEAP else found
-
-
-def batch_size(examples: int) -> int:
-    """Small data get more steps an epoch: on handwritten digits 16 reached a val log loss of 0.020, 32 of 0.033."""
-    return 16 if examples <= 2_000 else 32
-
-
-def crop_scale(short_sides: np.ndarray, size: int) -> float:
-    """The smallest share a random crop keeps: half of a photograph, more of images smaller than the input.
-
-    Those are framed closely, as scans and icons are: on handwritten digits 0.8 reached a val log loss of 0.033, 0.5 of 0.039.
-    """
-    return 0.8 if float(np.median(short_sides)) < size else 0.5
-
-
-def rates(short_sides: np.ndarray, size: int) -> tuple[float, float]:
-    """AdamW's peak rate, and its decay a layer towards the input: gentle with photographs, as they were in pre-training.
-
-    Smaller, enlarged images look unlike anything the first layers have learnt, so these move as far as the last ones. On
-    held-out parts of training sets (5e-4, 1) ended at a mean log loss of 0.08 on handwritten digits and (1e-3, 0.8) at 0.11,
-    at 0.14 and 0.17 on sign digits, 0.86 and 0.92 on CIFAR-10; on flowers (2e-4, 0.8) at 0.22 and (5e-4, 0.7) at 0.27.
-    """
-    return (5e-4, 1.0) if float(np.median(short_sides)) < size else (2e-4, 0.8)
-
-
-def mirror_allowed(plain: np.ndarray, mirrored: np.ndarray) -> tuple[bool, str]:
-    """Whether mirror images look like the data, by (N, D) features of images and of their mirror images.
-
-    A linear map is asked which of each pair was mirrored (ridge regression on the differences, leave one out): visual chirality
-    (Lin et al. 2020). Where it knows in three cases of four, as with writing and signs, mirror images do not occur. It was
-    right in 0.47 to 0.56 of flowers, insects, textures, leaves and CIFAR-10, 0.68 of photographed packages, 0.81 of
-    handwritten digits, 0.94 of hand signs.
-    """
-    difference = plain.astype(np.float64) - mirrored
-    difference /= np.sqrt((difference**2).mean(axis=0)) + 1e-6
-    kernel = difference @ difference.T
-    inverse = np.linalg.inv(kernel + (np.trace(kernel) / len(kernel) + 1e-9) * np.eye(len(kernel)))
-    known = float((1 - inverse.sum(axis=1) / np.diag(inverse) > 0).mean())
-    verb = "as good as those of the data" if known < CHIRAL else "unlike the data"
-    return known < CHIRAL, f"{verb}; which of two is mirrored shows in {known:.0%} of pairs, by chance in 50%"
+    parameters: int
+    logits: np.ndarray | None
 
 
 def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
     """Parameter groups with layer-wise decay by timm's fine groups; no weight decay on norms and biases."""
     recipe = context.recipe.finetune
+    rate = float(recipe.lr) * FASTER.get(str(context.recipe.freeze.strategy), 1.0)
     groups: list[dict[str, Any]] = []
     if any(p.requires_grad for p in network.backbone.parameters()):
         from timm.optim import param_groups_layer_decay
 
         for group in param_groups_layer_decay(network.backbone, recipe.weight_decay, layer_decay=float(recipe.layer_decay)):
             scale = float(group.get("lr_scale", 1.0))
-            groups.append({"params": group["params"], "lr": float(recipe.lr) * scale, "weight_decay": group["weight_decay"]})
+            groups.append({"params": group["params"], "lr": rate * scale, "weight_decay": group["weight_decay"]})
     groups.append({"params": list(network.head.parameters()), "lr": float(recipe.lr), "weight_decay": 0.0})
     return groups
 
@@ -126,17 +98,26 @@ def _val_inputs(backbone: Backbone, val: Data, prefix: Prefix | None, context: C
         yield torch.from_numpy(backbone.preprocess.collate(raws)).to(context.device)
 
 
-def _val_loss(
-    network: Network, inputs: Iterator[torch.Tensor], labels: np.ndarray, arithmetic: Arithmetic
-) -> tuple[float, float]:
-    """(refined log loss, accuracy) on val as the network stands."""
+def _mixed(batches: Batches, strength: float, classes: int, seed: int) -> Batches:
+    """Mixup (Zhang et al. 2018): each example with a share of another, and as large a share of its label."""
+
+    def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
+        for number, (inputs, labels, weights) in enumerate(batches(epoch, skip), start=skip):
+            share = float(np.random.default_rng([seed, epoch, number]).beta(strength, strength))
+            targets = nn.functional.one_hot(labels, classes).float()
+            yield tuple(torch.lerp(t.float().flip(0), t.float(), share) for t in (inputs, targets, weights))  # type: ignore[misc]
+
+    return epoch_of
+
+
+def _val_logits(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Arithmetic) -> np.ndarray:
+    """(V, K) float32 logits as the network stands."""
     network.eval()
     rows = []
     for given in inputs:
         with torch.no_grad(), arithmetic():
             rows.append(network(given).float().cpu().numpy())
-    logits = np.concatenate(rows)
-    return refined_log_loss(labels, logits), float((logits.argmax(1) == labels).mean())
+    return np.concatenate(rows)
 
 
 def _arithmetic(network: Network, plan: FreezePlan, backbone: Backbone, first: Batch, context: Context) -> Arithmetic:
@@ -166,60 +147,72 @@ def _epochs_in_budget(
     return max(0, min(epochs, int(0.8 * left / epoch))), f"an epoch takes about {epoch:.0f} s and the budget leaves {left:.0f} s"
 
 
-def _interpolate(
-    network: Network, start: dict[str, torch.Tensor], trained: Trained, val_loss: Callable[[], tuple[float, float]],
-    context: Context,
-) -> float:  # fmt: skip
-    """Leave the network between `start` and what training reached, where val log loss is least; gives the share of the latter.
+def _between(start: State, end: State, share: float) -> State:
+    """The weights a share of the way from one state to another; counters are those of the end."""
+    return {
+        name: torch.lerp(start[name].to(value), value, share) if value.is_floating_point() and share != 1 else value
+        for name, value in end.items()
+    }
 
-    WiSE-FT (Wortsman et al. 2022): such a mixture often holds better on new images than either end. The head-only end is not
-    tried here: it is what the fine-tuned model is compared with.
+
+def _interpolate(network: Network, start: State, trained: Trained, judge: Judge, context: Context) -> None:
+    """Leave the network between `start` and what training reached, where val log loss is least.
+
+    WiSE-FT (Wortsman et al. 2022): such a mixture often holds better on new images than either end.
     """
     recipe = context.recipe.finetune
-    shares = MIXTURES if recipe.interpolation == "auto" else (float(recipe.interpolation),)
-
-    def put(share: float) -> None:
-        mixed = {
-            name: torch.lerp(start[name].to(end), end, share) if end.is_floating_point() else end
-            for name, end in trained.best.items()
-        }
-        network.load_state_dict(trained.best if share == 1 else mixed, strict=False)
-
-    losses: dict[float, float] = {}
-    for share in shares:
-        if share == 1:
-            losses[share] = trained.log_loss
-            continue
-        put(share)
-        losses[share], accuracy = val_loss()
+    losses = {1.0: trained.log_loss} if recipe.interpolation == "auto" else {}
+    for share in MIXTURES[:-1] if recipe.interpolation == "auto" else (float(recipe.interpolation),):
+        network.load_state_dict(_between(start, trained.best, share), strict=False)
+        losses[share], accuracy = judge()
         context.events.emit("mixture", step="finetune", share=share, log_loss=losses[share], accuracy=accuracy)
     best = min(losses, key=lambda share: losses[share])
-    put(best)
-    recipe.interpolation, trained.log_loss = best, losses[best]
-    return best
+    trained.best, trained.log_loss, recipe.interpolation = _between(start, trained.best, best), losses[best], best
+    network.load_state_dict(trained.best, strict=False)
+
+
+def _soup(network: Network, trained: Trained, judge: Judge, context: Context) -> None:
+    """Average the states of several epochs, the best first, each kept in only if val log loss falls (Wortsman et al. 2022)."""
+    used, soup = 1, trained.best
+    for _, state in trained.states[1:]:
+        tried = {
+            name: torch.lerp(soup[name], value, 1 / (used + 1)) if value.is_floating_point() else soup[name]
+            for name, value in state.items()
+        }
+        network.load_state_dict(tried, strict=False)
+        loss, _ = judge()
+        if loss < trained.log_loss:
+            used, soup, trained.log_loss = used + 1, tried, loss
+    trained.best = soup
+    network.load_state_dict(soup, strict=False)
+    if used > 1:
+        context.events.emit("note", text=f"a soup of {used} epochs' weights is better on val: {trained.log_loss:.3f}")
+
+
+def _merged(tuned: Backbone, network: Network) -> State:
+    """Merge the adapters into the weights; the state of all that may then differ from the start."""
+    merge_adapters(tuned.module)
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def finetune(
-    backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data, context: Context,
-    show: Callable[[np.ndarray], None], checkpoint: Checkpoint | None = None,
+    backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data | None, context: Context,
+    show: Callable[[np.ndarray], None] = lambda _: None, checkpoint: Checkpoint | None = None,
+    stop_after: int | None = None,
 ) -> Finetuned | None:  # fmt: skip
-    """The fine-tuned model, or None where the recipe or the budget says so. The given backbone and head stay as they are.
+    """The fine-tuned model, or None where the budget says so. The given backbone and head stay as they are.
 
-    Where `checkpoint` holds a training of the same data, weights and settings, it goes on from there. `show` receives the
-    first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything frozen have moved.
+    Every setting of the recipe but precision and interpolation is decided already. Without `val` training goes its whole
+    length, or `stop_after` epochs of it. Where `checkpoint` holds a training of the same data, weights and settings, it goes
+    on from there. `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything
+    frozen have moved.
     """
-    recipe = context.recipe.finetune
-    if recipe.epochs == "auto":
-        recipe.epochs = 0 if plan.strategy == "head" else length(len(data.items), backbone.preprocess.size)
-    if recipe.patience == "auto":  # a cosine gains the most at its end: stopping early stops short of that
-        recipe.patience = max(4, -(-int(recipe.epochs) // 2))
-    if recipe.batch_size == "auto":
-        recipe.batch_size = batch_size(len(data.items))
-    if not recipe.epochs:
-        context.decide("finetune", "not done", "the head alone was asked for")
-        return None
-    torch.manual_seed(context.recipe.run.seed)
+    recipe, seed = context.recipe.finetune, context.recipe.run.seed
+    epochs, classes = int(recipe.epochs), int(head[-1].out_features)  # type: ignore[index]
+    torch.manual_seed(seed)
     tuned = copy.deepcopy(backbone)
+    if plan.strategy == "lora":
+        add_adapters(tuned.module)
     tuned.module.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan.apply(tuned.module)
     before = plan.digest(tuned.module)
@@ -227,55 +220,110 @@ def finetune(
     batches = _batches(data, tuned, augment, context)
     first = next(iter(batches(1)))
     show(first[0].cpu().numpy())
-    prefix = cache_prefix(tuned, plan.boundary, data, val, augment, int(recipe.epochs), context)
+    nothing = Data((), (), np.zeros(0, np.int64), np.zeros(0))
+    prefix = cache_prefix(tuned, plan.boundary, data, val or nothing, augment, epochs, context)
     network = Network(tuned, copy.deepcopy(head), prefix.suffix if prefix else None)
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prefix is not None:
         batches = prefix.batches(data, context)
         first = next(iter(batches(1)))
     arithmetic = _arithmetic(network, plan, tuned, first, context)
+    if recipe.mixup:
+        batches = _mixed(batches, recipe.mixup, classes, seed)
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     checkpoint = checkpoint or Checkpoint()
-    checkpoint.key = fingerprint(recipe.model_dump(exclude={"epochs", "interpolation"}), context.recipe.run.seed, plan.strategy,
-                                 before, backbone.provenance.sha256, *data.ids, *val.ids)  # fmt: skip
-    going = checkpoint.load()
+    checkpoint.key = fingerprint(recipe.model_dump(exclude={"epochs", "interpolation", "refit"}), seed, plan.strategy, before,
+                                 backbone.provenance.sha256, *data.ids, "val", *(val.ids if val else ()))  # fmt: skip
+    going, shortage = checkpoint.load(), ""
     if going is not None:
-        recipe.epochs, shortage = int(going[1]["epochs"]), ""
-    else:
-        recipe.epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), recipe.epochs, context, arithmetic)
-    if not recipe.epochs:
+        epochs = int(going[1]["epochs"])
+    elif val is not None:
+        epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), epochs, context, arithmetic)
+    recipe.epochs = epochs
+    if not epochs:
         recipe.interpolation = 1.0
         context.decide("finetune", "not done", shortage)
         return None
-    fused = context.device.type in ("cpu", "cuda")
-    torch.manual_seed(context.recipe.run.seed)  # whatever the trials before drew
+    torch.manual_seed(seed)  # whatever the trials before drew
     origin = Network(backbone, head).state_dict()
 
-    def val_loss() -> tuple[float, float]:
-        return _val_loss(network, _val_inputs(tuned, val, prefix, context), val.labels, arithmetic)
+    def logits() -> np.ndarray:
+        return _val_logits(network, _val_inputs(tuned, val or nothing, prefix, context), arithmetic)
+
+    def judge() -> tuple[float, float]:
+        labels, found = (val or nothing).labels, logits()
+        return refined_log_loss(labels, found), float((found.argmax(1) == labels).mean())
+
+    moving = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    statistics = context.recipe.freeze.norm_statistics
+    gradual = phases(tuned.module, tuned.stages, epochs, statistics) if plan.strategy == "gradual" else ()
+
+    def release(epoch: int) -> None:
+        if gradual:
+            gradual[epoch - 1].apply(tuned.module)
 
     trained = train(
-        network, torch.optim.AdamW(_groups(network, context), fused=fused), batches, steps, recipe.epochs,
-        val_loss, warmup=recipe.warmup, patience=int(recipe.patience), smoothing=recipe.label_smoothing,
-        tick=lambda **f: context.events.tick(label="fine-tuning", **f),
-        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), out_of_time=context.out_of_time,
-        numbers=arithmetic, checkpoint=checkpoint,
+        network, torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")), batches, steps,
+        epochs, judge if val else None, warmup=recipe.warmup, patience=int(recipe.patience), stop_after=stop_after,
+        smoothing=recipe.label_smoothing, averaged=recipe.average and val is not None,
+        keep_states=val is not None and len(val.items) >= SOUP, tick=lambda **f: context.events.tick(label="fine-tuning", **f),
+        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), before_epoch=release,
+        say=lambda text: context.events.emit("note", text=text), out_of_time=context.out_of_time, numbers=arithmetic,
+        checkpoint=checkpoint,
     )  # fmt: skip
-    reached = trained.log_loss
-    share = 1.0
-    if trained.epoch and trained.stopped != "interrupted" and not context.out_of_time():
-        share = _interpolate(network, origin, trained, val_loss, context)
-    recipe.interpolation = share
     if plan.digest(tuned.module) != before:
         raise RegraftError("something frozen moved during fine-tuning: a fault of regraft, please report it")
+    reached, goes_on = trained.log_loss, bool(trained.epoch) and trained.stopped != "interrupted" and not context.out_of_time()
+    if val and goes_on and len(trained.states) > 1:
+        _soup(network, trained, judge, context)
+    if plan.strategy == "lora":
+        trained.best = _merged(tuned, network)
+    if val and goes_on:
+        _interpolate(network, origin, trained, judge, context)
+    elif recipe.interpolation == "auto" or not val:
+        share = 1.0 if recipe.interpolation == "auto" else float(recipe.interpolation)
+        network.load_state_dict(_between(origin, trained.best, share), strict=False)
+        recipe.interpolation = share
+    found = logits() if val else None
     network.suffix = None
-    context.decide(
-        "finetune", f"{trained.epochs_run} of {recipe.epochs} epochs, best after {trained.epoch} (val log loss {reached:.3f})"
-        + (f", {share:g} of the way there {trained.log_loss:.3f}" if share != 1 else ""),
-        {"length": "went its whole length", "patience": f"no better val log loss in {recipe.patience} epochs",
-         "budget": "the time was up", "interrupted": "stopped by the user",
-         "diverged": "the loss was no number any more; the best before is kept"}[trained.stopped],
-        frozen_digest=before,
-    )  # fmt: skip
+    _decide(trained, reached, epochs, before, context)
     network.to("cpu")
-    return Finetuned(tuned, network.head.eval(), trained)
+    return Finetuned(tuned, network.head.eval(), trained, moving, found)
+
+
+def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:
+    recipe = context.recipe.finetune
+    best = f", best after {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
+    mixed = f", {float(recipe.interpolation):g} of the way there {trained.log_loss:.3f}" if recipe.interpolation != 1 else ""
+    why = {"length": "went its whole length", "patience": f"no better val log loss in {recipe.patience} epochs",
+           "budget": "the time was up", "interrupted": "stopped by the user",
+           "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept"}  # fmt: skip
+    text = f"{trained.epochs_run} of {epochs} epochs{best}{mixed}"
+    context.decide("finetune", text, why[trained.stopped], frozen_digest=digest)
+
+
+def worth(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[bool, str]:
+    """Whether (V, K) val logits after fine-tuning beat those before by more than their noise, and that in words.
+
+    Indicative: val also chose the epoch and the mixture. A gain counts above 1.64 standard errors of the paired difference in
+    log loss.
+    """
+    gains = log_losses(labels, before) - log_losses(labels, after)
+    gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
+    points = 100 * float((after.argmax(1) == labels).mean() - (before.argmax(1) == labels).mean())
+    clear = gain > 1.64 * error
+    said = "is worth it here" if clear else "shows no gain outside the noise here"
+    return clear, f"fine-tuning {said}: log loss on val falls by {gain:.3f} (standard error {error:.3f}), {points:+.1f} points"
+
+
+def mixtures(backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Data, context: Context) -> dict[float, np.ndarray]:
+    """(N, K) logits of held-out examples by share of the fine-tuned weights, from 0 (head only) to 1."""
+    start = {name: value.clone() for name, value in Network(backbone, head).state_dict().items()}
+    network = Network(tuned.backbone, tuned.head).to(context.device)
+    end = {name: value.clone() for name, value in network.state_dict().items()}
+    found = {}
+    for share in (0.0, *MIXTURES):
+        network.load_state_dict(_between(start, end, share))
+        found[share] = _val_logits(network, _val_inputs(tuned.backbone, held, None, context), plain(context.device))
+    network.to("cpu")
+    return found

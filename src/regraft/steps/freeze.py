@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import copy
+
 from regraft.backbones import Backbone
 from regraft.steps.context import Context
-from regraft.training import FreezePlan, plan_freeze
+from regraft.training import FreezePlan, add_adapters, plan_freeze
 
 
-def freeze(backbone: Backbone, context: Context) -> FreezePlan:
-    """The plan for fine-tuning; until then everything is frozen."""
+def freeze(backbone: Backbone, context: Context) -> FreezePlan | None:
+    """The plan for fine-tuning; None where strategies will be tried against each other. Until then everything is frozen."""
     recipe = context.recipe.freeze
-    plan = plan_freeze(backbone.module, backbone.stages, recipe.strategy, recipe.norm_statistics)
-    sizes = {name: p.numel() for name, p in backbone.module.named_parameters()}
-    moving = sum(sizes[name] for name in plan.trainable)
+    if recipe.strategy == "auto":
+        context.decide("freeze", "strategies are tried against each other in step 6", "auto; all are frozen until then")
+        return None
+    plan, moving = planned(backbone, context)
+    everything = sum(p.numel() for p in backbone.module.parameters())
     context.decide(
-        "freeze", f"{plan.strategy}: {moving:,} of {sum(sizes.values()):,} backbone parameters released when fine-tuning",
+        "freeze", f"{plan.strategy}: {moving:,} of {everything:,} backbone parameters released when fine-tuning",
         f"all are frozen while the head is trained; running norm statistics stay {recipe.norm_statistics}",
         trainable=moving,
     )  # fmt: skip
     return plan
+
+
+def planned(backbone: Backbone, context: Context) -> tuple[FreezePlan, int]:
+    """The plan of the recipe's strategy and how many parameters it lets move; the backbone stays as it is.
+
+    Raises UsageError for a strategy the backbone does not take, or whose library is not installed.
+    """
+    recipe, module = context.recipe.freeze, backbone.module
+    if recipe.strategy == "lora":
+        module = copy.deepcopy(module)
+        add_adapters(module)
+    plan = plan_freeze(module, backbone.stages, recipe.strategy, recipe.norm_statistics)
+    return plan, sum(p.numel() for name, p in module.named_parameters() if name in plan.trainable)

@@ -31,6 +31,11 @@ class Data:
     labels: np.ndarray
     weights: np.ndarray
 
+    def some(self, rows: np.ndarray) -> Data:
+        """The examples of some rows."""
+        items, ids = (tuple(values[row] for row in rows) for values in (self.items, self.ids))
+        return Data(items, ids, self.labels[rows], self.weights[rows])
+
 
 @dataclass(frozen=True)
 class Prefix:

@@ -20,8 +20,8 @@ from regraft.evaluation import Estimate, knn_out_of_fold, log_losses, logme, wil
 from regraft.features import REFERENCE, Trial, makers, pick_engine
 from regraft.steps.base import input_size, is_upscaled
 from regraft.steps.context import Context
-from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
-from regraft.training import class_weighted, fit_path, folds_of, plan_freeze
+from regraft.steps.estimate import epochs_of, run_seconds, step_seconds, usual_plan
+from regraft.training import class_weighted, fit_path, folds_of
 
 ROUNDS = (300, 1_000, 3_000)  # examples
 FOLDS = 5
@@ -152,7 +152,7 @@ def rank(
             del probe.look.features[probe.depth]
         looks = [look for look in looks if look.features]
     found = [*sorted(rows.values(), key=lambda row: row.log_loss), *out]
-    chosen, reason = choose(found, context.recipe.obtain.prefer, context.seconds_left)
+    chosen, reason = choose(found, context.recipe.run.prefer, context.seconds_left)
     return Ranking(tuple(found), chosen, reason, opinions(found), left_out)
 
 
@@ -293,9 +293,8 @@ class _Race:
                 self.context.store.folder,
             )  # fmt: skip
         speed = next((trial.speed for trial in trials if trial.engine == engine), None)
-        epochs = epochs_of(self.recipe, self.counts, size)
-        plan = plan_freeze(backbone.module, backbone.stages, self.recipe.freeze.strategy, self.recipe.freeze.norm_statistics)
-        step = step_seconds(backbone, plan, self.counts, self.classes, self.recipe) if epochs else 0.0
+        trains = epochs_of(self.recipe, self.counts, size) > 0
+        step = step_seconds(backbone, self.counts, self.classes, self.recipe) if trains else 0.0
         most, wanted = self.recipe.obtain.max_parameters, self.recipe.base.depth
         look = _Look(
             reference, size, stages, depths, engine, 1 / speed if speed else cost[stages].seconds, step, cost,
@@ -319,8 +318,7 @@ class _Race:
         found = []
         for depth in wanted:
             try:
-                shallow = truncated(backbone, depth)
-                plan_freeze(shallow.module, shallow.stages, recipe.freeze.strategy)
+                usual_plan(truncated(backbone, depth), recipe)
             except (ValueError, UsageError) as error:
                 if recipe.base.depth != "auto":
                     raise UsageError(str(error)) from None
@@ -372,11 +370,10 @@ class _Race:
         """A candidate beside the best of its round."""
         look, depth = probe.look, probe.depth
         excess, share, entry = probe.losses - best.losses, look.share(depth), entry_of(look.reference)
-        epochs = epochs_of(self.recipe, self.counts, look.size)
         return Row(
             look.reference, look.size, depth, look.stages, examples, float(probe.losses.mean()), float(excess.mean()),
             float(excess.std(ddof=1) / np.sqrt(len(excess))), probe.accuracy, probe.knn, probe.logme,
             look.cost[depth].parameters, look.cost[depth].gmacs, 1 / (look.forward * share),
-            run_seconds(self.counts, epochs, look.forward * share, look.step * share),
+            run_seconds(self.recipe, self.counts, look.size, look.forward * share, look.step * share),
             entry.imagenet_top1 if entry else None, look.pretrained_on, look.licence,
         )  # fmt: skip

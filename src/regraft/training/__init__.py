@@ -1,7 +1,8 @@
 """The one training loop, and the modules it trains."""
 
+from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.checkpoint import Checkpoint
-from regraft.training.freezing import FreezePlan, plan_freeze
+from regraft.training.freezing import FreezePlan, phases, plan_freeze
 from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
 from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train
 from regraft.training.network import Network, linear_head, make_head
@@ -14,12 +15,15 @@ __all__ = [
     "Network",
     "Path",
     "Trained",
+    "add_adapters",
     "class_weighted",
     "fit_logistic",
     "fit_path",
     "folds_of",
     "linear_head",
     "make_head",
+    "merge_adapters",
+    "phases",
     "plan_freeze",
     "shuffled",
     "softmax_logits",

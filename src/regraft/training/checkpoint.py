@@ -61,32 +61,35 @@ class Checkpoint:
 
 
 def pack(
-    module: dict[str, torch.Tensor], best: dict[str, torch.Tensor], optimiser: torch.optim.Optimizer
+    module: dict[str, torch.Tensor], others: dict[str, dict[str, torch.Tensor]], optimiser: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
-    """All tensors of a training under way, the random state of torch included."""
-    tensors = {f"now.{name}": tensor for name, tensor in module.items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    """All tensors of a training under way: the module as it stands, other states of it by name, torch's random state."""
+    tensors = {f"{kind}.{name}": tensor for kind, state in {"now": module, **others}.items() for name, tensor in state.items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, torch.Tensor)}
     return {**tensors, "random": torch.get_rng_state()}
 
 
-def unpack(tensors: dict[str, torch.Tensor], module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Put a packed training back, each tensor in the memory order of its parameter; gives the best so far."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"now": {}, "best": {}, "optimiser": {}}
+def unpack(
+    tensors: dict[str, torch.Tensor], module: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Put a packed training back, each tensor in the memory order of its parameter; gives the other states by name."""
+    parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
-        if kind in parts:
-            parts[kind][rest] = tensor
-    module.load_state_dict(parts["now"], strict=False)
+        parts.setdefault(kind, {})[rest] = tensor
+    module.load_state_dict(parts.pop("now"), strict=False)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     states: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in parts["optimiser"].items():
+    for name, tensor in parts.pop("optimiser", {}).items():
         number, _, entry = name.partition(".")
         parameter = parameters[int(number)]
         like = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape and tensor.ndim else tensor
         states.setdefault(int(number), {})[entry] = like
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random"])
+    torch.set_rng_state(parts.pop("random")[""])
     here = module.state_dict()
-    return {name: torch.empty_like(here[name]).copy_(tensor) for name, tensor in parts["best"].items()}
+    return {
+        kind: {name: torch.empty_like(here[name]).copy_(tensor) for name, tensor in state.items()}
+        for kind, state in parts.items()
+    }

@@ -13,7 +13,8 @@ from torch import nn
 from regraft.backbones import Stage
 from regraft.errors import UsageError
 
-STRATEGIES = "head, last-K, half, full, norm, bias, or a list of stage names"
+STRATEGIES = "head, last-K, half, full, first, norm, bias, gradual, lora, or a list of stage names"
+ADAPTER = ".lora_"  # in the names of the parameters that training.adapters adds
 
 
 def _stay_in_eval(module: nn.Module, args: object) -> None:
@@ -65,7 +66,11 @@ def is_norm(module: nn.Module) -> bool:
 def plan_freeze(
     module: nn.Module, stages: Sequence[Stage], strategy: str | Sequence[str], norm_statistics: str = "frozen"
 ) -> FreezePlan:
-    """The plan of a strategy. Raises UsageError for one that is unknown, with the stages there are."""
+    """The plan of a strategy. Raises UsageError for one that is unknown, with the stages there are.
+
+    "first" is surgical fine-tuning (Lee et al. 2023): images that look otherwise than those of pre-training need other first
+    layers. "gradual" is the widest of `phases`. "lora" releases adapters that are there already.
+    """
     everything = [name for name, _ in module.named_parameters()]
     count, names = len(stages), [stage.name for stage in stages]
     if not isinstance(strategy, str):
@@ -78,10 +83,12 @@ def plan_freeze(
         text, last = strategy, re.fullmatch(r"last-(\d+)", strategy)
         if strategy in names:
             released = {names.index(strategy)}
-        elif strategy in ("head", "norm", "bias"):
+        elif strategy in ("head", "norm", "bias", "lora"):
             released = set()
-        elif strategy == "full":
+        elif strategy in ("full", "gradual"):
             released = set(range(count))
+        elif strategy == "first":
+            released = {0}
         elif strategy == "half":
             released = set(range(count - count // 2, count))
         elif last:
@@ -96,7 +103,9 @@ def plan_freeze(
         trainable = {name for name in everything if name.rpartition(".")[0] in norms}
     elif text == "bias":
         trainable = {name for name in everything if name.rpartition(".")[2] == "bias"}
-    elif text == "full":
+    elif text == "lora":
+        trainable = {name for name in everything if ADAPTER in name}
+    elif text in ("full", "gradual"):
         trainable = set(everything)
     with_statistics = {n for n, m in module.named_modules() if getattr(m, "running_mean", None) is not None}
     frozen_stages = [s for s in stages if not trainable.intersection(s.parameters)]
@@ -109,3 +118,13 @@ def plan_freeze(
         resting |= {name for name, _ in module.named_modules()}
     moving = [i for i, stage in enumerate(stages) if trainable.intersection(stage.parameters)]
     return FreezePlan(text, frozenset(trainable), frozenset(resting), moving[0] if moving else count)
+
+
+def phases(
+    module: nn.Module, stages: Sequence[Stage], epochs: int, norm_statistics: str = "frozen"
+) -> tuple[FreezePlan, ...]:
+    """Gradual unfreezing (Howard and Ruder 2018): a plan an epoch, from the last stage alone to all by half of the epochs."""
+    count, rising = len(stages), max(1, -(-epochs // 2))
+    released = [min(count, -(-count * epoch // rising)) for epoch in range(1, epochs + 1)]
+    plans = {k: plan_freeze(module, stages, "full" if k == count else f"last-{k}", norm_statistics) for k in set(released)}
+    return tuple(plans[k] for k in released)

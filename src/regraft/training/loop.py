@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,11 @@ from torch.nn import functional as F
 
 from regraft.training.checkpoint import Checkpoint, pack, unpack
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, (B,) labels, (B,) weights
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, (B,) labels or (B, K) shares of classes, (B,) weights
+State = dict[str, torch.Tensor]
+RETRIES = 3  # times that training which fell apart begins again from its best, each at half the rate
+CHANCE = 10.0  # times the loss of guessing: above it training has fallen apart
+INGREDIENTS = 5  # states a soup is made of at most
 
 
 class Batches(Protocol):
@@ -27,13 +32,17 @@ class Batches(Protocol):
 
 @dataclass
 class Trained:
-    """How training ended. `best` is the state of the best epoch by val log loss; epoch 0, the start, if none was finished."""
+    """How training ended. `best` is the state of the best epoch by val log loss; epoch 0, the start, if none was finished.
 
-    best: dict[str, torch.Tensor]
+    `states` are the best few of all epochs with their val log loss, the best first, where they were asked for.
+    """
+
+    best: State
     epoch: int
     epochs_run: int
     log_loss: float
     stopped: str  # "length", "patience", "budget", "interrupted" or "diverged"
+    states: list[tuple[float, State]] = field(default_factory=list)
 
 
 def train(
@@ -42,82 +51,133 @@ def train(
     batches: Batches,
     steps_per_epoch: int,
     epochs: int,
-    val_loss: Callable[[], tuple[float, float]],
+    val_loss: Callable[[], tuple[float, float]] | None,
     *,
     warmup: float,
     patience: int,
+    stop_after: int | None = None,
     smoothing: float = 0.0,
+    offset: torch.Tensor | None = None,
+    averaged: bool = False,
+    keep_states: bool = False,
     tick: Callable[..., None],
     on_epoch: Callable[..., None],
+    before_epoch: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
     out_of_time: Callable[[], bool] = lambda: False,
     numbers: Callable[[], AbstractContextManager[None]] = nullcontext,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
 
-    `val_loss` gives (log loss, accuracy). Each optimiser group's `lr` is its peak. `numbers` is the context of forward
-    passes: their precision. A loss that is no number ends training too. Where `checkpoint` holds a training under way,
-    this one goes on in the middle of its epoch, and on a CPU ends with the same bits as if it had never stopped.
+    `val_loss` gives (log loss, accuracy); without it the last epoch counts as the best. `stop_after` ends training after so
+    many epochs of the schedule. Each optimiser group's `lr` is its peak. `offset` (K,) is added to the logits in
+    the loss only (logit adjustment). With `averaged`, a running mean of the weights over about an epoch (EMA) is tried after
+    each epoch beside the weights themselves. `numbers` is the context of forward passes: their precision.
+
+    A loss that is no number, or ten times that of guessing, sends training back to its best state at half the rate, three
+    times at most. A batch that does not fit the memory is cut in micro-batches whose gradients add up. Where `checkpoint`
+    holds a training under way, this one goes on in the middle of its epoch, and on a CPU ends with the same bits as if it
+    had never stopped.
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
     rising = max(1, round(total * warmup))
-    moving = [name for name, p in module.named_parameters() if p.requires_grad]
+    kept_names = [name for name, p in module.named_parameters() if p.requires_grad] + [n for n, _ in module.named_buffers()]
 
-    def snapshot() -> dict[str, torch.Tensor]:
+    def snapshot() -> State:
         state = module.state_dict()
-        kept = set(moving) | {name for name, _ in module.named_buffers()}
-        return {name: state[name].detach().clone() for name in kept if name in state}
+        return {name: state[name].detach().clone() for name in kept_names if name in state}
 
     checkpoint = checkpoint or Checkpoint()
-    losses, seen, done, first = 0.0, 0, 0, 1
+    losses, seen, done, epoch, retries, parts = 0.0, 0, 0, 1, 0, 1
+    mean: State = {}
     if (kept := checkpoint.load()) is not None:
         tensors, at = kept
-        best = unpack(tensors, module, optimiser)
-        trained = Trained(best, at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length")
-        first, done, step, losses, seen = at["epoch"], at["done"], at["step"], at["losses"], at["seen"]
+        extra = unpack(tensors, module, optimiser)
+        mean = extra.get("mean", {})
+        states = [(loss, extra[f"state{number}"]) for number, loss in enumerate(at["states"])]
+        trained = Trained(extra["best"], at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length", states)
+        epoch, done, step, losses, seen = at["epoch"], at["done"], at["step"], at["losses"], at["seen"]
+        retries, parts = at["retries"], at["parts"]
     else:
-        trained = Trained(snapshot(), 0, 0, val_loss()[0], "length")
+        trained = Trained(snapshot(), 0, 0, val_loss()[0] if val_loss else math.nan, "length")
+        mean = snapshot() if averaged else {}
 
-    def save(epoch: int) -> None:
-        progress = {"epoch": epoch, "done": done, "step": step, "losses": losses, "seen": seen,
-                    "epochs": epochs, "best_epoch": trained.epoch, "log_loss": trained.log_loss}  # fmt: skip
-        checkpoint.save(pack(snapshot(), trained.best, optimiser), progress)
+    def save() -> None:
+        extra = {"best": trained.best, "mean": mean}
+        extra |= {f"state{number}": state for number, (_, state) in enumerate(trained.states)}
+        progress = {"epoch": epoch, "done": done, "step": step, "losses": losses, "seen": seen, "epochs": epochs,
+                    "best_epoch": trained.epoch, "log_loss": trained.log_loss, "retries": retries, "parts": parts,
+                    "states": [loss for loss, _ in trained.states]}  # fmt: skip
+        checkpoint.save(pack(snapshot(), extra, optimiser), progress)
+
+    def judge() -> tuple[float, float]:
+        """Val log loss and accuracy of the weights, or of their mean where that is better; the best so far is kept."""
+        found, state = val_loss() if val_loss else (math.nan, math.nan), snapshot()
+        if averaged and val_loss:
+            module.load_state_dict(mean, strict=False)
+            smooth = val_loss()
+            module.load_state_dict(state, strict=False)
+            if smooth[0] < found[0]:
+                found, state = smooth, {name: tensor.clone() for name, tensor in mean.items()}
+        if not val_loss or found[0] < trained.log_loss or trained.epoch == 0:  # the start is the caller's to compare with
+            trained.best, trained.epoch, trained.log_loss = state, epoch, found[0]
+        if keep_states:
+            trained.states = sorted([*trained.states, (found[0], state)], key=lambda item: item[0])[:INGREDIENTS]
+        return found
+
+    def slope(batch: Batch) -> float:
+        """The weighted mean loss of a batch, its gradients left on the parameters; smaller micro-batches if memory is short."""
+        nonlocal parts
+        while True:
+            optimiser.zero_grad(set_to_none=True)
+            try:
+                return _slope(module, batch, parts, smoothing, offset, numbers)
+            except (RuntimeError, MemoryError) as error:
+                if not short_of_memory(error) or 2 * parts > len(batch[1]):
+                    raise
+                parts *= 2
+                say(f"short of memory: batches of {len(batch[1])} go on as {parts} micro-batches whose gradients add up")
 
     try:
-        for epoch in range(first, epochs + 1):
+        while epoch <= epochs:
+            before_epoch(epoch)
             module.train()
-            began, here = time.perf_counter(), 0
-            speed = 0.0
-            for inputs, labels, weights in batches(epoch, done):
-                rate = (step + 1) / rising if step < rising else 0.5 * (
-                    1 + math.cos(math.pi * (step - rising) / max(1, total - rising))
-                )  # fmt: skip
-                for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                    group["lr"] = peak * rate
-                with numbers():
-                    logits = module(inputs)
-                losses_each = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
-                loss = (losses_each * weights).sum() / weights.sum()
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 5.0)
-                optimiser.step()
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise FloatingPointError
-                step, done, here = step + 1, done + 1, here + len(labels)
-                seen, losses = seen + len(labels), losses + value * len(labels)
-                speed = here / (time.perf_counter() - began)
-                tick(done=step, total=total, epoch=epoch, epochs=epochs, loss=losses / seen, images_per_second=speed)
-                if out_of_time():
+            began, here, speed = time.perf_counter(), 0, 0.0
+            try:
+                for batch in batches(epoch, done):
+                    rate = (step + 1) / rising if step < rising else 0.5 * (
+                        1 + math.cos(math.pi * (step - rising) / max(1, total - rising))
+                    )  # fmt: skip
+                    for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                        group["lr"] = peak * rate * 0.5**retries
+                    value, count = slope(batch), len(batch[1])
+                    nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 5.0)
+                    optimiser.step()
+                    step, done, here = step + 1, done + 1, here + count
+                    seen, losses = seen + count, losses + value * count
+                    if averaged:
+                        _mix(mean, module, 1 - min(1 - 1 / steps_per_epoch, (1 + step) / (10 + step)))
+                    speed = here / (time.perf_counter() - began)
+                    tick(done=step, total=total, epoch=epoch, epochs=epochs, loss=losses / seen, images_per_second=speed)
+                    if out_of_time():
+                        break
+                    if checkpoint.due():
+                        save()
+            except FloatingPointError as error:
+                if retries == RETRIES:
+                    trained.stopped = "diverged"
                     break
-                if checkpoint.due():
-                    save(epoch)
+                retries, step = retries + 1, step - done
+                losses, seen, done = 0.0, 0, 0
+                module.load_state_dict(trained.best, strict=False)
+                mean = snapshot() if averaged else {}
+                optimiser.state.clear()
+                say(f"{error} in epoch {epoch}: back to the best state so far, at half the rate")
+                continue
             trained.epochs_run = epoch
-            found, accuracy = val_loss()
-            if found < trained.log_loss or trained.epoch == 0:  # the start is the caller's to compare with
-                trained.best, trained.epoch, trained.log_loss = snapshot(), epoch, found
+            found, accuracy = judge()
             on_epoch(epoch=epoch, epochs=epochs, train_loss=losses / max(1, seen), val_log_loss=found,
                      val_accuracy=accuracy, images_per_second=speed)  # fmt: skip
             if out_of_time():
@@ -126,15 +186,59 @@ def train(
             if epoch - trained.epoch >= patience and epoch < epochs:
                 trained.stopped = "patience"
                 break
-            losses, seen, done = 0.0, 0, 0
-            save(epoch + 1)
+            if epoch == stop_after:
+                break
+            losses, seen, done, epoch = 0.0, 0, 0, epoch + 1
+            save()
     except KeyboardInterrupt:
         trained.stopped = "interrupted"
-    except FloatingPointError:
-        trained.stopped = "diverged"
     module.load_state_dict(trained.best, strict=False)
     module.eval()
     return trained
+
+
+def _slope(
+    module: nn.Module, batch: Batch, parts: int, smoothing: float, offset: torch.Tensor | None,
+    numbers: Callable[[], AbstractContextManager[None]],
+) -> float:  # fmt: skip
+    """Add the gradients of a batch's weighted mean loss. Raises FloatingPointError for a loss no training comes back from."""
+    inputs, labels, weights = batch
+    whole, value = weights.sum(), 0.0
+    for some in (slice(None),) if parts == 1 else _slices(len(labels), parts):
+        with numbers():
+            logits = module(inputs[some])
+        logits = logits.float() if offset is None else logits.float() + offset
+        each = F.cross_entropy(logits, labels[some], reduction="none", label_smoothing=smoothing)
+        loss = (each * weights[some]).sum() / whole
+        loss.backward()
+        value += float(loss.detach())
+    if not math.isfinite(value):
+        raise FloatingPointError("the loss was no number")
+    if value > CHANCE * math.log(max(2, logits.shape[1])):
+        raise FloatingPointError(f"the loss rose to {value:.1f}")
+    return value
+
+
+def _slices(count: int, parts: int) -> list[slice]:
+    edges = [round(number * count / parts) for number in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(edges) if b > a]
+
+
+def _mix(mean: State, module: nn.Module, share: float) -> None:
+    """Move the running mean by a share towards the module's state; counters are copied."""
+    state = module.state_dict()
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(state[name], share)
+        else:
+            tensor.copy_(state[name])
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """True for the errors by which Python, CUDA, MPS and the CPU allocator say that memory is out."""
+    text = str(error).lower()
+    said = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(error, MemoryError) or any(words in text for words in said)
 
 
 def shuffled(count: int, seed: int, epoch: int, batch: int) -> list[np.ndarray]:
@@ -153,5 +257,3 @@ def class_weighted(labels: np.ndarray, weights: np.ndarray, balanced: bool, clas
         counts = np.bincount(labels, minlength=classes)
         result *= (len(labels) / (classes * np.maximum(counts, 1)))[labels]
     return result / result.mean()  # type: ignore[no-any-return]
-
-

@@ -1,0 +1,113 @@
+"""Strategies, repeats, few examples and the wish for speed, as a user asks for them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import regraft
+from regraft.artifacts import read_events
+from regraft.errors import UsageError
+
+CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
+SHORT = {"base": {"size": 64}, "finetune": {"epochs": 2}}
+
+
+def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "full"),))
+    run = regraft.explore(colours, tmp_path / "run", recipe=SHORT)
+    assert run.state["state"] == "explored"
+    kinds = [event["kind"] for event in read_events(run.path / "events.jsonl")]
+    assert "unseal" not in kinds
+    assert kinds.count("trial") == len(run.strategies["trials"]) - 1
+    assert not (run.path / "predictions.parquet").exists()
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Freezing strategies" in page
+    assert run.strategies["advice"] in page.lower() or run.strategies["advice"][1:] in page
+    finished = regraft.fit(out=run.path, resume=True)
+    assert finished.state["state"] == "finished"
+    assert finished.metrics["test"]["accuracy"].n > 0
+    with pytest.raises(UsageError, match="names one"):
+        regraft.explore(colours, tmp_path / "other", recipe={"freeze": {"strategy": "full"}})
+
+
+def test_fit_with_freeze_auto_resolves_it(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm"),))
+    run = regraft.fit(colours, tmp_path / "run", recipe={**SHORT, "freeze": {"strategy": "auto"}})
+    assert "auto" not in (run.path / "recipe.yaml").read_text().replace("automatic", "")
+    assert {t["strategy"] for t in run.strategies["trials"]} == {"head", "last-1", "norm"}
+    assert run.state["chosen"] in ("head only", "fine-tuned")
+
+
+def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: Path) -> None:
+    words = ["fit", str(colours), "--out", str(tmp_path / "all"), "--repeats", "2", "--json"]
+    more = ["--set", "base.size=64", "--set", "finetune.epochs=1"]
+    result = subprocess.run([*CLI, *words, *more], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [run["seed"] for run in found["runs"]] == [0, 1]
+    a = found["metrics"]["accuracy"]
+    assert a["low"] <= a["mean"] <= a["high"]
+    assert json.loads((tmp_path / "all" / "repeats.json").read_text())["metrics"] == found["metrics"]
+    runs = [regraft.api.Run(tmp_path / "all" / f"seed-{seed}") for seed in (0, 1)]
+    examples = [(run.path / "examples.parquet").read_bytes() for run in runs]
+    assert examples[0] == examples[1]
+    assert a["mean"] == pytest.approx(np.mean([run.metrics["test"]["accuracy"].value for run in runs]))
+    wrong = subprocess.run([*CLI, "fit", "--resume", "--out", str(tmp_path), "--repeats", "2"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "--repeats" in wrong.stderr
+
+
+def test_a_wish_for_speed_stops_at_the_head_where_nothing_is_gained(colours: Path, tmp_path: Path) -> None:
+    """The colours are told apart by the head alone, so that no trial can gain anything."""
+    run = regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}, "run": {"prefer": "speed"}})
+    assert run.state["chosen"] == "head only"
+    assert "a trial of" in run.state["steps"]["finetune"]["why"]
+    assert run.state["steps"]["finetune"]["decided"] == "not done"
+
+
+def test_few_examples_beside_a_given_test_are_cross_validated(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "few"
+    for split, count in (("train", 4), ("test", 12)):
+        for channel, name in enumerate(("red", "green")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = rng.integers(0, 160, (48, 48, 3))
+                picture[:, :, channel] += 60
+                Image.fromarray(picture.astype(np.uint8)).save(root / split / name / f"{number}.png")
+    run = regraft.fit(root, tmp_path / "run", recipe={"base": {"size": 64}, "finetune": {"epochs": 2}})
+    assert run.state["state"] == "finished"
+    assert run.metrics["test"]["accuracy"].n == 24
+    assert "val" not in run.metrics
+    said = run.state["steps"]["finetune"]
+    assert "fold" in said["why"] or "fold" in run.state["chosen_why"]
+    assert "auto" not in (run.path / "recipe.yaml").read_text().replace("automatic", "")
+
+
+def test_small_data_are_trained_once_more_on_train_and_val(colours: Path, tmp_path: Path) -> None:
+    recipe = {**SHORT, "finetune": {"epochs": 2, "refit": True, "lr": 1e-3}}
+    rng = np.random.default_rng(0)
+    for file in sorted(colours.rglob("*.png")):  # fainter, so that fine-tuning has something to gain
+        picture = np.asarray(Image.open(file)).astype(int) // 3 + rng.integers(0, 160, (48, 48, 3))
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
+    once = regraft.fit(colours, tmp_path / "once", recipe={**recipe, "finetune": {**recipe["finetune"], "refit": False}})
+    more = regraft.fit(colours, tmp_path / "more", recipe=recipe)
+    assert once.state["chosen"] == more.state["chosen"]
+    assert more.metrics["val"] == once.metrics["val"], "val judges what has not seen it"
+    notes = [event.get("text", "") for event in read_events(more.path / "events.jsonl")]
+    weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (once, more)]
+    if more.state["chosen"] == "fine-tuned":
+        assert any("once more on train and val" in note for note in notes)
+        assert weights[0] != weights[1]
+    else:
+        assert weights[0] == weights[1]
+    assert not list(more.path.glob("checkpoint*"))

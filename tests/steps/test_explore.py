@@ -1,0 +1,110 @@
+"""Strategies against each other, few examples cross-validated, and whether fine-tuning is worth it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tinted import context, data
+
+from regraft.backbones import Backbone, make_base, obtain_weights
+from regraft.features import TorchEngine
+from regraft.steps.explore import RUNGS, Trial, advice, explore
+from regraft.steps.fewshot import compare_out_of_fold
+from regraft.steps.finetune import worth
+from regraft.steps.prefix import Data
+from regraft.steps.train import Features, apply_head
+from regraft.training import Checkpoint, linear_head, plan_freeze
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base() -> Backbone:
+    return make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
+
+
+def features(base: Backbone, part: Data) -> np.ndarray:
+    engine = TorchEngine(base, CPU, 8)
+    return np.concatenate([engine.run(np.stack(part.items[i : i + 8]))[0] for i in range(0, len(part.items), 8)])
+
+
+def explored(base: Backbone, known: list[dict[str, Any]], kept: list[list[dict[str, Any]]], **more: Any):
+    train, val = data(16, 1), data(10, 2)
+    x = features(base, train)
+    head = linear_head(x, train.labels, train.weights, 2, 0.3)
+    ours = context(None, epochs=4, **more)
+    found = explore(base, head, apply_head(head, features(base, val)), train, val, ours, lambda _: None, Checkpoint(), known,
+                    kept.append, ("last-1", "norm", "full", "full without layer decay"))  # fmt: skip
+    return found, ours
+
+
+def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) -> None:
+    kept: list[list[dict[str, Any]]] = []
+    found, ours = explored(base, [], kept)
+    tried = [(t.strategy, t.epochs) for t in found.trials]
+    short, middle = (max(1, round(4 / part)) for part, _ in RUNGS[:2])
+    assert short == middle == 1
+    assert {name for name, epochs in tried if epochs == 1} == {"last-1", "norm", "full", "full without layer decay"}
+    assert [epochs for _, epochs in tried].count(4) == 1
+    winner = next(t for t in found.trials if t.epochs == 4)
+    assert found.tuned is not None
+    assert ours.recipe.freeze.strategy == found.chosen.removesuffix(" without layer decay")
+    assert ours.recipe.open_choices() == [] or "freeze.strategy" not in ours.recipe.open_choices()
+    sizes = {t.strategy: t.trained for t in found.trials if t.epochs == 1}
+    assert sizes["norm"] < sizes["full"] == sizes["full without layer decay"]
+    assert all(t.memory > 0 for t in found.trials if t.epochs)
+    again: list[list[dict[str, Any]]] = []
+    resumed, _ = explored(base, kept[2], again)
+    assert len(again) == len(kept) - 3, "the three trials that were kept are not repeated"
+    same = next(t for t in resumed.trials if t.epochs == 4)
+    assert (same.strategy, same.log_loss) == (winner.strategy, winner.log_loss)
+
+
+def test_without_a_decay_there_is_no_strategy_without_it(base: Backbone) -> None:
+    found, _ = explored(base, [], [], layer_decay=1.0)
+    assert "full without layer decay" not in {t.strategy for t in found.trials}
+
+
+def trial(name: str, loss: float, seconds: float, error: float = 0.01) -> Trial:
+    return Trial(name, 8, loss, error, 0.9, 0.85, 0.94, 1000, seconds, 1)
+
+
+def test_advice_names_what_is_best_and_what_is_enough() -> None:
+    head = trial("head", 0.30, 0.0)
+    assert "worth it" in advice([head, trial("full", 0.20, 100.0)])
+    assert "last-1 comes within" in advice([head, trial("full", 0.20, 100.0), trial("last-1", 0.205, 10.0)])
+    assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)])
+    assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)])
+
+
+def test_a_gain_counts_when_it_is_above_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    right = np.eye(3)[labels]
+    before = right + rng.normal(size=(200, 3))
+    clear, said = worth(labels, before, 3 * right + rng.normal(size=(200, 3)))
+    assert clear
+    assert "is worth it" in said
+    same, said = worth(labels, before, right + rng.normal(size=(200, 3)))
+    assert not same
+    assert "no gain" in said
+
+
+def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
+    few = data(10, 3)
+    known = Features(features(base, few), few.labels, few.weights)
+    ours = context(None, epochs=1)
+    ours.recipe.train.l2 = 0.3
+    plan = plan_freeze(base.module, base.stages, "last-1")
+    found = compare_out_of_fold(base, plan, few, known, 2, ours)
+    assert found is not None
+    assert found.logits.shape == (10, 2)
+    assert np.isfinite(found.logits).all()
+    assert (np.abs(found.logits).sum(axis=1) > 0).all()
+    assert "5-fold" in found.why
+    assert ours.recipe.finetune.interpolation == "auto", "folds leave the run's own settings alone"
+    lone = Data(few.items[:3], few.ids[:3], np.array([0, 0, 1]), few.weights[:3])
+    assert compare_out_of_fold(base, plan, lone, Features(known.values[:3], lone.labels, lone.weights), 2, ours) is None

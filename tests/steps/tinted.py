@@ -1,0 +1,33 @@
+"""Shared by the tests of the steps: noise in two tints, and a context with quick settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from regraft.artifacts import Events
+from regraft.features import FeatureStore
+from regraft.recipe import Recipe
+from regraft.steps.context import Context
+from regraft.steps.prefix import Data
+
+
+def data(count: int, seed: int) -> Data:
+    """Noise in two tints."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    pixels = rng.integers(0, 120, (count, 64, 64, 3))
+    pixels[..., 0] += 120 * labels[:, None, None]
+    images = tuple(image.astype(np.uint8) for image in pixels)
+    return Data(images, tuple(f"{seed:016x}{n:016x}" for n in range(count)), labels.astype(np.int64), np.ones(count))
+
+
+def context(folder: Path | None, notes: list[str] | None = None, **settings: object) -> Context:
+    usual = {"epochs": 3, "batch_size": 8, "lr": 3e-4, "layer_decay": 0.8, "crop_scale": 0.8, "mirror": True,
+             "patience": 4}  # fmt: skip
+    recipe = Recipe.build({"finetune": {**usual, "precision": "float32", **settings}})
+    heard = [] if notes is None else notes
+    events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))
+    return Context(recipe, FeatureStore(folder), torch.device("cpu"), events)

@@ -1,0 +1,198 @@
+"""The training loop where things go wrong: losses that are no numbers, memory that runs out; and its averages."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from regraft.training import Checkpoint, train
+from regraft.training import loop as module
+
+X = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32))
+Y = (X[:, 0] + 0.5 * X[:, 1] > 0).long()
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def batches(epoch: int, skip: int = 0, /):
+    for order in module.shuffled(64, 0, epoch, 16)[skip:]:
+        yield X[order], Y[order], torch.ones(len(order))
+
+
+def run(net: nn.Module, given=batches, epochs: int = 4, **more):
+    def val_loss() -> tuple[float, float]:
+        net.eval()
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(net(X), Y)), float((net(X).argmax(1) == Y).float().mean())
+
+    said: list[str] = []
+    optimiser = torch.optim.AdamW(net.parameters(), lr=more.pop("lr", 1e-2))
+    judge = more.pop("val_loss", val_loss)
+    trained = train(net, optimiser, given, 4, epochs, judge, warmup=0.1, patience=9, tick=lambda **_: None,
+                    on_epoch=lambda **_: None, say=said.append, **more)  # fmt: skip
+    return trained, said
+
+
+def test_a_loss_that_is_no_number_goes_back_and_halves_the_rate() -> None:
+    broken = {"left": 1}
+
+    def poisoned(epoch: int, skip: int = 0, /):
+        for number, (x, y, w) in enumerate(batches(epoch, skip)):
+            if epoch == 2 and number == 1 and broken["left"]:
+                broken["left"] -= 1
+                x = x * math.nan
+            yield x, y, w
+
+    trained, said = run(network(), poisoned)
+    assert trained.stopped == "length"
+    assert trained.epochs_run == 4
+    assert len(said) == 1
+    assert "half the rate" in said[0]
+    assert all(torch.isfinite(value).all() for value in trained.best.values())
+
+
+def test_a_loss_that_never_mends_ends_with_the_best() -> None:
+    def poisoned(epoch: int, skip: int = 0, /):
+        for x, y, w in batches(epoch, skip):
+            yield (x * math.nan if epoch > 1 else x), y, w
+
+    trained, said = run(network(), poisoned)
+    assert trained.stopped == "diverged"
+    assert trained.epoch == 1
+    assert len(said) == module.RETRIES
+
+
+def test_an_exploding_loss_counts_too() -> None:
+    def loud(epoch: int, skip: int = 0, /):
+        for x, y, w in batches(epoch, skip):
+            yield (x * 1e6 if epoch == 2 else x), y, w
+
+    trained, said = run(network(), loud)
+    assert trained.stopped == "diverged"
+    assert "rose to" in said[0]
+
+
+def test_micro_batches_give_the_gradient_of_the_whole() -> None:
+    x, y, w = X[:13], Y[:13], torch.linspace(0.5, 2, 13)
+    gradients = []
+    for parts in (1, 2, 5):
+        net = network()
+        value = module._slope(net, (x, y, w), parts, 0.1, None, module.nullcontext)
+        gradients.append((value, [p.grad.clone() for p in net.parameters()]))
+    for value, other in gradients[1:]:
+        assert value == pytest.approx(gradients[0][0], rel=1e-5)
+        for a, b in zip(gradients[0][1], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_too_large_for_memory_is_cut_and_training_goes_on() -> None:
+    class Tight(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training and len(x) > 5:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return self.inner(x)
+
+    trained, said = run(Tight())
+    assert trained.stopped == "length"
+    assert [line.split("as ")[1].split()[0] for line in said] == ["2", "4"]
+    whole, _ = run(network())
+    for name, value in whole.best.items():
+        torch.testing.assert_close(trained.best[f"inner.{name}"], value, rtol=1e-3, atol=1e-4)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                raise RuntimeError("shapes cannot be multiplied")
+            return self.inner(x)
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(Wrong())
+
+
+def test_the_mean_of_the_weights_is_taken_only_where_it_is_better() -> None:
+    plain, _ = run(network(), lr=0.3)
+    averaged, _ = run(network(), lr=0.3, averaged=True, keep_states=True)
+    assert averaged.log_loss <= plain.log_loss
+    losses = [loss for loss, _ in averaged.states]
+    assert losses == sorted(losses)
+    assert losses[0] == pytest.approx(averaged.log_loss)
+
+
+def test_without_val_it_ends_where_it_is_told() -> None:
+    trained, _ = run(network(), val_loss=None, stop_after=2)
+    assert (trained.epoch, trained.epochs_run, trained.stopped) == (2, 2, "length")
+    assert math.isnan(trained.log_loss)
+
+
+def test_log_priors_in_the_loss_lift_the_rare_class() -> None:
+    rare = torch.cat([torch.nonzero(Y == 0)[:, 0], torch.nonzero(Y == 1)[:4, 0]])
+
+    def few(epoch: int, skip: int = 0, /):
+        yield X[rare], Y[rare], torch.ones(len(rare))
+
+    shares = torch.bincount(Y[rare]).float() / len(rare)
+    plain, adjusted = network(), network()
+    run(plain, few, epochs=40)
+    run(adjusted, few, epochs=40, offset=shares.log())
+    assert (adjusted(X).argmax(1) == 1).sum() > (plain(X).argmax(1) == 1).sum()
+
+
+@pytest.mark.parametrize("stop", [3, 6, 9])
+def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    expected, _ = run(network(), averaged=True, keep_states=True)
+    keeper = Checkpoint(tmp_path / "kept.safetensors", seconds=0)
+    keeper.key = "k"
+    count = {"steps": 0}
+
+    def tick(**_) -> None:
+        count["steps"] += 1
+        if count["steps"] == stop:
+            raise Stop
+
+    def go(net: nn.Module, on_tick):
+        def val_loss() -> tuple[float, float]:
+            with torch.no_grad():
+                return float(nn.functional.cross_entropy(net(X), Y)), 0.0
+
+        return train(net, torch.optim.AdamW(net.parameters(), lr=1e-2), batches, 4, 4, val_loss, warmup=0.1, patience=9,
+                     averaged=True, keep_states=True, tick=on_tick, on_epoch=lambda **_: None, checkpoint=keeper)  # fmt: skip
+
+    with pytest.raises(Stop):
+        go(network(), tick)
+    found = go(network(), lambda **_: None)
+    assert found.log_loss == expected.log_loss
+    for name, value in expected.best.items():
+        assert torch.equal(found.best[name], value)
+    for (loss, state), (other, same) in zip(expected.states, found.states, strict=True):
+        assert loss == other
+        assert all(torch.equal(state[name], same[name]) for name in state)
+
+
+def test_the_loop_leaves_the_given_module_at_its_best() -> None:
+    net = network()
+    before = copy.deepcopy(net.state_dict())
+    trained, _ = run(net)
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in trained.best.items())
+    assert any(not torch.equal(before[name], value) for name, value in trained.best.items())
