@@ -120,7 +120,7 @@ class Walk:
         self.state["provenance"] = asdict(obtained.provenance)
         backbone = self.step("base", lambda: base(obtained, examples.image_sizes(), context))
         plan = self.step("freeze", lambda: freeze(backbone, context))
-        new = self.step("head", lambda: head(backbone.width, classes, context))
+        new = self.step("head", lambda: head(backbone.width, classes, len(fit) + len(val), context))
         engine = self.engine(backbone, fit)
         known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
@@ -141,7 +141,7 @@ class Walk:
             write_json(self.folder.metrics, self.metrics)
             write_report(self.folder.path)
             raise KeyboardInterrupt
-        self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val, new))
+        self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val))
         self.finish(model)
 
     def obtain(self, both: Part) -> Obtained:
@@ -347,7 +347,7 @@ class Walk:
         return np.stack(rows)
 
     def evaluate(
-        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, val: Part, new: nn.Module
+        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, val: Part
     ) -> None:
         """Step 7: test read once; without test, cross-validation where nothing was held out at all."""
         classes = len(self.examples.task.classes)
@@ -360,7 +360,7 @@ class Walk:
             self.metrics.update(evaluate_test(test.labels, rows, baselines, self.examples.task.classes, self.context))
             self.predictions.append((test, rows))
         elif not len(val):
-            self.metrics["cv"] = cross_validate(new, known, classes, self.context)
+            self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
         else:
             self.context.decide("evaluate", "no test set", "the data hold none")
 
