@@ -27,6 +27,10 @@ class Features:
     labels: np.ndarray
     weights: np.ndarray
 
+    def some(self, rows: np.ndarray) -> Features:
+        """Some rows, copied."""
+        return Features(self.values[rows], self.labels[rows], self.weights[rows])
+
     def part(self, start: int, end: int | None = None) -> Features:
         """Some rows, as views."""
         return Features(self.values[start:end], self.labels[start:end], self.weights[start:end])
@@ -47,7 +51,12 @@ class Heads:
     refitted: nn.Module
     oof_logits: np.ndarray | None
     oof_rows: np.ndarray
-    layers: Layers
+    chosen: Candidate
+
+    @property
+    def layers(self) -> Layers:
+        """What the head is made of."""
+        return self.chosen.layers
 
 
 @dataclass(frozen=True)
@@ -77,13 +86,13 @@ def train_head(options: tuple[Layers, ...], everything: Features, count: int, cl
         best, why = _choose(options, linear, everything, classes, context)
         why = "; ".join(filter(None, (why, unequal)))
     _pin(best, context)
-    on_train = _fit(best, everything.part(0, count), classes, context)
-    refitted = on_train if count == len(everything) else _fit(best, everything, classes, context, on_train)
+    on_train = fit_chosen(best, everything.part(0, count), classes, context)
+    refitted = on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
     offset = class_offset(everything.labels, recipe.train.class_weights, classes)
     logits = best.logits if offset is None else best.logits - offset
     ended = f"{best.epochs} epoch{'s' * (best.epochs != 1)}" if best.layers.kind == "mlp" else f"converged, L2 {best.l2:.2g}"
     context.decide("train", f"{best.layers} head, {ended}, class weights {recipe.train.class_weights}", why)
-    return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best.layers)
+    return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best)
 
 
 def _pin(best: Candidate, context: Context) -> None:
@@ -208,7 +217,9 @@ def _mlp(layers: Layers, everything: Features, classes: int, context: Context) -
     return Candidate(layers, decay, found.epochs, found.rows, found.logits, losses)
 
 
-def _fit(best: Candidate, data: Features, classes: int, context: Context, start: nn.Sequential | None = None) -> nn.Sequential:
+def fit_chosen(
+    best: Candidate, data: Features, classes: int, context: Context, start: nn.Sequential | None = None
+) -> nn.Sequential:
     """The chosen head on `data`."""
     recipe, layers = context.recipe, best.layers
     weights = class_weighted(data.labels, data.weights, recipe.train.class_weights == "balanced", classes)
