@@ -78,7 +78,7 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")] = None,
     backbone: Annotated[str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")] = None,
     freeze: Annotated[str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")] = None,
-    head: Annotated[str | None, typer.Option(help="linear or mlp")] = None,
+    head: Annotated[str | None, typer.Option(help="linear, mlp or auto")] = None,
     size: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
     metric: Annotated[str | None, typer.Option(help="what the choice on val goes by")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,

@@ -19,7 +19,7 @@ from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples
 from regraft.data.examples import Part
 from regraft.errors import BudgetError, RegraftError, UsageError
-from regraft.evaluation import score
+from regraft.evaluation import fit_temperature, score
 from regraft.features import Engine, FeatureStore, makers, pick_engine
 from regraft.modalities.image import Mirrored
 from regraft.model import Model, softmax
@@ -73,6 +73,7 @@ class Walk:
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
         self.out_of_fold = ""  # why cross-validation chose what it did
+        self.temperature = 1.0
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
         """Run one step, its time and decision written to run.json and recipe.yaml."""
@@ -120,7 +121,7 @@ class Walk:
         self.state["provenance"] = asdict(obtained.provenance)
         backbone = self.step("base", lambda: base(obtained, examples.image_sizes(), context))
         plan = self.step("freeze", lambda: freeze(backbone, context))
-        new = self.step("head", lambda: head(backbone.width, classes, context))
+        new = self.step("head", lambda: head(backbone.width, classes, len(fit) + len(val), context))
         engine = self.engine(backbone, fit)
         known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
@@ -141,7 +142,7 @@ class Walk:
             write_json(self.folder.metrics, self.metrics)
             write_report(self.folder.path)
             raise KeyboardInterrupt
-        self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, val, new))
+        self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, fit, val))
         self.finish(model)
 
     def obtain(self, both: Part) -> Obtained:
@@ -225,13 +226,13 @@ class Walk:
         self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int
     ) -> Finetuned | None:
         """Fine-tune on everything where cross-validation says that it is worth it."""
-        found = compare_out_of_fold(backbone, plan, data, known, classes, self.context)
+        found = compare_out_of_fold(backbone, plan, heads.chosen, data, known, classes, self.context)
         if found is None:
             return self.not_finetuned("too few examples, or too little time, to judge it by cross-validation")
         if not found.share:
             return self.not_finetuned(found.why)
         self.recipe.finetune.interpolation, self.recipe.finetune.refit = found.share, False
-        self.out_of_fold = found.why
+        self.out_of_fold, self.temperature = found.why, fit_temperature(data.labels, found.logits)
         return finetune(backbone, plan, heads.refitted, data, None, self.context, self.show_batch)
 
     def explore(
@@ -317,24 +318,37 @@ class Walk:
                 (top, top_loss), (low, low_loss) = ranks[chosen], ranks[other]
                 why = f"val {metric} {top:.4f} against {low:.4f} of {other} ({top - low:+.4f}), "
                 why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
-            self.metrics["val"] = estimates(val.labels, rows[chosen])
-            self.predictions.append((val, rows[chosen]))
+            if chosen == "fine-tuned":
+                self.temperature = fit_temperature(val.labels, rows[chosen])
         elif tuned is not None:
             best, chosen, why = self.model(tuned.backbone, tuned.head), "fine-tuned", self.out_of_fold
+        if chosen == "head only":
+            self.temperature = self.head_temperature(heads, fit, val)
+        if len(val):
+            self.metrics["val"] = estimates(val.labels, rows[chosen] / self.temperature)
+            self.predictions.append((val, rows[chosen]))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
         self.write()
         if chosen != "fine-tuned" or tuned is None:
             self.recipe.finetune.refit = False
             return self.model(backbone, heads.refitted)
+        best.temperature = self.temperature
         if stopped or not len(val):
             return best
         return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
 
+    @staticmethod
+    def head_temperature(heads: Heads, fit: Part, val: Part) -> float:
+        """The temperature of the head alone, by its out-of-fold logits."""
+        if heads.oof_logits is None:
+            return 1.0
+        return fit_temperature(np.concatenate([fit.labels, val.labels])[heads.oof_rows], heads.oof_logits)
+
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
-        """A Model of this run's task."""
+        """A Model of this run's task, at the temperature found so far."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
-        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], 1.0, settings)
+        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], self.temperature, settings)
 
     def logits(self, model: Model, part: Part) -> np.ndarray:
         """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
@@ -347,7 +361,7 @@ class Walk:
         return np.stack(rows)
 
     def evaluate(
-        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, val: Part, new: nn.Module
+        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, fit: Part, val: Part
     ) -> None:
         """Step 7: test read once; without test, cross-validation where nothing was held out at all."""
         classes = len(self.examples.task.classes)
@@ -356,11 +370,13 @@ class Walk:
             rows = self.logits(model, test)
             baselines = {"majority class": majority_logits(known.labels, len(test), classes)}
             if self.state["chosen"] == "fine-tuned":
-                baselines["head only"] = apply_head(heads.refitted, self.features(test, backbone, engine))
-            self.metrics.update(evaluate_test(test.labels, rows, baselines, self.examples.task.classes, self.context))
+                logits = apply_head(heads.refitted, self.features(test, backbone, engine))
+                baselines["head only"] = logits / self.head_temperature(heads, fit, val)
+            scaled = rows / self.temperature
+            self.metrics.update(evaluate_test(test.labels, scaled, baselines, self.examples.task.classes, self.context))
             self.predictions.append((test, rows))
         elif not len(val):
-            self.metrics["cv"] = cross_validate(new, known, classes, self.context)
+            self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
         else:
             self.context.decide("evaluate", "no test set", "the data hold none")
 
@@ -369,7 +385,7 @@ class Walk:
         names = self.examples.task.classes
         tables = []
         for part, logits in self.predictions:
-            shares = softmax(logits)
+            shares = softmax(logits, self.temperature)
             columns: dict[str, Any] = {
                 "id": part.ids, "source": part.sources, "split": [part.name] * len(part),
                 "label": [names[i] for i in part.labels], "predicted": [names[i] for i in logits.argmax(1)],

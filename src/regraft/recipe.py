@@ -21,6 +21,7 @@ Precision = Literal["float32", "bfloat16"]
 EngineName = Literal["torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
@@ -73,20 +74,27 @@ class FreezeRecipe(_Section):
 class HeadRecipe(_Section):
     """Step 4: the few new layers."""
 
-    kind: Literal["linear", "mlp"] = Field("linear", description="few layers first")
-    hidden: int = Field(512, ge=1, description="width of the MLP's one hidden layer")
-    dropout: float = Field(0.0, ge=0, lt=1, description="before the last layer; L2 already regularises a linear head")
+    kind: Literal["auto", "linear", "mlp"] = Field(
+        "auto", description="auto: linear unless an MLP's out-of-fold log loss is lower by more than one standard error"
+    )
+    hidden: Count | Auto = Field("auto", description="width of an MLP's one hidden layer; auto: 128, or 512 by the same rule")
+    dropout: Dropout | Auto = Field("auto", description="before the last layer; auto: 0.3, none of a linear head, which has L2")
 
 
 class TrainRecipe(_Section):
     """Step 5: the head on frozen features."""
 
-    l2: Positive | Auto = Field("auto", description="strength of the L2 penalty; auto: by out-of-fold log loss")
-    class_weights: Literal["auto", "none", "balanced"] = Field(
-        "auto", description="auto: compared out of fold by macro F1 where the largest class is 3 times the smallest"
+    l2: Positive | Auto = Field(
+        "auto", description="strength of the L2 penalty, an MLP's weight decay; auto: by out-of-fold log loss, 5 of an MLP"
     )
+    class_weights: Literal["auto", "none", "adjusted", "balanced"] = Field(
+        "auto", description="balanced weighs examples, adjusted moves the logits by the log of the classes' shares; auto: by the "
+        "out-of-fold macro F1, or the run's metric, where the largest class is 3 times the smallest"
+    )  # fmt: skip
     folds: int = Field(5, ge=2, le=20, description="folds of the out-of-fold predictions")
-    epochs: int = Field(60, ge=1, description="most passes of an MLP head over the features; a linear head converges")
+    epochs: int = Field(
+        60, ge=1, description="most passes of an MLP over the features, ended at the best out of fold; a linear head converges"
+    )
 
 
 class FinetuneRecipe(_Section):

@@ -47,6 +47,6 @@ def test_a_run_on_it_predicts_after_loading(folder: Path, colours: Path, tmp_pat
     assert run.state["state"] == "finished"
     found = run.model.predict(files)
     assert all(p.error is None for p in found)
-    source = next(iter(rows))
+    source = next(name for name, row in rows.items() if row["split"] == "test")  # val rows are of the model before the refit
     again = run.model.predict(str(colours / source))[0]
     assert again.probability == pytest.approx(rows[source][f"probability:{again.label}"], abs=1e-5)

@@ -103,7 +103,13 @@ def test_an_mlp_head_is_kept_beside_the_backbone(colours: Path, tmp_path: Path) 
     recipe = {"base": {"size": 64}, "freeze": {"strategy": "head"}, "head": {"kind": "mlp", "hidden": 16}}
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert (run.path / "model" / "head.safetensors").is_file()
-    assert run.model.predict(str(colours / "blue" / "4.png"))[0].label == "blue"
+    model, picture = run.model, str(colours / "blue" / "4.png")
+    assert model.head_settings == {"hidden": 16, "dropout": 0.3}
+    first = model.predict(picture)[0]
+    assert first.label == "blue"
+    model.save(tmp_path / "again")
+    again = regraft.load(tmp_path / "again").predict([picture, str(colours / "red" / "4.png")])[0]
+    assert again.probabilities == pytest.approx(first.probabilities, abs=1e-6)
 
 
 def test_models_lists_the_packaged_ones() -> None:

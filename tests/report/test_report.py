@@ -223,6 +223,23 @@ def test_without_a_test_set_cross_validation_answers(tmp_path: Path) -> None:
     assert page.values[0] == metrics["cv"]["accuracy"]["value"]
 
 
+def test_the_new_layers_that_were_compared_are_a_table(tmp_path: Path) -> None:
+    run, metrics = numbers(("a", "b"))
+    common = {"time": "t", "kind": "head", "step": "train", "standard_error": 0.02, "difference_error": 0.01}
+    heads = [
+        common | {"layers": "linear", "hidden": 0, "dropout": 0.0, "parameters": 2562, "log_loss": 0.3, "difference": 0.0}
+        | {"chosen": True},
+        common | {"layers": "mlp", "hidden": 128, "dropout": 0.3, "parameters": 164226, "log_loss": 0.31, "difference": 0.01}
+        | {"chosen": False},
+    ]  # fmt: skip
+    text, page = rendered(write(tmp_path, run, metrics, heads + heads))  # a resumed run compares again
+    assert "Choosing the new layers" in page.text
+    assert text.count("MLP, 128 wide") == 1
+    assert "+0.010 ± 0.010" in page.text
+    assert "164,226" in page.text
+    assert "Choosing the new layers" not in rendered(write(tmp_path, run, metrics, events()))[1].text
+
+
 def test_validation_alone_is_called_indicative(tmp_path: Path) -> None:
     run, metrics = numbers(("a", "b"))
     _, page = rendered(write(tmp_path, run, {"val": metrics["val"]}, []))

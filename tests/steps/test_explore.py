@@ -15,8 +15,8 @@ from regraft.steps.explore import RUNGS, Trial, advice, explore
 from regraft.steps.fewshot import compare_out_of_fold
 from regraft.steps.finetune import worth
 from regraft.steps.prefix import Data
-from regraft.steps.train import Features, apply_head
-from regraft.training import Checkpoint, linear_head, plan_freeze
+from regraft.steps.train import Candidate, Features, apply_head
+from regraft.training import Checkpoint, Layers, linear_head, plan_freeze
 
 CPU = torch.device("cpu")
 
@@ -97,9 +97,10 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     few = data(10, 3)
     known = Features(features(base, few), few.labels, few.weights)
     ours = context(None, epochs=1)
-    ours.recipe.train.l2 = 0.3
+    nothing = np.zeros(0)
+    chosen = Candidate(Layers("linear"), 0.3, 0, nothing, nothing, nothing)
     plan = plan_freeze(base.module, base.stages, "last-1")
-    found = compare_out_of_fold(base, plan, few, known, 2, ours)
+    found = compare_out_of_fold(base, plan, chosen, few, known, 2, ours)
     assert found is not None
     assert found.logits.shape == (10, 2)
     assert np.isfinite(found.logits).all()
@@ -107,4 +108,5 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     assert "5-fold" in found.why
     assert ours.recipe.finetune.interpolation == "auto", "folds leave the run's own settings alone"
     lone = Data(few.items[:3], few.ids[:3], np.array([0, 0, 1]), few.weights[:3])
-    assert compare_out_of_fold(base, plan, lone, Features(known.values[:3], lone.labels, lone.weights), 2, ours) is None
+    three = Features(known.values[:3], lone.labels, lone.weights)
+    assert compare_out_of_fold(base, plan, chosen, lone, three, 2, ours) is None

@@ -28,6 +28,8 @@ SPLITS = {"test": "test", "cv": "cross-validation", "val": "validation"}
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 LISTED = 200  # names a list shows before it refers to the file
 
+_KEYS = {"epoch": ("epoch",), "l2": ("l2", "class_weights"), "head": ("layers", "hidden", "dropout")}  # of what is done again
+
 Json = dict[str, Any]
 
 
@@ -36,8 +38,8 @@ def _latest(events: list[Json]) -> list[Json]:
     found: dict[tuple[object, ...], Json] = {}
     for number, event in enumerate(events):
         kind = event.get("kind")
-        step = (event.get("epoch"), event.get("l2"), event.get("class_weights")) if kind in ("epoch", "l2") else (number,)
-        found[(kind, *step)] = event
+        keys = _KEYS.get(str(kind))
+        found[(kind, *(map(event.get, keys) if keys else (number,)))] = event
     return list(found.values())
 
 
@@ -64,6 +66,7 @@ def view(folder: Path) -> Json:
         "ranking": _ranking(ranking),
         "plots": [plot for plot in (plots.learning_curves(events), plots.l2_path(events)) if plot],
         "strategies": _strategies(tried),
+        "heads": _heads(events),
         "confusion": _confusion(metrics.get("confusion"), list(map(str, data.get("classes") or []))),
         "per_class": [_class_row(row) for row in metrics.get("per_class") or []],
         "first_batch": plots.picture(folder / "first_batch.png"),
@@ -191,6 +194,19 @@ def _strategies(tried: Json) -> Json | None:
     ]
     return {"rows": rows, "advice": words.sentence(str(tried.get("advice") or "")),
             "plot": plots.strategies(tried["trials"], chosen)}  # fmt: skip
+def _heads(events: list[Json]) -> list[Json]:
+    """The new layers that were compared, in the order of their size; empty where there was no choice."""
+    return [
+        {
+            "name": "linear" if event["layers"] == "linear" else f"MLP, {event['hidden']} wide, dropout {event['dropout']:g}",
+            "parameters": words.count(event.get("parameters")),
+            "log_loss": words.number("log_loss", float(event["log_loss"])),
+            "difference": "" if event.get("chosen") else f"{event['difference']:+.3f} ± {event['difference_error']:.3f}",
+            "chosen": bool(event.get("chosen")),
+        }
+        for event in events
+        if event.get("kind") == "head"
+    ]
 
 
 def _confusion(counts: Any, classes: list[str]) -> Json | None:

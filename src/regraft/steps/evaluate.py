@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import RepeatedStratifiedKFold
-from torch import nn
 
 from regraft.evaluation import Estimate, confusion, evaluate_single, in_words, paired_accuracy, per_class
 from regraft.steps.context import Context
 from regraft.steps.train import Features, apply_head, train_head
+from regraft.training import Layers
 
 REPEATS = 5
 
@@ -46,7 +46,7 @@ def evaluate_test(
     return found
 
 
-def cross_validate(head: nn.Module, data: Features, classes: int, context: Context) -> dict[str, Any]:
+def cross_validate(layers: Layers, data: Features, classes: int, context: Context) -> dict[str, Any]:
     """Repeated stratified cross-validation of the head on frozen features, its L2 chosen anew inside each fold."""
     least = int(np.bincount(data.labels, minlength=classes).min())
     folds = max(2, min(5, least))
@@ -56,11 +56,9 @@ def cross_validate(head: nn.Module, data: Features, classes: int, context: Conte
     chosen = context.recipe.train.model_copy()
     splits = list(splitter.split(data.values, data.labels))
     for number, (fit, held) in enumerate(splits):
-        quiet.recipe.train = chosen.model_copy(update={"l2": "auto"} if context.recipe.head.kind == "linear" else {})
+        quiet.recipe.train = chosen.model_copy(update={"l2": "auto"} if layers.kind == "linear" else {})
         some = Features(data.values[fit], data.labels[fit], data.weights[fit])
-        if np.bincount(some.labels, minlength=classes).min() < 2:
-            quiet.recipe.train.l2 = 0.1 if chosen.l2 == "auto" else chosen.l2
-        logits = apply_head(train_head(head, some, len(some), classes, quiet).refitted, data.values[held])
+        logits = apply_head(train_head((layers,), some, len(some), classes, quiet).refitted, data.values[held])
         correct[number // folds, held] = logits.argmax(1) == data.labels[held]
         context.events.tick(label="cross-validating", done=number + 1, total=len(splits))
     share, n = float(correct.mean()), len(data.labels)

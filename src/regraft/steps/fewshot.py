@@ -16,8 +16,8 @@ from regraft.evaluation import log_losses
 from regraft.steps.context import Context
 from regraft.steps.finetune import MIXTURES, finetune, mixtures
 from regraft.steps.prefix import Data
-from regraft.steps.train import Features
-from regraft.training import FreezePlan, class_weighted, folds_of, linear_head
+from regraft.steps.train import Candidate, Features, fit_chosen
+from regraft.training import FreezePlan, folds_of
 
 FOLDS = 5
 
@@ -32,7 +32,7 @@ class OutOfFold:
 
 
 def compare_out_of_fold(
-    backbone: Backbone, plan: FreezePlan, data: Data, known: Features, classes: int, context: Context
+    backbone: Backbone, plan: FreezePlan, chosen: Candidate, data: Data, known: Features, classes: int, context: Context
 ) -> OutOfFold | None:
     """The share of fine-tuned weights of the lowest out-of-fold log loss; 0 unless the gain is above its standard error.
 
@@ -47,9 +47,7 @@ def compare_out_of_fold(
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
-        balanced = recipe.train.class_weights == "balanced"
-        weights = class_weighted(known.labels[fit], known.weights[fit], balanced, classes)
-        head = linear_head(known.values[fit], known.labels[fit], weights, classes, float(recipe.train.l2))
+        head = fit_chosen(chosen, known.some(fit), classes, context)
         trial = context.trial()
         trial.recipe.finetune.interpolation = 1.0
         tuned = finetune(backbone, plan, head, data.some(fit), None, trial)

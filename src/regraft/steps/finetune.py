@@ -27,6 +27,7 @@ from regraft.training import (
     Network,
     Trained,
     add_adapters,
+    class_offset,
     merge_adapters,
     phases,
     shuffled,
@@ -255,6 +256,7 @@ def finetune(
         return refined_log_loss(labels, found), float((found.argmax(1) == labels).mean())
 
     moving = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    offset = class_offset(data.labels, context.recipe.train.class_weights, classes)
     statistics = context.recipe.freeze.norm_statistics
     gradual = phases(tuned.module, tuned.stages, epochs, statistics) if plan.strategy == "gradual" else ()
 
@@ -265,7 +267,8 @@ def finetune(
     trained = train(
         network, torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")), batches, steps,
         epochs, judge if val else None, warmup=recipe.warmup, patience=int(recipe.patience), stop_after=stop_after,
-        smoothing=recipe.label_smoothing, averaged=recipe.average and val is not None,
+        smoothing=recipe.label_smoothing, offset=None if offset is None else torch.from_numpy(offset).to(context.device),
+        averaged=recipe.average and val is not None,
         keep_states=val is not None and len(val.items) >= SOUP, tick=lambda **f: context.events.tick(label="fine-tuning", **f),
         on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), before_epoch=release,
         say=lambda text: context.events.emit("note", text=text), out_of_time=context.out_of_time, numbers=arithmetic,

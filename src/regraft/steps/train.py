@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +10,13 @@ from torch import nn
 
 from regraft.evaluation import log_losses, score
 from regraft.steps.context import Context
-from regraft.training import Path, class_weighted, fit_path, folds_of, linear_head, shuffled, train
+from regraft.steps.head import WIDTHS
+from regraft.training import Layers, class_offset, class_weighted, fit_path, linear_head, mlp_head, mlp_out_of_fold
 
 IMBALANCE = 3.0
+RESAMPLES = 100
+LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single example, which no fold can spare
+DECAY = 5.0  # of an MLP. Log loss on packages by 0.01, 1, 3, 5, 20: 0.424, 0.417, 0.402, 0.394, 0.476; linear 0.402
 
 
 @dataclass
@@ -23,6 +26,10 @@ class Features:
     values: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+
+    def some(self, rows: np.ndarray) -> Features:
+        """Some rows, copied."""
+        return Features(self.values[rows], self.labels[rows], self.weights[rows])
 
     def part(self, start: int, end: int | None = None) -> Features:
         """Some rows, as views."""
@@ -34,109 +41,197 @@ class Features:
 
 @dataclass
 class Heads:
-    """The trained head (on train), the same refitted on train and val; out-of-fold logits over both, where all have one."""
+    """The trained head (on train), the same refitted on train and val, and what layers these have.
+
+    `oof_logits` (M, K) are out-of-fold predictions of such a head for the rows `oof_rows` (M,) of train and val together: all,
+    or those of the folds that were tried; None where a class has a single example.
+    """
 
     on_train: nn.Module
     refitted: nn.Module
     oof_logits: np.ndarray | None
+    oof_rows: np.ndarray
+    chosen: Candidate
+
+    @property
+    def layers(self) -> Layers:
+        """What the head is made of."""
+        return self.chosen.layers
 
 
-def train_head(head: nn.Module, everything: Features, count: int, classes: int, context: Context) -> Heads:
-    """Fit the head to convergence. The first `count` rows are train, the rest is val.
+@dataclass(frozen=True)
+class Candidate:
+    """New layers and their settings, with (M, K) out-of-fold logits of `rows`, and the (M,) log losses of these."""
 
-    L2 and class weights are chosen out of fold over train and val (rule 12).
+    layers: Layers
+    l2: float
+    epochs: int
+    rows: np.ndarray
+    logits: np.ndarray
+    losses: np.ndarray
+
+
+def train_head(options: tuple[Layers, ...], everything: Features, count: int, classes: int, context: Context) -> Heads:
+    """The head of the simplest of `options` that is as good as any. The first `count` rows are train, the rest is val.
+
+    L2, class weights and layers are chosen out of fold over train and val (rule 12); what is chosen is then fitted to train,
+    and to train and val.
     """
-    fit, val = everything.part(0, count), everything.part(count)
-    if context.recipe.head.kind == "mlp":
-        trained = _mlp(copy.deepcopy(head), fit, val, classes, context)
-        context.decide("train", "MLP head trained on frozen features", "AdamW, early stopping on val")
-        return Heads(trained, trained, None)
-    recipe, oof = context.recipe.train, None
-    counts = np.bincount(everything.labels, minlength=classes)
-    if recipe.l2 == "auto":
-        ratio = counts.max() / max(1, counts.min())
-        options = [recipe.class_weights] if recipe.class_weights != "auto" else ["none"]
-        if recipe.class_weights == "auto" and ratio >= IMBALANCE:
-            options.append("balanced")
-        paths: dict[str, Path] = {}
-        for option in options:
-            weights = class_weighted(everything.labels, everything.weights, option == "balanced", classes)
-            paths[option] = fit_path(
-                everything.values, everything.labels, weights, classes, recipe.folds, context.recipe.run.seed,
-                context.events.tick, context.out_of_time,
-            )  # fmt: skip
-            found = paths[option]
-            for l2, loss, error in zip(found.l2, found.losses, found.errors, strict=True):
-                context.events.emit("l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=option)
-        option = _by_macro_f1(paths, everything.labels)
-        chosen = paths[option]
-        recipe.l2, recipe.class_weights = chosen.l2[chosen.chosen], option  # type: ignore[assignment]
-        oof = chosen.logits if len(chosen.rows) == len(everything) else None
-        why = f"lowest out-of-fold log loss ({chosen.losses[chosen.chosen]:.3f}) within one standard error"
-        if ratio >= IMBALANCE:
-            why += f"; the largest class is {ratio:.1f} times the smallest"
+    recipe, sizes = context.recipe, np.bincount(everything.labels, minlength=classes)
+    if sizes[sizes > 0].min() < 2:
+        best, why = _without_folds(options[0], classes, context)
     else:
-        why = "the user named it"
-        if recipe.class_weights == "auto":
-            recipe.class_weights = "none"
-    on_train = _linear(fit, classes, context)
-    refitted = on_train if not len(val) else _linear(everything, classes, context, on_train)
-    text = f"linear head converged, L2 {float(recipe.l2):.2g}, class weights {recipe.class_weights}"
-    context.decide("train", text, why)
-    return Heads(on_train, refitted, oof)
+        weighting, linear, unequal = _weigh(options, everything, sizes, context)
+        recipe.train.class_weights = weighting  # type: ignore[assignment]
+        best, why = _choose(options, linear, everything, classes, context)
+        why = "; ".join(filter(None, (why, unequal)))
+    _pin(best, context)
+    on_train = fit_chosen(best, everything.part(0, count), classes, context)
+    refitted = on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
+    offset = class_offset(everything.labels, recipe.train.class_weights, classes)
+    logits = best.logits if offset is None else best.logits - offset
+    ended = f"{best.epochs} epoch{'s' * (best.epochs != 1)}" if best.layers.kind == "mlp" else f"converged, L2 {best.l2:.2g}"
+    context.decide("train", f"{best.layers} head, {ended}, class weights {recipe.train.class_weights}", why)
+    return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best)
 
 
-def _by_macro_f1(paths: dict[str, Path], labels: np.ndarray) -> str:
-    """Balanced weights only where they lift out-of-fold macro F1 by more than one standard error of the difference."""
-    if "balanced" not in paths or "none" not in paths:
-        return next(iter(paths))
-    plain, balanced = paths["none"].logits, paths["balanced"].logits
-    labels = labels[paths["none"].rows]
-    rng = np.random.default_rng(0)
-    gains = []
-    for _ in range(100):
-        some = rng.integers(0, len(labels), len(labels))
-        gains.append(score(labels[some], balanced[some], "macro_f1") - score(labels[some], plain[some], "macro_f1"))
-    gain = score(labels, balanced, "macro_f1") - score(labels, plain, "macro_f1")
-    return "balanced" if gain > float(np.std(gains)) else "none"
+def _pin(best: Candidate, context: Context) -> None:
+    recipe, layers = context.recipe, best.layers
+    recipe.head.kind, recipe.head.dropout, recipe.train.l2 = layers.kind, layers.dropout, best.l2
+    if layers.kind == "mlp":
+        recipe.head.hidden = layers.hidden
+    elif recipe.head.hidden == "auto":
+        recipe.head.hidden = min(WIDTHS)
 
 
-def _linear(data: Features, classes: int, context: Context, start: nn.Module | None = None) -> nn.Module:
+def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Candidate, str]:
+    """What to take where there is nothing to choose by."""
     recipe = context.recipe.train
-    weights = class_weighted(data.labels, data.weights, recipe.class_weights == "balanced", classes)
-    return linear_head(data.values, data.labels, weights, classes, float(recipe.l2), context.recipe.head.dropout, start)
+    if recipe.class_weights == "auto":
+        recipe.class_weights = "none"
+    usual = LONE_L2 if layers.kind == "linear" else DECAY
+    l2 = usual if recipe.l2 == "auto" else recipe.l2
+    nothing = np.zeros(0)
+    found = Candidate(layers, l2, LONE_EPOCHS, nothing.astype(np.int64), np.zeros((0, classes), dtype=np.float32), nothing)
+    return found, "a class has a single example: there is nothing to choose by"
 
 
-def _mlp(head: nn.Module, fit: Features, val: Features, classes: int, context: Context) -> nn.Module:
-    """AdamW on the cached features; without val, a stratified fifth of train serves early stopping."""
-    recipe, seed = context.recipe, context.recipe.run.seed
-    recipe.train.l2 = 1e-2 if recipe.train.l2 == "auto" else recipe.train.l2
-    recipe.train.class_weights = "none" if recipe.train.class_weights == "auto" else recipe.train.class_weights
-    if not len(val):
-        keep, held = folds_of(fit.labels, 5, seed)[0]
-        fit, val = (Features(fit.values[i], fit.labels[i], fit.weights[i]) for i in (keep, held))
-    weights = class_weighted(fit.labels, fit.weights, recipe.train.class_weights == "balanced", classes)
-    torch.manual_seed(seed)
-    for layer in head.modules():
-        if isinstance(layer, nn.Linear):
-            layer.reset_parameters()
-    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=float(recipe.train.l2))
-    order = [shuffled(len(fit.labels), seed, e, 64) for e in range(recipe.train.epochs + 1)]
+def _weigh(
+    options: tuple[Layers, ...], everything: Features, sizes: np.ndarray, context: Context
+) -> tuple[str, Candidate | None, str]:
+    """What is done about classes of different sizes, the linear head with it where there is to be one, and why.
 
-    def batches(epoch: int, skip: int = 0, /) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        return [
-            (torch.from_numpy(fit.values[i]), torch.from_numpy(fit.labels[i]), torch.from_numpy(weights[i]).float())
-            for i in order[epoch][skip:]
-        ]
+    Where the largest class is IMBALANCE times the smallest, linear heads are compared out of fold by the run's metric, or by
+    macro F1 where that is accuracy, which small classes hardly touch. The simplest within one standard error (paired
+    bootstrap) of the best is taken.
+    """
+    named, ratio, classes = context.recipe.train.class_weights, sizes.max() / max(1, sizes.min()), len(sizes)
+    layers = options[0] if options[0].kind == "linear" else None
+    if named != "auto" or ratio < IMBALANCE or context.out_of_time():
+        chosen: str = "none" if named == "auto" else named
+        return chosen, _linear(layers, everything, chosen, classes, context) if layers else None, ""
+    plain, balanced = (_linear(layers or Layers("linear"), everything, w, classes, context) for w in ("none", "balanced"))
+    heads = {"none": plain, "adjusted": plain, "balanced": balanced}
+    offset = class_offset(everything.labels, "adjusted", classes)
+    logits = [plain.logits, plain.logits - offset, balanced.logits]
+    labels, rng = everything.labels[plain.rows], np.random.default_rng(0)
+    metric = "macro_f1" if context.recipe.run.metric == "accuracy" else context.recipe.run.metric
+    drawn = [rng.integers(0, len(labels), len(labels)) for _ in range(RESAMPLES)]
+    draws = np.array([[score(labels[some], found[some], metric) for some in drawn] for found in logits])
+    scores = np.array([score(labels, found, metric) for found in logits])
+    best = int(scores.argmax())
+    close = scores[best] - scores <= (draws[best] - draws).std(axis=1)
+    chosen = list(heads)[int(close.argmax())]
+    said = ", ".join(f"{abs(value):.3f} {name}" for name, value in zip(heads, scores, strict=True))
+    why = f"the largest class is {ratio:.1f} times the smallest: {metric.replace('_', ' ')} by class weights {said}"
+    return chosen, heads[chosen] if layers else None, why
 
-    def val_loss() -> tuple[float, float]:
-        logits = apply_head(head, val.values)
-        return float(log_losses(val.labels, logits).mean()), float((logits.argmax(1) == val.labels).mean())
 
-    train(head, optimiser, batches, len(order[1]), recipe.train.epochs, val_loss, warmup=0.1, patience=8,
-          tick=lambda **f: context.events.tick(label="training the head", **f), on_epoch=lambda **_: None,
-          out_of_time=context.out_of_time)  # fmt: skip
-    return head
+def _choose(
+    options: tuple[Layers, ...], linear: Candidate | None, everything: Features, classes: int, context: Context
+) -> tuple[Candidate, str]:
+    """The simplest layers within one standard error of the best by out-of-fold log loss, and why.
+
+    The error is that of the paired difference. A wider MLP is tried only where the narrower is better than the linear head by
+    more than that.
+    """
+    found = [linear] if linear else []
+    for layers in (layers for layers in options if layers.kind == "mlp"):
+        if found and context.out_of_time():
+            break
+        tried = _mlp(layers, everything, classes, context)
+        if found and context.out_of_time():  # cut short
+            break
+        found.append(tried)
+        loss, error = _beside(tried, found[0])
+        if linear and loss >= -error:
+            break
+    best = min(found, key=lambda candidate: float(candidate.losses.mean()))
+    chosen = next(candidate for candidate in found if _beside(candidate, best)[0] <= _beside(candidate, best)[1])
+    text = f"out-of-fold log loss {chosen.losses.mean():.3f}"
+    for other in found:
+        loss, error = _beside(other, chosen)
+        if other is not chosen:
+            text += f", {other.layers} would {'lose' if loss > 0 else 'gain'} {abs(loss):.3f} ± {error:.3f}"
+        if len(found) > 1:
+            layers, spread = other.layers, float(other.losses.std(ddof=1) / np.sqrt(len(other.losses)))
+            context.events.emit(
+                "head", step="train", layers=layers.kind, hidden=layers.hidden, dropout=layers.dropout, epochs=other.epochs,
+                parameters=layers.parameters(everything.values.shape[1], classes), log_loss=float(other.losses.mean()),
+                standard_error=spread, difference=loss, difference_error=error, chosen=other is chosen,
+            )  # fmt: skip
+    return chosen, text
+
+
+def _beside(one: Candidate, other: Candidate) -> tuple[float, float]:
+    """How much higher the log loss of one is than that of the other, and the standard error of that."""
+    differences = one.losses - other.losses
+    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
+
+
+def _linear(layers: Layers, everything: Features, weighting: str, classes: int, context: Context) -> Candidate:
+    """The linear head of the L2 the user named, or of the one chosen out of fold."""
+    recipe = context.recipe
+    named = None if recipe.train.l2 == "auto" or recipe.head.kind == "mlp" else recipe.train.l2
+    weights = class_weighted(everything.labels, everything.weights, weighting == "balanced", classes)
+    path = fit_path(
+        everything.values, everything.labels, weights, classes, recipe.train.folds, recipe.run.seed,
+        context.events.tick, context.out_of_time, named,
+    )  # fmt: skip
+    for l2, loss, error in zip(path.l2, path.losses, path.errors, strict=True):
+        context.events.emit("l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=weighting)
+    losses = log_losses(everything.labels[path.rows], path.logits)
+    return Candidate(layers, path.l2[path.chosen] if named is None else named, 0, path.rows, path.logits, losses)
+
+
+def _mlp(layers: Layers, everything: Features, classes: int, context: Context) -> Candidate:
+    """The MLP after the number of epochs that is best out of fold."""
+    recipe = context.recipe
+    decay = DECAY if recipe.train.l2 == "auto" else recipe.train.l2
+    weights = class_weighted(everything.labels, everything.weights, recipe.train.class_weights == "balanced", classes)
+    found = mlp_out_of_fold(
+        everything.values, everything.labels, weights, classes, layers, decay, recipe.train.epochs, recipe.train.folds,
+        recipe.run.seed, context.events.tick, context.out_of_time,
+    )  # fmt: skip
+    losses = log_losses(everything.labels[found.rows], found.logits)
+    return Candidate(layers, decay, found.epochs, found.rows, found.logits, losses)
+
+
+def fit_chosen(
+    best: Candidate, data: Features, classes: int, context: Context, start: nn.Sequential | None = None
+) -> nn.Sequential:
+    """The chosen head on `data`."""
+    recipe, layers = context.recipe, best.layers
+    weights = class_weighted(data.labels, data.weights, recipe.train.class_weights == "balanced", classes)
+    if layers.kind == "linear":
+        module = linear_head(data.values, data.labels, weights, classes, best.l2, layers.dropout, start)
+    else:
+        module = mlp_head(data.values, data.labels, weights, classes, layers, best.l2, best.epochs, recipe.run.seed,
+                          context.events.tick, context.out_of_time)  # fmt: skip
+    offset = class_offset(data.labels, recipe.train.class_weights, classes)
+    if offset is not None:
+        module[-1].bias.data -= torch.from_numpy(offset)  # type: ignore[operator]
+    return module
 
 
 def apply_head(head: nn.Module, features: np.ndarray) -> np.ndarray:

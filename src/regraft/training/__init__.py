@@ -3,19 +3,24 @@
 from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, phases, plan_freeze
+from regraft.training.imbalance import class_offset
 from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
 from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train
-from regraft.training.network import Network, linear_head, make_head
+from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
+from regraft.training.network import Layers, Network, linear_head, make_head
 
 __all__ = [
     "Batch",
     "Batches",
     "Checkpoint",
     "FreezePlan",
+    "Layers",
     "Network",
+    "OutOfFold",
     "Path",
     "Trained",
     "add_adapters",
+    "class_offset",
     "class_weighted",
     "fit_logistic",
     "fit_path",
@@ -23,6 +28,8 @@ __all__ = [
     "linear_head",
     "make_head",
     "merge_adapters",
+    "mlp_head",
+    "mlp_out_of_fold",
     "phases",
     "plan_freeze",
     "shuffled",

@@ -222,18 +222,25 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray
     return list(splitter.split(np.zeros(len(labels)), labels))
 
 
+def tried_folds(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """As many stratified folds as hold out ENOUGH examples."""
+    splits = folds_of(labels, folds, seed)
+    return splits[: max(1, -(-ENOUGH * len(splits) // len(labels)))]
+
+
 def fit_path(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, folds: int = 5, seed: int = 0,
-    tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
+    tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False, l2: float | None = None,
 ) -> Path:  # fmt: skip
-    """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best.
+    """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best, or at the `l2` that is named.
 
     The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error being that of
     the paired difference to the best. As many folds are tried as hold out ENOUGH examples. The features' scaling, which
-    knows no labels, is that of all examples.
+    knows no labels, is that of all examples. One that is named is reached by the same way, and so with the same bits, as
+    when it is chosen.
     """
-    splits = folds_of(labels, folds, seed)
-    splits = splits[: max(1, -(-ENOUGH * len(splits) // len(labels)))]
+    splits = tried_folds(labels, folds, seed)
+    grid = GRID if l2 is None else (*(strength for strength in GRID if strength > l2), l2)
     rows = np.sort(np.concatenate([held for _, held in splits]))
     shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
     for share, (train, _) in zip(shares, splits, strict=True):
@@ -241,21 +248,22 @@ def fit_path(
     problem = _Problem(features, labels, shares, classes, pareto_scaling(features))
     thetas: list[torch.Tensor] = []
     losses: list[np.ndarray] = []
-    for step, l2 in enumerate(GRID):
-        thetas.append(problem.solve(l2, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
-        losses.append(_log_losses(problem.logits(thetas[-1])[rows], labels[rows]))
-        tick(label="choosing L2", done=step + 1, total=len(GRID))
+    for step, strength in enumerate(grid):
+        thetas.append(problem.solve(strength, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
+        losses.append(example_log_losses(problem.logits(thetas[-1])[rows], labels[rows]))
+        tick(label="choosing L2", done=step + 1, total=len(grid))
         means = [float(loss.mean()) for loss in losses]
-        if stop() or step - int(np.argmin(means)) >= 2:
+        if stop() or (l2 is None and step - int(np.argmin(means)) >= 2):
             break
-    best = int(np.argmin(means))
+    best = int(np.argmin(means)) if l2 is None else len(means) - 1
     errors = [(loss - losses[best]).std(ddof=1) / np.sqrt(len(rows)) for loss in losses]
-    chosen = next(number for number in range(best + 1) if means[number] - means[best] <= errors[number])
+    chosen = next(n for n in range(best + 1) if means[n] - means[best] <= errors[n]) if l2 is None else best
     spread = np.array([loss.std(ddof=1) / np.sqrt(len(rows)) for loss in losses])
-    return Path(GRID[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen])[rows])
+    return Path(grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen])[rows])
 
 
-def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def example_log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) log losses of (N, K) logits in nats; what is no number stays none."""
     top = logits.max(axis=1, keepdims=True)
     total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
     return total - logits[np.arange(len(labels)), labels]  # type: ignore[no-any-return]

@@ -256,4 +256,4 @@ def class_weighted(labels: np.ndarray, weights: np.ndarray, balanced: bool, clas
     if balanced:
         counts = np.bincount(labels, minlength=classes)
         result *= (len(labels) / (classes * np.maximum(counts, 1)))[labels]
-    return result / result.mean()  # type: ignore[no-any-return]
+    return result / result.mean() if len(result) else result  # type: ignore[no-any-return]

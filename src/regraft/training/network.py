@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import nn
@@ -11,23 +14,42 @@ from regraft.backbones.normalise import Normalise
 from regraft.training.logistic import fit_logistic
 
 
-def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: float = 0.0) -> nn.Module:
-    """(B, width) features to (B, classes) logits: a linear layer, or an MLP with one hidden layer."""
+@dataclass(frozen=True)
+class Layers:
+    """What new layers there could be: "linear", or "mlp" with a hidden layer of that width; dropout before the last layer."""
+
+    kind: Literal["linear", "mlp"]
+    hidden: int = 0
+    dropout: float = 0.0
+
+    def parameters(self, width: int, classes: int) -> int:
+        """How many are trained, on `width` features."""
+        return (width + 1) * classes if self.kind == "linear" else (width + 1) * self.hidden + (self.hidden + 1) * classes
+
+    def __str__(self) -> str:
+        drop = f", dropout {self.dropout:g}" if self.dropout else ""
+        return self.kind + drop if self.kind == "linear" else f"MLP of {self.hidden}{drop}"
+
+
+def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: float = 0.0) -> nn.Sequential:
+    """(B, width) features to (B, classes) logits: a linear layer, or an MLP with one hidden layer.
+
+    Neither normalises: the scaling of the features in training is folded into the first layer, so what is predicted for an
+    example does not depend on others, nor on whether the module is in training.
+    """
     if kind == "linear":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, classes))
-    return nn.Sequential(
-        nn.BatchNorm1d(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
-    )
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
 
 def linear_head(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0,
-    start: nn.Module | None = None,
-) -> nn.Module:  # fmt: skip
+    start: nn.Sequential | None = None,
+) -> nn.Sequential:  # fmt: skip
     """A linear head fitted to convergence on (N, D) features, (N,) labels and weights; `start`, a head of similar data."""
     begin = None
     if start is not None:
-        begin = start[-1].weight.detach().numpy(), start[-1].bias.detach().numpy()  # type: ignore[index]
+        begin = start[-1].weight.detach().numpy(), start[-1].bias.detach().numpy()  # type: ignore[operator]
     weight, bias = fit_logistic(features, labels, weights, classes, l2, start=begin)
     last = nn.Linear(features.shape[1], classes)
     last.weight.data.copy_(torch.from_numpy(weight))

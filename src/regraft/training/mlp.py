@@ -1,0 +1,172 @@
+"""A head with one hidden layer, trained on features by AdamW: several networks at once, with out-of-fold logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from regraft.training.logistic import example_log_losses, pareto_scaling, tried_folds
+from regraft.training.loop import shuffled
+from regraft.training.network import Layers, make_head
+
+RATE = 1e-3
+BATCH, BATCHES = 256, 8  # most examples a step, and least steps an epoch
+AVERAGED = 20  # steps that the average of the weights looks back
+PATIENCE = 6  # epochs
+STEPS, LEAST = 3_000, 3  # steps that tell heads apart: of very many examples fewer epochs are tried, but this number
+CHUNK = 4_096  # examples looked at at once
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """(M, K) logits of the held-out `rows` after the best number of `epochs`."""
+
+    rows: np.ndarray
+    logits: np.ndarray
+    epochs: int
+
+
+class _Networks(nn.Module):
+    """F networks on the same (B, D) scaled features: one product gives the hidden layers of all. Out come (F, B, K) logits."""
+
+    def __init__(self, count: int, width: int, classes: int, layers: Layers) -> None:
+        super().__init__()
+        self.count, self.layers = count, layers
+        bound = width**-0.5
+        self.first = nn.Parameter(torch.empty(count * layers.hidden, width).uniform_(-bound, bound))
+        self.first_bias = nn.Parameter(torch.zeros(count * layers.hidden))
+        self.last = nn.Parameter(torch.zeros(count, layers.hidden, classes))
+        self.last_bias = nn.Parameter(torch.zeros(count, 1, classes))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        inner = F.gelu(F.linear(features, self.first, self.first_bias))
+        inner = F.dropout(inner, self.layers.dropout, self.training)
+        return torch.baddbmm(self.last_bias, inner.view(len(features), self.count, -1).transpose(0, 1), self.last)
+
+    def one(self, number: int) -> dict[str, torch.Tensor]:
+        """The weights of one network, by their names in what `make_head` makes."""
+        some = slice(number * self.layers.hidden, (number + 1) * self.layers.hidden)
+        found = {"0.weight": self.first[some], "0.bias": self.first_bias[some],
+                 "3.weight": self.last[number].T, "3.bias": self.last_bias[number, 0]}  # fmt: skip
+        return {name: values.detach() for name, values in found.items()}
+
+
+class _Problem:
+    """(N, D) features and labels, and the (F, N) shares that examples have in the networks."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> None:
+        self.features, self.labels = features, torch.from_numpy(labels.astype(np.int64))
+        self.shares = torch.from_numpy(shares.astype(np.float32))
+        self.scaling = pareto_scaling(features)
+        self.used = np.flatnonzero(shares.any(axis=0))
+        self.batch = min(BATCH, -(-len(self.used) // BATCHES))
+
+    def scaled(self, rows: np.ndarray) -> torch.Tensor:
+        mean, scale = (torch.from_numpy(values) for values in self.scaling)
+        return (torch.from_numpy(self.features[rows]) - mean) / scale
+
+    def solve(
+        self, classes: int, layers: Layers, decay: float, epochs: int, seed: int,
+        after: Callable[[int, _Networks], bool],
+    ) -> _Networks:  # fmt: skip
+        """Train for `epochs`, or until `after`, which is shown the averaged weights after each, says that it is enough.
+
+        The rate stays as it is, for a schedule would have to know the end, which is what is looked for; the average of the
+        last weights (Polyak and Juditsky 1992) stands in for it.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            moving, averaged = (_Networks(len(self.shares), self.features.shape[1], classes, layers) for _ in range(2))
+            averaged.load_state_dict(moving.state_dict())
+            averaged.requires_grad_(False).eval()
+            decayed, free = [moving.first, moving.last], [moving.first_bias, moving.last_bias]
+            groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+            optimiser = torch.optim.AdamW(groups, lr=RATE, fused=True)
+            step = 0
+            for epoch in range(1, epochs + 1):
+                for some in shuffled(len(self.used), seed, epoch, self.batch):
+                    step += 1
+                    self._step(moving, optimiser, self.used[some])
+                    with torch.no_grad():
+                        for mean, now in zip(averaged.parameters(), moving.parameters(), strict=True):
+                            mean.lerp_(now, 1 / min(step, AVERAGED))
+                if after(epoch, averaged):
+                    break
+        return averaged
+
+    def _step(self, networks: _Networks, optimiser: torch.optim.Optimizer, rows: np.ndarray) -> None:
+        logits, own = networks(self.scaled(rows)), self.labels[rows]
+        losses = F.cross_entropy(logits.flatten(0, 1), own.repeat(len(logits)), reduction="none")
+        loss = (losses * self.shares[:, rows].flatten()).sum() / len(rows)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def logits(self, networks: _Networks, number: int, rows: np.ndarray) -> np.ndarray:
+        """(M, K) logits of some examples by one of the networks."""
+        of, parts = networks.one(number), []
+        for start in range(0, len(rows), CHUNK):
+            inner = F.gelu(F.linear(self.scaled(rows[start : start + CHUNK]), of["0.weight"], of["0.bias"]))
+            parts.append(F.linear(inner, of["3.weight"], of["3.bias"]))
+        return torch.cat(parts).numpy()
+
+    def head(self, networks: _Networks) -> nn.Sequential:
+        """The first of the networks as a head on raw features: their scaling is folded into its first layer."""
+        mean, scale = (torch.from_numpy(values).double() for values in self.scaling)
+        of, layers = networks.one(0), networks.layers
+        weight = of["0.weight"].double() / scale
+        made = make_head("mlp", self.features.shape[1], len(of["3.bias"]), layers.hidden, layers.dropout)
+        made.load_state_dict(of | {"0.weight": weight, "0.bias": of["0.bias"] - weight @ mean})
+        return made.eval()
+
+
+def mlp_out_of_fold(
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, layers: Layers, decay: float, epochs: int,
+    folds: int = 5, seed: int = 0, tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
+) -> OutOfFold:  # fmt: skip
+    """Logits of each held-out example of (N, D) features after the epoch with the lowest mean log loss, at most `epochs`.
+
+    The folds are those of `fit_path`, so the losses of both can be compared example by example. Ends after PATIENCE epochs
+    without a lower loss, or when `stop` says so.
+    """
+    splits = tried_folds(labels, folds, seed)
+    shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
+    for share, (train, _) in zip(shares, splits, strict=True):
+        share[train] = weights[train]
+    rows = np.sort(np.concatenate([held for _, held in splits]))
+    problem = _Problem(features, labels, shares)
+    epochs = min(epochs, max(LEAST, STEPS * BATCH // len(problem.used)))
+    best, lowest = OutOfFold(rows, np.zeros((len(rows), classes), dtype=np.float32), 0), float("inf")
+
+    def after(epoch: int, networks: _Networks) -> bool:
+        nonlocal best, lowest
+        found = np.zeros((len(labels), classes), dtype=np.float32)
+        for number, (_, held) in enumerate(splits):
+            found[held] = problem.logits(networks, number, held)
+        loss = float(example_log_losses(found[rows], labels[rows]).mean())
+        if loss < lowest:
+            best, lowest = OutOfFold(rows, found[rows], epoch), loss
+        tick(label=f"trying an MLP of {layers.hidden}", done=epoch, total=epochs)
+        return stop() or epoch - best.epochs >= PATIENCE
+
+    problem.solve(classes, layers, decay, epochs, seed, after)
+    return best
+
+
+def mlp_head(
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, layers: Layers, decay: float, epochs: int,
+    seed: int = 0, tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
+) -> nn.Sequential:  # fmt: skip
+    """The MLP on all of (N, D) features after `epochs` passes, or fewer where `stop` says so; ready for raw features."""
+    problem = _Problem(features, labels, weights[None])
+
+    def after(epoch: int, _: _Networks) -> bool:
+        tick(label=f"training an MLP of {layers.hidden}", done=epoch, total=epochs)
+        return stop()
+
+    return problem.head(problem.solve(classes, layers, decay, epochs, seed, after))
