@@ -131,16 +131,17 @@ def row(name: str, log_loss: float, excess: float, error: float, speed: float, s
 def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
     rows = [row("best", 0.20, 0.0, 0.0, 10, 500), row("tie", 0.21, 0.01, 0.02, 20, 300), row("near", 0.25, 0.05, 0.03, 40, 100),
             row("gone", 0.90, 0.40, 0.03, 90, 20, 100)]  # fmt: skip
-    assert choose(rows, "accuracy", float("inf"))[0].reference == "tie"
-    assert choose(rows, "speed", float("inf"))[0].reference == "near"
-    chosen, why = choose(rows, "accuracy", 200)
-    assert chosen.reference == "near"
+    assert choose(rows, "accuracy", float("inf"), 100)[0].reference == "tie"
+    assert choose(rows, "speed", float("inf"), 100)[0].reference == "near"
+    chosen, why = choose(rows, "accuracy", 200, 100)
+    assert chosen.reference == "near"  # fits, and is not clearly worse than the best
     assert "fits the budget" in why
     assert "500 s" in why
-    assert choose(rows, "accuracy", 50)[0].reference == "gone"
-    chosen, why = choose(rows, "accuracy", 5)
-    assert chosen.reference == "gone"
-    assert "no candidate's whole run fits" in why
+    chosen, why = choose(rows, "accuracy", 50, 100)
+    assert chosen.reference == "tie"
+    assert "cut short" in why
+    assert choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"  # not even the features would be done in time
+    assert "no candidate's whole run fits" in choose(rows, "accuracy", 5, 100_000)[1]
 
 
 def test_rounds_grow_and_every_beginning_is_stratified() -> None:
