@@ -196,13 +196,13 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
             within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
             why = (f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold log loss {chosen.log_loss:.3f}, "
                    f"{best.log_loss:.3f} of {best.name})")  # fmt: skip
-    elif fair or not short and fits:
+    elif fair or (not short and fits):
         chosen = (fair or fits)[0]
         why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of those whose whole run fits the budget"
     elif short:
         chosen = min(short, key=lambda row: row.run_seconds)
-        why = (f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); its fine-tuning will be cut short, for a whole "
-               f"run would take about {chosen.run_seconds:.0f} s, more than the budget leaves")  # fmt: skip
+        why = (f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); its fine-tuning will be cut short, as a "
+               f"whole run would take about {chosen.run_seconds:.0f} s, more than the budget leaves")  # fmt: skip
     else:
         chosen = min(rows, key=lambda row: row.run_seconds)
         why = f"no candidate's whole run fits the budget; this one comes nearest, with about {chosen.run_seconds:.0f} s"
