@@ -92,3 +92,57 @@ def test_a_weights_file_a_folder_and_a_wrong_one(tmp_path: Path) -> None:
     (tmp_path / "pickle.pth").write_bytes(b"")
     with pytest.raises(BackboneError, match="no pickle"):
         obtain_weights(f"path:{tmp_path / 'pickle.pth'}")
+
+
+def test_the_catalogue_agrees_with_the_packages_and_with_timm() -> None:
+    import timm
+
+    from regraft.backbones import entries
+    from regraft.backbones.sources import PACKAGED
+
+    assert len({entry.reference for entry in entries()}) == len(entries()) >= 20
+    for entry in entries():
+        kind, _, name = entry.reference.partition(":")
+        assert entry.parameters > 1_000_000
+        assert entry.gmacs > 0
+        assert entry.licence
+        if kind == "packaged":
+            known = PACKAGED[name]
+            assert (known.architecture, known.parameters, known.size) == (entry.architecture, entry.parameters, entry.input_size)
+        else:
+            config = timm.get_pretrained_cfg(name)
+            assert config is not None, name
+            assert config.input_size[-1] == entry.input_size
+            assert entry.architecture == name.split(".")[0]
+
+
+def test_a_model_in_the_hubs_cache_is_at_hand_and_loaded_without_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    import timm
+    from huggingface_hub import constants
+    from safetensors.torch import save_file
+
+    from regraft.backbones import at_hand
+    from regraft.backbones.catalogue import is_cached
+
+    def closed(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", closed)
+    assert not is_cached("test_vit.r160_in1k")
+    place = tmp_path / "models--timm--test_vit.r160_in1k"
+    (place / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+    module = timm.create_model("test_vit")
+    save_file(module.state_dict(), str(place / "snapshots" / ("0" * 40) / "model.safetensors"))
+    assert is_cached("test_vit.r160_in1k")
+    assert not constants.HF_HUB_OFFLINE
+    found = obtain_weights("timm:test_vit.r160_in1k")
+    assert torch.equal(found.module.cls_token, module.cls_token)
+    assert not constants.HF_HUB_OFFLINE
+    assert "packaged:efficientnet_lite0" in [item["reference"] for item in at_hand(tmp_path) if item["at_hand"]]

@@ -32,17 +32,17 @@ QUICK = {"base": {"size": 64}, "run": {"engine": "torch-float32"}, "freeze": {"s
 def shapes(tmp_path: Path) -> Path:
     """24 pictures each of discs, squares and crosses of any colour, place and size on noise: pixels alone tell little."""
     rng, root = np.random.default_rng(0), tmp_path / "shapes"
-    y, x = np.mgrid[:64, :64]
+    y, x = np.mgrid[:28, :28]
     for name in ("cross", "disc", "square"):
         (root / name).mkdir(parents=True)
         for number in range(24):
-            centre, radius = rng.integers(20, 44, 2), rng.integers(10, 18)
+            centre, radius = rng.integers(9, 19, 2), rng.integers(5, 9)
             dy, dx = np.abs(y - centre[0]), np.abs(x - centre[1])
             inside = {
                 "cross": (np.minimum(dy, dx) < radius / 4) & (np.maximum(dy, dx) < radius),
                 "disc": dy**2 + dx**2 < radius**2, "square": np.maximum(dy, dx) < 0.9 * radius,
             }[name]  # fmt: skip
-            picture = rng.integers(0, 80, (64, 64, 3)) + rng.integers(0, 80, 3)
+            picture = rng.integers(0, 80, (28, 28, 3)) + rng.integers(0, 80, 3)
             picture[inside] = rng.integers(100, 256, 3)
             Image.fromarray(picture.astype(np.uint8)).save(root / name / f"{number}.png")
     return root
@@ -115,9 +115,8 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
     assert first == [p.label for p in regraft.load(run.path).predict(sorted(shapes.glob("*/1*.png")))]
     assert obtain_weights(f"run:{run.path}").depth == 5
     monkeypatch.setattr("regraft.backbones.candidates", lambda network=False: [LITE])
-    elsewhere = regraft.rank(colours, recipe={**QUICK, "base": {"size": 64}})
-    assert {row.stages for row in elsewhere.rows} == {5, 8}
-    assert any(row.reference == f"run:{run.path}" and row.depth == 4 for row in elsewhere.rows)
+    elsewhere = regraft.rank(colours, recipe={**QUICK, "base": {"size": 64, "depth": 4}})
+    assert {(row.reference, row.depth, row.stages) for row in elsewhere.rows} == {(LITE, 4, 8), (f"run:{run.path}", 4, 5)}
     here = regraft.rank(shapes, recipe={**QUICK, "base": {"size": 64, "depth": 8}})
     assert {row.reference for row in here.rows} == {LITE}
     assert "made with 72 of these" in here.left_out[f"run:{run.path}"]
@@ -132,16 +131,17 @@ def row(name: str, log_loss: float, excess: float, error: float, speed: float, s
 def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
     rows = [row("best", 0.20, 0.0, 0.0, 10, 500), row("tie", 0.21, 0.01, 0.02, 20, 300), row("near", 0.25, 0.05, 0.03, 40, 100),
             row("gone", 0.90, 0.40, 0.03, 90, 20, 100)]  # fmt: skip
-    assert choose(rows, "accuracy", float("inf"))[0].reference == "tie"
-    assert choose(rows, "speed", float("inf"))[0].reference == "near"
-    chosen, why = choose(rows, "accuracy", 200)
-    assert chosen.reference == "near"
+    assert choose(rows, "accuracy", float("inf"), 100)[0].reference == "tie"
+    assert choose(rows, "speed", float("inf"), 100)[0].reference == "near"
+    chosen, why = choose(rows, "accuracy", 200, 100)
+    assert chosen.reference == "near"  # fits, and is not clearly worse than the best
     assert "fits the budget" in why
     assert "500 s" in why
-    assert choose(rows, "accuracy", 50)[0].reference == "gone"
-    chosen, why = choose(rows, "accuracy", 5)
-    assert chosen.reference == "gone"
-    assert "no candidate's whole run fits" in why
+    chosen, why = choose(rows, "accuracy", 50, 100)
+    assert chosen.reference == "tie"
+    assert "cut short" in why
+    assert choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"  # not even the features would be done in time
+    assert "no candidate's whole run fits" in choose(rows, "accuracy", 5, 100_000)[1]
 
 
 def test_rounds_grow_and_every_beginning_is_stratified() -> None:

@@ -152,7 +152,7 @@ def rank(
             del probe.look.features[probe.depth]
         looks = [look for look in looks if look.features]
     found = [*sorted(rows.values(), key=lambda row: row.log_loss), *out]
-    chosen, reason = choose(found, context.recipe.run.prefer, context.seconds_left)
+    chosen, reason = choose(found, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))
     return Ranking(tuple(found), chosen, reason, opinions(found), left_out)
 
 
@@ -177,26 +177,36 @@ def round_sizes(examples: int, classes: int) -> list[int]:
     return found
 
 
-def choose(rows: Sequence[Row], prefer: str, seconds_left: float) -> tuple[Row, str]:
-    """The cheapest of those as good as the best of the last round, if a whole run with it fits the time left; and why."""
+def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -> tuple[Row, str]:
+    """The cheapest of those as good as the best of the last round whose whole run fits the time left; and why.
+
+    Where none does: the best that fits and is not clearly worse; else the quickest of the good ones, whose fine-tuning will be
+    cut short, as long as its features of all `images` leave time for it; else the best that fits at all.
+    """
     last = [row for row in rows if row.examples == rows[0].examples]
     best, ties = last[0], TIES[prefer]
-    within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
+    good = [row for row in last if row.excess <= ties * row.error]
     fits = [row for row in last if row.run_seconds <= seconds_left]
-    good = [row for row in fits if row.excess <= ties * row.error]
-    if good:
-        chosen = max(good, key=lambda row: row.images_per_second)
+    fair = [row for row in fits if row.excess <= DROP * row.error]
+    short = [row for row in good if 1.2 * images / row.images_per_second <= seconds_left / 2]
+    if cheap := [row for row in good if row in fits]:
+        chosen = max(cheap, key=lambda row: row.images_per_second)
         why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of {len(rows)} candidates"
         if chosen is not best:
-            why = (f"cheapest of {len(good)} {within} of {len(rows)} candidates (out-of-fold log loss {chosen.log_loss:.3f}, "
+            within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
+            why = (f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold log loss {chosen.log_loss:.3f}, "
                    f"{best.log_loss:.3f} of {best.name})")  # fmt: skip
-    elif fitting := fits or [row for row in rows if row.run_seconds <= seconds_left]:
-        chosen = fitting[0]
+    elif fair or (not short and fits):
+        chosen = (fair or fits)[0]
         why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of those whose whole run fits the budget"
+    elif short:
+        chosen = min(short, key=lambda row: row.run_seconds)
+        why = (f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); its fine-tuning will be cut short, as a "
+               f"whole run would take about {chosen.run_seconds:.0f} s, more than the budget leaves")  # fmt: skip
     else:
         chosen = min(rows, key=lambda row: row.run_seconds)
         why = f"no candidate's whole run fits the budget; this one comes nearest, with about {chosen.run_seconds:.0f} s"
-    if best.run_seconds > seconds_left and fits:
+    if chosen is not best and chosen in fits and best not in fits:
         why += f"; {best.name} ({best.log_loss:.3f}) would take about {best.run_seconds:.0f} s, more than the budget leaves"
     return chosen, f"{why}, on {chosen.examples} examples"
 
