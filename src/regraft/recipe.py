@@ -129,7 +129,7 @@ class FinetuneRecipe(_Section):
     )
     mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
     folds: Annotated[int, Field(ge=0, le=20)] | Auto = Field(
-        "auto", description="folds that judge fine-tuning in place of val; auto: 5 without val, 3 below 100 val examples, else 0"
+        "auto", description="folds that judge fine-tuning in place of val; auto: 5 without val, 3 below 50 val examples, else 0"
     )
     refit: bool | Auto = Field(
         "auto", description="train once more on train and val together with what was chosen; auto: up to 1,000 of them"

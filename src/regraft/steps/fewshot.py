@@ -19,7 +19,7 @@ from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, fit_chosen
 from regraft.training import Checkpoint, FreezePlan, folds_of
 
-ENOUGH = 100  # val examples that are trusted
+ENOUGH = 50  # val examples that are trusted
 FOLDS, FEWER = 5, 3  # without a val set, with a small one
 
 
