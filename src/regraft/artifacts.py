@@ -150,6 +150,10 @@ class RunFolder:
         self.strategies = path / "strategies.json"
         self._lock = FileLock(str(path / ".lock"))
 
+    def fold(self, number: int) -> Path:
+        """The checkpoint of a fold's training."""
+        return self.path / f"checkpoint-fold{number}.safetensors"
+
     def lock(self) -> None:
         """Take the folder for this process, or say who has it."""
         from filelock import Timeout
@@ -174,7 +178,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        for place in (self.report, self.first_batch, self.checkpoint, self.refit, self.strategies):
+        for place in (self.report, self.first_batch, self.strategies, *self.path.glob("checkpoint*.safetensors")):
             place.unlink(missing_ok=True)
         for name in self.OURS:
             (self.path / name).unlink(missing_ok=True)

@@ -46,9 +46,11 @@ class Screen:
             self.console.print(said, soft_wrap=True)
             self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         elif kind == "epoch":
+            judged = ""
+            if "val_log_loss" in event:
+                judged = f"val log loss {event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
             self.console.print(
-                f"            [dim]epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  val log loss "
-                f"{event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
+                f"            [dim]epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
                 f"{event['images_per_second']:.0f} images/s[/]",
                 soft_wrap=True,
             )

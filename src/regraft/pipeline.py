@@ -30,7 +30,7 @@ from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate, estimates, evaluate_test, majority_logits
 from regraft.steps.explore import explore
-from regraft.steps.fewshot import compare_out_of_fold
+from regraft.steps.fewshot import OutOfFold, compare_out_of_fold, folds
 from regraft.steps.finetune import Finetuned, finetune, worth
 from regraft.steps.freeze import freeze, planned
 from regraft.steps.head import head
@@ -72,7 +72,7 @@ class Walk:
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
-        self.out_of_fold = ""  # why cross-validation chose what it did
+        self.judged: OutOfFold | None = None  # by cross-validation, where val is too small
         self.temperature = 1.0
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
@@ -198,8 +198,10 @@ class Walk:
             answer = "are" if recipe.mirror else "are not"
             context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
         data, judge, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
-        if plan is not None and not len(val):
-            return self.few(backbone, plan, heads, data, known, classes)
+        if recipe.folds == "auto":
+            recipe.folds = folds(len(val), self.recipe.run.budget_seconds)
+        if plan is not None and (recipe.folds > 1 or not len(val)):
+            return self.few(backbone, plan, heads, self.data(fit.then(val)), known, classes, keeper)
         before = apply_head(heads.on_train, known.values[len(fit) :])
         if plan is None:
             return self.explore(backbone, heads, before, data, judge, keeper)
@@ -223,17 +225,19 @@ class Walk:
         return Data(part.paths, part.ids, part.labels, class_weighted(part.labels, part.weights, balanced, classes))
 
     def few(
-        self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int
+        self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int, keeper: Checkpoint
     ) -> Finetuned | None:
-        """Fine-tune on everything where cross-validation says that it is worth it."""
-        found = compare_out_of_fold(backbone, plan, heads.chosen, data, known, classes, self.context)
+        """Fine-tune on train and val where cross-validation says that it is worth it."""
+        found = compare_out_of_fold(
+            backbone, plan, heads.chosen, data, known, classes, self.context, lambda number: Checkpoint(self.folder.fold(number))
+        )
         if found is None:
             return self.not_finetuned("too few examples, or too little time, to judge it by cross-validation")
+        self.judged = found
         if not found.share:
             return self.not_finetuned(found.why)
         self.recipe.finetune.interpolation, self.recipe.finetune.refit = found.share, False
-        self.out_of_fold, self.temperature = found.why, fit_temperature(data.labels, found.logits)
-        return finetune(backbone, plan, heads.refitted, data, None, self.context, self.show_batch)
+        return finetune(backbone, plan, heads.refitted, data, None, self.context, self.show_batch, keeper)
 
     def explore(
         self, backbone: Backbone, heads: Heads, before: np.ndarray, data: Data, val: Data, keeper: Checkpoint
@@ -278,7 +282,7 @@ class Walk:
         """Say so, and settle what is left open for a step that is not taken."""
         recipe = self.recipe.finetune
         settled = {"batch_size": 32, "lr": 2e-4, "layer_decay": 0.8, "crop_scale": 1.0, "patience": 4, "interpolation": 1.0,
-                   "precision": "float32", "mirror": False, "refit": False}  # fmt: skip
+                   "precision": "float32", "mirror": False, "refit": False, "folds": 0}  # fmt: skip
         recipe.epochs = 0
         if self.recipe.freeze.strategy == "auto":
             self.recipe.freeze.strategy = "head"
@@ -304,8 +308,13 @@ class Walk:
     ) -> Model:
         """The better of head-only and fine-tuned on val (rule 11); what wins may be trained once more on train and val."""
         head_only = self.model(backbone, heads.on_train)
-        chosen, why, best = "head only", "nothing else was trained", head_only
-        if len(val):
+        chosen, why, best, shown = "head only", "nothing else was trained", head_only, np.zeros((0, 0))
+        if self.judged is not None:
+            chosen, why, shown = "fine-tuned" if tuned else "head only", self.judged.why, self.judged.logits[len(fit) :]
+            best = self.model(tuned.backbone, tuned.head) if tuned else head_only
+            both = np.concatenate([fit.labels, val.labels])
+            self.temperature = fit_temperature(both, self.judged.logits)
+        elif len(val):
             rows = {"head only": self.logits(head_only, val)}
             if tuned is not None:
                 fine_tuned = self.model(tuned.backbone, tuned.head)
@@ -318,15 +327,14 @@ class Walk:
                 (top, top_loss), (low, low_loss) = ranks[chosen], ranks[other]
                 why = f"val {metric} {top:.4f} against {low:.4f} of {other} ({top - low:+.4f}), "
                 why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
+            shown = rows[chosen]
             if chosen == "fine-tuned":
-                self.temperature = fit_temperature(val.labels, rows[chosen])
-        elif tuned is not None:
-            best, chosen, why = self.model(tuned.backbone, tuned.head), "fine-tuned", self.out_of_fold
+                self.temperature = fit_temperature(val.labels, shown)
         if chosen == "head only":
             self.temperature = self.head_temperature(heads, fit, val)
         if len(val):
-            self.metrics["val"] = estimates(val.labels, rows[chosen] / self.temperature)
-            self.predictions.append((val, rows[chosen]))
+            self.metrics["val"] = estimates(val.labels, shown / self.temperature)
+            self.predictions.append((val, shown))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
         self.write()
@@ -334,7 +342,7 @@ class Walk:
             self.recipe.finetune.refit = False
             return self.model(backbone, heads.refitted)
         best.temperature = self.temperature
-        if stopped or not len(val):
+        if stopped or self.judged is not None:
             return best
         return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
 
@@ -408,6 +416,6 @@ class Walk:
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
         self.write()
-        for place in (self.folder.checkpoint, self.folder.refit):
-            Checkpoint(place).clear()
+        for place in self.folder.path.glob("checkpoint*.safetensors"):
+            place.unlink(missing_ok=True)
         write_report(self.folder.path)

@@ -128,6 +128,9 @@ class FinetuneRecipe(_Section):
         False, description="try a running mean of the weights (EMA) after each epoch, beside the weights themselves"
     )
     mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
+    folds: Annotated[int, Field(ge=0, le=20)] | Auto = Field(
+        "auto", description="folds that judge fine-tuning in place of val; auto: 5 without val, 3 below 100 val examples, else 0"
+    )
     refit: bool | Auto = Field(
         "auto", description="train once more on train and val together with what was chosen; auto: up to 1,000 of them"
     )

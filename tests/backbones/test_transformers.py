@@ -41,7 +41,8 @@ def test_stages_features_and_preprocessing(folder: Path) -> None:
 
 
 def test_a_run_on_it_predicts_after_loading(folder: Path, colours: Path, tmp_path: Path) -> None:
-    run = regraft.fit(colours, tmp_path / "run", recipe={"obtain": {"backbone": f"path:{folder}"}, "finetune": {"epochs": 1}})
+    recipe = {"obtain": {"backbone": f"path:{folder}"}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+    run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     files = sorted(map(str, colours.glob("*/*.png")))[:3]
     rows = {row["source"]: row for row in pq.read_table(run.path / "predictions.parquet").to_pylist()}
     assert run.state["state"] == "finished"

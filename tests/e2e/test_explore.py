@@ -16,7 +16,7 @@ from regraft.artifacts import read_events
 from regraft.errors import UsageError
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
-SHORT = {"base": {"size": 64}, "finetune": {"epochs": 2}}
+SHORT = {"base": {"size": 64}, "finetune": {"epochs": 2, "folds": 0, "refit": False}}
 
 
 def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
@@ -49,7 +49,7 @@ def test_fit_with_freeze_auto_resolves_it(colours: Path, tmp_path: Path, monkeyp
 
 def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: Path) -> None:
     words = ["fit", str(colours), "--out", str(tmp_path / "all"), "--repeats", "2", "--json"]
-    more = ["--set", "base.size=64", "--set", "finetune.epochs=1"]
+    more = ["--set", "base.size=64", "--set", "finetune.epochs=1", "--set", "finetune.folds=0"]
     result = subprocess.run([*CLI, *words, *more], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
@@ -68,7 +68,8 @@ def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: P
 
 def test_a_wish_for_speed_stops_at_the_head_where_nothing_is_gained(colours: Path, tmp_path: Path) -> None:
     """The colours are told apart by the head alone, so that no trial can gain anything."""
-    run = regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}, "run": {"prefer": "speed"}})
+    recipe = {"base": {"size": 64}, "finetune": {"folds": 0}, "run": {"prefer": "speed"}}
+    run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert run.state["chosen"] == "head only"
     assert "a trial of" in run.state["steps"]["finetune"]["why"]
     assert run.state["steps"]["finetune"]["decided"] == "not done"
@@ -94,7 +95,7 @@ def test_few_examples_beside_a_given_test_are_cross_validated(tmp_path: Path) ->
 
 
 def test_small_data_are_trained_once_more_on_train_and_val(colours: Path, tmp_path: Path) -> None:
-    recipe = {**SHORT, "finetune": {"epochs": 2, "refit": True, "lr": 1e-3}}
+    recipe = {**SHORT, "finetune": {"epochs": 2, "folds": 0, "refit": True, "lr": 1e-3}}
     rng = np.random.default_rng(0)
     for file in sorted(colours.rglob("*.png")):  # fainter, so that fine-tuning has something to gain
         picture = np.asarray(Image.open(file)).astype(int) // 3 + rng.integers(0, 160, (48, 48, 3))

@@ -79,7 +79,7 @@ def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
 ) -> None:
     random = random_weights(tmp_path / "weights", "test_efficientnet")
     monkeypatch.setattr(step, "candidates", lambda: [random, LITE])
-    recipe = {**QUICK, "base": {}, "freeze": {"strategy": "last-1"}, "finetune": {"epochs": 1}}
+    recipe = {**QUICK, "base": {}, "freeze": {"strategy": "last-1"}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
     run = regraft.fit(shapes, tmp_path / "run", recipe=recipe)
     ranking = read_json(run.path / "ranking.json")
     settings = regraft.Recipe.build(__import__("yaml").safe_load((run.path / "recipe.yaml").read_text()))
@@ -105,7 +105,7 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = {"obtain": {"backbone": LITE}, "base": {"size": 64, "depth": 5}, "freeze": {"strategy": "last-1"},
-              "finetune": {"epochs": 1}}  # fmt: skip
+              "finetune": {"epochs": 1, "folds": 0, "refit": False}}  # fmt: skip
     run = regraft.fit(shapes, recipe=recipe)
     about = read_json(run.path / "model" / "regraft.json")
     assert about["depth"] == 5

@@ -18,7 +18,7 @@ from regraft.artifacts import RunFolder, read_events, write_text
 from regraft.errors import UsageError
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
-RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "run.threads=1"]
+RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "finetune.folds=0", "--set", "run.threads=1"]
 
 
 def _start(colours: Path, out: Path) -> subprocess.Popen[str]:
@@ -65,7 +65,7 @@ def test_a_run_killed_at_random_moments_of_fine_tuning_ends_with_the_same_bits(
         "import sys; from regraft.training import checkpoint; checkpoint.Checkpoint.due = lambda self: True\n"
         "from regraft.cli import main; main()"
     )
-    settings = ("base.size=64", "finetune.epochs=4", "head.dropout=0.3", "finetune.batch_size=8")
+    settings = ("base.size=64", "finetune.epochs=4", "finetune.folds=0", "head.dropout=0.3", "finetune.batch_size=8")
     words = ["fit", str(colours), "--freeze", strategy, *(word for setting in settings for word in ("--set", setting))]
     assert subprocess.run([*CLI, *words, "--out", str(tmp_path / "whole")]).returncode == 0
     out, rng, kills = tmp_path / "killed", random.Random(0), 0

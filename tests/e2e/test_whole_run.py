@@ -14,7 +14,7 @@ from PIL import Image
 import regraft
 from regraft.errors import DataError, UsageError
 
-SHORT = {"base": {"size": 64}, "finetune": {"epochs": 1}}
+SHORT = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
 
 
 def test_import_loads_no_torch() -> None:
@@ -92,7 +92,7 @@ def test_wrong_usage_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
 
 def test_what_fine_tuning_spoils_is_not_returned(colours: Path, tmp_path: Path) -> None:
     """Rule 11: the better on validation is returned, however fine-tuning went."""
-    settings = {"base": {"size": 64}, "finetune": {"epochs": 1, "lr": 50.0, "precision": "float32"}}
+    settings = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "lr": 50.0, "precision": "float32"}}
     spoilt = regraft.fit(colours, tmp_path / "spoilt", recipe=settings)
     head = regraft.fit(colours, tmp_path / "head", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
     assert spoilt.state["steps"]["finetune"]["state"] == "done"

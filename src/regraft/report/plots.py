@@ -39,15 +39,20 @@ def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
         return None
     x = sorted(epochs)
     train, val, accuracy = ([_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy"))
-    loss, left = _axes("loss: validation (solid), training (dashed)", "epoch")
+    judged = any(math.isfinite(value) for value in val)
+    loss, left = _axes("loss: validation (solid), training (dashed)" if judged else "training loss", "epoch")
     left.plot(x, train, color=_SECOND, linestyle="--", **_LINES)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    title = "Learning curves of fine-tuning"
+    if not judged:
+        said = f"{len(x)} epochs without a validation set: training loss went from {_said(train[0])} to {_said(train[-1])}."
+        return Plot(title, said, (_svg(loss, "loss"),))
     left.plot(x, val, color=_ACCENT, **_LINES)
     share, right = _axes("validation accuracy, %", "epoch")
     right.plot(x, [100 * a for a in accuracy], color=_ACCENT, **_LINES)
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    right.xaxis.get_major_locator().set_params(integer=True)
     return Plot(
-        "Learning curves of fine-tuning",
+        title,
         f"{len(x)} epochs: validation log loss went from {_said(val[0])} to {_said(val[-1])}"
         f" (lowest {_said(_best(val, min))}), validation accuracy from {_said(100 * accuracy[0], 1)}%"
         f" to {_said(100 * accuracy[-1], 1)}% (highest {_said(100 * _best(accuracy, max), 1)}%).",

@@ -1,12 +1,12 @@
-"""Too few examples for a val set: cross-validation decides whether to fine-tune, then everything is trained on.
+"""Too few examples for a val set to be trusted: cross-validation decides whether to fine-tune, then all are trained on.
 
-With fewer than ten training examples a class one small val split is mostly luck. So head and fine-tuned model are compared on
-the out-of-fold predictions of all of them, and what wins is fitted once more on all, for the same number of epochs, as VTAB
-does (Zhai et al. 2019).
+A val set of some dozens is mostly luck. So head and fine-tuned model are compared on the out-of-fold predictions of train and
+val together, and what wins is fitted once more on all, for the same number of epochs, as VTAB does (Zhai et al. 2019).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +17,22 @@ from regraft.steps.context import Context
 from regraft.steps.finetune import MIXTURES, finetune, mixtures
 from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, fit_chosen
-from regraft.training import FreezePlan, folds_of
+from regraft.training import Checkpoint, FreezePlan, folds_of
 
-FOLDS = 5
+ENOUGH = 100  # val examples that are trusted
+FOLDS, FEWER = 5, 3  # without a val set, with a small one
+
+
+def folds(val: int, budget: float | None) -> int:
+    """How many folds judge fine-tuning beside so many val examples; 0: val does, as it does where time is short."""
+    if not val:
+        return FOLDS
+    return FEWER if val < ENOUGH and budget is None else 0
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """(N, K) logits of every training example by a model that has not seen it; share 0 is the head alone."""
+    """(N, K) logits of every example by a model that has not seen it; share 0 is the head alone."""
 
     share: float
     logits: np.ndarray
@@ -32,26 +40,30 @@ class OutOfFold:
 
 
 def compare_out_of_fold(
-    backbone: Backbone, plan: FreezePlan, chosen: Candidate, data: Data, known: Features, classes: int, context: Context
-) -> OutOfFold | None:
+    backbone: Backbone, plan: FreezePlan, chosen: Candidate, data: Data, known: Features, classes: int, context: Context,
+    keeper: Callable[[int], Checkpoint] = lambda _: Checkpoint(),
+) -> OutOfFold | None:  # fmt: skip
     """The share of fine-tuned weights of the lowest out-of-fold log loss; 0 unless the gain is above its standard error.
 
-    None where a class has a single example, or the time is up.
+    None where a class has a single example, or the time is up. `keeper` gives the checkpoint of each fold's training. Raises
+    KeyboardInterrupt when the user stops it.
     """
     counts = np.bincount(data.labels, minlength=classes)
     if counts[counts > 0].min() < 2:
         return None
     recipe = context.recipe
     rows = {share: np.zeros((len(data.labels), classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
-    splits = folds_of(data.labels, FOLDS, recipe.run.seed)
+    splits = folds_of(data.labels, int(recipe.finetune.folds), recipe.run.seed)
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
         head = fit_chosen(chosen, known.some(fit), classes, context)
         trial = context.trial()
         trial.recipe.finetune.interpolation = 1.0
-        tuned = finetune(backbone, plan, head, data.some(fit), None, trial)
-        if tuned is None:
+        tuned = finetune(backbone, plan, head, data.some(fit), None, trial, checkpoint=keeper(number))
+        if tuned is None or tuned.trained.stopped == "interrupted":
+            raise KeyboardInterrupt
+        if tuned.trained.stopped == "budget":
             return None
         for share, logits in mixtures(backbone, head, tuned, data.some(held), context).items():
             rows[share][held] = logits

@@ -233,7 +233,8 @@ def finetune(
         batches = _mixed(batches, recipe.mixup, classes, seed)
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     checkpoint = checkpoint or Checkpoint()
-    checkpoint.key = fingerprint(recipe.model_dump(exclude={"epochs", "interpolation", "refit"}), seed, plan.strategy, before,
+    settings = recipe.model_dump(exclude={"epochs", "interpolation", "refit", "folds"})
+    checkpoint.key = fingerprint(settings, seed, plan.strategy, before,
                                  backbone.provenance.sha256, *data.ids, "val", *(val.ids if val else ()))  # fmt: skip
     going, shortage = checkpoint.load(), ""
     if going is not None:
@@ -270,7 +271,7 @@ def finetune(
         smoothing=recipe.label_smoothing, offset=None if offset is None else torch.from_numpy(offset).to(context.device),
         averaged=recipe.average and val is not None,
         keep_states=val is not None and len(val.items) >= SOUP, tick=lambda **f: context.events.tick(label="fine-tuning", **f),
-        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **f), before_epoch=release,
+        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **_known(f)), before_epoch=release,
         say=lambda text: context.events.emit("note", text=text), out_of_time=context.out_of_time, numbers=arithmetic,
         checkpoint=checkpoint,
     )  # fmt: skip
@@ -292,6 +293,11 @@ def finetune(
     _decide(trained, reached, epochs, before, context)
     network.to("cpu")
     return Finetuned(tuned, network.head.eval(), trained, moving, found)
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what there is not: there may be no val."""
+    return {name: value for name, value in fields.items() if not (isinstance(value, float) and np.isnan(value))}
 
 
 def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:

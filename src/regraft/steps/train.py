@@ -90,8 +90,10 @@ def train_head(options: tuple[Layers, ...], everything: Features, count: int, cl
     refitted = on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
     offset = class_offset(everything.labels, recipe.train.class_weights, classes)
     logits = best.logits if offset is None else best.logits - offset
-    ended = f"{best.epochs} epoch{'s' * (best.epochs != 1)}" if best.layers.kind == "mlp" else f"converged, L2 {best.l2:.2g}"
-    context.decide("train", f"{best.layers} head, {ended}, class weights {recipe.train.class_weights}", why)
+    made = f"linear head converged, L2 {best.l2:.2g}"
+    if best.layers.kind == "mlp":
+        made = f"{best.layers}, {best.epochs} epoch{'s' * (best.epochs != 1)}"
+    context.decide("train", f"{made}, class weights {recipe.train.class_weights}", why)
     return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best)
 
 
