@@ -3,9 +3,10 @@
     python benchmarks/rank.py [SET ...] [--train 240] [--test 250] [--size 96] [--out FOLDER] [--write docs/benchmarks.md]
 
 On a stratified part of each set in $REGRAFT_DATA: every candidate is fine-tuned by `regraft fit` and scored on the test part,
-which the scores never see. Candidates: the packaged EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0
-cut after its sixth stage, Lite0 with random weights, and Lite0 fine-tuned on other sets. Kendall's tau-b is between a score
-and the test accuracies; regret is the accuracy lost by taking what the score puts first, against the best candidate.
+which the scores never see; fits that are finished in --out are not done again. Candidates: the packaged EfficientNet-Lite0,
+Lite1 and Lite2 as far as they are installed, Lite0 cut after its sixth stage, Lite0 with random weights, and Lite0 fine-tuned
+on other sets. Kendall's tau-b is between a score and the test accuracies; regret is the accuracy lost by taking what the
+score puts first, against the best candidate.
 """
 
 from __future__ import annotations
@@ -84,16 +85,17 @@ def candidates(name: str, data: Path, options: argparse.Namespace) -> list[Candi
     found.append(Candidate(random_lite0(options.out / "weights"), None, "Lite0, random"))
     for source in (source for source in SOURCES if source != name):
         run = options.out / "sources" / source
-        if not (run / "report.html").is_file():
-            fitted(part_of(data / source, options.out / "data" / source, options.train, options.test), run, found[0], options)
+        fitted(part_of(data / source, options.out / "data" / source, options.train, options.test), run, found[0], options)
         found.append(Candidate(f"run:{run}", None, f"Lite0 by way of {source}"))
     return found
 
 
 def fitted(data: Path, run: Path, candidate: Candidate, options: argparse.Namespace) -> float:
-    """Test accuracy of `regraft fit` with a candidate."""
+    """Test accuracy of `regraft fit` with a candidate; of a fit that was finished before, what it came to."""
     import regraft
 
+    if (run / "report.html").is_file():
+        return float(regraft.Run(run).metrics["test"]["accuracy"].value)
     recipe = {
         "obtain": {"backbone": candidate.reference}, "base": {"size": options.size, "depth": candidate.depth or "auto"},
         "finetune": {"refit": False, **({"epochs": options.epochs} if options.epochs else {})},

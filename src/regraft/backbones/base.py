@@ -80,9 +80,9 @@ def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone
 
 def measured_width(module: nn.Module, size: int) -> int:
     """The width of what a network gives for one image of `size` pixels."""
-    training = module.training
+    training, device = module.training, next(module.parameters()).device
     with torch.no_grad():
-        width = module.eval()(torch.zeros(1, 3, size, size)).shape[1]
+        width = module.eval()(torch.zeros(1, 3, size, size, device=device)).shape[1]
     module.train(training)
     return int(width)
 

@@ -251,14 +251,20 @@ class _Race:
             if looks and self.out_of_time():
                 left_out[reference] = "the time allowed for the comparison was up"
                 continue
+            found, wrong = [], ""
             try:
                 obtained = obtain_weights(reference, self.recipe.run.offline)
-                found = [self.look(reference, obtained, size) for size in self.sizes(obtained)]
-            except (UsageError, RuntimeError, ValueError, AssertionError) as error:
-                first = (str(error).splitlines() or [type(error).__name__])[0]
+                for size in self.sizes(obtained):
+                    try:
+                        found.append(self.look(reference, obtained, size))
+                    except (RuntimeError, ValueError, AssertionError) as error:  # a network may not take every size
+                        wrong = f"it cannot be run at {size}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+                if not found:
+                    raise BackboneError(f"{reference}: {wrong}")
+            except UsageError as error:
                 if named:
-                    raise error if isinstance(error, UsageError) else BackboneError(f"{reference}: {first}") from None
-                left_out[reference] = first
+                    raise
+                left_out[reference] = str(error).splitlines()[0]
                 continue
             for look in found:
                 if look.features:
