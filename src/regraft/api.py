@@ -136,17 +136,22 @@ def repeat(
 ) -> Repeats:  # fmt: skip
     """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out` holds them all.
 
+    The first one's backbone, input size and depth are kept for the others.
     Every run reads the test set once; nothing is chosen by it. Raises as `fit` does.
     """
     if repeats < 2:
         raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
     first = Recipe.build(recipe or {}).run.seed
     place = Path(out) if out is not None else next_free(Path("runs"), f"{read_source(data).name}-repeats")
-    runs = []
+    runs: list[Run] = []
+    kept: dict[str, Any] = {}
     for seed in range(first, first + repeats):
-        asked = Recipe.build(recipe or {}, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
+        asked = Recipe.build(recipe or {}, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
         runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, cache=cache,
                         listeners=listeners))  # fmt: skip
+        first_run = read_recipe(runs[0].path / "recipe.yaml")
+        kept = {"obtain": {"backbone": first_run["obtain"]["backbone"]},
+                "base": {name: first_run["base"][name] for name in ("size", "depth")}}  # fmt: skip
     found = Repeats(place, runs)
     write_json(place / "repeats.json", found.to_dict())
     return found
