@@ -132,6 +132,8 @@ def test_a_model_in_the_hubs_cache_is_at_hand_and_loaded_without_the_network(
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # another test may have closed the hub
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(socket.socket, "connect", closed)
     assert not is_cached("test_vit.r160_in1k")
     place = tmp_path / "models--timm--test_vit.r160_in1k"

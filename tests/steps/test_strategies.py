@@ -96,7 +96,7 @@ def test_a_gain_counts_when_it_is_above_the_noise() -> None:
 def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     few = data(10, 3)
     known = Features(features(base, few), few.labels, few.weights)
-    ours = context(None, epochs=1)
+    ours = context(None, epochs=1, folds=5)
     nothing = np.zeros(0)
     chosen = Candidate(Layers("linear"), 0.3, 0, nothing, nothing, nothing)
     plan = plan_freeze(base.module, base.stages, "last-1")
