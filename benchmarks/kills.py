@@ -64,7 +64,7 @@ def main() -> None:
         while len(at) < options.kills:
             more = ["fit", "--resume"] if (out / "run.json").exists() else [*words, "--overwrite"] if out.exists() else words
             process = started(options.every, [*more, "--out", str(out)], Path(place) / "cache 2")
-            pause = rng.uniform(3, 3 + seconds / 4)
+            pause = rng.uniform(4, 4 + 1.6 * seconds / options.kills)  # starting takes four seconds
             end = time.monotonic() + pause
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
