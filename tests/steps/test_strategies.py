@@ -13,7 +13,8 @@ from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.features import TorchEngine
 from regraft.steps.explore import RUNGS, Trial, advice, explore
 from regraft.steps.fewshot import compare_out_of_fold
-from regraft.steps.finetune import worth
+from regraft.steps.finetune import finetune, worth
+from regraft.steps.freeze import planned
 from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, apply_head
 from regraft.training import Checkpoint, Layers, linear_head, plan_freeze
@@ -61,6 +62,29 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     assert len(again) == len(kept) - 3, "the three trials that were kept are not repeated"
     same = next(t for t in resumed.trials if t.epochs == 4)
     assert (same.strategy, same.log_loss) == (winner.strategy, winner.log_loss)
+
+
+@pytest.mark.parametrize("strategy", ["lora", "gradual", "first", "bias"])
+def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strategy: str) -> None:
+    if strategy == "lora":
+        pytest.importorskip("peft", reason="LoRA needs peft (the extra `lora`)")
+    train, val = data(16, 1), data(10, 2)
+    head = linear_head(features(base, train), train.labels, train.weights, 2, 0.3)
+    ours = context(None, epochs=2, lr=1e-3)
+    ours.recipe.freeze.strategy = strategy
+    tuned = finetune(base, planned(base, ours)[0], head, train, val, ours)
+    assert tuned is not None
+    before, after = base.module.state_dict(), tuned.backbone.module.state_dict()
+    assert list(before) == list(after)
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved
+    if strategy == "first":
+        assert set(moved) <= set(base.stages[0].parameters)
+    if strategy == "bias":
+        assert all(name.endswith("bias") for name in moved)
+    assert tuned.logits is not None
+    again = apply_head(tuned.head, features(tuned.backbone, val))
+    np.testing.assert_allclose(again, tuned.logits, atol=1e-3)
 
 
 def test_without_a_decay_there_is_no_strategy_without_it(base: Backbone) -> None:

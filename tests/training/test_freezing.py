@@ -83,6 +83,7 @@ def test_adapters_learn_and_are_merged_into_plain_weights(name: str) -> None:
     plan.apply(module)
     before = plan.digest(module)
     assert all(".lora_" in key for key in plan.trainable)
+    assert plan.boundary == 0
     optimiser = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
     for _ in range(3):
         module.train()

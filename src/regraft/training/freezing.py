@@ -117,6 +117,8 @@ def plan_freeze(
     if not trainable:
         resting |= {name for name, _ in module.named_modules()}
     moving = [i for i, stage in enumerate(stages) if trainable.intersection(stage.parameters)]
+    if text == "lora" and trainable:  # adapters are everywhere, and no stage's own
+        moving = [0]
     return FreezePlan(text, frozenset(trainable), frozenset(resting), moving[0] if moving else count)
 
 
