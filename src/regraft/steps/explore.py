@@ -1,7 +1,7 @@
 """Freezing strategies against each other: same split, same seed, shared caches, successive halving over training length.
 
-Every strategy gets an eighth of the full length, the three best on val a third, the best of these all of it (Jamieson and
-Talwalkar 2016): eight strategies cost about two and a half times one.
+Every strategy gets a twelfth of the full length, the two best on val a third, the better of these all of it (Jamieson and
+Talwalkar 2016): ten strategies cost about two and a half times one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from regraft.steps.freeze import planned
 from regraft.steps.prefix import Data
 from regraft.training import Checkpoint
 
-RUNGS = ((8, 3), (3, 1), (1, 1))  # the length is divided by the first; so many go on
+RUNGS = ((12, 2), (3, 1), (1, 1))  # the length is divided by the first; so many go on
 WITHOUT_DECAY = " without layer decay"
 STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm", "bias", "first", "gradual", "lora")
 
