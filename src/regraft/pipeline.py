@@ -256,7 +256,7 @@ class Walk:
         return found.tuned
 
     def refit(self, backbone: Backbone, plan: FreezePlan, heads: Heads, tuned: Finetuned, fit: Part, val: Part) -> Model | None:
-        """The chosen model trained once more, on train and val together, for as many epochs; None where that is not due.
+        """The chosen model trained once more, on train and val together, for the whole length; None where that is not due.
 
         Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are trusted.
         """
@@ -270,7 +270,6 @@ class Walk:
         quiet = context.trial()
         again = finetune(
             backbone, plan, heads.refitted, both, None, quiet, checkpoint=Checkpoint(self.folder.refit),
-            stop_after=tuned.trained.epoch,
         )
         if again is None or again.trained.stopped != "length":
             recipe.refit = False

@@ -119,7 +119,7 @@ class FinetuneRecipe(_Section):
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
     patience: Count | Auto = Field(
-        "auto", description="epochs without a better val log loss before stopping; auto: half of them, at least 4"
+        "auto", description="epochs in a row of a clearly worse val log loss before stopping; auto: half of all, at least 4"
     )
     interpolation: Share | Auto = Field(
         "auto", description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss"

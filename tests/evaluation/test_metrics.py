@@ -19,7 +19,7 @@ from regraft.evaluation import (
     evaluate_single,
     log_losses,
     per_class,
-    refined_log_loss,
+    refined_log_losses,
     score,
     wilson,
 )
@@ -141,9 +141,9 @@ def test_the_refined_log_loss_sees_confidence_neither_as_merit_nor_as_fault() ->
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     logits = rng.normal(size=(200, 3)) + 2 * np.eye(3)[labels]
-    refined = refined_log_loss(labels, logits)
+    refined = refined_log_losses(labels, logits).mean()
     assert refined <= log_losses(labels, logits).mean()
-    assert refined_log_loss(labels, 7 * logits) == pytest.approx(refined_log_loss(labels, 3 * logits), rel=1e-3)
+    assert refined_log_losses(labels, 7 * logits) == pytest.approx(refined_log_losses(labels, 3 * logits), rel=1e-3)
     assert log_losses(labels, 30 * logits).mean() > 2 * refined  # overconfident: the plain loss calls it far worse
     right = 5 * np.eye(3)[labels]
-    assert refined_log_loss(labels, right) == pytest.approx(log_losses(labels, right).mean())  # no better than it is
+    assert refined_log_losses(labels, right).mean() == pytest.approx(log_losses(labels, right).mean())  # no better than it is

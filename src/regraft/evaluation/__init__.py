@@ -2,7 +2,7 @@
 
 from regraft.evaluation.calibration import fit_temperature
 from regraft.evaluation.estimate import Estimate, wilson
-from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, refined_log_loss, score
+from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, refined_log_losses, score
 from regraft.evaluation.paired import PairedDifference, in_words, paired_accuracy
 from regraft.evaluation.transfer import knn_out_of_fold, logme
 
@@ -19,7 +19,7 @@ __all__ = [
     "logme",
     "paired_accuracy",
     "per_class",
-    "refined_log_loss",
+    "refined_log_losses",
     "score",
     "wilson",
 ]

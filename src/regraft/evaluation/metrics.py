@@ -31,18 +31,18 @@ def log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
     return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y])
 
 
-def refined_log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Mean log loss at the best temperature from 1 up for these very examples: how well classes are told apart.
+def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
+    """(N,) log losses at the temperature from 1 up that is best for these very examples: how well classes are told apart.
 
-    Early stopping on it does not mistake growing confidence, which a temperature mends afterwards, for growing error (Berta,
-    Holzmüller, Jordan and Bach, "Rethinking early stopping: refine, then calibrate", 2025). Temperatures below 1 are left
-    out: where every example is right they would make any model look perfect.
+    Early stopping on their mean does not mistake growing confidence, which a temperature mends afterwards, for growing error
+    (Berta, Holzmüller, Jordan and Bach, "Rethinking early stopping: refine, then calibrate", 2025). Temperatures below 1 are
+    left out: where every example is right they would make any model look perfect.
     """
     y, z = _checked(labels, logits)
     found = optimize.minimize_scalar(
         lambda log_t: float(log_losses(y, z / np.exp(log_t)).mean()), bounds=(0.0, np.log(20.0)), method="bounded"
     )
-    return min(float(found.fun), float(log_losses(y, z).mean()))
+    return min(log_losses(y, z / np.exp(found.x)), log_losses(y, z), key=lambda losses: float(losses.mean()))
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, k: int) -> Ints:

@@ -14,7 +14,7 @@ from torch import nn
 from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
 from regraft.errors import RegraftError
-from regraft.evaluation import log_losses, refined_log_loss
+from regraft.evaluation import log_losses, refined_log_losses
 from regraft.features import batched, prefetch, recall, remember
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
@@ -35,8 +35,7 @@ from regraft.training import (
 )
 
 State = dict[str, torch.Tensor]
-Judge = Callable[[], tuple[float, float]]  # val log loss and accuracy of the network as it stands
-
+Judge = Callable[[], tuple[np.ndarray, float]]  # (V,) val log losses and accuracy of the network as it stands
 
 MIXTURES = (0.25, 0.5, 0.75, 1.0)  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
 SOUP = 300  # val examples from which a soup of checkpoints is tried
@@ -165,7 +164,8 @@ def _interpolate(network: Network, start: State, trained: Trained, judge: Judge,
     losses = {1.0: trained.log_loss} if recipe.interpolation == "auto" else {}
     for share in MIXTURES[:-1] if recipe.interpolation == "auto" else (float(recipe.interpolation),):
         network.load_state_dict(_between(start, trained.best, share), strict=False)
-        losses[share], accuracy = judge()
+        each, accuracy = judge()
+        losses[share] = float(each.mean())
         context.events.emit("mixture", step="finetune", share=share, log_loss=losses[share], accuracy=accuracy)
     best = min(losses, key=lambda share: losses[share])
     trained.best, trained.log_loss, recipe.interpolation = _between(start, trained.best, best), losses[best], best
@@ -173,15 +173,15 @@ def _interpolate(network: Network, start: State, trained: Trained, judge: Judge,
 
 
 def _soup(network: Network, trained: Trained, judge: Judge, context: Context) -> None:
-    """Average the states of several epochs, the best first, each kept in only if val log loss falls (Wortsman et al. 2022)."""
+    """Average what is kept with the best other epochs, each kept in only if val log loss falls (Wortsman et al. 2022)."""
     used, soup = 1, trained.best
-    for _, state in trained.states[1:]:
+    for _, state in [item for item in trained.states if item[0] != trained.log_loss]:
         tried = {
             name: torch.lerp(soup[name], value, 1 / (used + 1)) if value.is_floating_point() else soup[name]
             for name, value in state.items()
         }
         network.load_state_dict(tried, strict=False)
-        loss, _ = judge()
+        loss = float(judge()[0].mean())
         if loss < trained.log_loss:
             used, soup, trained.log_loss = used + 1, tried, loss
     trained.best = soup
@@ -199,12 +199,11 @@ def _merged(tuned: Backbone, network: Network) -> State:
 def finetune(
     backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data | None, context: Context,
     show: Callable[[np.ndarray], None] = lambda _: None, checkpoint: Checkpoint | None = None,
-    stop_after: int | None = None,
 ) -> Finetuned | None:  # fmt: skip
     """The fine-tuned model, or None where the budget says so. The given backbone and head stay as they are.
 
     Every setting of the recipe but precision and interpolation is decided already. Without `val` training goes its whole
-    length, or `stop_after` epochs of it. Where `checkpoint` holds a training of the same data, weights and settings, it goes
+    length. Where `checkpoint` holds a training of the same data, weights and settings, it goes
     on from there. `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything
     frozen have moved.
     """
@@ -252,9 +251,9 @@ def finetune(
     def logits() -> np.ndarray:
         return _val_logits(network, _val_inputs(tuned, val or nothing, prefix, context), arithmetic)
 
-    def judge() -> tuple[float, float]:
+    def judge() -> tuple[np.ndarray, float]:
         labels, found = (val or nothing).labels, logits()
-        return refined_log_loss(labels, found), float((found.argmax(1) == labels).mean())
+        return refined_log_losses(labels, found), float((found.argmax(1) == labels).mean())
 
     moving = sum(p.numel() for p in network.parameters() if p.requires_grad)
     offset = class_offset(data.labels, context.recipe.train.class_weights, classes)
@@ -267,7 +266,7 @@ def finetune(
 
     trained = train(
         network, torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")), batches, steps,
-        epochs, judge if val else None, warmup=recipe.warmup, patience=int(recipe.patience), stop_after=stop_after,
+        epochs, judge if val else None, warmup=recipe.warmup, patience=int(recipe.patience),
         smoothing=recipe.label_smoothing, offset=None if offset is None else torch.from_numpy(offset).to(context.device),
         averaged=recipe.average and val is not None,
         keep_states=val is not None and len(val.items) >= SOUP, tick=lambda **f: context.events.tick(label="fine-tuning", **f),
@@ -302,9 +301,9 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:
     recipe = context.recipe.finetune
-    best = f", best after {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
+    best = f", kept as of epoch {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
     mixed = f", {float(recipe.interpolation):g} of the way there {trained.log_loss:.3f}" if recipe.interpolation != 1 else ""
-    why = {"length": "went its whole length", "patience": f"no better val log loss in {recipe.patience} epochs",
+    why = {"length": "went its whole length", "patience": f"val log loss clearly worse for {recipe.patience} epochs",
            "budget": "the time was up", "interrupted": "stopped by the user",
            "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept"}  # fmt: skip
     text = f"{trained.epochs_run} of {epochs} epochs{best}{mixed}"

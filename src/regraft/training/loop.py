@@ -32,9 +32,11 @@ class Batches(Protocol):
 
 @dataclass
 class Trained:
-    """How training ended. `best` is the state of the best epoch by val log loss; epoch 0, the start, if none was finished.
+    """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none was finished.
 
-    `states` are the best few of all epochs with their val log loss, the best first, where they were asked for.
+    That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero, late weights are
+    the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck. `states` are those of the lowest val
+    log loss, the lowest first, where they were asked for.
     """
 
     best: State
@@ -51,11 +53,10 @@ def train(
     batches: Batches,
     steps_per_epoch: int,
     epochs: int,
-    val_loss: Callable[[], tuple[float, float]] | None,
+    val_loss: Callable[[], tuple[np.ndarray, float]] | None,
     *,
     warmup: float,
     patience: int,
-    stop_after: int | None = None,
     smoothing: float = 0.0,
     offset: torch.Tensor | None = None,
     averaged: bool = False,
@@ -70,9 +71,9 @@ def train(
 ) -> Trained:
     """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
 
-    `val_loss` gives (log loss, accuracy); without it the last epoch counts as the best. `stop_after` ends training after so
-    many epochs of the schedule. Each optimiser group's `lr` is its peak. `offset` (K,) is added to the logits in
-    the loss only (logit adjustment). With `averaged`, a running mean of the weights over about an epoch (EMA) is tried after
+    `val_loss` gives the (V,) log losses of val and the accuracy; without it the last epoch counts as the best. `patience`
+    epochs after the one that is kept it stops. Each optimiser group's `lr` is its peak. `offset` (K,) is added to the logits
+    in the loss only (logit adjustment). With `averaged`, a running mean of the weights over about an epoch (EMA) is tried after
     each epoch beside the weights themselves. `numbers` is the context of forward passes: their precision.
 
     A loss that is no number, or ten times that of guessing, sends training back to its best state at half the rate, three
@@ -98,10 +99,12 @@ def train(
         mean = extra.get("mean", {})
         states = [(loss, extra[f"state{number}"]) for number, loss in enumerate(at["states"])]
         trained = Trained(extra["best"], at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length", states)
+        lowest = np.array(at["lowest"])
         epoch, done, step, losses, seen = at["epoch"], at["done"], at["step"], at["losses"], at["seen"]
         retries, parts = at["retries"], at["parts"]
     else:
-        trained = Trained(snapshot(), 0, 0, val_loss()[0] if val_loss else math.nan, "length")
+        lowest = val_loss()[0] if val_loss else np.zeros(0)
+        trained = Trained(snapshot(), 0, 0, float(lowest.mean()) if val_loss else math.nan, "length")
         mean = snapshot() if averaged else {}
 
     def save() -> None:
@@ -109,23 +112,31 @@ def train(
         extra |= {f"state{number}": state for number, (_, state) in enumerate(trained.states)}
         progress = {"epoch": epoch, "done": done, "step": step, "losses": losses, "seen": seen, "epochs": epochs,
                     "best_epoch": trained.epoch, "log_loss": trained.log_loss, "retries": retries, "parts": parts,
-                    "states": [loss for loss, _ in trained.states]}  # fmt: skip
+                    "lowest": lowest.tolist(), "states": [loss for loss, _ in trained.states]}  # fmt: skip
         checkpoint.save(pack(snapshot(), extra, optimiser), progress)
 
     def judge() -> tuple[float, float]:
-        """Val log loss and accuracy of the weights, or of their mean where that is better; the best so far is kept."""
-        found, state = val_loss() if val_loss else (math.nan, math.nan), snapshot()
-        if averaged and val_loss:
+        """Val log loss and accuracy of the weights, or of their mean where that is better; kept unless clearly worse."""
+        nonlocal lowest
+        state = snapshot()
+        if not val_loss:
+            trained.best, trained.epoch = state, epoch
+            return math.nan, math.nan
+        losses, accuracy = val_loss()
+        if averaged:
             module.load_state_dict(mean, strict=False)
-            smooth = val_loss()
+            smooth, smooth_accuracy = val_loss()
             module.load_state_dict(state, strict=False)
-            if smooth[0] < found[0]:
-                found, state = smooth, {name: tensor.clone() for name, tensor in mean.items()}
-        if not val_loss or found[0] < trained.log_loss or trained.epoch == 0:  # the start is the caller's to compare with
-            trained.best, trained.epoch, trained.log_loss = state, epoch, found[0]
+            if smooth.mean() < losses.mean():
+                losses, accuracy, state = smooth, smooth_accuracy, {name: tensor.clone() for name, tensor in mean.items()}
+        found = float(losses.mean())
+        if trained.epoch == 0 or found < lowest.mean():  # the start is the caller's to compare with
+            lowest = losses
+        if within_error(losses, lowest):
+            trained.best, trained.epoch, trained.log_loss = state, epoch, found
         if keep_states:
-            trained.states = sorted([*trained.states, (found[0], state)], key=lambda item: item[0])[:INGREDIENTS]
-        return found
+            trained.states = sorted([*trained.states, (found, state)], key=lambda item: item[0])[:INGREDIENTS]
+        return found, accuracy
 
     def slope(batch: Batch) -> float:
         """The weighted mean loss of a batch, its gradients left on the parameters; smaller micro-batches if memory is short."""
@@ -186,8 +197,6 @@ def train(
             if epoch - trained.epoch >= patience and epoch < epochs:
                 trained.stopped = "patience"
                 break
-            if epoch == stop_after:
-                break
             losses, seen, done, epoch = 0.0, 0, 0, epoch + 1
             save()
     except KeyboardInterrupt:
@@ -195,6 +204,13 @@ def train(
     module.load_state_dict(trained.best, strict=False)
     module.eval()
     return trained
+
+
+def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
+    """Whether (V,) losses are above the lowest, on average, by one standard error of that difference at most."""
+    above = losses - lowest
+    error = above.std(ddof=1) / math.sqrt(len(above)) if len(above) > 1 else math.inf
+    return bool(above.mean() <= error)
 
 
 def _slope(
