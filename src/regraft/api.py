@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
-from regraft.data import Examples, Source, audit_files, make_examples, read_assignment, read_source
+from regraft.data import Examples, Finding, Source, audit_files, make_examples, read_assignment, read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.modalities import UnreadableImage, inspect_image
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
+
+NO_TEST = "no test set was set apart, as asked: how good the model is on new examples will not be known"
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from torch import nn
@@ -63,7 +65,8 @@ class Run:
         for split, word in (("test", "test"), ("cv", "cross-validated"), ("val", "val")):
             if split in self.metrics:
                 e = self.metrics[split]["accuracy"]
-                return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples"
+                untested = " (no test set)" if split == "val" else ""
+                return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples{untested}"
         return f"{self.state['state']}, not evaluated"
 
     def __repr__(self) -> str:
@@ -290,14 +293,22 @@ def _look(
 def _examples(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events
 ) -> tuple[Examples, dict[str, Any]]:
-    """The audited and split examples of a source, and what the audit found."""
+    """The audited and split examples of a source, and what the audit found. Raises DataError, UsageError."""
+    if settings.data.folds == 1:
+        raise UsageError("--folds 1 leaves nothing to train on; 5 are usual.")
+    untested = not settings.data.test_share or bool(settings.data.folds)
+    if untested and any(row.split == "test" for row in source.rows):
+        asked = "--folds" if settings.data.folds else "--no-test"
+        raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
     audited = audit_files(source, inspect_image, UnreadableImage, ears.tick)
     examples = make_examples(
-        source, audited, seed=settings.data.seed, test_share=settings.data.test_share,
+        source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
         val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
     )  # fmt: skip
+    if untested and not settings.data.folds:
+        audited.findings.append(Finding("no test set", "warning", NO_TEST))
     return examples, {
-        "source": str(source.root), "modality": "image",
+        "source": str(source.root), "modality": "image", "no_test": untested,
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [{"kind": f.kind, "severity": f.severity, "message": f.message, "examples": list(f.examples)}
                      for f in audited.findings],
@@ -309,14 +320,16 @@ def _walk(
     about: dict[str, Any], started: float, until: str = "evaluate",
 ) -> Run:  # fmt: skip
     events = Events(folder.events, tuple(listeners))
-    events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
-                findings=about["findings"], name=about["name"])  # fmt: skip
 
     from regraft.pipeline import Walk
 
     walk = Walk(examples, recipe, folder, cache, events, about, started)
     walk.write()
     try:
+        if recipe.data.folds:
+            walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about))
+        events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
+                    findings=about["findings"], name=about["name"])  # fmt: skip
         walk.walk(until)
     except BaseException as error:
         walk.state["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -325,6 +338,37 @@ def _walk(
             walk.write()
         raise
     return Run(folder.path)
+
+
+def _folds(
+    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
+    about: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again."""
+    from regraft.experiments import cross_validated
+
+    count, budget = recipe.data.folds, recipe.run.budget_seconds
+    share = None if budget is None else budget / (count + 1)
+
+    def pass_on(event: dict[str, Any]) -> None:
+        for hear in listeners:
+            hear({**event, "out": str(folder.path)} if event["kind"] == "begin" else event)
+
+    def walk(number: int, some: Examples) -> Path:
+        fold, started = RunFolder(folder.folds / str(number)), time.monotonic()
+        if fold.is_run() and fold.examples.is_file() and Examples.load(fold.examples).fingerprint == some.fingerprint:
+            return _resume(fold.path, cache, (pass_on,), None, started).path
+        own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": share}})
+        fold.lock()
+        try:
+            fold.clear()
+            some.save(fold.examples)
+            named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
+            return _walk(fold, some, own, cache, (pass_on,), named, started).path
+        finally:
+            fold.release()
+
+    return cross_validated(examples, count, recipe.data.seed, recipe.data.val_share, walk)
 
 
 def _resume(

@@ -147,7 +147,9 @@ class RunFolder:
         self.first_batch = path / "first_batch.png"
         self.checkpoint = path / "checkpoint.safetensors"
         self.refit = path / "checkpoint-refit.safetensors"
+        self.scratch = path / "checkpoint-scratch.safetensors"
         self.strategies = path / "strategies.json"
+        self.folds = path / "folds"
         self._lock = FileLock(str(path / ".lock"))
 
     def fold(self, number: int) -> Path:
@@ -182,8 +184,9 @@ class RunFolder:
             place.unlink(missing_ok=True)
         for name in self.OURS:
             (self.path / name).unlink(missing_ok=True)
-        if self.model.is_dir() and not self.model.is_symlink():
-            shutil.rmtree(self.model)
+        for folder in (self.model, self.folds):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
 
     def read_state(self) -> dict[str, Any]:
         """run.json, or a fresh state; an unknown schema is refused."""

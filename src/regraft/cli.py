@@ -87,6 +87,9 @@ def fit(
     prefer: Annotated[str | None, typer.Option(help="accuracy or speed")] = None,
     max_params: Annotated[str | None, typer.Option(help="most parameters of a backbone chosen automatically: 5M, 400k")] = None,
     repeats: Annotated[int, typer.Option(help="runs with different seeds: mean and spread")] = 1,
+    baseline: Annotated[str | None, typer.Option(help="scratch: the same network from random weights, beside the others")] = None,
+    no_test: Annotated[bool, typer.Option("--no-test", help="set no test examples apart, and say so on every surface")] = False,
+    folds: Annotated[int | None, typer.Option(help="cross-validate the whole walk instead of a test set: 5")] = None,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
     config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
@@ -99,11 +102,14 @@ def fit(
 ) -> None:
     """Walk the seven steps of transfer learning on DATA."""
     strategy: Any = freeze.split(",") if freeze and "," in freeze else freeze
-    named = {
+    if baseline not in (None, "scratch"):
+        raise UsageError(f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always.")
+    named: dict[str, dict[str, Any]] = {
+        "data": {"test_share": 0.0 if no_test else None, "folds": folds},
         "obtain": {"backbone": backbone, "max_parameters": _count(max_params)},
         "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
         "run": {"metric": metric, "device": device, "seed": seed, "budget_seconds": _seconds(budget),
-                "offline": offline or None, "prefer": prefer},
+                "offline": offline or None, "prefer": prefer, "scratch": True if baseline else None},
     }  # fmt: skip
     settings = _settings(config, sets, named)
     if repeats != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,10 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 @dataclass
 class Model:
-    """A finished model. `temperature` divides the logits; 1.0 is uncalibrated."""
+    """A finished model. `temperature` divides the logits; 1.0 is uncalibrated.
+
+    `thresholds` gives, by wanted precision, the probability above which answers were so often right on held-out examples.
+    """
 
     backbone: Backbone
     head: nn.Module
@@ -62,6 +65,7 @@ class Model:
     name: str = "model"
     temperature: float = 1.0
     head_settings: dict[str, Any] | None = None
+    thresholds: dict[float, float] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,7 +146,8 @@ class Model:
         })  # fmt: skip
         write_json(folder / "regraft.json", {
             "schema": SCHEMA, "name": self.name, "task": self.task.kind, "classes": list(self.classes),
-            "preprocess": pre.to_dict(), "temperature": self.temperature, "thresholds": None,
+            "preprocess": pre.to_dict(), "temperature": self.temperature,
+            "thresholds": {f"{wanted:g}": threshold for wanted, threshold in self.thresholds.items()},
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
             "plain_timm": linear, "depth": self.backbone.depth, "provenance": asdict(self.backbone.provenance),
         })  # fmt: skip
@@ -179,4 +184,5 @@ class Model:
             architecture=config["architecture"], config=config["pretrained_cfg"], classifier=classifier, depth=depth,
         )  # fmt: skip
         task = Task(about["task"], tuple(about["classes"]))
-        return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings)
+        thresholds = {float(wanted): float(threshold) for wanted, threshold in (about.get("thresholds") or {}).items()}
+        return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings, thresholds)

@@ -19,7 +19,7 @@ from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples
 from regraft.data.examples import Part
 from regraft.errors import BudgetError, RegraftError, UsageError
-from regraft.evaluation import fit_temperature, score
+from regraft.evaluation import knn_logits, score
 from regraft.features import Engine, FeatureStore, makers, pick_engine
 from regraft.modalities.image import Mirrored
 from regraft.model import Model, softmax
@@ -28,7 +28,7 @@ from regraft.report import model_card, write_report
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
 from regraft.steps.base import base
 from regraft.steps.context import Context
-from regraft.steps.evaluate import cross_validate, estimates, evaluate_test, majority_logits
+from regraft.steps.evaluate import Held, Verdict, cross_validate, evaluate_test, majority_logits, reading
 from regraft.steps.explore import explore
 from regraft.steps.fewshot import OutOfFold, compare_out_of_fold, folds
 from regraft.steps.finetune import Finetuned, finetune, worth
@@ -37,6 +37,7 @@ from regraft.steps.head import head
 from regraft.steps.obtain import obtain
 from regraft.steps.prefix import Data
 from regraft.steps.rules import REFIT, mirror_allowed, settle
+from regraft.steps.scratch import from_scratch
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import Checkpoint, FreezePlan, class_weighted
 
@@ -61,18 +62,20 @@ class Walk:
         if recipe.run.threads == "auto":
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
-        earlier = folder.read_state()["steps"]
+        before = folder.read_state()
+        earlier = before["steps"]
         self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier)
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
                      "class_counts": examples.class_counts()},
             "steps": {name: {"state": "pending"} for name in STEPS}, "chosen": None, "chosen_why": "",
-            "seed": recipe.run.seed, "device": device.type, "versions": versions(),
+            "seed": recipe.run.seed, "device": device.type, "versions": versions(), "readings": before.get("readings", []),
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
         self.judged: OutOfFold | None = None  # by cross-validation, where val is too small
+        self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))
         self.temperature = 1.0
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
@@ -308,11 +311,10 @@ class Walk:
         """The better of head-only and fine-tuned on val (rule 11); what wins may be trained once more on train and val."""
         head_only = self.model(backbone, heads.on_train)
         chosen, why, best, shown = "head only", "nothing else was trained", head_only, np.zeros((0, 0))
+        both = np.concatenate([fit.labels, val.labels])
         if self.judged is not None:
             chosen, why, shown = "fine-tuned" if tuned else "head only", self.judged.why, self.judged.logits[len(fit) :]
             best = self.model(tuned.backbone, tuned.head) if tuned else head_only
-            both = np.concatenate([fit.labels, val.labels])
-            self.temperature = fit_temperature(both, self.judged.logits)
         elif len(val):
             rows = {"head only": self.logits(head_only, val)}
             if tuned is not None:
@@ -327,12 +329,13 @@ class Walk:
                 why = f"val {metric} {top:.4f} against {low:.4f} of {other} ({top - low:+.4f}), "
                 why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
             shown = rows[chosen]
-            if chosen == "fine-tuned":
-                self.temperature = fit_temperature(val.labels, shown)
         if chosen == "head only":
-            self.temperature = self.head_temperature(heads, fit, val)
+            self.held = self.head_held(heads, both)
+        else:
+            self.held = Held("out-of-fold", both, self.judged.logits) if self.judged else Held("val", val.labels, shown)
+        self.temperature = self.held.temperature
         if len(val):
-            self.metrics["val"] = estimates(val.labels, shown / self.temperature)
+            self.metrics["val"] = Verdict(val.labels, shown / self.temperature, val.clusters()).estimates()
             self.predictions.append((val, shown))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
@@ -346,16 +349,18 @@ class Walk:
         return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
 
     @staticmethod
-    def head_temperature(heads: Heads, fit: Part, val: Part) -> float:
-        """The temperature of the head alone, by its out-of-fold logits."""
+    def head_held(heads: Heads, labels: np.ndarray) -> Held:
+        """The out-of-fold logits of the head alone; `labels` are those of train and val."""
         if heads.oof_logits is None:
-            return 1.0
-        return fit_temperature(np.concatenate([fit.labels, val.labels])[heads.oof_rows], heads.oof_logits)
+            return Held("out-of-fold", labels[:0], np.zeros((0, 0)))
+        return Held("out-of-fold", labels[heads.oof_rows], heads.oof_logits)
 
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
         """A Model of this run's task, at the temperature found so far."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
-        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], self.temperature, settings)
+        offers = {offer.wanted: offer.threshold for offer in self.held.offers(self.temperature) if offer.threshold is not None}
+        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], self.temperature, settings,
+                     offers)  # fmt: skip
 
     def logits(self, model: Model, part: Part) -> np.ndarray:
         """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
@@ -370,22 +375,49 @@ class Walk:
     def evaluate(
         self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, fit: Part, val: Part
     ) -> None:
-        """Step 7: test read once; without test, cross-validation where nothing was held out at all."""
+        """Step 7: test read once; without test, cross-validation of all steps, or of the head where nothing was held out."""
         classes = len(self.examples.task.classes)
         if self.examples.counts()["test"]:
-            test = self.examples.unseal("step 7 of the run", self.context.events.emit)
+            reason = "step 7 of the run" + (", again after it was stopped" if self.state["readings"] else "")
+            test = self.examples.unseal(reason, self.context.events.emit)
+            self.state["readings"].append(reading(reason, len(test)))
+            self.write()
             rows = self.logits(model, test)
-            baselines = {"majority class": majority_logits(known.labels, len(test), classes)}
-            if self.state["chosen"] == "fine-tuned":
-                logits = apply_head(heads.refitted, self.features(test, backbone, engine))
-                baselines["head only"] = logits / self.head_temperature(heads, fit, val)
-            scaled = rows / self.temperature
-            self.metrics.update(evaluate_test(test.labels, scaled, baselines, self.examples.task.classes, self.context))
+            verdict = Verdict(test.labels, rows, test.clusters())
+            baselines = self.baselines(heads, backbone, engine, known, fit.then(val), test)
+            self.metrics.update(
+                evaluate_test(verdict, self.temperature, self.held, baselines, self.examples.task.classes, self.context)
+            )
             self.predictions.append((test, rows))
+        elif "cv" in self.metrics:
+            accuracy, folds = self.metrics["cv"]["accuracy"], self.recipe.data.folds
+            text = f"accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on {accuracy['n']} examples"
+            why = f"each was predicted by one of {folds} walks that had not seen it; this model is made of all"
+            self.context.decide("evaluate", f"cross-validated {text}", why)
         elif not len(val):
             self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
         else:
-            self.context.decide("evaluate", "no test set", "the data hold none")
+            asked = self.state["data"].get("no_test")
+            self.context.decide("evaluate", "no test set", "none was to be set apart" if asked else "the data hold none")
+
+    def baselines(
+        self, heads: Heads, backbone: Backbone, engine: Engine, known: Features, both: Part, test: Part
+    ) -> dict[str, np.ndarray]:
+        """(N, K) logits of test by what the model has to beat."""
+        classes = len(self.examples.task.classes)
+        features = self.features(test, backbone, engine)
+        neighbours, _ = knn_logits(known.values, known.labels, features, classes)
+        found = {"majority class": majority_logits(known.labels, len(test), classes), "nearest neighbours": neighbours}
+        if self.state["chosen"] == "fine-tuned":
+            held = self.head_held(heads, both.labels)
+            found["head only"] = apply_head(heads.refitted, features) / held.temperature
+        if self.recipe.run.scratch:
+            made = from_scratch(backbone, self.data(both), classes, self.context, Checkpoint(self.folder.scratch))
+            if made is None:
+                self.context.events.emit("note", text="no time was left for the network from random weights")
+            else:
+                found["from scratch"] = self.logits(Model(*made, "linear", self.examples.task), test)
+        return found
 
     def write_predictions(self) -> None:
         """predictions.parquet: one row a val or test example."""

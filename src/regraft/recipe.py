@@ -31,8 +31,13 @@ class _Section(BaseModel):
 class DataRecipe(_Section):
     """How examples are divided."""
 
-    test_share: float = Field(0.2, gt=0, lt=1, description="share held out for the one honest test, where none is given")
+    test_share: float = Field(
+        0.2, ge=0, lt=1, description="share held out for the one honest test, where none is given; 0: no test, said everywhere"
+    )
     val_share: float = Field(0.15, gt=0, lt=1, description="share for early stopping and the final choice only")
+    folds: Annotated[int, Field(ge=0, le=20)] = Field(
+        0, description="cross-validation of the whole walk, for data too small to spare a test set; the model is made of all"
+    )
     seed: int = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
 
 
@@ -153,6 +158,7 @@ class RunRecipe(_Section):
         "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain"
     )
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
+    scratch: bool = Field(False, description="as a further baseline, the same network trained from random weights")
     offline: bool = Field(False, description="never touch the network, even for a named hub model")
     threads: Count | Auto = Field("auto", description="CPU threads of torch")
     engine: EngineName | Auto = Field(

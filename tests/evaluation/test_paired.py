@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from regraft.errors import UsageError
-from regraft.evaluation import PairedDifference, in_words, paired_accuracy
+from regraft.evaluation import PairedDifference, holm, in_words, paired_accuracy, sign_flip
 
 
 def outcomes(wins: int, losses: int, ties: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +54,9 @@ def test_words_follow_the_interval() -> None:
     ):
         assert in_words(paired_accuracy(*outcomes(wins, losses, ties), "head only")).startswith(words)
     exact = PairedDifference("head only", 0.018, 0.003, 0.034, 0.01, 500, "m")
-    assert in_words(exact) == "better than head only: +1.8 points [0.3, 3.4]"
+    assert in_words(exact) == "better than head only: +1.8 points [0.3, 3.4], p = 0.01"
+    assert in_words(replace(exact, p_value=0.0002)).endswith(", p < 0.001")
+    assert in_words(replace(exact, p_adjusted=0.021)).endswith(", p = 0.02")
 
 
 def test_interval_covers_the_true_difference() -> None:
@@ -68,3 +73,33 @@ def test_round_trip_and_faults() -> None:
         paired_accuracy(np.zeros(3), np.zeros(3), np.zeros(2), "x")
     with pytest.raises(UsageError, match="no examples"):
         paired_accuracy(np.zeros(0), np.zeros(0), np.zeros(0), "x")
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_sign_flips_are_all_tried(sums: list[int]) -> None:
+    reached = [abs(np.dot(signs, sums)) >= abs(sum(sums)) - 1e-9 for signs in product((-1, 1), repeat=len(sums))]
+    assert sign_flip(sums, np.random.default_rng(0)) == pytest.approx(np.mean(reached))
+
+
+def test_many_groups_are_flipped_at_random_and_clear_gains_are_found() -> None:
+    rng = np.random.default_rng(0)
+    assert sign_flip(np.ones(30), rng) < 0.001
+    assert sign_flip(np.tile([1.0, -1.0], 15), rng) > 0.9
+
+
+def test_groups_that_err_together_widen_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    group = np.repeat(np.arange(30), 20)
+    better = (rng.random(30) < 0.5)[group] & (rng.random(600) < 0.6)
+    labels, mine, other = np.ones(600, int), np.ones(600, int), np.where(better, 0, 1)
+    alone, together = (paired_accuracy(labels, mine, other, "x", groups) for groups in (None, group))
+    assert together.difference == alone.difference
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+    assert "30 groups" in together.method

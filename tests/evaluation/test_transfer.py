@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 
-from regraft.evaluation import knn_out_of_fold, logme
+from regraft.evaluation import knn_logits, knn_out_of_fold, logme
 
 
 def largest_evidence(features: np.ndarray, y: np.ndarray) -> float:
@@ -65,3 +67,21 @@ def test_labels_without_a_pattern_are_not_predicted_by_an_examples_own_label() -
     held = np.array_split(rng.permutation(400), 5)
     folds = [(np.setdiff1d(np.arange(400), some), some) for some in held]
     assert (knn_out_of_fold(features, labels, folds, k=1) == labels).mean() < 0.65
+
+
+def test_neighbours_vote_as_scikit_learn_counts_them_and_k_is_found_without_the_queries() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 8))
+    labels = rng.integers(0, 3, 120)
+    features = centres[labels] + 1.2 * rng.normal(size=(120, 8))
+    wanted = rng.integers(0, 3, 60)
+    queries = centres[wanted] + 1.2 * rng.normal(size=(60, 8))
+    logits, k = knn_logits(features, labels, queries, 3)
+    scores = {
+        n: (cross_val_predict(KNeighborsClassifier(n, metric="cosine"), features, labels, cv=LeaveOneOut()) == labels).mean()
+        for n in (1, 3, 5, 9, 15)
+    }
+    assert scores[k] >= max(scores.values()) - 0.02  # ties between classes may be told otherwise
+    theirs = KNeighborsClassifier(k, metric="cosine").fit(features, labels).predict_proba(queries)
+    np.testing.assert_allclose(np.exp(logits), (k * theirs + 1 / 3) / (k + 1), atol=2e-3)
+    assert (logits.argmax(1) == wanted).mean() > 0.6

@@ -3,7 +3,7 @@
 from regraft.data.audit import Audited, Finding, Quarantined, audit_files, make_examples
 from regraft.data.examples import Examples, Task
 from regraft.data.sources import Row, Source, read_source
-from regraft.data.splits import assign_splits, read_assignment
+from regraft.data.splits import assign_splits, fold_splits, read_assignment
 
 __all__ = [
     "Audited",
@@ -15,6 +15,7 @@ __all__ = [
     "Task",
     "assign_splits",
     "audit_files",
+    "fold_splits",
     "make_examples",
     "read_assignment",
     "read_source",

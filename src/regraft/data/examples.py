@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples, in a fixed order: ids, paths to read, integer labels by `task.classes`, weights."""
+    """Some examples, in a fixed order: ids, paths to read, integer labels by `task.classes`, weights, groups."""
 
     name: str
     ids: tuple[str, ...]
@@ -59,6 +59,7 @@ class Part:
     paths: tuple[str, ...]
     labels: np.ndarray  # (N,) int64
     weights: np.ndarray  # (N,) float64
+    groups: tuple[str | None, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,14 +70,24 @@ class Part:
             f"{self.name} and {other.name}" if len(other) else self.name, self.ids + other.ids,
             self.sources + other.sources, self.paths + other.paths,
             np.concatenate([self.labels, other.labels]), np.concatenate([self.weights, other.weights]),
+            self.groups + other.groups,
         )  # fmt: skip
 
     def every(self, step: int) -> Part:
         """Every `step`-th example, the first included."""
         some = slice(0, None, step)
         return Part(
-            self.name, self.ids[some], self.sources[some], self.paths[some], self.labels[some], self.weights[some]
-        )
+            self.name, self.ids[some], self.sources[some], self.paths[some], self.labels[some], self.weights[some],
+            self.groups[some],
+        )  # fmt: skip
+
+    def clusters(self) -> np.ndarray | None:
+        """(N,) numbers of the groups, an example without one in a group of its own; None where there are no groups."""
+        if not any(group is not None for group in self.groups):
+            return None
+        keys = [("", str(i)) if group is None else ("group", group) for i, group in enumerate(self.groups)]
+        number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+        return np.array([number[key] for key in keys], dtype=np.int64)
 
 
 class Examples:
@@ -136,6 +147,7 @@ class Examples:
             paths=tuple(str(self.root / source) for source in sources),
             labels=np.array([index[label] for label in table["label"].to_pylist()], dtype=np.int64),
             weights=np.array(weights, dtype=np.float64),
+            groups=tuple(table["group"].to_pylist()),
         )
 
     def save(self, path: Path) -> None:

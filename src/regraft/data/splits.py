@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regraft.errors import UsageError
+from regraft.errors import DataError, UsageError
 
 ORDER = {"test": 0, "val": 1, "train": 2}
 FEW = 10  # examples a class below which no test set is cut
@@ -44,16 +44,16 @@ def assign_splits(
 ) -> list[str]:
     """The split of every example.
 
-    Test is cut from train only where no test split is given, val only where no val split is given. With fewer than 10
-    examples a class and no given test, nothing is cut: such data are cross-validated. With fewer than 10 training
-    examples a class beside a given test, no val is cut.
+    Test is cut from train only where no test split is given and its share is not 0, val only where no val split is given.
+    With fewer than 10 examples a class and no given test, nothing is cut: such data are cross-validated. With fewer than 10
+    training examples a class beside a given test, no val is cut.
     """
     stated = {split for split in given if split}
     classes = len(set(labels))
     free = [i for i, split in enumerate(given) if split in (None, "train")]
     enough = len(free) >= FEW * classes
     earlier = {known.get(ids[i]) for i in free} if known else set()
-    cut_test = "test" not in stated and (enough or "test" in earlier)
+    cut_test = "test" not in stated and test_share > 0 and (enough or "test" in earlier)
     cut_val = "val" not in stated and (enough or "val" in earlier)
     result = [split or "train" for split in given]
     if not (cut_test or cut_val or known):
@@ -82,6 +82,34 @@ def assign_splits(
     for position, block in enumerate(blocks):
         result[free[position]] = split_of[block]
     return result
+
+
+def fold_splits(
+    ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], folds: int, seed: int = 0, val_share: float = 0.15
+) -> list[list[str]]:
+    """For each fold the split of every example: test once each, the rest train and val. Classes are stratified.
+
+    What shares content or a group stays together. Raises DataError where a class would be missing from training.
+    """
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    blocks, found, faults = _blocks(ids, groups), [], set()
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    several = {label: len({b for b, name in zip(blocks, labels, strict=True) if name == label}) for label in sorted(set(labels))}
+    few = [f"class {label!r} has {n} that can be apart" for label, n in several.items() if n < folds]
+    if few:
+        raise DataError(f"--folds {folds} needs {folds} examples (or groups) of each class:", few)
+    for _, held in splitter.split(np.zeros(len(ids)), np.array(labels), np.array(blocks)):
+        away = set(held.tolist())
+        given = ["test" if i in away else None for i in range(len(ids))]
+        splits = assign_splits(ids, labels, groups, given, seed=seed, val_share=val_share)
+        found.append(splits)
+        left = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
+        faults |= set(labels) - left
+    if faults:
+        raise DataError(f"--folds {folds} leaves nothing to train on:", [f"class {label!r}" for label in sorted(faults)])
+    return found
 
 
 def _blocks(ids: Sequence[str], groups: Sequence[str | None]) -> list[int]:

@@ -1,13 +1,28 @@
-"""Probabilities that mean what they say: one temperature for all logits (Guo, Pleiss, Sun and Weinberger 2017)."""
+"""Probabilities that mean what they say: one temperature for all logits (Guo, Pleiss, Sun and Weinberger 2017).
+
+How well they do is read off the most probable class: its probability, the confidence, against how often it is right.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
+
+from regraft.evaluation.estimate import wilson
 
 BOUNDS = (0.05, 20.0)
+BINS, LEAST = 15, 10  # of a reliability diagram, and the examples each holds
+
+Floats = NDArray[np.float64]
+
+
+def probabilities(logits: ArrayLike) -> Floats:
+    """(N, K) softmax of (N, K) logits."""
+    return np.asarray(softmax(np.asarray(logits, dtype=np.float64), axis=1))
 
 
 def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -28,3 +43,33 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
 
     found = optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
+
+
+def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:
+    """Confidences and rights of bins that hold as many examples each, the least confident first."""
+    shares = probabilities(logits)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
+    order = np.argsort(confidence, kind="stable")
+    parts = np.array_split(order, max(1, min(BINS, len(order) // LEAST)))
+    return [(confidence[part], right[part].astype(np.float64)) for part in parts]
+
+
+def ece(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Expected calibration error: the mean gap of confidence and accuracy, by bins of equal mass (Nguyen and O'Connor 2015).
+
+    (N,) labels, (N, K) logits; at most 15 bins, of 10 examples at least. It is biased upwards on few examples, even of a
+    model that is calibrated, so it carries no interval.
+    """
+    bins = _bins(labels, logits)
+    total = sum(len(confidence) for confidence, _ in bins)
+    return float(sum(len(c) / total * abs(c.mean() - right.mean()) for c, right in bins))
+
+
+def reliability(labels: ArrayLike, logits: ArrayLike) -> list[dict[str, Any]]:
+    """The bins of `ece`: mean confidence, accuracy with its Wilson 95 % low and high, and the number of examples."""
+    rows = []
+    for confidence, right in _bins(labels, logits):
+        low, high = wilson(right.sum(), len(right))
+        rows.append({"confidence": float(confidence.mean()), "accuracy": float(right.mean()), "low": low, "high": high,
+                     "n": len(right)})  # fmt: skip
+    return rows

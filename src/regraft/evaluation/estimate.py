@@ -34,8 +34,11 @@ class Estimate:
         return cls(value, low, high, int(values["n"]), str(values["method"]))
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson, JASA 1927); (NaN, NaN) for n = 0."""
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson, JASA 1927); (NaN, NaN) for n = 0.
+
+    Both may be fractions: an effective number of examples.
+    """
     if n == 0:
         return math.nan, math.nan
     share, z2 = successes / n, Z95 * Z95

@@ -1,12 +1,15 @@
 """Metrics of single-label classification, each with a 95 % interval. Arrays in, estimates out.
 
-Shapes: labels (N,) integers in [0, K); logits (N, K) unnormalised; confusion (K, K), rows true, columns predicted.
-Which classes count: the macro average of recall (balanced accuracy) goes over the classes that occur in the labels;
-the macro average of F1 over the classes that occur in the labels or in the predictions. Both as scikit-learn does.
+Shapes: labels (N,) integers in [0, K); logits (N, K) unnormalised; confusion (K, K), rows true, columns predicted; groups
+(N,) numbers of the groups, where examples belong together.
+
+Which classes count: the macro average of recall (balanced accuracy) goes over the classes that occur in the labels; the
+macro average of F1 over the classes that occur in the labels or in the predictions. Both as scikit-learn does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,14 +17,23 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 
 from regraft.errors import UsageError
-from regraft.evaluation.estimate import Estimate, percentiles, wilson
+from regraft.evaluation import scores
+from regraft.evaluation.calibration import ece, probabilities
+from regraft.evaluation.estimate import Estimate, wilson
+from regraft.evaluation.resampling import bca, draws, gathered, left_out
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+METRICS = (
+    "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5_accuracy", "log_loss", "brier", "roc_auc",
+    "average_precision", "kappa", "mcc", "ece",
+)  # fmt: skip
+TOP = 5
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5_accuracy")  # between 0 and 1, as proportions are
+CURVES = ("roc_auc", "average_precision")
+WORK = 20_000_000  # weights times classes that curves are computed of; beyond it fewer resamples
+FEWEST = 200
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-_BLOCK = 4_000_000  # indices drawn at once in the bootstrap over examples: 32 MB
 
 
 def log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
@@ -60,120 +72,143 @@ def score(labels: ArrayLike, logits: ArrayLike, metric: str) -> float:
     y, z = _checked(labels, logits)
     if metric == "log_loss":
         return -float(log_losses(y, z).mean())
-    if metric == "accuracy":
-        return float((z.argmax(axis=1) == y).mean())
-    table = confusion(y, z.argmax(axis=1), z.shape[1])
-    hits, support, called = np.diag(table).astype(float), table.sum(axis=1), table.sum(axis=0).astype(float)
-    if metric == "balanced_accuracy":
-        return float(_balanced_accuracy(hits, support))
-    if metric == "macro_f1":
-        return float(_macro_f1(hits, support, called))
-    raise UsageError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}.")
+    if metric not in _OF_COUNTS:
+        raise UsageError(f"metric {metric!r} is not known; choose one of log_loss, {', '.join(_OF_COUNTS)}.")
+    return float(_OF_COUNTS[metric](scores.counts(np.ones((1, len(y))), y, z.argmax(axis=1), z.shape[1]))[0])
 
 
-def evaluate_single(labels: ArrayLike, logits: ArrayLike, seed: int = 0, resamples: int = 2000) -> dict[str, Estimate]:
-    """Every metric of METRICS with its 95 % interval; log loss as it is, in nats (lower is better).
+def evaluate_single(
+    labels: ArrayLike, logits: ArrayLike, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 2000
+) -> dict[str, Estimate]:
+    """Every metric of METRICS that these data define, with its 95 % interval; log loss in nats, Brier score from 0 to 2.
 
-    Accuracy: Wilson. Balanced accuracy and macro F1: bootstrap within each true class. Log loss: over all examples.
+    Accuracy and top-5 (with more than five classes): Wilson. Balanced accuracy and F1: Wilson's at the number of examples
+    that has the variance of a bootstrap, which holds the truth more often than BCa does near 1 (Franco, Little, Louis and
+    Slud 2019). The others: BCa (Efron 1987). Drawn are examples, or with `groups` whole groups, for all metrics. Calibration
+    error has no interval. ROC AUC and average precision: one class against the rest, the mean of the classes.
     """
     y, z = _checked(labels, logits)
+    units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    n, values = len(y), _of_examples(y, z)
+    found = _drawn(y, z, values, units, seed, resamples)
+    if units is None:
+        for name in ("accuracy", "top5_accuracy"):
+            if name in values:
+                hits = int(values[name].sum())
+                found[name] = Estimate(hits / n, *wilson(hits, n), n, "Wilson")
+    found["ece"] = Estimate(ece(y, z), np.nan, np.nan, n, "equal-mass bins, no interval")
+    return {name: found[name] for name in METRICS if name in found and np.isfinite(found[name].value)}
+
+
+def _of_examples(y: Ints, z: Floats) -> dict[str, Floats]:
+    """Metrics that are means over examples: (N,) values of each."""
+    shares, k = probabilities(z), z.shape[1]
+    own = shares[np.arange(len(y)), y]
+    found = {
+        "accuracy": (z.argmax(axis=1) == y).astype(np.float64), "log_loss": log_losses(y, z),
+        "brier": (shares**2).sum(axis=1) - 2 * own + 1,
+    }  # fmt: skip
+    if k > TOP:
+        above = (z > z[np.arange(len(y)), y][:, None]).sum(axis=1)
+        found["top5_accuracy"] = (above < TOP).astype(np.float64)
+    return found
+
+
+_OF_COUNTS: dict[str, Callable[[scores.Counts], Floats]] = {
+    "accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1,
+    "weighted_f1": scores.weighted_f1, "kappa": scores.kappa, "mcc": scores.mcc,
+}  # fmt: skip
+
+
+def _drawn(
+    y: Ints, z: Floats, values: dict[str, Floats], units: Ints | None, seed: int, resamples: int
+) -> dict[str, Estimate]:
+    """Metrics with intervals from the same resamples (curves from the first of them where work would be too much)."""
     n, k = z.shape
-    rng = np.random.default_rng(seed)
-    table = confusion(y, z.argmax(axis=1), k)
-    hits, support, called = np.diag(table).astype(float), table.sum(axis=1), table.sum(axis=0).astype(float)
-    right = int(hits.sum())
-    drawn_hits, drawn_called = _resample_within_classes(table, resamples, rng)
-    losses = log_losses(y, z)
-    return {
-        "accuracy": Estimate(right / n, *wilson(right, n), n, "Wilson"),
-        "balanced_accuracy": _within_classes(
-            float(_balanced_accuracy(hits, support)), _balanced_accuracy(drawn_hits, support), n
-        ),
-        "macro_f1": _within_classes(
-            float(_macro_f1(hits, support, called)), _macro_f1(drawn_hits, support, drawn_called), n
-        ),
-        "log_loss": Estimate(
-            float(losses.mean()), *percentiles(_resampled_means(losses, resamples, rng)), n, "bootstrap over examples"
-        ),
-    }
+    plain = [name for name in METRICS if name in values or name in _OF_COUNTS]
+    predicted, shares = z.argmax(axis=1), probabilities(z)
+
+    def of_counts(weights: Floats) -> Floats:
+        table = scores.counts(weights, y, predicted, k)
+        rows = [scores.mean_of(weights, values[name]) if name in values else _OF_COUNTS[name](table) for name in plain]
+        return np.stack(rows, axis=1)
+
+    def of_curves(weights: Floats) -> Floats:
+        return np.stack(scores.ranking(weights, y, shares), axis=1)
+
+    found = {}
+    fewer = int(min(resamples, max(FEWEST, WORK // (n * k))))
+    for kinds, statistic, count in ((plain, of_counts, resamples), (list(CURVES), of_curves, fewer)):
+        if kinds != plain and len(np.unique(y)) < 2:
+            continue
+        rng = np.random.default_rng(seed)
+        value = statistic(np.ones((1, n)))[0]
+        rows = gathered(statistic, draws(n, count, rng, units))
+        lows, highs = bca(value, rows, gathered(statistic, left_out(n, rng, units)))
+        drawn = f"bootstrap over {'examples' if units is None else 'groups'}"
+        drawn += f", {count} resamples" if count < resamples else ""
+        for s, name in enumerate(kinds):
+            v, ends, method = float(value[s]), (float(lows[s]), float(highs[s])), f"BCa {drawn}"
+            if name in SHARES:
+                ends, method = _as_proportion(v, rows[:, s], n, units), f"Wilson at the variance of a {drawn}"
+            elif ends[1] - ends[0] < 1e-9 and 0 <= v <= 1 and name not in ("log_loss", "brier"):
+                ends = _as_proportion(v, rows[:, s], n, units)
+            found[name] = Estimate(v, *ends, n, method)
+    return found
 
 
-def per_class(labels: ArrayLike, logits: ArrayLike, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row a class, in the order given: precision, recall (with Wilson 95 % low and high), f1, support.
+def _as_proportion(value: float, drawn: Floats, n: int, units: Ints | None) -> tuple[float, float]:
+    """Wilson's interval at the number of examples (at most n, or the groups where nothing varies) with the draws' variance."""
+    variance = float(np.nanvar(drawn))
+    if variance < 1e-12:
+        count = float(n if units is None else units.max() + 1)
+    else:
+        count = min(float(n), value * (1 - value) / variance)
+    return wilson(value * count, count)
 
-    A recall without examples, or a precision without predictions, is None, and so is the F1 of a class with neither.
+
+def per_class(
+    labels: ArrayLike, logits: ArrayLike, classes: tuple[str, ...], groups: ArrayLike | None = None, seed: int = 0,
+    resamples: int = 2000,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One row a class, in the order given: precision, recall and F1, each with its 95 % low and high, and support.
+
+    Intervals: Wilson; of F1 by way of the Jaccard index J, a proportion, as F1 = 2 J / (1 + J); with `groups` at the variance
+    of a bootstrap over them. A recall without examples, or a precision without predictions, is None, and so is the F1 of a
+    class with neither.
     """
     y, z = _checked(labels, logits)
-    if z.shape[1] != len(classes):
-        raise UsageError(f"logits have {z.shape[1]} columns, but {len(classes)} classes are named.")
-    table = confusion(y, z.argmax(axis=1), len(classes))
-    rows: list[dict[str, Any]] = []
+    k = len(classes)
+    if z.shape[1] != k:
+        raise UsageError(f"logits have {z.shape[1]} columns, but {k} classes are named.")
+    predicted = z.argmax(axis=1)
+
+    def statistic(weights: Floats) -> Floats:
+        c = scores.counts(weights, y, predicted, k)
+        shares = [np.divide(c.hits, of, out=np.full_like(c.hits, np.nan), where=of > 0) for of in (c.called, c.support)]
+        return np.concatenate([*shares, scores.f1(c)], axis=1)
+
+    table = confusion(y, predicted, k)
+    hits, support, called = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    value = statistic(np.ones((1, len(y))))[0]
+    if groups is None:
+        ends = [wilson(h, of) for counted in (called, support) for h, of in zip(hits, counted, strict=True)]
+        jaccard = [wilson(h, s + c - h) for h, s, c in zip(hits, support, called, strict=True)]
+        ends += [(2 * low / (1 + low), 2 * high / (1 + high)) for low, high in jaccard]
+    else:
+        units, rng = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1), np.random.default_rng(seed)
+        rows = gathered(statistic, draws(len(y), resamples, rng, units))
+        ends = [_as_proportion(float(v), rows[:, s], len(y), units) for s, v in enumerate(value)]
+    rows_found: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
-        hits, support, called = int(table[index, index]), int(table[index].sum()), int(table[:, index].sum())
-        rows.append(
-            {
-                "class": name,
-                **_proportion("precision", hits, called),
-                **_proportion("recall", hits, support),
-                "f1": 2 * hits / (support + called) if support + called else None,
-                "support": support,
-            }
-        )
-    return rows
-
-
-def _proportion(name: str, hits: int, n: int) -> dict[str, float | None]:
-    if n == 0:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    low, high = wilson(hits, n)
-    return {name: hits / n, f"{name}_low": low, f"{name}_high": high}
-
-
-def _balanced_accuracy(hits: Floats, support: Ints) -> Floats:
-    """Mean recall over the classes with support; hits (..., K), support (K,)."""
-    seen = support > 0
-    return np.asarray((hits[..., seen] / support[seen]).mean(axis=-1))
-
-
-def _macro_f1(hits: Floats, support: Ints, called: Floats) -> Floats:
-    """Mean F1 over the classes in labels or predictions; hits and called (..., K), support (K,)."""
-    total = support + called
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
-    return np.asarray(f1.sum(axis=-1) / (total > 0).sum(axis=-1))
-
-
-def _resample_within_classes(table: Ints, resamples: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Hits and predictions a class, (R, K) each, when every true class's examples are drawn anew with replacement.
-
-    Metrics of the confusion matrix need no examples: drawing n_c of class c's examples is drawing row c from a
-    multinomial with the row's own shares.
-    """
-    k = len(table)
-    hits, called = np.zeros((resamples, k)), np.zeros((resamples, k))
-    for index, row in enumerate(table):
-        columns = np.flatnonzero(row)
-        if not len(columns):
-            continue
-        drawn = rng.multinomial(row.sum(), row[columns] / row.sum(), size=resamples)
-        called[:, columns] += drawn
-        hits[:, index] = drawn[:, columns == index].sum(axis=1)
-    return hits, called
-
-
-def _within_classes(value: float, draws: Floats, n: int) -> Estimate:
-    """The percentile interval; where resampling cannot vary (no error to draw) Wilson's, never a width of zero."""
-    low, high = percentiles(draws)
-    if high - low < 1e-12:
-        return Estimate(value, *wilson(value * n, n), n, "Wilson (resampling cannot vary)")
-    return Estimate(value, low, high, n, "bootstrap within classes")
-
-
-def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Means of `resamples` draws with replacement of values (N,), made in blocks to bound the memory."""
-    n = len(values)
-    block = max(1, _BLOCK // n)
-    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-    return np.concatenate([values[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])
+        row: dict[str, Any] = {"class": name}
+        for place, metric, n in ((0, "precision", called), (k, "recall", support), (2 * k, "f1", support + called)):
+            known = n[index] > 0
+            low, high = ends[place + index]
+            row |= {metric: float(value[place + index]) if known else None, f"{metric}_low": low if known else None,
+                    f"{metric}_high": high if known else None}  # fmt: skip
+        rows_found.append({**row, "support": int(support[index])})
+    return rows_found
 
 
 def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[Ints, Floats]:

@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 MOST = 100  # iterations of the fixed point, which mostly takes a dozen
 CLOSE = 1e-6  # relative change of alpha / beta that ends them
 BLOCK = 1 << 22  # similarities held at once
+NEIGHBOURS = (1, 3, 5, 9, 15)
+SAMPLE = 5_000
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
@@ -66,18 +68,54 @@ def knn_out_of_fold(
     `folds` are (fit, held) positions; what no fold holds out is -1. Each neighbour has one vote; ties go to the class
     whose neighbours are nearer.
     """
-    f, y = np.asarray(features, dtype=np.float32), np.asarray(labels, dtype=np.int64)
-    unit = f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)
-    classes, predicted = int(y.max()) + 1, np.full(len(y), -1, dtype=np.int64)
+    unit, y = _unit(features), np.asarray(labels, dtype=np.int64)
+    predicted = np.full(len(y), -1, dtype=np.int64)
     for fit, held in folds:
-        many, rows = min(k, len(fit)), max(1, BLOCK // len(fit))
-        for start in range(0, len(held), rows):
-            some = held[start : start + rows]
-            near = unit[some] @ unit[fit].T
-            best = np.argpartition(-near, many - 1, axis=1)[:, :many]
-            closeness = np.take_along_axis(near, best, axis=1).astype(np.float64)
-            votes = np.zeros((len(some), classes))
-            lines = np.repeat(np.arange(len(some)), many)
-            np.add.at(votes, (lines, y[fit[best]].ravel()), (1 + 1e-3 * closeness).ravel())
-            predicted[some] = votes.argmax(axis=1)
+        predicted[held] = _votes(unit[fit], y[fit], unit[held], int(y.max()) + 1, (k,))[0].argmax(axis=1)
     return predicted
+
+
+def knn_logits(features: ArrayLike, labels: ArrayLike, queries: ArrayLike, classes: int) -> tuple[Floats, int]:
+    """(Q, classes) log shares of the votes of each query's k nearest by cosine, and k.
+
+    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out in turn (of many
+    the first 5,000 in a fixed random order); the fewest in a tie. A class no neighbour votes for shares one vote with the
+    others.
+    """
+    unit, y = _unit(features), np.asarray(labels, dtype=np.int64)
+    ks = tuple(k for k in NEIGHBOURS if k < len(y)) or (1,)
+    some = np.sort(np.random.default_rng(0).permutation(len(y))[:SAMPLE])
+    right = [(f.argmax(axis=1) == y[some]).mean() for f in _votes(unit, y, unit[some], classes, ks, leaving_out=some)]
+    k = ks[int(np.argmax(right))]
+    return np.log((_votes(unit, y, _unit(queries), classes, (k,))[0] + 1 / classes) / (k + 1)), k
+
+
+def _unit(features: ArrayLike) -> NDArray[np.float32]:
+    f = np.asarray(features, dtype=np.float32)
+    return np.asarray(f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12))
+
+
+def _votes(
+    known: NDArray[np.float32], labels: NDArray[np.int64], asked: NDArray[np.float32], classes: int, ks: tuple[int, ...],
+    leaving_out: NDArray[np.int64] | None = None,
+) -> list[Floats]:  # fmt: skip
+    """For each k, (Q, classes) votes of the k nearest; a nearer neighbour's weighs a trifle more.
+
+    `leaving_out` (Q,) are rows of `known`, one for each of `asked`, that have no vote for it: itself.
+    """
+    many, rows = min(max(ks), len(known) - (leaving_out is not None)), max(1, BLOCK // len(known))
+    found = [np.zeros((len(asked), classes)) for _ in ks]
+    for start in range(0, len(asked), rows):
+        near = asked[start : start + rows] @ known.T
+        count = len(near)
+        if leaving_out is not None:
+            near[np.arange(count), leaving_out[start : start + count]] = -np.inf
+        best = np.argpartition(-near, many - 1, axis=1)[:, :many]
+        closeness = np.take_along_axis(near, best, axis=1).astype(np.float64)
+        order = np.argsort(-closeness, axis=1, kind="stable")
+        best, closeness = np.take_along_axis(best, order, axis=1), np.take_along_axis(closeness, order, axis=1)
+        for votes, k in zip(found, ks, strict=True):
+            some = min(k, many)
+            lines = np.repeat(np.arange(start, start + count), some)
+            np.add.at(votes, (lines, labels[best[:, :some]].ravel()), (1 + 1e-3 * closeness[:, :some]).ravel())
+    return found

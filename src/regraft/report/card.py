@@ -22,6 +22,13 @@ _SPLITS = {
 }
 
 
+_UNTESTED = {
+    "cv": "each example was predicted by a model that had not seen it",
+    "val": "none was set apart, so how good this model is on new data is not known",
+    None: "nothing was evaluated",
+}
+
+
 def model_card(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The card of a run from the contents of run.json and metrics.json; missing parts are left out."""
     data = run.get("data") or {}
@@ -88,6 +95,8 @@ def _opening(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | No
         lines.append(
             f"Accuracy on {_SPLITS[split]}: **{shown.text}** (95% interval {shown.low_text} to {shown.high_text}, n = {shown.n})."
         )
+    if split != "test":
+        lines.append(f"There is no test set: {_UNTESTED[split]}.")
     lines += [f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}" for item in metrics.get("versus") or []]
     if run.get("chosen"):
         lines.append(f"\nKept: {_text(run['chosen'])}. {_text(run.get('chosen_why') or '')}".rstrip())

@@ -117,11 +117,7 @@ def _table(metrics: Json, split: str | None) -> Json | None:
 
 
 def _versus(item: Mapping[str, Any]) -> Json:
-    return {
-        "words": words.sentence(in_words(PairedDifference.from_dict(item))),
-        "p": f"p = {item['p_value']:.3f}" if item["p_value"] >= 0.001 else "p < 0.001",
-        "method": str(item["method"]),
-    }
+    return {"words": words.sentence(in_words(PairedDifference.from_dict(item))), "method": str(item["method"])}
 
 
 def _steps(steps: Mapping[str, Any]) -> list[Json]:
@@ -194,6 +190,8 @@ def _strategies(tried: Json) -> Json | None:
     ]
     return {"rows": rows, "advice": words.sentence(str(tried.get("advice") or "")),
             "plot": plots.strategies(tried["trials"], chosen)}  # fmt: skip
+
+
 def _heads(events: list[Json]) -> list[Json]:
     """The new layers that were compared, in the order of their size; empty where there was no choice."""
     return [

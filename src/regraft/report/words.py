@@ -12,6 +12,14 @@ METRIC_NAMES = {
     "balanced_accuracy": "Balanced accuracy",
     "macro_f1": "Macro F1",
     "log_loss": "Log loss",
+    "weighted_f1": "Weighted F1",
+    "top5_accuracy": "Top-5 accuracy",
+    "brier": "Brier score",
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation",
+    "ece": "Calibration error (ECE)",
 }
 _NOUNS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("recording", "recordings")}
 
@@ -51,7 +59,7 @@ def cell(metric: str, estimate: Mapping[str, Any] | None) -> Cell | None:
 
 def is_share(metric: str) -> bool:
     """True for metrics between 0 and 1 that read best in per cent."""
-    return "loss" not in metric and "error" not in metric and metric not in ("ece", "brier")
+    return "loss" not in metric and "error" not in metric and metric not in ("ece", "brier", "kappa", "mcc")
 
 
 def number(metric: str, value: float) -> str:

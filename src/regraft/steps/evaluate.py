@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from regraft.evaluation import Estimate, confusion, evaluate_single, in_words, paired_accuracy, per_class
+from regraft.evaluation import (
+    Threshold,
+    choose_thresholds,
+    confusion,
+    ece,
+    evaluate_single,
+    fit_temperature,
+    holm,
+    in_words,
+    paired_accuracy,
+    per_class,
+    reliability,
+    verify,
+    wilson,
+)  # fmt: skip
 from regraft.steps.context import Context
 from regraft.steps.train import Features, apply_head, train_head
 from regraft.training import Layers
@@ -16,9 +31,41 @@ from regraft.training import Layers
 REPEATS = 5
 
 
-def estimates(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """Metrics with intervals as plain values."""
-    return {name: asdict(estimate) for name, estimate in evaluate_single(labels, logits).items()}
+@dataclass(frozen=True)
+class Held:
+    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold": temperature and thresholds come from
+    them."""
+
+    name: str
+    labels: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 where there is nothing to find it by."""
+        return fit_temperature(self.labels, self.logits)
+
+    def offers(self, temperature: float) -> list[Threshold]:
+        """Confidences above which the wanted precisions can be promised."""
+        return choose_thresholds(self.labels, self.logits / temperature) if len(self.labels) else []
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is told of one set of labels: (N,) labels, (N, K) logits, (N,) numbers of groups where there are any."""
+
+    labels: np.ndarray
+    logits: np.ndarray
+    clusters: np.ndarray | None = None
+
+    def estimates(self) -> dict[str, Any]:
+        """Metrics with intervals as plain values."""
+        return {name: asdict(found) for name, found in evaluate_single(self.labels, self.logits, self.clusters).items()}
+
+
+def reading(reason: str, examples: int) -> dict[str, Any]:
+    """One reading of the test set, as run.json lists it."""
+    return {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "reason": reason, "examples": examples}
 
 
 def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -28,15 +75,28 @@ def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.nd
 
 
 def evaluate_test(
-    labels: np.ndarray, final: np.ndarray, baselines: dict[str, np.ndarray], classes: tuple[str, ...], context: Context
+    test: Verdict, temperature: float, held: Held, baselines: dict[str, np.ndarray], classes: tuple[str, ...], context: Context
 ) -> dict[str, Any]:
-    """The one reading of test: (N,) labels, (N, K) logits of the final model and of each baseline."""
-    found: dict[str, Any] = {"test": estimates(labels, final)}
-    found["baselines"] = {name: estimates(labels, logits) for name, logits in baselines.items()}
-    pairs = [paired_accuracy(labels, final.argmax(1), logits.argmax(1), name) for name, logits in baselines.items()]
+    """The one reading of test: the final model's logits, not yet divided by the temperature, and (N, K) of each baseline."""
+    labels, clusters = test.labels, test.clusters
+    scaled = test.logits / temperature
+    found: dict[str, Any] = {"test": Verdict(labels, scaled, clusters).estimates()}
+    found["baselines"] = {name: Verdict(labels, logits, clusters).estimates() for name, logits in baselines.items()}
+    pairs = [
+        paired_accuracy(labels, scaled.argmax(1), logits.argmax(1), name, clusters) for name, logits in baselines.items()
+    ]
+    adjusted = holm([pair.p_value for pair in pairs])
+    pairs = [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
     found["versus"] = [asdict(pair) for pair in pairs]
-    found["per_class"] = per_class(labels, final, classes)
-    found["confusion"] = confusion(labels, final.argmax(1), len(classes)).tolist()
+    found |= _class_by_class(Verdict(labels, scaled, clusters), classes)
+    sides = {"before": test.logits, "after": scaled}
+    found["calibration"] = {
+        "split": "test", "temperature": temperature, "fitted_on": held.name,
+        **{side: {"ece": ece(labels, z), "bins": reliability(labels, z)} for side, z in sides.items()},
+    }  # fmt: skip
+    found["thresholds"] = [
+        {**asdict(offer), "chosen_on": held.name, "test": _kept(offer, labels, scaled)} for offer in held.offers(temperature)
+    ]
     accuracy = found["test"]["accuracy"]
     context.decide(
         "evaluate", f"test accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
@@ -44,6 +104,34 @@ def evaluate_test(
         "; ".join(in_words(pair) for pair in pairs),
     )  # fmt: skip
     return found
+
+
+def _class_by_class(verdict: Verdict, classes: tuple[str, ...]) -> dict[str, Any]:
+    clusters = verdict.clusters
+    found: dict[str, Any] = {
+        "per_class": per_class(verdict.labels, verdict.logits, classes, clusters),
+        "confusion": confusion(verdict.labels, verdict.logits.argmax(1), len(classes)).tolist(),
+    }
+    return found if clusters is None else {**found, "groups": len(np.unique(clusters))}
+
+
+def _kept(offer: Threshold, labels: np.ndarray, scaled: np.ndarray) -> dict[str, Any] | None:
+    """What came of an offered threshold on test."""
+    if offer.threshold is None:
+        return None
+    answered, precision = verify(offer.threshold, labels, scaled)
+    return {"answered": asdict(answered), "precision": asdict(precision)}
+
+
+def evaluate_folds(
+    labels: np.ndarray, logits: np.ndarray, classes: tuple[str, ...], clusters: np.ndarray | None, folds: int
+) -> dict[str, Any]:
+    """Metrics of (N, K) logits, each row by a walk that did not see it."""
+    verdict = Verdict(labels, logits, clusters)
+    found = verdict.estimates()
+    for estimate in found.values():
+        estimate["method"] += f"; {folds}-fold cross-validation of the whole walk"
+    return {"cv": found, **_class_by_class(verdict, classes)}
 
 
 def cross_validate(layers: Layers, data: Features, classes: int, context: Context) -> dict[str, Any]:
@@ -62,10 +150,7 @@ def cross_validate(layers: Layers, data: Features, classes: int, context: Contex
         correct[number // folds, held] = logits.argmax(1) == data.labels[held]
         context.events.tick(label="cross-validating", done=number + 1, total=len(splits))
     share, n = float(correct.mean()), len(data.labels)
-    from regraft.evaluation import wilson
-
-    interval = wilson(round(share * n), n)
-    low, high = (interval.low, interval.high) if isinstance(interval, Estimate) else interval
+    low, high = wilson(round(share * n), n)
     method = f"{REPEATS} times {folds}-fold cross-validation of the head; Wilson interval for {n} examples"
     found = {"accuracy": {"value": share, "low": low, "high": high, "n": n, "method": method}}
     context.decide(

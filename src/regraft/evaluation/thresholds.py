@@ -1,0 +1,81 @@
+"""Answer only when sure: a confidence above which answers are right as often as was asked for, and the proof of it.
+
+The lower end of a Clopper-Pearson interval on held-out examples has to reach the wanted precision; as several thresholds are
+looked at, its error is divided by their number (Bonferroni), so the promise holds whichever is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from regraft.evaluation.calibration import probabilities
+from regraft.evaluation.estimate import Estimate, wilson
+
+WANTED = (0.95, 0.99)
+GRID = 20  # thresholds looked at
+ERROR = 0.05  # the chance that a promise is broken
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Answers of `threshold` confidence and more are promised to be right in a share `wanted` of cases; None: no promise.
+
+    `answered` and `precision` are the shares on the `n` held-out examples, `bound` what their number lets promise.
+    """
+
+    wanted: float
+    threshold: float | None
+    n: int
+    answered: float
+    precision: float
+    bound: float
+    why: str
+
+
+def choose_thresholds(labels: ArrayLike, logits: ArrayLike, wanted: tuple[float, ...] = WANTED) -> list[Threshold]:
+    """For each wanted precision the threshold that answers most and keeps the promise, by (N,) labels and (N, K) logits.
+
+    The logits are those the temperature was found on, divided by it, of examples the model has not learnt from.
+    """
+    shares = probabilities(logits)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
+    cuts = np.unique(np.r_[0.0, np.quantile(confidence, np.arange(1, GRID) / GRID)])
+    rows = []
+    for cut in cuts:  # the lowest first: it answers most
+        kept = confidence >= cut
+        rows.append((float(cut), int(kept.sum()), int(right[kept].sum())))
+    n, found = len(confidence), []
+    for share in wanted:
+        bounds = [_bound(hits, answered, len(cuts)) for _, answered, hits in rows]
+        best = next((i for i, bound in enumerate(bounds) if bound >= share), None)
+        i = int(np.argmax(bounds)) if best is None else best
+        cut, answered, hits = rows[i]
+        kept, precision = answered / n, hits / answered
+        if best is None:
+            needed = int(np.ceil(np.log(ERROR / len(cuts)) / np.log(share)))
+            why = f"too few examples to promise {share:.0%}: it takes {needed} held-out answers without a mistake, or more"
+            found.append(Threshold(share, None, n, kept, precision, bounds[i], why))
+        else:
+            said = "all answers" if cut == 0 else f"answer only above {cut:.2f}"
+            why = f"{said}: {precision:.1%} right on {kept:.0%} of {n} held-out examples, {bounds[i]:.1%} at least"
+            found.append(Threshold(share, cut, n, kept, precision, bounds[i], why))
+    return found
+
+
+def _bound(hits: int, answered: int, looked_at: int) -> float:
+    """The lower Clopper-Pearson bound of hits of answered, at an error of ERROR shared by so many looks."""
+    return 0.0 if hits == 0 else float(stats.beta.ppf(ERROR / looked_at, hits, answered - hits + 1))
+
+
+def verify(threshold: float, labels: ArrayLike, logits: ArrayLike) -> tuple[Estimate, Estimate]:
+    """The share of (N, K) logits that are answered at a threshold, and how many of these are right, with Wilson intervals."""
+    shares = probabilities(logits)
+    kept = shares.max(axis=1) >= threshold
+    hits, answered, n = int((shares.argmax(axis=1) == np.asarray(labels))[kept].sum()), int(kept.sum()), len(kept)
+    precision = hits / answered if answered else float("nan")
+    told = Estimate(precision, *wilson(hits, answered), answered, "Wilson")
+    return Estimate(answered / n, *wilson(answered, n), n, "Wilson"), told

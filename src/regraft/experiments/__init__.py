@@ -1,0 +1,5 @@
+"""Runs of runs."""
+
+from regraft.experiments.folds import cross_validated
+
+__all__ = ["cross_validated"]

@@ -1,0 +1,41 @@
+"""Cross-validation of the whole walk: every choice is made anew inside each fold, so nothing leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from regraft.data import Examples, fold_splits
+from regraft.steps.evaluate import evaluate_folds
+
+
+def cross_validated(
+    examples: Examples, folds: int, seed: int, val_share: float, walk: Callable[[int, Examples], Path]
+) -> dict[str, Any]:
+    """Metrics of the predictions of all examples, each by the walk of the fold that had it as test.
+
+    `walk` takes a fold's number and its examples, walks the seven steps on them and gives the run's folder. Raises DataError
+    where a class has too few examples.
+    """
+    table = examples.table
+    ids, labels, groups = (table[name].to_pylist() for name in ("id", "label", "group"))
+    runs = []
+    for number, splits in enumerate(fold_splits(ids, labels, groups, folds, seed, val_share), start=1):
+        divided = table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
+        runs.append(walk(number, Examples(divided, examples.task, examples.root, examples.modality)))
+    everything = examples.part("train").then(examples.part("val"))
+    place = {source: row for row, source in enumerate(everything.sources)}
+    logits = np.full((len(everything), len(examples.task.classes)), np.nan)
+    for run in runs:
+        found = pq.read_table(run / "predictions.parquet")
+        found = found.filter(pc.equal(found["split"], "test"))
+        rows = [place[source] for source in found["source"].to_pylist()]
+        shares = np.stack([found[f"probability:{name}"].to_numpy() for name in examples.task.classes], axis=1)
+        logits[rows] = np.log(np.maximum(shares, 1e-300))
+    return evaluate_folds(everything.labels, logits, examples.task.classes, everything.clusters(), len(runs))

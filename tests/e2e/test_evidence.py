@@ -1,0 +1,100 @@
+"""What a run proves, and how: baselines, readings of the test set, runs without one, folds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import regraft
+from regraft.errors import DataError, UsageError
+
+HEAD = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
+
+
+def state_of(run: regraft.Run) -> dict:
+    return json.loads((run.path / "run.json").read_text())
+
+
+def test_every_result_stands_beside_baselines_and_its_reading_is_kept(colours: Path, tmp_path: Path) -> None:
+    recipe = {"base": {"size": 32}, "finetune": {"epochs": 1, "folds": 0, "refit": False}, "run": {"scratch": True}}
+    run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    wanted = {"majority class", "nearest neighbours", "from scratch"} | ({"head only"} - {run.state["chosen"]})
+    assert set(metrics["baselines"]) == wanted == {pair["against"] for pair in metrics["versus"]}
+    assert all(pair["p_adjusted"] >= pair["p_value"] for pair in metrics["versus"])
+    assert metrics["baselines"]["majority class"]["accuracy"]["value"] < metrics["test"]["accuracy"]["value"]
+    (reading,) = state_of(run)["readings"]
+    assert reading["examples"] == metrics["test"]["accuracy"]["n"]
+    assert reading["reason"] == "step 7 of the run"
+    assert metrics["calibration"]["temperature"] == pytest.approx(run.model.temperature)
+    offered = {f"{t['wanted']:g}": t["threshold"] for t in metrics["thresholds"] if t["threshold"] is not None}
+    assert offered == json.loads((run.path / "model" / "regraft.json").read_text())["thresholds"]
+    assert {f"{wanted:g}": limit for wanted, limit in run.model.thresholds.items()} == offered
+
+
+def test_without_a_test_set_every_surface_says_so(colours: Path, tmp_path: Path) -> None:
+    words = ["-c", "from regraft.cli import main; main()", "fit", colours, "--out", tmp_path / "run", "--no-test", "--size", "64",
+             "--freeze", "head"]  # fmt: skip
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=True)
+    assert "no test set" in done.stderr
+    assert "(no test set)" in done.stdout
+    run = regraft.api.Run(tmp_path / "run")
+    assert run.metrics.keys() & {"test", "cv"} == set()
+    assert state_of(run)["data"]["no_test"] is True
+    assert state_of(run)["readings"] == []
+    assert "no test set" in (run.path / "report.html").read_text()
+    assert "no test set" in (run.path / "model" / "README.md").read_text()
+    given = tmp_path / "given"
+    for split in ("train", "test"):
+        (given / split).mkdir(parents=True)
+        for name in ("red", "green", "blue"):
+            (given / split / name).symlink_to(colours / name)
+    with pytest.raises(UsageError, match="--no-test"):
+        regraft.fit(given, tmp_path / "other", recipe={"data": {"test_share": 0}})
+
+
+def test_folds_predict_every_example_once_and_a_stopped_run_keeps_its_folds(colours: Path, tmp_path: Path) -> None:
+    run = regraft.fit(colours, tmp_path / "run", recipe={**HEAD, "data": {"folds": 3}})
+    accuracy = run.metrics["cv"]["accuracy"]
+    assert accuracy.n == 90
+    assert "3-fold cross-validation of the whole walk" in accuracy.method
+    assert "test" not in run.metrics
+    seen = []
+    for number in (1, 2, 3):
+        table = pq.read_table(run.path / "folds" / str(number) / "predictions.parquet")
+        seen += [s for s, split in zip(table["source"].to_pylist(), table["split"].to_pylist(), strict=True) if split == "test"]
+    assert sorted(seen) == sorted(str(p.relative_to(colours)) for p in colours.glob("*/*.png"))
+    counts = state_of(run)["data"]["counts"]
+    assert counts["test"] == 0
+    assert counts["train"] + counts["val"] == 90
+    before = [(run.path / "folds" / str(n) / "run.json").stat().st_mtime_ns for n in (1, 2, 3)]
+    state = {**state_of(run), "state": "interrupted"}
+    (run.path / "run.json").write_text(json.dumps(state))
+    again = regraft.fit(out=run.path, resume=True)
+    assert again.metrics["cv"]["accuracy"] == accuracy
+    assert before == [(run.path / "folds" / str(n) / "run.json").stat().st_mtime_ns for n in (1, 2, 3)]
+
+
+def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_path: Path) -> None:
+    lines = ["path,label,group"]
+    for picture in sorted(colours.glob("*/*.png")):
+        lines.append(f"{picture},{picture.parent.name},{picture.parent.name}-{int(picture.stem) // 5}")
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(lines))
+    run = regraft.fit(table, tmp_path / "run", recipe={**HEAD, "data": {"folds": 2}})
+    for number in (1, 2):
+        examples = pq.read_table(run.path / "folds" / str(number) / "examples.parquet")
+        home: dict[str, set[str]] = {}
+        for group, split in zip(examples["group"].to_pylist(), examples["split"].to_pylist(), strict=True):
+            home.setdefault(group, set()).add(split)
+        assert all(len(splits) == 1 for splits in home.values())
+    assert json.loads((run.path / "metrics.json").read_text())["groups"] == 18
+    with pytest.raises(DataError, match="class 'blue' has 6"):
+        regraft.fit(table, tmp_path / "other", recipe={**HEAD, "data": {"folds": 7}})
+    assert np.isfinite(run.metrics["cv"]["accuracy"].value)
