@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING, Any
 from regraft._version import __version__
 
 if TYPE_CHECKING:
-    from regraft.api import Estimate, Recipe, Repeats, Run, backbone, explore, extract, fit, fit_head, freeze, load, rank, repeat
+    from regraft.api import (
+        Estimate,
+        Recipe,
+        Repeats,
+        Run,
+        backbone,
+        compare,
+        evaluate,
+        explore,
+        extract,
+        fit,
+        fit_head,
+        freeze,
+        load,
+        rank,
+        repeat,
+    )
     from regraft.model import Prediction
 
 __all__ = [
-    "Estimate", "Prediction", "Recipe", "Repeats", "Run", "__version__", "backbone", "explore", "extract", "fit", "fit_head",
-    "freeze", "load", "rank", "repeat",
+    "Estimate", "Prediction", "Recipe", "Repeats", "Run", "__version__", "backbone", "compare", "evaluate", "explore",
+    "extract", "fit", "fit_head", "freeze", "load", "rank", "repeat",
 ]  # fmt: skip
 
 

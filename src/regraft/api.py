@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
-from regraft.data import Examples, Finding, Source, audit_files, make_examples, read_assignment, read_source
+from regraft.data import Examples, Finding, Source, audit_files, make_examples, read_assignment, read_source, readings
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.modalities import UnreadableImage, inspect_image
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
+from regraft.tracking import tracked
 
 NO_TEST = "no test set was set apart, as asked: how good the model is on new examples will not be known"
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from torch import nn
 
     from regraft.backbones import Backbone
+    from regraft.experiments.again import Evaluated
+    from regraft.experiments.compare import Comparison
     from regraft.model import Model
     from regraft.steps.rank import Ranking
     from regraft.training import FreezePlan
 
 __all__ = [
-    "Estimate", "Recipe", "Repeats", "Run", "backbone", "explore", "extract", "fit", "fit_head", "freeze", "load", "rank",
-    "repeat",
+    "Estimate", "Recipe", "Repeats", "Run", "backbone", "compare", "evaluate", "explore", "extract", "fit", "fit_head", "freeze",
+    "load", "rank", "repeat",
 ]  # fmt: skip
 
 
@@ -62,12 +65,15 @@ class Run:
 
     def headline(self) -> str:
         """One line: what came out, and with which certainty."""
-        for split, word in (("test", "test"), ("cv", "cross-validated"), ("val", "val")):
-            if split in self.metrics:
-                e = self.metrics[split]["accuracy"]
-                untested = " (no test set)" if split == "val" else ""
-                return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples{untested}"
-        return f"{self.state['state']}, not evaluated"
+        from regraft.experiments.runs import headline
+
+        return headline(self.metrics, self.state["state"])
+
+    def write_report(self) -> Path:
+        """Write report.html again, from the run's files; gives its path."""
+        from regraft.report import write_report
+
+        return write_report(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.headline()})"
@@ -85,32 +91,33 @@ class Run:
 def fit(
     data: str | Path | None = None, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
     resume: bool = False, overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (), until: str = "evaluate",
+    listeners: Sequence[Listener] = (), track: Sequence[str] = (), until: str = "evaluate",
 ) -> Run:  # fmt: skip
     """Walk the seven steps on `data` and give back the finished Run.
 
     `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an earlier run
-    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event; `until`
-    "finetune" stops before the test set is read. Raises DataError, RecipeError, UsageError; KeyboardInterrupt after the best
-    so far was kept.
+    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event, and so do
+    trackers named in `track` (tensorboard, mlflow, wandb); `until` "finetune" stops before the test set is read. Raises
+    DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was kept.
     """
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
     if resume:
-        return _resume(out, place, listeners, recipe, started)
+        return _resume(out, place, listeners, track, recipe, started)
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
-    name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite)
-    folder = RunFolder(target)
-    folder.lock()
-    try:
-        folder.clear()
-        examples.save(folder.examples)
-        return _walk(folder, examples, settings, place, listeners, {"name": name, **about}, started, until)
-    finally:
-        folder.release()
+    with tracked(track, settings.run.offline, listeners) as ears:
+        name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite)
+        folder = RunFolder(target)
+        folder.lock()
+        try:
+            folder.clear()
+            examples.save(folder.examples)
+            return _walk(folder, examples, settings, place, ears, {"name": name, **about}, started, until)
+        finally:
+            folder.release()
 
 
 def explore(
@@ -135,7 +142,7 @@ def explore(
 def repeat(
     data: str | Path, out: str | Path | None = None, repeats: int = 3, *, recipe: dict[str, Any] | None = None,
     overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[Listener] = (), track: Sequence[str] = (),
 ) -> Repeats:  # fmt: skip
     """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out` holds them all.
 
@@ -151,7 +158,7 @@ def repeat(
     for seed in range(first, first + repeats):
         asked = Recipe.build(recipe or {}, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
         runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, cache=cache,
-                        listeners=listeners))  # fmt: skip
+                        listeners=listeners, track=track))  # fmt: skip
         first_run = read_recipe(runs[0].path / "recipe.yaml")
         kept = {"obtain": {"backbone": first_run["obtain"]["backbone"]},
                 "base": {name: first_run["base"][name] for name in ("size", "depth")}}  # fmt: skip
@@ -183,6 +190,33 @@ class Repeats:
         a = self.metrics["accuracy"]
         return (f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
                 f"({a['low']:.1%} to {a['high']:.1%})")  # fmt: skip
+
+
+def evaluate(
+    run: str | Path | Run, data: str | Path | None = None, reason: str = "", *, device: str = "auto",
+    listeners: Sequence[Listener] = (),
+) -> Evaluated:  # fmt: skip
+    """Evaluate a finished run's model again: on its own test set, or on `data`, all of it labelled and taken as a test set.
+
+    Each reading of the run's test set is recorded with its date and `reason`, and `said` tells how often it was read; of
+    `data`, what the run was made with is left out. Raises DataError for labels that are no classes of the run, UsageError for
+    a run that is not finished or has no test set.
+    """
+    quiet_libraries()
+    from regraft.experiments.again import evaluate_on, evaluate_own
+
+    keep_large_blocks()
+    place = run.path if isinstance(run, Run) else Path(run)
+    if data is None:
+        return evaluate_own(place, reason, device, listeners)
+    return evaluate_on(place, data, reason, device, listeners)
+
+
+def compare(*runs: str | Path | Run) -> Comparison:
+    """Finished runs side by side on the test set they share, with paired differences. Raises UsageError if they share none."""
+    from regraft.experiments.compare import compare as side_by_side
+
+    return side_by_side([run.path if isinstance(run, Run) else run for run in runs])
 
 
 def plan(
@@ -345,7 +379,7 @@ def _folds(
     about: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again."""
-    from regraft.experiments import cross_validated
+    from regraft.experiments.folds import cross_validated
 
     count, budget = recipe.data.folds, recipe.run.budget_seconds
     share = None if budget is None else budget / (count + 1)
@@ -357,7 +391,7 @@ def _folds(
     def walk(number: int, some: Examples) -> Path:
         fold, started = RunFolder(folder.folds / str(number)), time.monotonic()
         if fold.is_run() and fold.examples.is_file() and Examples.load(fold.examples).fingerprint == some.fingerprint:
-            return _resume(fold.path, cache, (pass_on,), None, started).path
+            return _resume(fold.path, cache, (pass_on,), (), None, started).path
         own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": share}})
         fold.lock()
         try:
@@ -372,8 +406,9 @@ def _folds(
 
 
 def _resume(
-    out: str | Path | None, cache: Path | None, listeners: Sequence[Listener], given: dict[str, Any] | None, started: float
-) -> Run:
+    out: str | Path | None, cache: Path | None, listeners: Sequence[Listener], track: Sequence[str],
+    given: dict[str, Any] | None, started: float,
+) -> Run:  # fmt: skip
     """Go on with a run: its table and recipe as they were, features from the store, decisions as they were pinned."""
     if out is None:
         raise UsageError("--resume needs --out RUN, the folder of the run to go on with.")
@@ -394,7 +429,8 @@ def _resume(
             raise UsageError(f"{len(changed)} file(s) changed or went since the run began ({some}). Use --overwrite.")
         recipe = Recipe.build(read_recipe(folder.recipe))
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
-        return _walk(folder, examples, recipe, cache, listeners, about, started)
+        with tracked(track, recipe.run.offline, listeners) as ears:
+            return _walk(folder, examples, recipe, cache, ears, about, started)
     finally:
         folder.release()
 
@@ -522,7 +558,9 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
 
     examples = Examples.load(run.path / "examples.parquet")
     train, val = examples.part("train"), examples.part("val")
-    test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(run.path / "events.jsonl").emit)
+    folder = RunFolder(run.path)
+    test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(folder.events).emit)
+    write_json(folder.state, {**folder.read_state(), "readings": readings(folder)})
 
     def pixels(paths: Sequence[str]) -> np.ndarray:
         return np.stack([np.asarray(load_rgb(path).convert("L")).ravel() for path in paths]).astype(np.float32)

@@ -150,6 +150,8 @@ class RunFolder:
         self.scratch = path / "checkpoint-scratch.safetensors"
         self.strategies = path / "strategies.json"
         self.folds = path / "folds"
+        self.evaluations = path / "evaluations"
+        self.tensorboard = path / "tensorboard"
         self._lock = FileLock(str(path / ".lock"))
 
     def fold(self, number: int) -> Path:
@@ -180,7 +182,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        for place in (self.report, self.first_batch, self.strategies, *self.path.glob("checkpoint*.safetensors")):
+        several = (*self.path.glob("checkpoint*.safetensors"), *self.evaluations.glob("*.json"),
+                   *self.tensorboard.glob("events.out.tfevents*"))  # fmt: skip
+        for place in (self.report, self.first_batch, self.strategies, *several):
             place.unlink(missing_ok=True)
         for name in self.OURS:
             (self.path / name).unlink(missing_ok=True)
@@ -201,10 +205,10 @@ class RunFolder:
         return state
 
 
-def next_free(parent: Path, name: str) -> Path:
-    """`parent/name`, or `parent/name-2`, `-3`, ... whichever does not exist yet."""
-    candidate, number = parent / name, 1
+def next_free(parent: Path, name: str, ending: str = "") -> Path:
+    """`parent/name`, or `parent/name-2`, `-3`, ... whichever does not exist yet; `ending` follows the number."""
+    candidate, number = parent / f"{name}{ending}", 1
     while candidate.exists():
         number += 1
-        candidate = parent / f"{name}-{number}"
+        candidate = parent / f"{name}-{number}{ending}"
     return candidate

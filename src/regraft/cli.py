@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from regraft import verbs
 from regraft.errors import RegraftError, UsageError
 
 app = typer.Typer(
@@ -94,6 +95,7 @@ def fit(
     config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
     offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb hear the run's events")] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
     overwrite: Annotated[bool, typer.Option(help="start anew in --out")] = False,
     dry_run: Annotated[bool, typer.Option(help="the plan and the estimated time; nothing is trained")] = False,
@@ -115,13 +117,13 @@ def fit(
     if repeats != 1:
         if data is None or resume or dry_run:
             raise UsageError("--repeats starts new runs: name DATA, and leave out --resume and --dry-run.")
-        return _repeat(data, out, repeats, settings, splits, overwrite, quiet, as_json)
-    _fit(data, out, settings, splits, resume, overwrite, dry_run, quiet, as_json)
+        return _repeat(data, out, repeats, settings, splits, track or [], overwrite, quiet, as_json)
+    _fit(data, out, settings, splits, track or [], resume, overwrite, dry_run, quiet, as_json)
 
 
 def _fit(
-    data: Path | None, out: Path | None, settings: dict[str, Any], splits: Path | None, resume: bool, overwrite: bool,
-    dry_run: bool, quiet: bool, as_json: bool,
+    data: Path | None, out: Path | None, settings: dict[str, Any], splits: Path | None, track: list[str], resume: bool,
+    overwrite: bool, dry_run: bool, quiet: bool, as_json: bool,
 ) -> Any:  # fmt: skip
     from regraft.console import Screen
 
@@ -136,7 +138,8 @@ def _fit(
                 raise UsageError("name the data: a folder of class folders, or a table.")
             _show_plan(api.plan(data, out, recipe=settings, splits=splits, listeners=[screen]), as_json)
             return None
-        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, listeners=[screen])
+        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, listeners=[screen],
+                      track=track)  # fmt: skip
     except KeyboardInterrupt:
         screen.close()
         print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
@@ -148,15 +151,16 @@ def _fit(
 
 
 def _repeat(
-    data: Path, out: Path | None, repeats: int, settings: dict[str, Any], splits: Path | None, overwrite: bool, quiet: bool,
-    as_json: bool,
+    data: Path, out: Path | None, repeats: int, settings: dict[str, Any], splits: Path | None, track: list[str], overwrite: bool,
+    quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from regraft import api
     from regraft.console import Screen
 
     screen = Screen(quiet or as_json)
     try:
-        found = api.repeat(data, out, repeats, recipe=settings, overwrite=overwrite, splits=splits, listeners=[screen])
+        found = api.repeat(data, out, repeats, recipe=settings, overwrite=overwrite, splits=splits, listeners=[screen],
+                           track=track)  # fmt: skip
     finally:
         screen.close()
     if as_json:
@@ -227,7 +231,7 @@ def demo(
     """Fit scikit-learn's 1,797 real scans of handwritten digits; no network needed."""
     from regraft import api
 
-    run = _fit(api.demo_data(), out, {}, None, False, False, False, quiet, as_json)
+    run = _fit(api.demo_data(), out, {}, None, [], False, False, False, quiet, as_json)
     if run is not None and not as_json:
         print(f"beside it: 3 nearest neighbours on the raw pixels reach {api.nearest_neighbours(run):.1%} on the same test")
 
@@ -367,6 +371,10 @@ def _bytes(text: str) -> int:
     if not match:
         raise UsageError(f"--limit {text!r} is no size. Write 500MB or 2GB.")
     return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
+
+
+for verb in (verbs.compare, verbs.evaluate, verbs.report, verbs.runs):
+    app.command()(verb)
 
 
 def main() -> None:

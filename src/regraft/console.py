@@ -11,6 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
+AS_THEY_ARE = ("log_loss", "brier", "ece", "kappa", "mcc")  # metrics that are not read in per cent
+FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
+SHARES = ("recall", "precision", "f1")  # of a class
+MOST = 8  # pairs of classes that are named where it cannot
 
 
 class Screen:
@@ -107,10 +111,7 @@ class Screen:
 
 def ranking_table(found: dict[str, Any]) -> None:
     """A comparison of backbones, as `Ranking.to_dict` gives it, on standard output."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=220)  # a file or a pipe has room
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    console, table = _console(), Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("candidate", overflow="fold")
     heads = ("probe accuracy", "log loss", "kNN", "LogME", "on", "params", "GMACs", "ImageNet", "images/s", "full run")
@@ -133,6 +134,110 @@ def ranking_table(found: dict[str, Any]) -> None:
         console.print(f"  {rule}: {escape(name)}", soft_wrap=True)
     for name, why in found["left_out"].items():
         console.print(f"  [dim]left out {escape(name)}: {escape(why)}[/]", soft_wrap=True)
+
+
+def comparison_table(found: dict[str, Any]) -> None:
+    """Runs on the test set they share, as `Comparison.to_dict` gives them, on standard output."""
+    console, table = _console(), Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("backbone", overflow="fold")
+    table.add_column("chosen")
+    metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["metrics"]))
+    for name in (*(metric.replace("_", " ") for metric in metrics), "params", "time"):
+        table.add_column(name, justify="right")
+    for row in found["rows"]:
+        table.add_row(
+            escape(row["run"]), escape(row["backbone"]), row["chosen"],
+            *(_estimate(name, row["metrics"].get(name)) for name in metrics),
+            f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
+            _duration(row["seconds"]) if row["seconds"] is not None else "",
+            style="bold" if row["run"] == found["best"] else None,
+        )  # fmt: skip
+    console.print(table)
+    for pair in found["pairs"]:
+        console.print(escape(pair["in_words"]), soft_wrap=True)
+    groups = f" in {found['groups']:,} groups, which are drawn whole" if found["groups"] else ""
+    console.print(f"[dim]paired on {found['examples']:,} test examples{groups}; p adjusted by Holm over all pairs of runs[/]",
+                  soft_wrap=True)  # fmt: skip
+    console.print(found["caution"], soft_wrap=True)
+
+
+def evaluation_table(found: dict[str, Any]) -> None:
+    """A model's scores, as `Evaluated.to_dict` gives them, on standard output."""
+    console = _console()
+    console.print(f"[bold]{escape(found['headline'])}[/]", soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("metric", "value [95 %]"):
+        table.add_column(name)
+    for name, estimate in found["metrics"].items():
+        table.add_row(name.replace("_", " "), _estimate(name, estimate))
+    console.print(table)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for name in ("examples", "recall [95 %]", "precision [95 %]", "F1"):
+        table.add_column(name, justify="right")
+    for row in found["per_class"]:
+        shares = [{"value": row[name], **{end: row.get(f"{name}_{end}") for end in ("low", "high")}} for name in SHARES]
+        table.add_row(escape(row["class"]), f"{row['support']:,}", *(_estimate("share", share) for share in shares))
+    console.print(table)
+    _confusion(console, found["classes"], found["confusion"])
+    for text in found["said"]:
+        console.print(escape(text), soft_wrap=True)
+
+
+def _confusion(console: Console, classes: list[str], counts: list[list[int]]) -> None:
+    """Few classes as a table of counts, rows what they are; many as the pairs most often confused."""
+    if len(classes) <= FEW_CLASSES:
+        title = "rows: what it is; columns: what the model said"
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+        table.add_column("")
+        for name in classes:
+            table.add_column(escape(name), justify="right", overflow="fold")
+        for number, (name, row) in enumerate(zip(classes, counts, strict=True)):
+            table.add_row(escape(name), *(f"[bold]{n}[/]" if k == number else str(n) if n else "·" for k, n in enumerate(row)))
+        console.print(table)
+        return
+    pairs = [(n, a, b) for a, row in zip(classes, counts, strict=True) for b, n in zip(classes, row, strict=True) if n and a != b]
+    most = sorted(pairs, key=lambda pair: -pair[0])[:MOST]
+    if most:
+        said = "; ".join(f"{a} taken for {b} ({n})" for n, a, b in most)
+        console.print(f"most often confused: {escape(said)}", soft_wrap=True)
+
+
+def runs_table(runs: list[dict[str, Any]]) -> None:
+    """Runs with their headline, as `Listed.to_dict` gives them: a plain line each where standard output is no terminal."""
+    console = Console(highlight=False)
+    columns = ("path", "state", "date", "headline", "chosen", "backbone")
+    if not console.is_terminal:
+        for run in runs:
+            print("  ".join(str(run[name]) for name in columns if run[name]))
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for run in runs:
+        style = {"finished": None, "damaged": "red"}.get(run["state"], "dim")
+        date = run["date"][:16].replace("T", " ")
+        table.add_row(*(escape(date if name == "date" else run[name]) for name in columns), style=style)
+    console.print(table)
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe has room for wide tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=220)
+
+
+def _estimate(metric: str, estimate: dict[str, Any] | None) -> str:
+    """`93.2% [90.1, 95.4]` of a share, `0.214 [0.180, 0.250]` of anything else; the interval only where there is one."""
+    if not estimate or estimate["value"] is None:
+        return ""
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    whole = metric in AS_THEY_ARE
+    text = f"{value:.3f}" if whole else f"{value:.1%}"
+    if low is None or low != low:  # NaN
+        return text
+    return f"{text} [{low:.3f}, {high:.3f}]" if whole else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 
 from regraft.artifacts import Events, RunFolder, atomic, read_json, write_json, write_text
 from regraft.backbones import Backbone, Obtained
-from regraft.data import Examples
+from regraft.data import Examples, readings
 from regraft.data.examples import Part
 from regraft.errors import BudgetError, RegraftError, UsageError
 from regraft.evaluation import knn_logits, score
@@ -28,7 +28,7 @@ from regraft.report import model_card, write_report
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
 from regraft.steps.base import base
 from regraft.steps.context import Context
-from regraft.steps.evaluate import Held, Verdict, cross_validate, evaluate_test, majority_logits, reading
+from regraft.steps.evaluate import Held, Verdict, cross_validate, evaluate_test, majority_logits
 from regraft.steps.explore import explore
 from regraft.steps.fewshot import OutOfFold, compare_out_of_fold, folds
 from regraft.steps.finetune import Finetuned, finetune, worth
@@ -62,15 +62,14 @@ class Walk:
         if recipe.run.threads == "auto":
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
-        before = folder.read_state()
-        earlier = before["steps"]
+        earlier = folder.read_state()["steps"]
         self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier)
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
                      "class_counts": examples.class_counts()},
             "steps": {name: {"state": "pending"} for name in STEPS}, "chosen": None, "chosen_why": "",
-            "seed": recipe.run.seed, "device": device.type, "versions": versions(), "readings": before.get("readings", []),
+            "seed": recipe.run.seed, "device": device.type, "versions": versions(), "readings": readings(folder),
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
@@ -380,7 +379,7 @@ class Walk:
         if self.examples.counts()["test"]:
             reason = "step 7 of the run" + (", again after it was stopped" if self.state["readings"] else "")
             test = self.examples.unseal(reason, self.context.events.emit)
-            self.state["readings"].append(reading(reason, len(test)))
+            self.state["readings"] = readings(self.folder)
             self.write()
             rows = self.logits(model, test)
             verdict = Verdict(test.labels, rows, test.clusters())

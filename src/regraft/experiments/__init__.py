@@ -1,5 +1,5 @@
-"""Runs of runs."""
+"""Runs of runs, and finished ones side by side.
 
-from regraft.experiments.folds import cross_validated
-
-__all__ = ["cross_validated"]
+`folds` cross-validates the whole walk; `compare` pairs runs on one test set; `again` evaluates a finished run once more; `runs`
+lists them.
+"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -61,11 +60,6 @@ class Verdict:
     def estimates(self) -> dict[str, Any]:
         """Metrics with intervals as plain values."""
         return {name: asdict(found) for name, found in evaluate_single(self.labels, self.logits, self.clusters).items()}
-
-
-def reading(reason: str, examples: int) -> dict[str, Any]:
-    """One reading of the test set, as run.json lists it."""
-    return {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "reason": reason, "examples": examples}
 
 
 def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.ndarray:

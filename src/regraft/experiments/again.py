@@ -1,0 +1,226 @@
+"""A finished run's model evaluated once more: on its own test set, or on labelled examples that are new to it."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
+from regraft.data import Examples, Readings, Source, audit_files, count_readings, read_assignment, read_source, readings
+from regraft.errors import DataError, UsageError
+from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
+from regraft.modalities import UnreadableImage, inspect_image
+from regraft.runtime import pick_device
+
+if TYPE_CHECKING:
+    from regraft.model import Model
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run's model scores on `data`: metrics with intervals, a row a class, the confusion (rows true).
+
+    `said` is what a reader should know, a sentence each; `left_out` counts examples by why they were; `readings` is set where
+    the run's own test set was read, `file` where the result was kept.
+    """
+
+    run: str
+    data: str
+    reason: str
+    time: str
+    examples: int
+    classes: tuple[str, ...]
+    metrics: dict[str, Estimate]
+    per_class: list[dict[str, Any]]
+    confusion: list[list[int]]
+    said: tuple[str, ...]
+    left_out: dict[str, int]
+    readings: Readings | None = None
+    file: str = ""
+
+    def headline(self) -> str:
+        """One line: what came out, and with which certainty."""
+        e = self.metrics["accuracy"]
+        return f"accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {self.examples:,} examples of {self.data}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        counted = self.readings and {"own": self.readings.own, "others": self.readings.others, "total": self.readings.total}
+        return {**vars(self), "readings": counted, "headline": self.headline(),
+                "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()}}  # fmt: skip
+
+
+def evaluate_own(place: Path, reason: str, device: str, listeners: Sequence[Listener]) -> Evaluated:
+    """Predict a run's own test set afresh; the reading is recorded. Raises UsageError where it has none or it changed."""
+    from regraft.model import Model
+
+    folder = _finished(place)
+    examples = Examples.load(folder.examples)
+    if not examples.counts()["test"]:
+        raise UsageError(f"{place} has no test set. Name labelled examples that are new to it: regraft evaluate {place} DATA")
+    others = set(examples.table["source"].to_pylist())
+    changed = [source for source in examples.changed() if source not in others]
+    if changed:
+        some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
+        raise UsageError(f"{len(changed)} test file(s) changed or went since the run began ({some}). Put them back as they were.")
+    model, events = Model.load(folder.path), Events(folder.events, tuple(listeners))
+    reason = reason or "evaluated again"
+    folder.lock()
+    try:
+        test = examples.unseal(reason, events.emit)
+        logits = _logits(model, test.paths, device, events)
+        state = folder.read_state()
+        state["readings"] = readings(folder)
+        write_json(folder.state, state)
+    finally:
+        folder.release()
+    counted = count_readings(folder)
+    said = (_beside_stored(folder, test.ids, logits, model), counted.in_words())
+    return _evaluated(place, "its own test set", reason, test.labels, logits, model, said, {}, counted)
+
+
+def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listeners: Sequence[Listener]) -> Evaluated:
+    """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it was made with.
+
+    The result is kept in the run's folder `evaluations` and listed in run.json. Raises DataError for labels that are no
+    classes of the run, and where no example is left.
+    """
+    from regraft.model import Model
+
+    folder = _finished(place)
+    model, source = Model.load(folder.path), read_source(data)
+    _check_labels(source, model.classes, place)
+    audited = audit_files(source, inspect_image, UnreadableImage, Events(None, tuple(listeners)).tick)
+    known, said = _known(folder)
+    ids = [fact[0] for fact in audited.facts]
+    seen = Counter(known[i] for i in ids if known.get(i) in ("train", "val"))
+    rows = [(row, i) for row, i in zip(audited.rows, ids, strict=True) if known.get(i) not in ("train", "val")]
+    left_out = {**{f"in {split}": seen[split] for split in ("train", "val")}, "unreadable": len(audited.quarantined)}
+    if not rows:
+        raise DataError(f"nothing is left of {data} to evaluate on:", [f"{n} {why}" for why, n in left_out.items() if n])
+    index = {name: number for number, name in enumerate(model.classes)}
+    labels = np.array([index[row.label] for row, _ in rows], dtype=np.int64)
+    own = sum(known.get(i) == "test" for _, i in rows)
+    copies, missing = len(rows) - len({i for _, i in rows}), set(index) - {row.label for row, _ in rows}
+    said = [*_about(left_out, copies, missing), *said]
+    folder.lock()
+    try:
+        log = Events(folder.events, tuple(listeners))
+        if own:
+            log.emit("unseal", reason=f"evaluated on {source.name}, which shares them: {reason}".rstrip(": "), examples=own)
+            said.append(f"{own:,} of the examples are in the run's own test set: this was another reading of them.")
+        logits = _logits(model, [str(source.root / row.source) for row, _ in rows], device, log)
+        file = next_free(folder.evaluations, source.name, ".json")
+        found = _evaluated(place, str(data), reason, labels, logits, model, tuple(said), left_out, None, str(file))
+        write_json(file, found.to_dict())
+        state = folder.read_state()
+        entry = {"time": found.time, "reason": reason, "data": str(source.root), "examples": len(rows), "file": file.name,
+                 "accuracy": found.metrics["accuracy"].to_dict()}  # fmt: skip
+        state["evaluations"] = [*(state.get("evaluations") or []), entry]
+        if own:
+            state["readings"] = readings(folder)
+        write_json(folder.state, state)
+    finally:
+        folder.release()
+    return found
+
+
+def _finished(place: Path) -> RunFolder:
+    folder = RunFolder(place)
+    if not folder.is_run():
+        raise UsageError(f"{place} is no run (no run.json in it).")
+    state = folder.read_state().get("state")
+    if state != "finished":
+        raise UsageError(f"{place} is {state}, and its test set sealed. Finish it first: regraft fit --resume --out {place}")
+    return folder
+
+
+def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None:
+    counts, faults = Counter(row.label for row in source.rows), []
+    for label in sorted(counts.keys() - set(classes)):
+        near = difflib.get_close_matches(label, classes, n=1)
+        faults.append(f"{label!r}, of {counts[label]:,} example(s)" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if faults:
+        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
+        raise DataError(
+            f"{source.root} has labels that are no classes of {place}:", [*faults[:20], *more],
+            f"Its classes: {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}. They go by name.",
+        )  # fmt: skip
+
+
+def _known(folder: RunFolder) -> tuple[dict[str, str], list[str]]:
+    """{content id: split} of a run; what the runs its backbone came from were made with counts as train. And what to say."""
+    known, past = read_assignment(folder.path), {folder.path.resolve()}
+    while True:
+        origin = folder.read_state().get("provenance") or {}
+        if not str(origin.get("id", "")).startswith("run:"):
+            return known, []
+        folder = RunFolder(Path(str(origin["source"])).parent.parent)  # the run of RUN/model/model.safetensors
+        if folder.path in past:
+            return known, []
+        if not folder.examples.is_file():
+            return known, [f"What its backbone was made with is not known: {folder.path} is gone."]
+        past.add(folder.path)
+        known |= {identity: "train" for identity, split in read_assignment(folder.path).items() if split != "test"}
+
+
+def _about(left_out: dict[str, int], copies: int, missing: set[str]) -> list[str]:
+    """What is to be known of the examples, a sentence each."""
+    said, made_with = [], left_out["in train"] + left_out["in val"]
+    if made_with:
+        said.append(f"{made_with:,} example(s) the run was made with were left out ({left_out['in train']:,} of its train, "
+                    f"{left_out['in val']:,} of its val).")  # fmt: skip
+    if left_out["unreadable"]:
+        said.append(f"{left_out['unreadable']:,} file(s) could not be read and were left out.")
+    if copies:
+        said.append(f"{copies:,} example(s) are byte-identical copies of others and count like them.")
+    if missing:
+        said.append(f"No example is of: {', '.join(sorted(missing)[:10])}{', ...' if len(missing) > 10 else ''}.")
+    return said
+
+
+def _logits(model: Model, paths: Sequence[str], device: str, events: Events) -> np.ndarray:
+    """(N, K) logits, by the very code that predicts."""
+    rows = []
+    for number, row in enumerate(model.rows(paths, pick_device(device)), start=1):
+        if not isinstance(row, np.ndarray):
+            raise UsageError(f"{paths[number - 1]} cannot be read any more: {row}.")
+        rows.append(row)
+        events.tick(label="predicting", done=number, total=len(paths))
+    return np.stack(rows)
+
+
+def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, model: Model) -> str:
+    """How today's predictions differ from those in predictions.parquet, and the accuracy from that in metrics.json."""
+    table = pq.read_table(folder.predictions, columns=["id", "source", "split", "predicted"])
+    rows = [row for row in table.to_pylist() if row["split"] == "test"]
+    if [row["id"] for row in rows] != list(ids):
+        return "predictions.parquet does not hold this test set: there is nothing to compare with."
+    answers = [model.classes[number] for number in logits.argmax(axis=1)]
+    other = [f"{row['source']} ({said}, was {row['predicted']})" for row, said in zip(rows, answers, strict=True)
+             if said != row["predicted"]]  # fmt: skip
+    if not other:
+        return f"All {len(rows):,} predictions are those of the run."
+    before = read_json(folder.metrics)["test"]["accuracy"]["value"]
+    return (f"{len(other):,} of {len(rows):,} predictions differ from those of the run, whose accuracy was {before:.1%}: "
+            f"{', '.join(other[:5])}{', ...' if len(other) > 5 else ''}.")  # fmt: skip
+
+
+def _evaluated(
+    place: Path, data: str, reason: str, labels: np.ndarray, logits: np.ndarray, model: Model, said: tuple[str, ...],
+    left_out: dict[str, int], counted: Readings | None, file: str = "",
+) -> Evaluated:  # fmt: skip
+    scaled, now = logits.astype(np.float64) / model.temperature, datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Evaluated(
+        str(place), data, reason, now, len(labels), model.classes, evaluate_single(labels, scaled),
+        per_class(labels, scaled, model.classes), confusion(labels, logits.argmax(1), len(model.classes)).tolist(), said,
+        left_out, counted, file,
+    )  # fmt: skip

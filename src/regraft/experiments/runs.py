@@ -1,0 +1,123 @@
+"""The runs below a folder, each with its headline. Reads their files only, and lists what it cannot read as such."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from regraft.artifacts import RunFolder, read_json
+from regraft.errors import UsageError
+from regraft.evaluation import Estimate
+
+SPLITS = {"test": "test", "cv": "cross-validated", "val": "val"}  # the best evidence first
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run, or several that differ in their seed only, as a line of the list. `date` is when it began, in UTC."""
+
+    path: str
+    name: str
+    date: str
+    state: str  # finished, running, stopped, interrupted, failed, explored, N seeds, or damaged
+    headline: str
+    chosen: str
+    backbone: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def headline(metrics: Mapping[str, Mapping[str, Estimate]], state: str) -> str:
+    """One line: what came out, and with which certainty."""
+    for split, word in SPLITS.items():
+        if split in metrics:
+            e = metrics[split]["accuracy"]
+            untested = " (no test set)" if split == "val" else ""
+            return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples{untested}"
+    return f"{state}, not evaluated"
+
+
+def list_runs(folder: Path) -> list[Listed]:
+    """All runs below `folder`, or it alone, the newest first. Runs inside a run and the seeds of `--repeats` count as one."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder. Runs are in runs/, unless --out said otherwise.")
+    return sorted((_read(place) for place in _places(folder)), key=lambda run: (run.date, run.path), reverse=True)
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    if (folder / "run.json").exists() or (folder / "repeats.json").exists():
+        yield folder
+        return
+    with contextlib.suppress(OSError):
+        for place in sorted(folder.iterdir()):
+            if place.is_dir() and not place.is_symlink() and not place.name.startswith("."):
+                yield from _places(place)
+
+
+def _read(place: Path) -> Listed:
+    try:
+        return _repeats(place) if (place / "repeats.json").exists() else _run(place)
+    except UsageError as error:
+        return _damaged(place, str(error).splitlines()[0])
+    except (LookupError, TypeError, ValueError, AttributeError, OSError):
+        return _damaged(place, "its files are not as a run writes them")
+
+
+def _run(place: Path) -> Listed:
+    folder = RunFolder(place)
+    state = folder.read_state()
+    raw = read_json(folder.metrics) if folder.metrics.is_file() else {}
+    metrics = {split: {"accuracy": Estimate.from_dict(raw[split]["accuracy"])} for split in SPLITS if split in raw}
+    word = str(state["state"])
+    if word == "running" and not _is_locked(place):
+        word = "stopped"  # killed: nobody was left to write it down
+    backbone = str((state.get("provenance") or {}).get("id") or "")
+    return Listed(str(place), str(state.get("name") or place.name), _began(folder), word, headline(metrics, word),
+                  str(state.get("chosen") or ""), backbone)  # fmt: skip
+
+
+def _repeats(place: Path) -> Listed:
+    found = read_json(place / "repeats.json")
+    accuracy, seeds = found["metrics"]["accuracy"], [Path(row["path"]).name for row in found["runs"]]
+    first = _run(place / seeds[0])
+    text = f"{SPLITS[found['split']]} accuracy {accuracy['mean']:.1%}, spread {100 * accuracy['spread']:.1f} points"
+    return Listed(str(place), first.name, first.date, f"{len(seeds)} seeds", text,
+                  " / ".join(dict.fromkeys(str(row["chosen"]) for row in found["runs"])), first.backbone)  # fmt: skip
+
+
+def _damaged(place: Path, why: str) -> Listed:
+    with contextlib.suppress(OSError):
+        return Listed(str(place), place.name, _time(place.stat().st_mtime), "damaged", why, "", "")
+    return Listed(str(place), place.name, "", "damaged", why, "", "")
+
+
+def _began(folder: RunFolder) -> str:
+    """The time of the first event, or of run.json's last change where there is none."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError), open(folder.events, encoding="utf-8") as lines:
+        return datetime.fromisoformat(json.loads(next(lines, ""))["time"]).isoformat(timespec="seconds")
+    return _time(folder.state.stat().st_mtime)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def _is_locked(place: Path) -> bool:
+    """True while a process works in the folder."""
+    lock = place / ".lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
