@@ -201,7 +201,8 @@ class Walk:
             context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
         data, judge, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
         if recipe.folds == "auto":
-            recipe.folds = folds(len(val), self.recipe.run.budget_seconds)
+            unhurried = self.recipe.run.budget_seconds is None and self.recipe.run.prefer == "accuracy"
+            recipe.folds = folds(len(val), unhurried)
         if plan is not None and (recipe.folds > 1 or not len(val)):
             return self.few(backbone, plan, heads, self.data(fit.then(val)), known, classes, keeper)
         before = apply_head(heads.on_train, known.values[len(fit) :])
@@ -264,7 +265,7 @@ class Walk:
         """
         recipe, context = self.recipe.finetune, self.context
         if recipe.refit == "auto":
-            recipe.refit = len(fit) + len(val) <= REFIT
+            recipe.refit = len(fit) + len(val) <= REFIT and self.recipe.run.prefer == "accuracy"
         if not recipe.refit or not tuned.trained.epoch or context.out_of_time():
             recipe.refit = False
             return None

@@ -23,11 +23,11 @@ ENOUGH = 50  # val examples that are trusted
 FOLDS, FEWER = 5, 3  # without a val set, with a small one
 
 
-def folds(val: int, budget: float | None) -> int:
+def folds(val: int, unhurried: bool) -> int:
     """How many folds judge fine-tuning beside so many val examples; 0: val does, as it does where time is short."""
     if not val:
         return FOLDS
-    return FEWER if val < ENOUGH and budget is None else 0
+    return FEWER if val < ENOUGH and unhurried else 0
 
 
 @dataclass(frozen=True)
