@@ -155,8 +155,8 @@ class RunRecipe(_Section):
         "accuracy", description="what the final choice on val goes by, ties by log loss"
     )
     prefer: Literal["accuracy", "speed"] = Field(
-        "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain, no refit, "
-        "no folds beside a val set"
+        "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain, "
+        "no refit, no folds beside a val set"
     )
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
     scratch: bool = Field(False, description="as a further baseline, the same network trained from random weights")
