@@ -98,39 +98,55 @@ def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listene
     folder = _finished(place)
     model, source = Model.load(folder.path), read_source(data)
     _check_labels(source, model.classes, place)
-    audited = audit_files(source, inspect_image, UnreadableImage, Events(None, tuple(listeners)).tick)
-    known, said = _known(folder)
-    ids = [fact[0] for fact in audited.facts]
-    seen = Counter(known[i] for i in ids if known.get(i) in ("train", "val"))
-    rows = [(row, i) for row, i in zip(audited.rows, ids, strict=True) if known.get(i) not in ("train", "val")]
-    left_out = {**{f"in {split}": seen[split] for split in ("train", "val")}, "unreadable": len(audited.quarantined)}
-    if not rows:
-        raise DataError(f"nothing is left of {data} to evaluate on:", [f"{n} {why}" for why, n in left_out.items() if n])
-    index = {name: number for number, name in enumerate(model.classes)}
-    labels = np.array([index[row.label] for row, _ in rows], dtype=np.int64)
-    own = sum(known.get(i) == "test" for _, i in rows)
-    copies, missing = len(rows) - len({i for _, i in rows}), set(index) - {row.label for row, _ in rows}
-    said = [*_about(left_out, copies, missing), *said]
+    new = _new_to(folder, source, model.classes, Events(None, tuple(listeners)))
+    said, counted = list(new.said), None
     folder.lock()
     try:
-        log = Events(folder.events, tuple(listeners))
-        if own:
-            log.emit("unseal", reason=f"evaluated on {source.name}, which shares them: {reason}".rstrip(": "), examples=own)
-            said.append(f"{own:,} of the examples are in the run's own test set: this was another reading of them.")
-        logits = _logits(model, [str(source.root / row.source) for row, _ in rows], device, log)
+        events = Events(folder.events, tuple(listeners))
+        if new.own:
+            why = f"evaluated on {source.name}, which shares them" + (f": {reason}" if reason else "")
+            events.emit("unseal", reason=why, examples=new.own)
+            counted = count_readings(folder)
+            said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
+        logits = _logits(model, new.paths, device, events)
         file = next_free(folder.evaluations, source.name, ".json")
-        found = _evaluated(place, str(data), reason, labels, logits, model, tuple(said), left_out, None, str(file))
+        found = _evaluated(place, str(data), reason, new.labels, logits, model, tuple(said), new.left_out, counted, str(file))
         write_json(file, found.to_dict())
-        state = folder.read_state()
-        entry = {"time": found.time, "reason": reason, "data": str(source.root), "examples": len(rows), "file": file.name,
+        entry = {"time": found.time, "reason": reason, "data": str(source.root), "examples": found.examples, "file": file.name,
                  "accuracy": found.metrics["accuracy"].to_dict()}  # fmt: skip
+        state = folder.read_state()
         state["evaluations"] = [*(state.get("evaluations") or []), entry]
-        if own:
-            state["readings"] = readings(folder)
+        state |= {"readings": readings(folder)} if new.own else {}
         write_json(folder.state, state)
     finally:
         folder.release()
     return found
+
+
+@dataclass(frozen=True)
+class _New:
+    """Labelled examples a run was not made with; `own` of them are in its test set."""
+
+    paths: list[str]
+    labels: np.ndarray  # (N,) int64
+    own: int
+    left_out: dict[str, int]
+    said: tuple[str, ...]
+
+
+def _new_to(folder: RunFolder, source: Source, classes: tuple[str, ...], events: Events) -> _New:
+    """The readable examples of a source that a run was not made with. Raises DataError where there are none."""
+    audited, (known, unknown) = audit_files(source, inspect_image, UnreadableImage, events.tick), _known(folder)
+    splits = [known.get(fact[0]) for fact in audited.facts]
+    left_out = {f"in {split}": splits.count(split) for split in ("train", "val")} | {"unreadable": len(audited.quarantined)}
+    kept = [i for i, split in enumerate(splits) if split not in ("train", "val")]
+    if not kept:
+        raise DataError(f"nothing is left of {source.root} to evaluate on:", [f"{n:,} {why}" for why, n in left_out.items() if n])
+    rows, index = [audited.rows[i] for i in kept], {name: number for number, name in enumerate(classes)}
+    copies = len(kept) - len({audited.facts[i][0] for i in kept})
+    said = (*_about(left_out, copies, set(classes) - {row.label for row in rows}), *unknown)
+    labels = np.array([index[row.label] for row in rows], dtype=np.int64)
+    return _New([str(source.root / row.source) for row in rows], labels, splits.count("test"), left_out, said)
 
 
 def _finished(place: Path) -> RunFolder:

@@ -49,7 +49,7 @@ class Pair:
     def in_words(self) -> str:
         """The verdict, with p adjusted for all pairs of the comparison."""
         p = float(self.difference.p_adjusted or 0.0)
-        return f"{self.run} is {in_words(self.difference)}, adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+        return f"{self.run}: {in_words(self.difference)}, adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -72,9 +72,10 @@ class Comparison:
 
     def caution(self) -> str:
         """What picking one of these runs by this table does to its score."""
+        points = f"about {100 * self.optimism:.1f}" if self.optimism >= 0.0005 else "less than 0.1"
         return (
             f"{len(self.rows)} runs are compared on these {self.examples:,} test examples: picking the best of them by it makes "
-            f"that one's score optimistic, here by about {100 * self.optimism:.1f} points of accuracy."
+            f"that one's score optimistic, here by {points} points of accuracy."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from regraft.artifacts import write_text
 from regraft.errors import UsageError
 from regraft.report import words
 
-WIDTH, MARGIN, ROW, TOP = 480, 14, 40, 34  # of the picture, in its own units; a row has its name above its line
+WIDTH, MARGIN, ROW, TOP = 400, 14, 40, 34  # of the picture, in its own units; a row has its name above its line
 TEMPLATES = {".html": "comparison.html.jinja", ".svg": "comparison.svg.jinja"}
 
 Json = dict[str, Any]
@@ -44,8 +44,8 @@ def _view(found: Mapping[str, Any]) -> Json:
         for pair in found["pairs"]
     ]  # fmt: skip
     panels = _stacked(
-        _panel("Accuracy, %, with its 95% interval", accuracies, None),
-        _panel("Difference in points of accuracy, paired, with its 95% interval", differences, 0.0),
+        _panel("Accuracy in %, 95% interval", accuracies, None),
+        _panel("Paired difference in points, 95% interval", differences, 0.0),
     )
     return {
         "best": found["best"],
@@ -81,7 +81,8 @@ def _panel(title: str, rows: Sequence[Json], zero: float | None) -> Json:
     ends: list[float] = [row[key] for row in rows for key in ("low", "high")] + ([] if zero is None else [zero])
     low, high = min(ends), max(ends)
     step = _step(max(high - low, 1.0))
-    first, last = math.floor(low / step), math.ceil(high / step)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
     start, span = first * step, (last - first) * step
 
     def x(value: float) -> float:
