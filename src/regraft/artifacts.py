@@ -129,7 +129,7 @@ class RunFolder:
 
     SCHEMA = 1
     OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
-            "predictions.parquet")  # fmt: skip
+            "predictions.parquet", "gallery.json")  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         from filelock import FileLock
@@ -142,6 +142,7 @@ class RunFolder:
         self.ranking = path / "ranking.json"
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.parquet"
+        self.gallery = path / "gallery.json"
         self.model = path / "model"
         self.report = path / "report.html"
         self.first_batch = path / "first_batch.png"

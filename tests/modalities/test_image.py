@@ -16,7 +16,7 @@ from PIL import Image, features
 from sklearn.datasets import load_sample_images
 
 from regraft.errors import UsageError
-from regraft.modalities import ImagePreprocess, UnreadableImage, inspect_image
+from regraft.modalities import ImagePreprocess, UnreadableImage, inspect_image, thumbnail
 from regraft.modalities.image import Augment, load_rgb
 
 LITE0 = ImagePreprocess(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -301,3 +301,17 @@ def test_decoding_in_threads_leaves_the_warnings_as_they_were(tmp_path: Path) ->
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(inspect_image, [path] * 400))
         assert warnings.filters == before
+
+
+def test_a_thumbnail_is_a_small_upright_centre_square(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (900, 300), (255, 0, 0))
+    wide.paste(quarters(300), (300, 0))
+    wide.save(tmp_path / "wide.jpg", quality=95)
+    with Image.open(io.BytesIO(thumbnail(tmp_path / "wide.jpg", 100))) as small:
+        assert (small.format, small.size) == ("JPEG", (100, 100))
+        corners = [small.getpixel(place) for place in ((20, 20), (80, 20), (20, 80), (80, 80))]
+    np.testing.assert_allclose(corners, COLOURS.reshape(4, 3), atol=12)
+    assert Image.open(io.BytesIO(thumbnail(quarters(32), 100))).size == (32, 32)  # nothing is enlarged
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    with pytest.raises(UnreadableImage):
+        thumbnail(tmp_path / "broken.jpg")

@@ -163,6 +163,18 @@ def load_rgb(item: Any, least: int | None = None) -> Image.Image:
         return _upright(image, least)[0]
 
 
+def thumbnail(item: Any, size: int = 160, quality: int = 70) -> bytes:
+    """JPEG bytes of an image's centre square, `size` pixels wide at most. Raises UnreadableImage."""
+    image = load_rgb(item, least=size)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    small = min(size, side)
+    shown = image.resize((small, small), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    buffer = io.BytesIO()
+    shown.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
 def inspect_image(path: str | Path) -> tuple[int, int]:
     """Decode a file wholly and return its upright (width, height) in pixels. Raises UnreadableImage."""
     with _open(path) as image:

@@ -1,0 +1,214 @@
+"""The report's photographs: gallery.json, from what a run predicted and what the audit found.
+
+`picture` and `map` are data URIs, "" where there is nothing to show. Sources are relative to the data's root.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from regraft.artifacts import RunFolder, read_json, write_json
+from regraft.data import Examples
+from regraft.modalities import UnreadableImage, thumbnail
+from regraft.report.pictures import faded, jpeg, uri
+
+if TYPE_CHECKING:
+    import torch
+
+    from regraft.model import Model
+
+SHOWN = 24  # items of a gallery
+CELLS, IN_CELL, RIGHT = 40, 8, 4  # cells of the confusion matrix with pictures, mistakes in each, right answers in each
+BYTES = 3_600_000  # all pictures together, as they stand in the page; most runs need a third
+LOOKS, SECONDS = 6, 3.0  # maps of where the model looks, and what they may take; the first is made in any case
+LOOK_PIXELS = 240
+CLEAR = 1.0  # a fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One split's rows of predictions.parquet as arrays, all (N,); `probability` is that of the predicted class."""
+
+    split: str
+    sources: NDArray[Any]
+    labels: NDArray[Any]
+    answers: NDArray[Any]
+    probability: NDArray[np.float64]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Which of them are mistakes."""
+        return np.asarray(self.labels != self.answers)
+
+    def items(self, rows: Iterable[int]) -> list[Item]:
+        """These rows as items without pictures."""
+        return [
+            item(str(self.sources[i]), self.split, str(self.labels[i]), str(self.answers[i]), float(self.probability[i]))
+            for i in rows
+        ]
+
+
+def item(source: str, split: str, label: str, predicted: str = "", probability: float | None = None, note: str = "") -> Item:
+    """One picture of a gallery, the picture itself still missing."""
+    return {"source": source, "split": split, "label": label, "predicted": predicted, "probability": probability,
+            "note": note, "picture": "", "map": ""}  # fmt: skip
+
+
+def write_gallery(
+    folder: Path, model: Model | None = None, device: torch.device | None = None, seconds: float = SECONDS,
+    precision: str = "float32",
+) -> Path:  # fmt: skip
+    """Write `folder/gallery.json` from predictions.parquet, examples.parquet and audit.json; what is missing is left out.
+
+    With `model`, maps of where it looks are added for its most confident mistakes, as many as `seconds` allow.
+    """
+    run = RunFolder(folder)
+    examples = Examples.load(run.examples)
+    predicted = read_predictions(run.predictions)
+    findings = read_json(folder / "audit.json")["findings"] if (folder / "audit.json").is_file() else []
+    classes = list(examples.task.classes)
+    known = _known(run.examples)
+    galleries = [*_answers(predicted), *_found(findings, known)]
+    cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
+    if examples.modality == "image":
+        _add_pictures([*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)], examples.root)
+        if model is not None and predicted is not None and seconds > 0:
+            galleries.insert(0, _looks(galleries[0]["items"], examples.root, model, device, seconds, precision))
+    write_json(run.gallery, {"galleries": [g for g in galleries if g["items"]], "cells": cells})
+    return run.gallery
+
+
+def read_predictions(path: Path) -> Predicted | None:
+    """The test rows of predictions.parquet, or those of val where there is no test; None without either."""
+    if not path.is_file():
+        return None
+    table = pq.read_table(path)
+    splits = np.array(table["split"].to_pylist())
+    split = "test" if (splits == "test").any() else "val"
+    some = np.flatnonzero(splits == split)
+    if not len(some):
+        return None
+    shares = np.stack([table[name].to_numpy() for name in table.column_names if name.startswith("probability:")], axis=1)
+    sources, labels, answers = (np.array(table[n].to_pylist(), dtype=object)[some] for n in ("source", "label", "predicted"))
+    return Predicted(split, sources, labels, answers, shares[some].max(axis=1))
+
+
+def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
+    """What the model got wrong with most confidence, and what it was least sure of."""
+    if predicted is None:
+        return []
+    order = np.argsort(-predicted.probability, kind="stable")
+    mistakes = [i for i in order if predicted.wrong[i]]
+    return [
+        {"name": "mistakes", "title": "Most confident mistakes",
+         "about": f"{len(mistakes):,} of {len(order):,} were mistakes; those it was surest of come first. "
+                  "Some may be wrong labels rather than wrong answers.",
+         "items": predicted.items(mistakes[:SHOWN])},
+        {"name": "uncertain", "title": "Most uncertain", "about": "The smallest probability for the best answer, right or wrong.",
+         "items": predicted.items(order[::-1][:SHOWN])},
+    ]  # fmt: skip
+
+
+def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a pair."""
+    suspects = [
+        item(source, *known.get(source, ("", "")), str(label), None, f"looks like {label}")
+        for finding in findings for source, label in (finding.get("suggested") or {}).items()
+    ]  # fmt: skip
+    pairs = [pair for finding in findings for pair in finding.get("pairs") or []]
+    twins = [
+        item(source, *known.get(source, ("", "")), note=f"similarity {float(similarity):.3f}")
+        for one, other, similarity in sorted(pairs, key=lambda pair: -float(pair[2]))[: SHOWN // 2]
+        for source in (one, other)
+    ]
+    return [
+        {"name": "labels", "title": "Suspected labels",
+         "about": f"{len(suspects):,} that the model, not having seen them, would call something else. Look before changing any.",
+         "items": suspects[:SHOWN]},
+        {"name": "duplicates", "title": "Near-duplicates",
+         "about": f"{len(pairs):,} pair(s) that look alike without being the same file, the closest first.", "items": twins},
+    ]  # fmt: skip
+
+
+def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
+    """Examples of the fullest cells of the confusion matrix: surest mistakes, and on the diagonal the least sure answers."""
+    place = {name: index for index, name in enumerate(classes)}
+    rows: dict[tuple[int, int], list[int]] = {}
+    for i in np.argsort(-predicted.probability, kind="stable"):
+        rows.setdefault((place[predicted.labels[i]], place[predicted.answers[i]]), []).append(int(i))
+    wrong = sorted((cell for cell in rows if cell[0] != cell[1]), key=lambda cell: (-len(rows[cell]), cell))
+    found = {f"{i},{j}": predicted.items(rows[i, j][:IN_CELL]) for i, j in wrong[:CELLS]}
+    right = sorted(cell for cell in rows if cell[0] == cell[1])[: max(0, CELLS - len(found))]
+    return found | {f"{i},{j}": predicted.items(rows[i, j][::-1][:RIGHT]) for i, j in right}
+
+
+def _add_pictures(items: list[Item], root: Path) -> None:
+    """Thumbnails, in the order given, until they would make the page too large; each file is read once."""
+    def shown(source: str) -> str:
+        try:
+            return uri("image/jpeg", thumbnail(root / source))
+        except UnreadableImage:
+            return ""
+
+    sources = list(dict.fromkeys(i["source"] for i in items))
+    with ThreadPoolExecutor() as pool:
+        pictures = dict(zip(sources, pool.map(shown, sources), strict=True))
+    left = BYTES
+    for one in items:
+        picture = pictures[one["source"]]
+        left -= len(picture)
+        if picture and left > 0:
+            one["picture"] = picture
+        else:
+            missing = "left out, to keep the page small" if picture else "the file is gone or cannot be read"
+            one["note"] = f"{one['note']}; {missing}" if one["note"] else missing
+
+
+def _looks(
+    mistakes: list[Item], root: Path, model: Model, device: torch.device | None, seconds: float, precision: str
+) -> dict[str, Any]:
+    """Maps by occlusion for the first few mistakes whose files can be read."""
+    import torch
+
+    from regraft.steps.explain import occlusion, predictor
+
+    began, predict = time.monotonic(), predictor(model, device or torch.device("cpu"), precision)
+    pre, items = model.backbone.preprocess, []
+    large = replace(pre, size=LOOK_PIXELS)
+    for mistake in mistakes[:LOOKS]:
+        start = time.monotonic()
+        try:
+            image, picture = pre.host(root / mistake["source"]), large.host(root / mistake["source"])
+        except UnreadableImage:
+            continue
+        answer = model.classes.index(mistake["predicted"])
+        (found,) = occlusion(image[None], np.array([answer]), predict)
+        heat = found.fall() / max(CLEAR, float(found.fall().max()))
+        note = f"with the place that counts most hidden, {found.whole:.0%} becomes {found.hidden.min():.0%}"
+        items.append({**mistake, "note": note, "picture": jpeg(picture), "map": jpeg(faded(picture, heat))})
+        if time.monotonic() + (time.monotonic() - start) > began + seconds:
+            break
+    return {
+        "name": "looks", "title": "Where it looked", "items": items,
+        "about": "Grey squares were laid over the picture one after another. What keeps its colour is what the answer rested on: "
+                 "hidden, it lowers the answer's odds most. That says what the answer needs, not why, nor what two places do "
+                 "together.",
+    }  # fmt: skip
+
+
+def _known(path: Path) -> dict[str, tuple[str, str]]:
+    """Split and label of each source."""
+    table = pq.read_table(path, columns=["source", "split", "label"])
+    sources, splits, labels = (table[name].to_pylist() for name in ("source", "split", "label"))
+    return dict(zip(sources, zip(splits, labels, strict=True), strict=True))

@@ -1,0 +1,35 @@
+"""Pixels into a page: data URIs, small JPEGs, and a map laid over a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+PALE = 232  # what a place that does not count fades towards
+FADE = 0.82  # how far
+
+
+def uri(kind: str, content: bytes) -> str:
+    """A file's bytes as the address of a picture."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def jpeg(pixels: NDArray[np.uint8], quality: int = 78) -> str:
+    """(H, W, 3) uint8 as the address of a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
+    return uri("image/jpeg", buffer.getvalue())
+
+
+def faded(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(S, S, 3) pixels that keep their colours where the (G, G) heat is 1 and turn a pale grey where it is 0."""
+    size = pixels.shape[0]
+    smooth = Image.fromarray(heat.astype(np.float32), mode="F").resize((size, size), Image.Resampling.BICUBIC)
+    kept = np.clip(np.asarray(smooth), 0, 1)[..., None]
+    grey = pixels.mean(axis=2, keepdims=True)
+    pale = grey + FADE * (PALE - grey)
+    return np.asarray(np.rint(kept * pixels + (1 - kept) * pale), dtype=np.uint8)

@@ -1,0 +1,61 @@
+"""Where the model looks: the place that makes the answer is the one whose loss costs it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from regraft import backbone
+from regraft.data import Task
+from regraft.model import Model, softmax
+from regraft.steps.explain import GRID, hide, occlusion, predictor
+from regraft.training import make_head
+
+
+def bright(images: np.ndarray) -> np.ndarray:
+    """A model of two classes: how much white is there in the upper left quarter?"""
+    half = images.shape[1] // 2
+    share = np.clip((images[:, :half, :half] == 255).mean(axis=(1, 2, 3)), 0.01, 0.99)
+    return np.stack([1 - share, share], axis=1)
+
+
+def test_the_place_that_decides_is_found() -> None:
+    image = np.zeros((70, 70, 3), np.uint8)
+    image[:20, 10:30] = 255
+    (found,) = occlusion(image[None], np.array([1]), bright)
+    assert found.whole == bright(image[None])[0, 1]
+    fall = found.fall()
+    assert fall.shape == (GRID, GRID)
+    assert tuple(np.unravel_index(fall.argmax(), fall.shape)) in {(0, 1), (0, 2), (1, 1), (1, 2)}
+    assert fall.argmax() == found.hidden.argmin()
+    assert not fall[4:].any()
+    assert not fall[:, 5:].any()
+
+
+def test_a_place_that_speaks_against_the_answer_is_no_fall() -> None:
+    image = np.zeros((70, 70, 3), np.uint8)
+    image[:20, 10:30] = 255
+    (found,) = occlusion(image[None], np.array([0]), bright)
+    assert found.hidden.max() > found.whole
+    assert not found.fall().any()
+
+
+def test_every_pixel_is_hidden_by_some_square_and_kept_by_others() -> None:
+    image = np.full((50, 50, 3), 7, np.uint8)
+    hidden = (hide(image, 6) == 128).all(axis=3)
+    assert hidden.shape == (36, 50, 50)
+    assert hidden.any(axis=0).all()
+    assert not hidden.all(axis=0).any()
+
+
+def test_the_predictor_is_the_model() -> None:
+    base = backbone(size=64)
+    model = Model(base, make_head("linear", base.width, 3), "linear", Task("single", ("a", "b", "c")), temperature=1.7)
+    images = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
+    shares = predictor(model, torch.device("cpu"))(images)
+    whole = Model(base, model.head, "linear", model.task)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (base.preprocess.mean, base.preprocess.std))
+        logits = whole.head(base.module.eval()((pixels - mean) / std)).numpy()
+    np.testing.assert_allclose(shares, softmax(logits, 1.7), atol=1e-4)
