@@ -25,6 +25,7 @@ from regraft.modalities.image import Mirrored
 from regraft.model import Model, softmax
 from regraft.recipe import Recipe
 from regraft.report import model_card, write_report
+from regraft.report.gallery import SECONDS, write_gallery
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
 from regraft.steps.base import base
 from regraft.steps.context import Context
@@ -443,6 +444,7 @@ class Walk:
             raise RegraftError(f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it")
         self.write_predictions()
         write_json(self.folder.metrics, self.metrics)
+        self.pictures(model)
         self.state["state"] = "finished"
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
@@ -450,3 +452,11 @@ class Walk:
         for place in self.folder.path.glob("checkpoint*.safetensors"):
             place.unlink(missing_ok=True)
         write_report(self.folder.path)
+
+    def pictures(self, model: Model) -> None:
+        """gallery.json for the report. What goes wrong here costs the report its photographs, not the run its result."""
+        seconds = min(SECONDS, 0.5 * self.context.seconds_left)
+        try:
+            write_gallery(self.folder.path, model, self.context.device, seconds)
+        except (RegraftError, OSError, ValueError, RuntimeError) as error:
+            self.context.events.emit("note", text=f"the report has no photographs: {error}")
