@@ -66,11 +66,24 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
 
         console = Console(highlight=False)
         console.print(f"\n[bold]{run.headline()}[/]")
+        from regraft.evaluation import PairedDifference, in_words
+
         for pair in run.metrics.get("versus", []):
-            points = [100 * pair[k] for k in ("difference", "low", "high")]
-            console.print(f"  {points[0]:+.1f} points [{points[1]:.1f}, {points[2]:.1f}] against {pair['against']}", markup=False)
+            console.print(f"  {in_words(PairedDifference.from_dict(pair))}", markup=False)
+        for offer in run.metrics.get("thresholds", []):
+            console.print(f"  {_promise(offer)}", markup=False)
         console.print(f"model   {escape(str(run.path / 'model'))}\nreport  {escape(str(run.path / 'report.html'))}")
         console.print(f"use it  regraft predict {escape(str(run.path))} FILES", soft_wrap=True)
+
+
+def _promise(offer: dict[str, Any]) -> str:
+    """A confidence threshold, and what came of it on test."""
+    if offer["threshold"] is None:
+        return str(offer["why"])
+    answered, right = (offer["test"][key]["value"] for key in ("answered", "precision"))
+    said = "answer always" if offer["threshold"] == 0 else f"answer only above {offer['threshold']:.2f}"
+    found = "nothing" if right is None else f"{right:.1%} right on {answered:.0%} of examples"
+    return f"{said} for {offer['wanted']:.0%}: on test {found}"
 
 
 @app.command()

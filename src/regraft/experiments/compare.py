@@ -48,8 +48,7 @@ class Pair:
 
     def in_words(self) -> str:
         """The verdict, with p adjusted for all pairs of the comparison."""
-        p = float(self.difference.p_adjusted or 0.0)
-        return f"{self.run}: {in_words(self.difference)}, adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+        return f"{self.run}: {in_words(self.difference)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
