@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -213,6 +214,37 @@ def test_starting_anew_takes_evaluations_away(runs: Path) -> None:
     RunFolder(runs / "a").clear()
     assert not list((runs / "a" / "evaluations").glob("*"))
     assert (runs / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_a_tracker_hears_a_whole_run_and_the_recipe_knows_nothing_of_it(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, dict] = {}
+
+    class Writer:
+        def __init__(self, place: str) -> None:
+            told[place] = {}
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told[str(tmp_path / "run" / "tensorboard")][name] = value
+
+        def add_text(self, name: str, text: str) -> None:
+            told["recipe"] = {"text": text}
+
+        def close(self) -> None:
+            told["closed"] = {}
+
+    library = ModuleType("torch.utils.tensorboard")
+    library.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", library)
+    recipe = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+    run = regraft.fit(made / "colours", tmp_path / "run", recipe=recipe, cache=made / "cache", track=["tensorboard"])
+    found = told[str(run.path / "tensorboard")]
+    assert found["test/accuracy"] == run.metrics["test"]["accuracy"].value
+    assert {"finetune/val_accuracy", "finetune/train_loss", "seconds/finetune"} <= found.keys()
+    assert "| finetune.epochs | 1 |" in told["recipe"]["text"]
+    assert "closed" in told
+    assert "track" not in (run.path / "recipe.yaml").read_text(encoding="utf-8")
 
 
 def test_track_is_refused_where_its_library_is_missing_before_anything_is_read(tmp_path: Path) -> None:

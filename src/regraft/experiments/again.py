@@ -72,6 +72,9 @@ def evaluate_own(place: Path, reason: str, device: str, listeners: Sequence[List
         some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
         raise UsageError(f"{len(changed)} test file(s) changed or went since the run began ({some}). Put them back as they were.")
     model, events = Model.load(folder.path), Events(folder.events, tuple(listeners))
+    if set(model.classes) != set(examples.task.classes):
+        raise UsageError(f"{place / 'model'} has other classes than the run's examples: {', '.join(model.classes[:10])}.")
+    place_of = np.array([model.classes.index(name) for name in examples.task.classes])
     reason = reason or "evaluated again"
     folder.lock()
     try:
@@ -84,7 +87,7 @@ def evaluate_own(place: Path, reason: str, device: str, listeners: Sequence[List
         folder.release()
     counted = count_readings(folder)
     said = (_beside_stored(folder, test.ids, logits, model), counted.in_words())
-    return _evaluated(place, "its own test set", reason, test.labels, logits, model, said, {}, counted)
+    return _evaluated(place, "its own test set", reason, place_of[test.labels], logits, model, said, {}, counted)
 
 
 def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listeners: Sequence[Listener]) -> Evaluated:
