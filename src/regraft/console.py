@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
-AS_THEY_ARE = ("log_loss", "brier", "ece", "kappa", "mcc")  # metrics that are not read in per cent
+AS_THEY_ARE = ("log_loss", "brier", "ece", "roc_auc", "average_precision", "kappa", "mcc")  # metrics not read in per cent
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
 MOST = 8  # pairs of classes that are named where it cannot
