@@ -24,8 +24,7 @@ from regraft.features import Engine, FeatureStore, makers, pick_engine
 from regraft.modalities.image import Mirrored
 from regraft.model import Model, softmax
 from regraft.recipe import Recipe
-from regraft.report import model_card, write_report
-from regraft.report.gallery import SECONDS, write_gallery
+from regraft.report import model_card, write_gallery, write_report
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
 from regraft.steps.base import base
 from regraft.steps.context import Context
@@ -46,6 +45,7 @@ STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
 ENGINE_SAMPLE = 32
+SECONDS = 3.0  # what maps of where the model looks may take
 Result = TypeVar("Result")
 
 
@@ -444,19 +444,20 @@ class Walk:
             raise RegraftError(f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it")
         self.write_predictions()
         write_json(self.folder.metrics, self.metrics)
-        self.pictures(model)
         self.state["state"] = "finished"
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
         self.write()
         for place in self.folder.path.glob("checkpoint*.safetensors"):
             place.unlink(missing_ok=True)
+        self.gallery(model)
         write_report(self.folder.path)
 
-    def pictures(self, model: Model) -> None:
-        """gallery.json for the report. What goes wrong here costs the report its photographs, not the run its result."""
-        seconds = min(SECONDS, 0.5 * self.context.seconds_left)
+    def gallery(self, model: Model) -> None:
+        """The report's photographs; whatever goes wrong with them is said, and leaves the finished run as it is."""
+        seconds = 0.0 if self.context.out_of_time() else SECONDS
+        precision = "bfloat16" if self.recipe.finetune.precision == "bfloat16" else "float32"
         try:
-            write_gallery(self.folder.path, model, self.context.device, seconds)
-        except (RegraftError, OSError, ValueError, RuntimeError) as error:
+            write_gallery(self.folder.path, model, self.context.device, seconds, precision)
+        except (RegraftError, OSError, ValueError, KeyError, RuntimeError) as error:
             self.context.events.emit("note", text=f"the report has no photographs: {error}")

@@ -2,185 +2,121 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from made_run import HOSTILE, STEPS, events, full_run, numbers, rendered, write
 from PIL import Image
 
-from regraft.evaluation import evaluate_single, paired_accuracy, per_class
-from regraft.evaluation.metrics import confusion
-from regraft.report import model_card, write_report
-
-HOSTILE = "<script>alert(1)</script>"
-STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
+from regraft.report import model_card
 
 
-class Page(HTMLParser):
-    """What the tests ask of a page: its tags, ids, links, `data` values, and text by element id."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.values: list[float] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for key, value in attrs:
-            if key in ("src", "href", "xlink:href", "srcset", "action", "poster", "data"):
-                self.links.append(value or "")
-            elif key == "id":
-                self.ids.append(value or "")
-            elif key == "value" and tag == "data":
-                self.values.append(float(value or "nan"))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+def floats(value: Any) -> set[float]:
+    """Every number anywhere in a JSON value."""
+    if isinstance(value, dict):
+        return set().union(*map(floats, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(floats, value))
+    return {float(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
 
 
-def numbers(classes: tuple[str, ...], n: int = 250) -> tuple[dict[str, Any], dict[str, Any]]:
-    """run.json and metrics.json of a finished run on n test examples."""
-    rng, k = np.random.default_rng(0), len(classes)
-    labels = rng.integers(0, k, n)
-    logits, other = (rng.normal(size=(n, k)) + gain * np.eye(k)[labels] for gain in (3.2, 2.4))
-    estimates = {name: e.to_dict() for name, e in evaluate_single(labels, logits).items()}
-    head = {name: e.to_dict() for name, e in evaluate_single(labels, other).items()}
-    versus = paired_accuracy(labels, logits.argmax(1), other.argmax(1), "head only").to_dict()
-    metrics = {
-        "val": {name: e.to_dict() for name, e in evaluate_single(labels[:90], logits[:90]).items()},
-        "test": estimates,
-        "baselines": {"majority class": {"accuracy": {**head["accuracy"], "value": 0.2, "low": 0.15, "high": 0.25}}},
-        "versus": [versus],
-        "per_class": per_class(labels, logits, classes),
-        "confusion": confusion(labels, logits.argmax(1), k).tolist(),
-        "steps": {name: {"seconds": 1.5} for name in STEPS},
-    }
-    metrics["baselines"]["head only"] = head
-    step = {
-        "state": "done",
-        "seconds": 12.3,
-        "decided": "Linear head.",
-        "why": "Few examples.",
-        "details": {"l2": 0.01},
-    }
-    run = {
-        "schema": 1,
-        "state": "finished",
-        "name": "flowers",
-        "data": {
-            "source": "photos/flowers",
-            "modality": "image",
-            "classes": list(classes),
-            "counts": {"train": 800, "val": 90, "test": n},
-            "class_counts": {s: dict.fromkeys(classes, 10) for s in ("train", "val", "test")},
-            "quarantined": [
-                {"source": "rose/<img src=x onerror=alert(2)>.jpg", "split": "train", "reason": "not an image"},
-                {"source": "tulip/empty.jpg", "split": "test", "reason": "empty file"},
-            ],
-            "findings": [{"kind": "near_duplicates", "severity": "warning", "message": "3 pairs.", "examples": ["a&b.jpg"]}],
-        },
-        "steps": {name: dict(step) for name in STEPS},
-        "chosen": "fine-tuned",
-        "chosen_why": "It was better on validation.",
-        "provenance": {
-            "id": "packaged:efficientnet_lite0",
-            "source": "PyPI",
-            "sha256": "ab" * 32,
-            "licence": "Apache-2.0",
-            "parameters": 3_400_000,
-            "input_size": [224, 224],
-        },
-        "seconds": 95.2,
-        "peak_memory_bytes": 1_800_000_000,
-        "device": "cpu",
-        "seed": 0,
-        "versions": {"torch": "2.13.0"},
-    }
-    return run, metrics
-
-
-def events() -> list[dict[str, Any]]:
-    """A finished run's events, with kinds the report does not know."""
-    lines: list[dict[str, Any]] = [{"time": "t", "kind": "step", "step": "obtain"}]
-    for epoch in range(1, 9):
-        lines.append(
-            {
-                "time": "t",
-                "kind": "epoch",
-                "step": "finetune",
-                "epoch": epoch,
-                "train_loss": 1 / epoch,
-                "val_log_loss": 0.2 + 0.8 / epoch,
-                "val_accuracy": 0.95 - 0.3 / epoch,
-                "images_per_second": 80.0,
-            }
-        )
-    for weights in ("none", "balanced"):
-        for power in range(-4, 3):
-            loss = 0.3 + 0.02 * (power + 1) ** 2 + (weights == "balanced") * 0.03
-            lines.append(
-                {"time": "t", "kind": "l2", "l2": 10.0**power, "log_loss": loss, "standard_error": 0.02}
-                | {"step": "train", "class_weights": weights}
-            )
-    return lines
-
-
-def write(folder: Path, run: dict[str, Any], metrics: dict[str, Any] | None, lines: list[dict[str, Any]]) -> Path:
-    """The run's files in `folder`, which is returned; the last event is torn."""
-    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    if metrics is not None:
-        (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "epoch", "ep'
-    (folder / "events.jsonl").write_text(text, encoding="utf-8")
-    return folder
-
-
-def rendered(folder: Path) -> tuple[str, Page]:
-    """The report's text, and the page it parses to."""
-    path = write_report(folder)
-    assert path == folder / "report.html"
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-def full_run(folder: Path, classes: tuple[str, ...] = ("daisy", "rose", HOSTILE, "tulip")) -> Path:
-    """A run folder with every part present."""
-    run, metrics = numbers(classes)
-    write(folder, run, metrics, events())
-    (folder / "recipe.yaml").write_text("head:\n  kind: linear\n", encoding="utf-8")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (130, 260, 3), dtype=np.uint8)).save(folder / "first_batch.png")
-    return folder
-
-
-def test_every_headline_number_is_that_of_metrics_json(tmp_path: Path) -> None:
+def test_every_number_is_that_of_metrics_json(tmp_path: Path) -> None:
     _, page = rendered(full_run(tmp_path))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    for values in (metrics["test"], metrics["val"], *metrics["baselines"].values()):
+    shown = set(page.values)
+    for values in (metrics["test"], metrics["val"], *metrics["baselines"].values(),
+                   metrics["test_without_near_duplicates"]["metrics"]):  # fmt: skip
         for estimate in values.values():
-            assert {v for k in ("value", "low", "high") if np.isfinite(v := estimate[k] or 0.0)} <= {*page.values, 0.0}
+            assert {estimate[key] for key in ("value", "low", "high")} - {None} <= shown
+    assert len(metrics["test"]) == 11
+    for row in metrics["per_class"]:
+        assert {value for key, value in row.items() if key not in ("class", "support")} <= shown
+    calibration = metrics["calibration"]
+    assert calibration["temperature"] in shown
+    for state in (calibration["before"], calibration["after"]):
+        assert state["ece"] in shown
+        for one in state["bins"]:
+            assert {one[key] for key in ("confidence", "accuracy", "low", "high")} <= shown
+    first, second = metrics["thresholds"]
+    assert {first[key] for key in ("wanted", "threshold", "answered", "precision", "bound")} <= shown
+    assert {e[key] for e in first["test"].values() for key in ("value", "low", "high")} <= shown
+    assert second["wanted"] in shown
+    assert second["why"][1:] in page.text
+    assert shown <= floats(metrics)
     accuracy = metrics["test"]["accuracy"]
     assert page.values[:3] == [accuracy["value"], accuracy["low"], accuracy["high"]]
-    for row in metrics["per_class"]:
-        assert {row["recall"], row["recall_low"], row["precision"], row["f1"]} <= set(page.values)
-    assert f"{100 * accuracy['value']:.1f}%" in page.text
-    assert "etter than head only" in page.text or "no clear difference" in page.text.lower()
+    assert f"{100 * metrics['versus'][0]['difference']:+.1f} points" in page.text
+
+
+def test_what_is_shown_of_a_number_is_that_number_rounded(tmp_path: Path) -> None:
+    _, page = rendered(full_run(tmp_path))
+    assert len(page.numbers) > 150
+    for value, text in page.numbers:
+        scale, plain = (100, text[:-1]) if text.endswith("%") else (1, text)
+        digits = len(plain.partition(".")[2])
+        assert abs(float(plain) - scale * value) <= 0.5 * 10.0**-digits + 1e-9, (value, text)
+
+
+def test_the_confusion_matrix_is_that_of_metrics_json(tmp_path: Path) -> None:
+    classes = ("daisy", "rose", HOSTILE, "tulip")
+    _, page = rendered(full_run(tmp_path, classes))
+    counts = json.loads((tmp_path / "metrics.json").read_text())["confusion"]
+    for i, true in enumerate(classes):
+        for j, said in enumerate(classes):
+            what = f"{true} right: {counts[i][j]}" if i == j else f"{true} taken for {said}: {counts[i][j]}"
+            assert page.titles.count(what) == 1
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     text, page = rendered(full_run(tmp_path))
-    assert "script" not in page.tags
-    assert "<script" not in text
+    assert page.tags.count("script") == 1
+    assert text.count("<script") == 1
     assert "<img src=x" not in text
     assert HOSTILE in page.text
     assert "rose/<img src=x onerror=alert(2)>.jpg" in page.text
+
+
+def test_the_policy_lets_the_one_script_run_and_no_other(tmp_path: Path) -> None:
+    _, page = rendered(full_run(tmp_path))
+    (script,) = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page.policy
+    assert page.policy.startswith("default-src 'none';")
+    assert page.policy.count("script-src") == 1
+
+
+def test_what_makes_the_answer_doubtful_stands_beside_it(tmp_path: Path) -> None:
+    text, page = rendered(full_run(tmp_path))
+    opening = page.text[: page.text.index("How good it is")]
+    assert "read 2 times (2026-11-25 10:00, step 7 of the run; 2026-11-26 11:30, regraft evaluate)" in opening
+    assert "from 14 groups only" in opening
+    assert "7 of the test images have a near-duplicate" in opening
+    assert "3 pairs." in opening  # the audit's warning of near-duplicates
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["readings"], run["data"]["findings"] = run["readings"][:1], []
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    del metrics["groups"], metrics["test_without_near_duplicates"]
+    text, page = rendered(write(tmp_path, run, metrics, events()))
+    assert 'class="notice"' not in text
+
+
+def test_without_a_test_set_as_asked(tmp_path: Path) -> None:
+    run, metrics = numbers(("a", "b"))
+    run["data"]["no_test"] = True
+    _, page = rendered(write(tmp_path, run, {"val": metrics["val"]}, []))
+    assert "No test set was asked for" in page.text
+
+
+def test_the_network_is_drawn_with_what_may_move(tmp_path: Path) -> None:
+    _, page = rendered(full_run(tmp_path))
+    assert "In colour what fine-tuning may move: of blocks.1, blocks.2. The other 2 stay frozen." in page.text
+    assert "New layers (linear) lead from the 1,280 features to 4 classes." in page.text
 
 
 def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
@@ -204,7 +140,7 @@ def test_the_seven_steps_stand_in_order(tmp_path: Path) -> None:
     assert page.text.count("Linear head.") == 7
     assert "Learning curves" in page.text
     assert "L2 penalty" in page.text
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 5
     assert "data:image/png;base64," in text
     assert "kind: linear" in page.text
 
@@ -265,7 +201,7 @@ def test_no_fine_tuning(tmp_path: Path) -> None:
     text, page = rendered(write(tmp_path, run, metrics, [e for e in events() if e["kind"] == "l2"]))
     assert "skipped" in page.text
     assert "Too little data." in page.text
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 3  # the L2 path and the two of the calibration
 
 
 def test_the_least_a_run_can_have(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
 def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a pair."""
     suspects = [
-        item(source, *known.get(source, ("", "")), str(label), None, f"looks like {label}")
+        item(source, *known.get(source, ("", "")), str(label))
         for finding in findings for source, label in (finding.get("suggested") or {}).items()
     ]  # fmt: skip
     pairs = [pair for finding in findings for pair in finding.get("pairs") or []]
@@ -195,7 +195,7 @@ def _looks(
         answer = model.classes.index(mistake["predicted"])
         (found,) = occlusion(image[None], np.array([answer]), predict)
         heat = found.fall() / max(CLEAR, float(found.fall().max()))
-        note = f"with the place that counts most hidden, {found.whole:.0%} becomes {found.hidden.min():.0%}"
+        note = f"{found.whole:.0%} becomes {found.hidden.min():.0%} with its strongest place hidden"
         items.append({**mistake, "note": note, "picture": jpeg(picture), "map": jpeg(faded(picture, heat))})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break

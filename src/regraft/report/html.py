@@ -1,19 +1,25 @@
-"""Step outputs as one self-contained page: no script, no request to anywhere."""
+"""A run as one self-contained page: no request to anywhere; one script of its own, which the page is complete without."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 
 from regraft.artifacts import write_text
 from regraft.report.view import view
 
+PARTS = Path(__file__).parent / "parts"
+
 
 def write_report(folder: Path) -> Path:
-    """Write `folder/report.html` from run.json, metrics.json, events.jsonl, recipe.yaml and first_batch.png.
+    """Write `folder/report.html` from the run's files: run.json, metrics.json, gallery.json, events.jsonl and the others.
 
-    Only run.json must exist; a part whose file is missing is left out or said to be missing. Every text is escaped.
+    Only run.json must exist; a part whose file is missing is left out or said to be missing. Every text is escaped, and the
+    page's own policy lets no script run but the one whose hash it names.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -22,6 +28,11 @@ def write_report(folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page = environment.get_template("page.html.jinja").render(
+        view(folder), style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+    )
     path = folder / "report.html"
-    write_text(path, environment.get_template("page.html.jinja").render(view(folder)))
+    write_text(path, page)
     return path

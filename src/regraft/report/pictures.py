@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+LARGEST = 400_000  # bytes of a picture file that goes into the page as it is
 PALE = 232  # what a place that does not count fades towards
 FADE = 0.82  # how far
 
@@ -23,6 +25,19 @@ def jpeg(pixels: NDArray[np.uint8], quality: int = 78) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
     return uri("image/jpeg", buffer.getvalue())
+
+
+def picture(path: Path) -> str:
+    """A picture file as the address of a picture, smaller where it is large; "" if there is none or it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG" and path.stat().st_size <= LARGEST:
+                return uri("image/png", path.read_bytes())
+            small = image.convert("RGB")
+        small.thumbnail((1200, 1200))
+        return jpeg(np.asarray(small))
+    except OSError:
+        return ""
 
 
 def faded(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:

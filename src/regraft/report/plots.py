@@ -5,22 +5,21 @@ The SVGs carry the page's own colours (CSS variables), so they follow light and 
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.report.pictures import uri
+
 # Colours matplotlib writes, and what the page shows in their place.
 _INK, _ACCENT, _SECOND, _LINE = "#010203", "#010204", "#010205", "#010206"
 _COLOURS = {_INK: "currentColor", _ACCENT: "var(--accent)", _SECOND: "var(--second)", _LINE: "var(--line)"}
-_PICTURE_BYTES = 400_000  # a first batch larger than this is made smaller before it goes into the page
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,21 @@ def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
     judged = any(math.isfinite(value) for value in val)
     loss, left = _axes("loss: validation (solid), training (dashed)" if judged else "training loss", "epoch")
     left.plot(x, train, color=_SECOND, linestyle="--", **_LINES)
-    left.xaxis.get_major_locator().set_params(integer=True)
+    _whole_epochs(left, x)
     title = "Learning curves of fine-tuning"
+    if len(x) == 1 and judged:
+        said = f"One epoch: training loss {_said(train[0])}, validation log loss {_said(val[0])}"
+        return Plot(title, f"{said}, validation accuracy {_said(100 * accuracy[0], 1)}%. A curve takes two.", ())
     if not judged:
-        said = f"{len(x)} epochs without a validation set: training loss went from {_said(train[0])} to {_said(train[-1])}."
+        said = f"{_epochs(x)} without a validation set: training loss went from {_said(train[0])} to {_said(train[-1])}."
         return Plot(title, said, (_svg(loss, "loss"),))
     left.plot(x, val, color=_ACCENT, **_LINES)
     share, right = _axes("validation accuracy, %", "epoch")
     right.plot(x, [100 * a for a in accuracy], color=_ACCENT, **_LINES)
-    right.xaxis.get_major_locator().set_params(integer=True)
+    _whole_epochs(right, x)
     return Plot(
         title,
-        f"{len(x)} epochs: validation log loss went from {_said(val[0])} to {_said(val[-1])}"
+        f"{_epochs(x)}: validation log loss went from {_said(val[0])} to {_said(val[-1])}"
         f" (lowest {_said(_best(val, min))}), validation accuracy from {_said(100 * accuracy[0], 1)}%"
         f" to {_said(100 * accuracy[-1], 1)}% (highest {_said(100 * _best(accuracy, max), 1)}%).",
         (_svg(loss, "loss"), _svg(share, "accuracy")),
@@ -100,8 +102,7 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
         colour, cost = (_ACCENT if chosen else _SECOND), 1000 / row["images_per_second"]
         axes.plot([cost, cost], [low, high], color=colour, linewidth=1.2, alpha=1.0 if chosen else 0.5)
         axes.plot([cost], [value], color=colour, marker="o", markersize=6 if chosen else 3.5, linestyle="none")
-    axes.set_xscale("log")
-    axes.minorticks_off()
+    _log_scale(axes, [1000 / row["images_per_second"] for row in rows])
     slowest, quickest = (pick(rows, key=lambda row: row["images_per_second"]) for pick in (min, max))
     least, most = (100 * pick(row["accuracy"]["value"] for row in rows) for pick in (min, max))
     return Plot(
@@ -117,22 +118,54 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
     longest = {str(t["strategy"]): t for t in sorted(trials, key=lambda trial: trial["epochs"]) if t["seconds"]}
     if len(longest) < 2:
         return None
-    figure, axes = _axes("val accuracy, %, with 95 % interval", "seconds")
-    for name, t in longest.items():
-        colour = _ACCENT if name == chosen else _SECOND
-        errors = [[100 * (t["accuracy"] - t["low"])], [100 * (t["high"] - t["accuracy"])]]
-        axes.errorbar([t["seconds"]], [100 * t["accuracy"]], yerr=errors, color=colour, fmt="o", markersize=4, linewidth=1)
-        axes.annotate(name, (t["seconds"], 100 * t["accuracy"]), xytext=(4, 3), textcoords="offset points", fontsize=7,
-                      color=_INK)  # fmt: skip
-    axes.set_xscale("log")
-    axes.minorticks_off()
-    best = longest.get(chosen)
     front = [n for n, t in longest.items() if not any(o["seconds"] < t["seconds"] and o["accuracy"] >= t["accuracy"]
                                                       for o in longest.values())]  # fmt: skip
+    front.sort(key=lambda name: longest[name]["seconds"])
+    figure, axes = _axes("val accuracy, %, with its 95% interval", "seconds")
+    for name, t in longest.items():
+        colour, faint = (_ACCENT, 1.0) if name == chosen else (_SECOND, 0.35)
+        axes.plot([t["seconds"]] * 2, [100 * t["low"], 100 * t["high"]], color=colour, linewidth=1.2, alpha=faint)
+        axes.plot([t["seconds"]], [100 * t["accuracy"]], color=colour, marker="o", markersize=5 if name == chosen else 3.5)
+    seconds = [longest[name]["seconds"] for name in front]
+    axes.plot(seconds, [100 * longest[name]["accuracy"] for name in front], color=_INK, linewidth=0.8, linestyle=":")
+    for name in [*front, *([chosen] if chosen in longest and chosen not in front else [])]:  # left of the front nothing lies
+        place = longest[name]["seconds"], 100 * longest[name]["accuracy"]
+        axes.annotate(name, place, xytext=(-6, 0), textcoords="offset points", fontsize=8, ha="right", va="center", color=_INK)
+    _log_scale(axes, [t["seconds"] for t in longest.values()], room=0.5)
+    best = longest.get(chosen)
     said = f"Not beaten by anything cheaper: {', '.join(front)}."
     if best:
         said = f"Chosen: {chosen}, {_said(100 * best['accuracy'], 1)}% right on val in {best['seconds']:.0f} s. {said}"
     return Plot("Freezing strategies, accuracy against cost", said, (_svg(figure, "strategies"),))
+
+
+def reliability(calibration: Mapping[str, Any]) -> Plot | None:
+    """How often answers were right against how sure they were, with Wilson's interval, before and after the temperature."""
+    states = {"before": "before calibration", "after": "as the model answers now"}
+    svgs, said = [], []
+    for number, (name, title) in enumerate(states.items()):
+        found: Mapping[str, Any] = calibration.get(name) or {}
+        bins = [b for b in found.get("bins") or [] if _is_number(b.get("confidence")) and _is_number(b.get("accuracy"))]
+        if not bins:
+            continue
+        colour = (_SECOND, _ACCENT)[number]
+        figure, axes = _axes(f"{title}: right, %", "how sure it was, %")
+        columns = (np.array([_number(b.get(k)) for b in bins]) for k in ("confidence", "accuracy", "low", "high", "n"))
+        sure, right, low, high, share = columns
+        sure, right, low, high = 100 * sure, 100 * right, 100 * low, 100 * high
+        axes.bar(sure, 22 * share / share.max(), width=3, color=colour, alpha=0.2)
+        axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.8, linestyle=":")
+        axes.errorbar(sure, right, yerr=np.nan_to_num([right - low, high - right]).clip(0), color=colour, fmt="o", markersize=4,
+                      linewidth=1.2)  # fmt: skip
+        axes.set_xlim(min(95.0, 5 * math.floor(sure.min() / 5 - 0.5)), 101.5)
+        axes.set_ylim(0, 103)
+        svgs.append(_svg(figure, f"reliability-{name}"))
+        gap = float(np.abs(sure - right) @ share / share.sum())
+        said.append(f"{title} the two differ by {gap:.1f} points on average")
+    if not svgs:
+        return None
+    words = f"How often it was right against how sure it was; on the dotted line the two agree. {'; '.join(said)}."
+    return Plot("Does it know how sure it is?", f"{words} The pale bars show how many answers there were.", tuple(svgs))
 
 
 def heatmap(shares: NDArray[np.float64]) -> str:
@@ -146,24 +179,7 @@ def heatmap(shares: NDArray[np.float64]) -> str:
     side = k * max(1, 480 // k)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
-    return _uri("image/png", buffer.getvalue())
-
-
-def picture(path: Path) -> str:
-    """A picture file as a data URI, made smaller when it is large; "" if there is none or it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.format == "PNG" and path.stat().st_size <= _PICTURE_BYTES:
-                return _uri("image/png", path.read_bytes())
-            small = image.convert("RGB")
-        small.thumbnail((1200, 1200))
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=80)
-        return _uri("image/jpeg", buffer.getvalue())
-    except OSError:
-        return ""
+    return uri("image/png", buffer.getvalue())
 
 
 _LINES: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.6}
@@ -187,6 +203,27 @@ def _axes(title: str, x_label: str) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _log_scale(axes: Any, values: Sequence[float], room: float = 0.0) -> None:
+    """A logarithmic x axis with a few round numbers written out; `room` on the left, as a share of the values' span."""
+    least, most = 0.9 * min(values), 1.1 * max(values)
+    steps = [step * 10.0**power for power in range(-5, 8) for step in (1, 2, 5)]
+    round_ones = [step for step in steps if least <= step <= most]
+    axes.set_xscale("log")
+    axes.set_xlim(least * (least / most) ** room, most)
+    axes.minorticks_off()
+    axes.set_xticks(round_ones or values[:1], [f"{step:g}" for step in round_ones or [float(f"{values[0]:.2g}")]])
+
+
+def _whole_epochs(axes: Any, x: Sequence[int]) -> None:
+    """Ticks at whole numbers, where there is a curve and where there is a single point."""
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(x[0] - 0.4, x[-1] + 0.4)
+
+
+def _epochs(x: Sequence[int]) -> str:
+    return f"{len(x)} epoch{'s' if len(x) > 1 else ''}"
+
+
 def _svg(figure: Any, name: str) -> str:
     """The figure as an inline SVG: no prologue, no metadata, ids of its own, the page's font and colours."""
     import matplotlib
@@ -208,10 +245,6 @@ def _svg(figure: Any, name: str) -> str:
     for written, shown in _COLOURS.items():
         text = text.replace(written, shown)
     return text.strip()
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _is_number(value: Any) -> bool:

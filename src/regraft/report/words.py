@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SPLITS = {"test": "test", "cv": "cross-validation", "val": "validation"}  # the best evidence first
 METRIC_NAMES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -15,12 +17,13 @@ METRIC_NAMES = {
     "weighted_f1": "Weighted F1",
     "top5_accuracy": "Top-5 accuracy",
     "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
     "roc_auc": "ROC AUC",
     "average_precision": "Average precision",
     "kappa": "Cohen's kappa",
     "mcc": "Matthews correlation",
-    "ece": "Calibration error (ECE)",
 }
+_PLAIN = ("brier", "ece", "roc_auc", "average_precision", "kappa", "mcc")  # shown as they are, not in per cent
 _NOUNS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("recording", "recordings")}
 
 
@@ -58,8 +61,8 @@ def cell(metric: str, estimate: Mapping[str, Any] | None) -> Cell | None:
 
 
 def is_share(metric: str) -> bool:
-    """True for metrics between 0 and 1 that read best in per cent."""
-    return "loss" not in metric and "error" not in metric and metric not in ("ece", "brier", "kappa", "mcc")
+    """True for metrics that read best in per cent."""
+    return "loss" not in metric and "error" not in metric and metric not in _PLAIN
 
 
 def number(metric: str, value: float) -> str:
@@ -72,6 +75,19 @@ def number(metric: str, value: float) -> str:
 def metric_name(metric: str) -> str:
     """The metric as a heading."""
     return METRIC_NAMES.get(metric, metric.replace("_", " ").capitalize())
+
+
+def plain(value: Any) -> str:
+    """A JSON value as text a reader can take in."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value):
+        return ", ".join(plain(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def duration(seconds: Any) -> str:

@@ -57,5 +57,6 @@ def base(obtained: Obtained, sizes: np.ndarray, context: Context) -> Backbone:
             raise UsageError(f"base.depth is {depth}: {obtained.provenance.id} {error}.") from None
     names = ", ".join(stage.name for stage in backbone.stages)
     kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
-    context.decide("base", f"{kept}, {backbone.width} features, input {size}x{size}", why, stages=names)
+    context.decide("base", f"{kept}, {backbone.width} features, input {size}x{size}", why, stages=names,
+                   width=backbone.width)  # fmt: skip
     return backbone

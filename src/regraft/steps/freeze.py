@@ -20,9 +20,20 @@ def freeze(backbone: Backbone, context: Context) -> FreezePlan | None:
     context.decide(
         "freeze", f"{plan.strategy}: {moving:,} of {everything:,} backbone parameters released when fine-tuning",
         f"all are frozen while the head is trained; running norm statistics stay {recipe.norm_statistics}",
-        trainable=moving,
+        trainable=moving, released_of_each_stage=released(backbone, plan, moving / everything),
     )  # fmt: skip
     return plan
+
+
+def released(backbone: Backbone, plan: FreezePlan, adapters: float) -> list[float]:
+    """The share of each stage's parameters that may move; `adapters` lie in all stages and have names of their own."""
+    sizes = {name: p.numel() for name, p in backbone.module.named_parameters()}
+    shares = []
+    for stage in backbone.stages:
+        whole = sum(sizes[name] for name in stage.parameters)
+        share = sum(sizes[name] for name in stage.parameters if name in plan.trainable) / max(1, whole)
+        shares.append(round(adapters if plan.strategy == "lora" else share, 4))
+    return shares
 
 
 def planned(backbone: Backbone, context: Context) -> tuple[FreezePlan, int]:

@@ -1,0 +1,127 @@
+"""What the steps chose between: backbones, strategies, new layers, L2; and a drawing of the network as it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from regraft.report import plots, words
+
+_KEYS = {"epoch": ("epoch",), "l2": ("l2", "class_weights"), "head": ("layers", "hidden", "dropout")}  # of what is done again
+
+Json = dict[str, Any]
+
+
+def latest(events: list[Json]) -> list[Json]:
+    """A resumed run does some epochs again: of each, the last one counts."""
+    found: dict[tuple[object, ...], Json] = {}
+    for number, event in enumerate(events):
+        kind = event.get("kind")
+        keys = _KEYS.get(str(kind))
+        found[(kind, *(map(event.get, keys) if keys else (number,)))] = event
+    return list(found.values())
+
+
+def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
+    """The drawing of steps 1 to 4: stages by name, with the share of each that fine-tuning may move; None before step 2."""
+    steps = run.get("steps") or {}
+    base: Json = (steps.get("base") or {}).get("details") or {}
+    names = [name for name in str(base.get("stages") or "").split(", ") if name]
+    if not names:
+        return None
+    shares = ((steps.get("freeze") or {}).get("details") or {}).get("released_of_each_stage")
+    shares = [float(share) for share in shares] if isinstance(shares, list) and len(shares) == len(names) else [0.0] * len(names)
+    section, size = settings.get("head") or {}, (settings.get("base") or {}).get("size")
+    width, classes = base.get("width"), len((run.get("data") or {}).get("classes") or [])
+    kind = f"MLP of {section.get('hidden')}" if section.get("kind") == "mlp" else "linear"
+    moving = [name for name, share in zip(names, shares, strict=True) if share]
+    features = f"{words.count(width)} features" if width else "features"
+    if not moving:
+        freeze = f"All {len(names)} stages are frozen while the new layers are trained."
+    elif len(moving) == len(names):
+        least = min(shares)
+        freeze = f"In colour what fine-tuning may move: {'all' if least == 1 else f'{100 * least:.2g}% or more'} of every stage."
+    else:
+        freeze = f"In colour what fine-tuning may move: of {', '.join(moving)}. The other {len(names) - len(moving)} stay frozen."
+    return {
+        "input": f"{size}×{size}" if isinstance(size, int) else "image",
+        "stages": [{"name": name, "percent": round(100 * share, 1)} for name, share in zip(names, shares, strict=True)],
+        "features": features,
+        "new": f"{classes} classes" if classes else "new layers",
+        "captions": {
+            "obtain": f"The network as it comes: {len(names)} stages, then a classifier for what it was trained on.",
+            "base": f"The old classifier is gone: what is left turns an image into {features}.",
+            "freeze": freeze,
+            "head": f"New layers ({kind}) lead from the {features} to {classes} classes.",
+        },
+    }
+
+
+def ranking(found: Json) -> Json | None:
+    """The comparison of backbones: one row a candidate, and what other rules would have taken."""
+    if not found.get("rows"):
+        return None
+    rows = [
+        {
+            "name": str(row["name"]),
+            "chosen": row["name"] == found.get("chosen"),
+            "accuracy": words.cell("accuracy", row["accuracy"]),
+            "knn": words.cell("accuracy", row["knn"]),
+            "others": [
+                (f"{row['log_loss']:.3f}", row["log_loss"]),
+                (f"{row['images_per_second']:.0f}", row["images_per_second"]),
+                (words.duration(row["run_seconds"]), row["run_seconds"]),
+                (f"{row['parameters'] / 1e6:.1f} M", row["parameters"]),
+                (f"{row['gmacs']:.2f}", row["gmacs"]),
+                (f"{row['imagenet_top1']:.1f}%", row["imagenet_top1"]) if row.get("imagenet_top1") else ("–", ""),
+                (f"{row['logme']:.3f}", row["logme"]),
+                (words.count(row["examples"]), row["examples"]),
+                (str(row["licence"]), str(row["licence"])),
+            ],
+        }
+        for row in found["rows"]
+    ]
+    return {
+        "rows": rows,
+        "opinions": [(str(rule), str(name)) for rule, name in (found.get("opinions") or {}).items()],
+        "left_out": [(str(name), str(why)) for name, why in (found.get("left_out") or {}).items()],
+        "plot": plots.accuracy_against_cost(found),
+    }
+
+
+def strategies(tried: Json) -> Json | None:
+    """The freezing strategies that were compared, each at the most epochs it was given, the best first."""
+    if not tried.get("trials"):
+        return None
+    chosen = str(tried.get("chosen") or "")
+    longest = {t["strategy"]: t for t in sorted(tried["trials"], key=lambda trial: trial["epochs"])}
+    rows = [
+        {
+            "name": name,
+            "chosen": name == chosen,
+            "epochs": t["epochs"],
+            "loss": (f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}", t["log_loss"]),
+            "accuracy": words.cell("accuracy", {"value": t["accuracy"], "low": t["low"], "high": t["high"]}),
+            "trained": words.count(t["trained"]),
+            "seconds": (words.duration(t["seconds"]), t["seconds"]) if t["seconds"] else ("–", ""),
+            "memory": (words.memory(t["memory"]), t["memory"]) if t["memory"] else ("–", ""),
+        }
+        for name, t in sorted(longest.items(), key=lambda item: item[1]["log_loss"])
+    ]
+    return {"rows": rows, "advice": words.sentence(str(tried.get("advice") or "")),
+            "plot": plots.strategies(tried["trials"], chosen)}  # fmt: skip
+
+
+def heads(events: list[Json]) -> list[Json]:
+    """The new layers that were compared, in the order of their size; empty where there was no choice."""
+    return [
+        {
+            "name": "linear" if event["layers"] == "linear" else f"MLP, {event['hidden']} wide, dropout {event['dropout']:g}",
+            "parameters": words.count(event.get("parameters")),
+            "log_loss": words.number("log_loss", float(event["log_loss"])),
+            "difference": "" if event.get("chosen") else f"{event['difference']:+.3f} ± {event['difference_error']:.3f}",
+            "chosen": bool(event.get("chosen")),
+        }
+        for event in events
+        if event.get("kind") == "head"
+    ]

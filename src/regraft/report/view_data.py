@@ -1,0 +1,126 @@
+"""The data for the page: how much there is, what was found in it, and the photographs of the galleries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from regraft.report import words
+
+LISTED = 200  # names a list shows before it refers to the file
+FIRST = 12  # pictures of a gallery that are open to view at once
+
+Json = dict[str, Any]
+
+
+def data(about: Json) -> Json:
+    """Counts of examples by split and class."""
+    counts: Json = about.get("counts") or {}
+    by_class: Json = about.get("class_counts") or {}
+    splits = [name for name in ("train", "val", "test") if counts.get(name) or name in by_class]
+    classes = [str(name) for name in about.get("classes") or []]
+    total = sum(int(counts.get(name) or 0) for name in splits)
+    return {
+        "source": str(about.get("source") or ""),
+        "classes": classes,
+        "splits": splits,
+        "by_class": [name for name in splits if name in by_class],
+        "total": words.count(total),
+        "noun": words.noun(str(about.get("modality") or ""), total),
+        "counts": [words.count(counts.get(name) or 0) for name in splits],
+        "rows": [
+            {"name": name, "counts": [words.count((by_class[s] or {}).get(name, 0)) for s in splits if s in by_class]}
+            for name in classes
+        ],
+    }  # fmt: skip
+
+
+def quarantined(items: list[Json]) -> list[Json]:
+    """Files set aside, by the split they would have gone to."""
+    groups: dict[str, list[Json]] = {}
+    for item in items:
+        groups.setdefault(str(item.get("split") or "no split"), []).append(item)
+    return [
+        {
+            "split": words.SPLITS.get(split, split),
+            "count": len(group),
+            "files": [(str(item.get("source")), str(item.get("reason") or "")) for item in group[:LISTED]],
+            "more": max(0, len(group) - LISTED),
+        }
+        for split, group in groups.items()
+    ]
+
+
+def finding(item: Json) -> Json:
+    """One finding of the audit."""
+    examples = [str(example) for example in item.get("examples") or []]
+    return {
+        "kind": str(item.get("kind") or "").replace("_", " "),
+        "severity": str(item.get("severity") or ""),
+        "message": str(item.get("message") or ""),
+        "examples": examples[:LISTED],
+        "more": max(0, len(examples) - LISTED),
+    }
+
+
+def galleries(found: Sequence[Json], classes: list[str]) -> list[Json]:
+    """The galleries of gallery.json; of near-duplicates each two make a pair."""
+    place = {name: index for index, name in enumerate(classes)}
+    shown = []
+    for gallery in found:
+        tiles = [tile(item, place, "looks like" if gallery.get("name") == "labels" else "said") for item in gallery["items"]]
+        shown.append({
+            "name": str(gallery["name"]), "title": str(gallery["title"]), "about": str(gallery["about"]),
+            "tiles": tiles[:FIRST], "more": tiles[FIRST:],
+            "pairs": [tiles[i : i + 2] for i in range(0, len(tiles) - 1, 2)] if gallery["name"] == "duplicates" else [],
+        })  # fmt: skip
+    return shown
+
+
+def cells(found: Mapping[str, list[Json]], classes: list[str], counts: Any) -> list[Json]:
+    """The pictures behind the confusion matrix, the fullest cells of mistakes first."""
+    place = {name: index for index, name in enumerate(classes)}
+    shown = []
+    for key, items in found.items():
+        i, j = (int(part) for part in key.split(","))
+        if not counts or len(counts) != len(classes) or not items or max(i, j) >= len(classes):
+            continue
+        what = f"{classes[i]}, right" if i == j else f"{classes[i]} taken for {classes[j]}"
+        count = int(counts[i][j])
+        shown.append({"id": f"cell-{i}-{j}", "what": what, "count": count, "shown": len(items),
+                      "tiles": [tile(item, place) for item in items]})  # fmt: skip
+    return shown
+
+
+def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
+    """One picture with what is said about it, and the sentence that stands for it."""
+    label, predicted, source = (str(item.get(key) or "") for key in ("label", "predicted", "source"))
+    probability = item.get("probability")
+    sure = f"{100 * float(probability):.0f}%" if probability is not None else ""
+    answer = f"{verb} {predicted} {sure}".strip() if predicted else ""
+    parts = [f"labelled {label}" if label else "", answer, str(item.get("note") or "")]
+    return {
+        "source": source, "file": source.replace("\\", "/").rpartition("/")[2], "label": label, "predicted": predicted,
+        "verb": verb, "sure": sure, "wrong": bool(predicted) and predicted != label, "split": str(item.get("split") or ""),
+        "note": str(item.get("note") or ""), "picture": str(item.get("picture") or ""), "map": str(item.get("map") or ""),
+        "alt": f"{source}: {', '.join(part for part in parts if part)}",
+        "classes": " ".join(str(place[name]) for name in dict.fromkeys((label, predicted)) if name in place),
+    }  # fmt: skip
+
+
+def provenance(about: Json) -> list[tuple[str, str]]:
+    """Where the backbone comes from."""
+    names = {
+        "id": "backbone",
+        "source": "from",
+        "licence": "licence",
+        "parameters": "parameters",
+        "input_size": "input size",
+        "pretrained_on": "trained before on",
+        "sha256": "SHA-256 of the weights",
+    }
+    return [
+        (label, words.count(value) if key == "parameters" else words.plain(value))
+        for key, label in names.items()
+        if (value := about.get(key)) not in (None, "", [])
+    ]

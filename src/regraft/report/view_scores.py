@@ -1,0 +1,174 @@
+"""Measured numbers for the page: metrics, calibration, thresholds, classes and the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from regraft.report import plots, words
+
+TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
+CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
+PAIRS = 8  # pairs of classes named as most often confused
+
+Json = dict[str, Any]
+
+
+def table(metrics: Json, split: str | None) -> Json | None:
+    """Metrics down, models across: this model on its best evidence, the baselines, and validation for comparison."""
+    if split is None:
+        return None
+    models: list[tuple[str, str, Json]] = [("this model", words.SPLITS[split], metrics[split])]
+    models += [(str(name), "", values) for name, values in (metrics.get("baselines") or {}).items()]
+    if split != "val" and metrics.get("val"):
+        models.append(("this model", "validation, indicative", metrics["val"]))
+    known = [name for name in words.METRIC_NAMES if any(name in values for _, _, values in models)]
+    others = [n for n, v in metrics[split].items() if n not in words.METRIC_NAMES and isinstance(v, dict) and "value" in v]
+    rows: list[Json] = []
+    methods: dict[str, list[str]] = {}
+    for metric in known + others:
+        name, cells = words.metric_name(metric), [words.cell(metric, values.get(metric)) for _, _, values in models]
+        rows.append({"name": name, "cells": cells})
+        if cells[0] and cells[0].method:
+            methods.setdefault(cells[0].method, []).append(name)
+    return {
+        "models": [{"name": name, "note": note} for name, note, _ in models],
+        "rows": rows,
+        "methods": [(method, ", ".join(names)) for method, names in methods.items()],
+    }
+
+
+def without_duplicates(metrics: Json) -> Json | None:
+    """Accuracy on test as it is and without what has a near-duplicate elsewhere."""
+    found: Json = metrics.get("test_without_near_duplicates") or {}
+    shown = words.cell("accuracy", (found.get("metrics") or {}).get("accuracy"))
+    whole = words.cell("accuracy", (metrics.get("test") or {}).get("accuracy"))
+    return {"left_out": found.get("left_out"), "cell": shown, "whole": whole} if shown and whole else None
+
+
+def thresholds(metrics: Json) -> Json | None:
+    """When to let the model answer: one row a promise asked for."""
+    rows = [
+        {
+            "wanted": _share(one.get("wanted"), 0),
+            "threshold": _number(one.get("threshold")),
+            "answered": _share(one.get("answered")),
+            "precision": _share(one.get("precision")),
+            "bound": _share(one.get("bound")),
+            "why": words.sentence(str(one.get("why") or "")),
+            "test": {name: words.cell(name, (one.get("test") or {}).get(name)) for name in ("answered", "precision")},
+        }
+        for one in metrics.get("thresholds") or []
+    ]
+    first: Json = (metrics.get("thresholds") or [{}])[0]
+    where = {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(str(first.get("chosen_on")), "")
+    return {"rows": rows, "chosen_on": where, "n": words.count(first.get("n"))} if rows else None
+
+
+def calibration(metrics: Json) -> Json | None:
+    """The reliability diagram with its numbers, before and after the temperature."""
+    found: Json = metrics.get("calibration") or {}
+    states = {
+        name: {"ece": words.cell("ece", {"value": found[name].get("ece")}), "bins": [_bin(one) for one in found[name]["bins"]]}
+        for name in ("before", "after")
+        if (found.get(name) or {}).get("bins")
+    }
+    if not states:
+        return None
+    return {
+        "plot": plots.reliability(found),
+        "states": states,
+        "temperature": _number(found.get("temperature")),
+        "split": words.SPLITS.get(str(found.get("split")), ""),
+        "fitted_on": {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(str(found.get("fitted_on")), ""),
+    }
+
+
+def confusion(counts: Any, classes: list[str], pictured: Collection[str]) -> Json | None:
+    """A table for few classes, a picture for many, and for both the pairs most often confused.
+
+    `pictured` are the "true,predicted" cells with pictures.
+    """
+    if not counts or len(counts) != len(classes):
+        return None
+    table = np.asarray(counts, dtype=np.int64)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, table)
+    order = np.argsort(wrong, axis=None, kind="stable")[::-1][:PAIRS]
+    pairs = [(int(wrong.flat[i]), *divmod(int(i), len(classes))) for i in order if wrong.flat[i] > 0]
+
+    def link(i: int, j: int) -> str:
+        return f"cell-{i}-{j}" if f"{i},{j}" in pictured and table[i, j] else ""
+
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    "count": int(table[i, j]),
+                    "percent": round(100 * shares[i, j] ** 0.7) if table[i, j] else 0,
+                    "deep": bool(shares[i, j] > 0.45),
+                    "right": i == j,
+                    "link": link(i, j),
+                    "title": f"{name} taken for {other}: {table[i, j]}" if i != j else f"{name} right: {table[i, j]}",
+                }
+                for j, other in enumerate(classes)
+            ],
+        }
+        for i, name in enumerate(classes)
+        if len(classes) <= TABLE_LIMIT
+    ]
+    return {
+        "rows": rows,
+        "uri": "" if rows else plots.heatmap(shares),
+        "pairs": [{"count": n, "true": classes[i], "taken": classes[j], "link": link(i, j)} for n, i, j in pairs],
+        "right": int(np.trace(table)),
+        "total": int(table.sum()),
+        "k": len(classes),
+    }
+
+
+def per_class(rows: Sequence[Mapping[str, Any]]) -> Json | None:
+    """The table of classes in their own order, and the chart of them by recall, the worst first."""
+    if not rows:
+        return None
+    shown = [_class_row(row) for row in rows]
+    ordered = sorted((row for row in shown if row["recall"]), key=lambda row: row["recall"].value)
+    chart = ordered if len(ordered) <= CHART_LIMIT else ordered[:CHART_WORST]
+    said = ""
+    if chart:
+        worst, best = ordered[0], ordered[-1]
+        said = (f"Recall goes from {worst['recall'].text} ({worst['name']}) to {best['recall'].text} ({best['name']}).")
+        said += f" Shown are the {len(chart)} classes with the lowest of {len(ordered)}." if len(chart) < len(ordered) else ""
+    return {"rows": shown, "chart": chart, "said": said, "long": len(shown) > TABLE_LIMIT}
+
+
+def _class_row(row: Mapping[str, Any]) -> Json:
+    def estimate(name: str) -> words.Cell | None:
+        keys = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+        return words.cell(name, {**{key: row.get(field) for key, field in keys.items()}, "n": row.get("support")})
+
+    return {
+        "name": str(row.get("class")),
+        "precision": estimate("precision"),
+        "recall": estimate("recall"),
+        "f1": estimate("f1"),
+        "support": words.count(row.get("support")),
+    }
+
+
+def _bin(one: Mapping[str, Any]) -> Json:
+    accuracy = {"value": one.get("accuracy"), "low": one.get("low"), "high": one.get("high"), "n": one.get("n")}
+    return {"confidence": _share(one.get("confidence")), "accuracy": words.cell("accuracy", accuracy),
+            "n": words.count(one.get("n"))}  # fmt: skip
+
+
+def _share(value: Any, digits: int = 1) -> Json | None:
+    """A share as the exact value and in per cent."""
+    return None if value is None else {"value": float(value), "text": f"{100 * float(value):.{digits}f}%"}
+
+
+def _number(value: Any) -> Json | None:
+    return None if value is None else {"value": float(value), "text": f"{float(value):.3f}"}
