@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,12 +82,17 @@ class Part:
         )  # fmt: skip
 
     def clusters(self) -> np.ndarray | None:
-        """(N,) numbers of the groups, an example without one in a group of its own; None where there are no groups."""
-        if not any(group is not None for group in self.groups):
-            return None
-        keys = [("", str(i)) if group is None else ("group", group) for i, group in enumerate(self.groups)]
-        number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-        return np.array([number[key] for key in keys], dtype=np.int64)
+        """(N,) numbers of the groups, as `clusters` gives them."""
+        return clusters(self.groups)
+
+
+def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
+    """(N,) numbers of the groups named, an example without one in a group of its own; None where there are no groups."""
+    if not any(group is not None for group in groups):
+        return None
+    keys = [("", str(i)) if group is None else ("group", group) for i, group in enumerate(groups)]
+    number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+    return np.array([number[key] for key in keys], dtype=np.int64)
 
 
 class Examples:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
 from regraft.data import Examples, Readings, Source, audit_files, count_readings, read_assignment, read_source, readings
+from regraft.data.examples import clusters
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
 from regraft.modalities import UnreadableImage, inspect_image
@@ -87,7 +88,7 @@ def evaluate_own(place: Path, reason: str, device: str, listeners: Sequence[List
         folder.release()
     counted = count_readings(folder)
     said = (_beside_stored(folder, test.ids, logits, model), counted.in_words())
-    return _evaluated(place, "its own test set", reason, place_of[test.labels], logits, model, said, {}, counted)
+    return _evaluated(place, "its own test set", reason, place_of[test.labels], logits, model, test.clusters(), said, {}, counted)
 
 
 def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listeners: Sequence[Listener]) -> Evaluated:
@@ -113,7 +114,9 @@ def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listene
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
         logits = _logits(model, new.paths, device, events)
         file = next_free(folder.evaluations, source.name, ".json")
-        found = _evaluated(place, str(data), reason, new.labels, logits, model, tuple(said), new.left_out, counted, str(file))
+        found = _evaluated(
+            place, str(data), reason, new.labels, logits, model, new.clusters, tuple(said), new.left_out, counted, str(file)
+        )
         write_json(file, found.to_dict())
         entry = {"time": found.time, "reason": reason, "data": str(source.root), "examples": found.examples, "file": file.name,
                  "accuracy": found.metrics["accuracy"].to_dict()}  # fmt: skip
@@ -132,6 +135,7 @@ class _New:
 
     paths: list[str]
     labels: np.ndarray  # (N,) int64
+    clusters: np.ndarray | None  # (N,) numbers of the groups
     own: int
     left_out: dict[str, int]
     said: tuple[str, ...]
@@ -149,7 +153,8 @@ def _new_to(folder: RunFolder, source: Source, classes: tuple[str, ...], events:
     copies = len(kept) - len({audited.facts[i][0] for i in kept})
     said = (*_about(left_out, copies, set(classes) - {row.label for row in rows}), *unknown)
     labels = np.array([index[row.label] for row in rows], dtype=np.int64)
-    return _New([str(source.root / row.source) for row in rows], labels, splits.count("test"), left_out, said)
+    groups = clusters([row.group for row in rows])
+    return _New([str(source.root / row.source) for row in rows], labels, groups, splits.count("test"), left_out, said)
 
 
 def _finished(place: Path) -> RunFolder:
@@ -234,12 +239,12 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
 
 
 def _evaluated(
-    place: Path, data: str, reason: str, labels: np.ndarray, logits: np.ndarray, model: Model, said: tuple[str, ...],
-    left_out: dict[str, int], counted: Readings | None, file: str = "",
+    place: Path, data: str, reason: str, labels: np.ndarray, logits: np.ndarray, model: Model, groups: np.ndarray | None,
+    said: tuple[str, ...], left_out: dict[str, int], counted: Readings | None, file: str = "",
 ) -> Evaluated:  # fmt: skip
     scaled, now = logits.astype(np.float64) / model.temperature, datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Evaluated(
-        str(place), data, reason, now, len(labels), model.classes, evaluate_single(labels, scaled),
-        per_class(labels, scaled, model.classes), confusion(labels, logits.argmax(1), len(model.classes)).tolist(), said,
+        str(place), data, reason, now, len(labels), model.classes, evaluate_single(labels, scaled, groups),
+        per_class(labels, scaled, model.classes, groups), confusion(labels, logits.argmax(1), len(model.classes)).tolist(), said,
         left_out, counted, file,
     )  # fmt: skip
