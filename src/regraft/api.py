@@ -14,9 +14,10 @@ import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
 from regraft.data import Examples, Finding, Source, audit_files, make_examples, read_assignment, read_source, readings
+from regraft.data.audit import LISTED
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
-from regraft.modalities import UnreadableImage, inspect_image
+from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
 from regraft.tracking import tracked
@@ -334,7 +335,7 @@ def _examples(
     if untested and any(row.split == "test" for row in source.rows):
         asked = "--folds" if settings.data.folds else "--no-test"
         raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
-    audited = audit_files(source, inspect_image, UnreadableImage, ears.tick)
+    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
     examples = make_examples(
         source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
         val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
@@ -344,8 +345,7 @@ def _examples(
     return examples, {
         "source": str(source.root), "modality": "image", "no_test": untested,
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
-        "findings": [{"kind": f.kind, "severity": f.severity, "message": f.message, "examples": list(f.examples)}
-                     for f in audited.findings],
+        "findings": [finding.to_dict(LISTED) for finding in audited.findings],
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Examples in: sources, audit, splits, the seal."""
 
-from regraft.data.audit import Audited, Finding, Quarantined, audit_files, make_examples
-from regraft.data.examples import Examples, Task
+from regraft.data.audit import Audited, Finding, Fixes, Look, Quarantined, audit_files, make_examples, read_fixes, write_fixes
+from regraft.data.examples import Examples, Inputs, Task
 from regraft.data.readings import Readings, count_readings, readings
 from regraft.data.sources import Row, Source, read_source
 from regraft.data.splits import assign_splits, fold_splits, read_assignment
@@ -10,6 +10,9 @@ __all__ = [
     "Audited",
     "Examples",
     "Finding",
+    "Fixes",
+    "Inputs",
+    "Look",
     "Quarantined",
     "Readings",
     "Row",
@@ -21,6 +24,8 @@ __all__ = [
     "fold_splits",
     "make_examples",
     "read_assignment",
+    "read_fixes",
     "read_source",
     "readings",
+    "write_fixes",
 ]

@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
+        ("pixels", pa.string()),  # the id, or a hash of the pixels where other bytes may show the same
+        ("dhash", pa.string()),  # difference hashes of the image and its mirror, 32 hex digits
         ("flags", pa.list_(pa.string())),
     ]
 )
@@ -95,8 +97,31 @@ def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
     return np.array([number[key] for key in keys], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the audit may know of examples whose labels are sealed: their ids, paths, sizes (N, 2) and hashes."""
+
+    name: str
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    paths: tuple[str, ...]
+    sizes: np.ndarray
+    pixels: tuple[str, ...]
+    dhashes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def then(self, other: Inputs) -> Inputs:
+        """These, followed by the others."""
+        return Inputs(
+            f"{self.name} and {other.name}", self.ids + other.ids, self.sources + other.sources, self.paths + other.paths,
+            np.concatenate([self.sizes, other.sizes]), self.pixels + other.pixels, self.dhashes + other.dhashes,
+        )  # fmt: skip
+
+
 class Examples:
-    """The table of one run. train and val are read with `part`; test only by `unseal`, which is logged."""
+    """The table of one run. `part` reads train and val; test only `unseal`, its inputs `audit_view`: both are logged."""
 
     def __init__(self, table: pa.Table, task: Task, root: Path, modality: str = "image") -> None:
         self.task, self.root, self.modality = task, root, modality
@@ -137,9 +162,28 @@ class Examples:
         log("unseal", reason=reason, examples=self.__sealed.num_rows)
         return self._take(self.__sealed, "test")
 
+    def audit_view(self, reason: str, log: Callable[..., None]) -> Inputs:
+        """The inputs of test, for the audit: no labels. `log` is told that, and why, they were looked at."""
+        log("audit_view", reason=reason, examples=self.__sealed.num_rows)
+        return self._inputs(self.__sealed, "test")
+
+    def inputs(self) -> Inputs:
+        """The inputs of train and then of val."""
+        parts = [self.table.filter(pc.equal(self.table["split"], split)) for split in ("train", "val")]
+        return self._inputs(pa.concat_tables(parts), "train and val")
+
     def image_sizes(self) -> np.ndarray:
         """(N, 2) widths and heights of train and val."""
-        return np.stack([self.table["width"].to_numpy(), self.table["height"].to_numpy()], axis=1)
+        return self._sizes(self.table)
+
+    @staticmethod
+    def _sizes(table: pa.Table) -> np.ndarray:
+        return np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
+
+    def _inputs(self, table: pa.Table, name: str) -> Inputs:
+        ids, sources, pixels, dhashes = (tuple(table[c].to_pylist()) for c in ("id", "source", "pixels", "dhash"))
+        paths = tuple(str(self.root / source) for source in sources)
+        return Inputs(name, ids, sources, paths, self._sizes(table), pixels, dhashes)
 
     def _take(self, table: pa.Table, name: str) -> Part:
         index = {label: position for position, label in enumerate(self.task.classes)}

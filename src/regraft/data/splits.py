@@ -41,8 +41,9 @@ def assign_splits(
     test_share: float = 0.2,
     val_share: float = 0.15,
     known: Mapping[str, str] | None = None,
+    pixels: Sequence[str] | None = None,
 ) -> list[str]:
-    """The split of every example.
+    """The split of every example. Where `pixels` are given, those that share them move together as copies do.
 
     Test is cut from train only where no test split is given and its share is not 0, val only where no val split is given.
     With fewer than 10 examples a class and no given test, nothing is cut: such data are cross-validated. With fewer than 10
@@ -58,7 +59,8 @@ def assign_splits(
     result = [split or "train" for split in given]
     if not (cut_test or cut_val or known):
         return result
-    blocks = _blocks([ids[i] for i in free], [groups[i] for i in free])
+    shown = ids if pixels is None else pixels
+    blocks = _blocks([ids[i] for i in free], [groups[i] for i in free], [shown[i] for i in free])
     low: dict[int, float] = {}
     for position, block in enumerate(blocks):
         index = free[position]
@@ -94,7 +96,7 @@ def fold_splits(
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
 
-    blocks, found, faults = _blocks(ids, groups), [], set()
+    blocks, found, faults = _blocks(ids, groups, ids), [], set()
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     several = {label: len({b for b, name in zip(blocks, labels, strict=True) if name == label}) for label in sorted(set(labels))}
     few = [f"class {label!r} has {n} that can be apart" for label, n in several.items() if n < folds]
@@ -112,8 +114,8 @@ def fold_splits(
     return found
 
 
-def _blocks(ids: Sequence[str], groups: Sequence[str | None]) -> list[int]:
-    """A number for each example; those that share content or group, directly or through others, share it."""
+def _blocks(ids: Sequence[str], groups: Sequence[str | None], pixels: Sequence[str]) -> list[int]:
+    """A number for each example; those that share content, pixels or group, directly or through others, share it."""
     parent = list(range(len(ids)))
 
     def find(i: int) -> int:
@@ -123,8 +125,8 @@ def _blocks(ids: Sequence[str], groups: Sequence[str | None]) -> list[int]:
         return i
 
     first: dict[tuple[str, str], int] = {}
-    for i, (identity, group) in enumerate(zip(ids, groups, strict=True)):
-        for key in (("id", identity), *((("group", group),) if group is not None else ())):
+    for i, (identity, group, shown) in enumerate(zip(ids, groups, pixels, strict=True)):
+        for key in (("id", identity), ("pixels", shown), *((("group", group),) if group is not None else ())):
             if key in first:
                 parent[find(i)] = find(first[key])
             else:

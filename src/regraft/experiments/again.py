@@ -18,7 +18,7 @@ from regraft.data import Examples, Readings, Source, audit_files, count_readings
 from regraft.data.examples import clusters
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
-from regraft.modalities import UnreadableImage, inspect_image
+from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 from regraft.runtime import pick_device
 
 if TYPE_CHECKING:
@@ -143,14 +143,14 @@ class _New:
 
 def _new_to(folder: RunFolder, source: Source, classes: tuple[str, ...], events: Events) -> _New:
     """The readable examples of a source that a run was not made with. Raises DataError where there are none."""
-    audited, (known, unknown) = audit_files(source, inspect_image, UnreadableImage, events.tick), _known(folder)
-    splits = [known.get(fact[0]) for fact in audited.facts]
+    audited, (known, unknown) = audit_files(source, inspect_image, pixel_digest, UnreadableImage, events.tick), _known(folder)
+    splits = [known.get(fact.id) for fact in audited.facts]
     left_out = {f"in {split}": splits.count(split) for split in ("train", "val")} | {"unreadable": len(audited.quarantined)}
     kept = [i for i, split in enumerate(splits) if split not in ("train", "val")]
     if not kept:
         raise DataError(f"nothing is left of {source.root} to evaluate on:", [f"{n:,} {why}" for why, n in left_out.items() if n])
     rows, index = [audited.rows[i] for i in kept], {name: number for number, name in enumerate(classes)}
-    copies = len(kept) - len({audited.facts[i][0] for i in kept})
+    copies = len(kept) - len({audited.facts[i].id for i in kept})
     said = (*_about(left_out, copies, set(classes) - {row.label for row in rows}), *unknown)
     labels = np.array([index[row.label] for row in rows], dtype=np.int64)
     groups = clusters([row.group for row in rows])

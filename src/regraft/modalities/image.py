@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import stat
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from regraft.artifacts import fingerprint
+from regraft.data.audit import SIDE, Look
 from regraft.errors import UsageError
 
 MAX_PIXELS = 120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
@@ -175,12 +177,25 @@ def thumbnail(item: Any, size: int = 160, quality: int = 70) -> bytes:
     return buffer.getvalue()
 
 
-def inspect_image(path: str | Path) -> tuple[int, int]:
-    """Decode a file wholly and return its upright (width, height) in pixels. Raises UnreadableImage."""
+def inspect_image(path: str | Path) -> Look:
+    """Decode a file wholly and tell what the audit asks of it. Raises UnreadableImage."""
     with _open(path) as image:
-        width, height = image.size
-        orientation = _upright(image, 16)[1]  # every byte is read, few pixels are made
-    return (height, width) if orientation >= 5 else (width, height)
+        (width, height), form, mode = image.size, image.format or "", image.mode
+        upright, orientation = _upright(image, SIDE)  # every byte is read, few pixels are made
+    if orientation >= 5:
+        width, height = height, width
+    return Look(width, height, form, mode, upright.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes())
+
+
+def pixel_digest(path: str | Path) -> str:
+    """32 hex digits of all pixels of the upright RGB image and its size. Raises UnreadableImage."""
+    image = load_rgb(path)
+    return hashlib.sha256(f"{image.width}x{image.height}".encode() + image.tobytes()).hexdigest()[:32]
+
+
+def small_image(path: str | Path, side: int) -> np.ndarray:
+    """(side, side, 3) uint8: the whole upright image, its shape not kept. Raises UnreadableImage."""
+    return np.asarray(load_rgb(path, least=side).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _upright(image: Image.Image, least: int | None) -> tuple[Image.Image, int]:

@@ -1,0 +1,134 @@
+"""The first look at every file: hashed, decoded once, and what that one decoding tells."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from regraft.artifacts import file_sha256
+from regraft.data.audit.findings import Finding
+from regraft.data.audit.looks import Look, colours
+from regraft.data.sources import Row, Source
+
+CLOSE = 2.0  # grey levels that the mean of the same pixels may differ by, decoded small or whole
+ROUGHER = 4.0  # times more for their spread
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A readable file. `id` is a hash of its content, `pixels` one of what it shows: the id where nothing else shows the same."""
+
+    id: str
+    pixels: str
+    look: Look
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that was set aside, where it would have gone (None: it had not been split yet), and why."""
+
+    source: str
+    split: str | None
+    reason: str
+
+
+@dataclass
+class Audited:
+    """Readable rows with what is known of their files, and what was found."""
+
+    rows: list[Row]
+    facts: list[Fact]
+    quarantined: list[Quarantined] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def audit_files(
+    source: Source, inspect: Callable[[str], Look], digest: Callable[[str], str], unreadable: type[Exception],
+    tick: Callable[..., None],
+) -> Audited:  # fmt: skip
+    """Hash and decode every file. `inspect` and `digest` (a hash of all pixels) raise `unreadable`."""
+
+    def look(row: Row) -> Fact | str:
+        """What is known of one file, or why it cannot be read."""
+        path = str(source.root / row.source)
+        try:
+            seen = inspect(path)
+            about = os.stat(path)
+            identity = file_sha256(source.root / row.source)[:32]
+            return Fact(identity, identity, seen, about.st_size, about.st_mtime_ns)
+        except unreadable as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be opened: {error.strerror or error}"
+
+    audited = Audited([], [])
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for number, (row, fact) in enumerate(zip(source.rows, pool.map(look, source.rows), strict=True), start=1):
+            if isinstance(fact, str):
+                audited.quarantined.append(Quarantined(row.source, row.split, fact))
+            else:
+                audited.rows.append(row)
+                audited.facts.append(fact)
+            tick(label="looking at the files", done=number, total=len(source.rows))
+        alike = _alike(audited.facts)
+        paths = [str(source.root / audited.rows[i].source) for i in alike]
+        for i, pixels in zip(alike, pool.map(lambda path: _digest(path, digest, unreadable), paths), strict=True):
+            if pixels:
+                about = audited.facts[i]
+                audited.facts[i] = Fact(about.id, pixels, about.look, about.bytes, about.mtime_ns)
+    _note_layout(source, audited)
+    return audited
+
+
+def _digest(path: str, digest: Callable[[str], str], unreadable: type[Exception]) -> str:
+    """The hash of a file's pixels; "" for one that has gone since."""
+    try:
+        return digest(path)
+    except (unreadable, OSError):
+        return ""
+
+
+def _alike(facts: list[Fact]) -> list[int]:
+    """Positions of files that may show the same pixels as one of other bytes.
+
+    Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the time. Within a format
+    the same pixels look exactly alike; between formats, nearly so, as one may be decoded small and the other not.
+    """
+    from scipy.spatial import cKDTree
+
+    sizes: dict[tuple[int, int], dict[str, Look]] = defaultdict(dict)
+    for fact in facts:
+        sizes[fact.look.width, fact.look.height][fact.id] = fact.look
+    found: set[str] = set()
+    for looks in sizes.values():
+        if len(looks) < 2:
+            continue
+        ids, formats = np.array(list(looks)), np.array([look.format for look in looks.values()])
+        same = Counter(look.small for look in looks.values())
+        found |= {name for name, look in looks.items() if same[look.small] > 1}
+        if len(set(formats)) > 1:
+            mean, spread, _ = colours(looks.values())
+            pairs = cKDTree(np.hstack([mean, spread / ROUGHER])).query_pairs(CLOSE, p=np.inf, output_type="ndarray")
+            found |= set(ids[pairs[formats[pairs[:, 0]] != formats[pairs[:, 1]]].ravel()])
+    return [i for i, fact in enumerate(facts) if fact.id in found]
+
+
+def _note_layout(source: Source, audited: Audited) -> None:
+    def note(kind: str, what: list[str], message: str) -> None:
+        if what:
+            audited.findings.append(Finding(kind, "warning", message.format(n=len(what)), tuple(what)))
+
+    where = Counter(q.split or "not split yet" for q in audited.quarantined)
+    per_split = ", ".join(f"{count} {split}" for split, count in sorted(where.items()))
+    aside = [q.source for q in audited.quarantined]
+    note("quarantined", aside, f"{{n}} file(s) could not be read and were set aside ({per_split})")
+    note("stray", source.stray, "{n} stray file(s) or folder(s) were passed over")
+    note("empty", source.empty, "{n} folder(s) hold no images")
+    note("links", source.links, "{n} folder(s) lead by a symbolic link to one already read and were not read again")

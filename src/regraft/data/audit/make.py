@@ -1,0 +1,97 @@
+"""From audited rows to examples: split, corrected, without copies across splits, checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from regraft.data.audit.contents import CHECKS, Files
+from regraft.data.audit.files import Audited
+from regraft.data.audit.findings import Kept
+from regraft.data.audit.fixes import Fixes
+from regraft.data.audit.identical import drop_copies
+from regraft.data.audit.looks import dhashes
+from regraft.data.examples import SCHEMA, Examples
+from regraft.data.sources import TABLE_ENDINGS, Row, Source
+from regraft.data.splits import assign_splits
+from regraft.errors import DataError
+
+
+def make_examples(
+    source: Source,
+    audited: Audited,
+    *,
+    seed: int = 0,
+    test_share: float = 0.2,
+    val_share: float = 0.15,
+    known: dict[str, str] | None = None,
+    fixes: Fixes | None = None,
+) -> Examples:
+    """Split what the audit left over, correct it, drop copies across splits, and check that it can be learnt from.
+
+    The split is that of the data without corrections, so that these move nothing into test or out of it. What else is found
+    is added to the audit's findings. Raises DataError with every fault.
+    """
+    facts = audited.facts
+    splits: list[str | None] = list(
+        assign_splits(
+            [fact.id for fact in facts], [row.label for row in audited.rows], [row.group for row in audited.rows],
+            [row.split for row in audited.rows], seed=seed, test_share=test_share, val_share=val_share, known=known,
+            pixels=[fact.pixels for fact in facts],
+        )
+    )  # fmt: skip
+    rows, splits = fixes.applied(audited.rows, splits) if fixes else (audited.rows, splits)
+    kept_quiet: Kept = fixes.kept if fixes else frozenset()
+    _check(source, audited, [row for row, split in zip(rows, splits, strict=True) if split is not None])
+    flags: list[list[str]] = [[] for _ in rows]
+    audited.findings += drop_copies(rows, facts, splits, flags, kept_quiet)
+    kept = [i for i, split in enumerate(splits) if split is not None]
+    classes = source.task.classes
+    _check_splits(classes, [(rows[i].label, str(splits[i])) for i in kept])
+    files = Files(classes, [rows[i] for i in kept], [facts[i] for i in kept], [str(splits[i]) for i in kept], kept_quiet)
+    audited.findings += [finding for check in CHECKS for finding in check(files)]
+    columns: dict[str, list[Any]] = {
+        "id": [fact.id for fact in files.facts],
+        "source": [row.source for row in files.rows],
+        "label": [row.label for row in files.rows],
+        "group": [row.group for row in files.rows],
+        "weight": [row.weight for row in files.rows],
+        "split": files.splits,
+        "width": [fact.look.width for fact in files.facts],
+        "height": [fact.look.height for fact in files.facts],
+        "bytes": [fact.bytes for fact in files.facts],
+        "mtime_ns": [fact.mtime_ns for fact in files.facts],
+        "pixels": [fact.pixels for fact in files.facts],
+        "dhash": dhashes(fact.look for fact in files.facts),
+        "flags": [flags[i] for i in kept],
+    }
+    return Examples(pa.table(columns, schema=SCHEMA), source.task, source.root)
+
+
+def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
+    counts = Counter(row.label for row in rows if row.split in (None, "train"))
+    faults = []
+    for label in source.task.classes:
+        if counts[label] == 0:
+            named = Counter(row.label for row in source.rows)[label]
+            faults.append(f"class {label!r} has no readable training example (of {named} named)")
+        elif counts[label] == 1:
+            faults.append(f"class {label!r} has a single training example; two are the least")
+    if len(source.task.classes) < 2:
+        faults.append(f"all examples are of one class ({', '.join(source.task.classes)}); two are the least")
+    if faults:
+        faults += [f"folder {folder!r} holds no images" for folder in source.empty]
+        for q in audited.quarantined[:10]:
+            faults.append(f"could not be read: {q.source}: {q.reason}")
+        tables = [name for name in source.stray if name.lower().endswith(TABLE_ENDINGS)]
+        advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
+        raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
+
+
+def _check_splits(classes: tuple[str, ...], kept: list[tuple[str, str]]) -> None:
+    counts = Counter(kept)
+    faults = [f"class {label!r} has nothing left to train on" for label in classes if not counts[(label, "train")]]
+    if faults:
+        raise DataError("after the split, the data cannot be learnt from:", faults)

@@ -1,0 +1,98 @@
+"""Leaks: labels that a shallow tree tells from what is no subject: format, size, borders, mere colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from regraft.data.audit.files import Fact
+from regraft.data.audit.looks import colours
+from regraft.evaluation import wilson
+
+DEPTH = 3  # of the tree: at most eight leaves
+FOLDS = 5
+CLOSED = 0.5  # of the way from chance to certainty that the lower bound must have gone
+LEAST = 40  # examples below which nothing is told
+
+
+@dataclass(frozen=True)
+class Told:
+    """Cross-validated balanced accuracy of a tree, its lower bound, chance, and the columns the tree goes by."""
+
+    accuracy: float
+    low: float
+    chance: float
+    by: tuple[str, ...]
+
+    def in_words(self) -> str:
+        """For a finding's message."""
+        return (f"tells the class right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, by chance {self.chance:.0%}): "
+                f"by {' and '.join(self.by)}")  # fmt: skip
+
+
+def told_by_files(facts: list[Fact], labels: np.ndarray) -> Told | None:
+    """By what is known without looking at a picture."""
+    looks = [fact.look for fact in facts]
+    formats, modes = sorted({look.format for look in looks}), sorted({look.mode for look in looks})
+    width, height = (np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height"))
+    columns = {
+        "width": width, "height": height, "shape": width / height,
+        "bytes a pixel": np.array([fact.bytes for fact in facts]) / (width * height),
+        **{f"format {name}": np.array([look.format == name for look in looks], dtype=float) for name in formats[1:]},
+        **{f"mode {name}": np.array([look.mode == name for look in looks], dtype=float) for name in modes[1:]},
+    }  # fmt: skip
+    return told(columns, labels)
+
+
+def told_by_borders(facts: list[Fact], labels: np.ndarray) -> Told | None:
+    """By the mean colour of the outermost ring."""
+    return told(_shades("border", colours(fact.look for fact in facts)[2]), labels)
+
+
+def told_by_colours(facts: list[Fact], labels: np.ndarray) -> Told | None:
+    """By the mean colour and the contrast of the whole, which may well belong to the subject."""
+    mean, spread, _ = colours(fact.look for fact in facts)
+    return told({**_shades("the picture", mean), "contrast": spread.mean(axis=1)}, labels)
+
+
+def told(columns: dict[str, np.ndarray], labels: np.ndarray) -> Told | None:
+    """What a shallow tree tells of (N,) labels from columns of (N,) numbers; None unless it is far above chance."""
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    columns = {name: values for name, values in columns.items() if np.ptp(values) > 0}
+    counts = np.bincount(labels)
+    classes, least = int((counts > 0).sum()), int(counts[counts > 0].min())
+    if not columns or classes < 2 or least < 2 or len(labels) < LEAST:
+        return None
+    x = np.stack(list(columns.values()), axis=1)
+    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=5, class_weight="balanced", random_state=0)
+    folds = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=0)
+    predicted = cross_val_predict(tree, x, labels, cv=folds)
+    hits = np.bincount(labels[predicted == labels], minlength=len(counts))
+    accuracy, low, _ = mean_recall(hits[counts > 0], counts[counts > 0])
+    chance = 1 / classes
+    if low < chance + CLOSED * (1 - chance):
+        return None
+    weight = dict(zip(columns, tree.fit(x, labels).feature_importances_, strict=True))
+    by = tuple(name for name in sorted(columns, key=lambda name: -weight[name]) if weight[name] >= 0.2)
+    return Told(accuracy, low, chance, by or (max(columns, key=lambda name: weight[name]),))
+
+
+def mean_recall(hits: np.ndarray, support: np.ndarray) -> tuple[float, float, float]:
+    """Balanced accuracy of (K,) right ones among (K,) examples, with a 95 % interval.
+
+    The classes' Wilson intervals put together by the square root of summed squares (MOVER; Zou and Donner 2008).
+    """
+    recall = hits / support
+    low, high = np.array([wilson(int(h), int(n)) for h, n in zip(hits, support, strict=True)]).T
+    value = float(recall.mean())
+    down, up = (float(np.sqrt(((recall - edge) ** 2).sum()) / len(recall)) for edge in (low, high))
+    return value, value - down, value + up
+
+
+def _shades(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Brightness, and how far red and blue are from it."""
+    grey = values.mean(axis=1)
+    return {f"brightness of {name}": grey, f"redness of {name}": values[:, 0] - grey, f"blueness of {name}": values[:, 2] - grey}
