@@ -25,6 +25,7 @@ from regraft.modalities.image import Mirrored
 from regraft.model import Model, softmax
 from regraft.recipe import Recipe
 from regraft.report import model_card, write_gallery, write_report
+from regraft.report.gallery import SECONDS
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
 from regraft.steps.base import base
 from regraft.steps.context import Context
@@ -45,7 +46,6 @@ STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
 ENGINE_SAMPLE = 32
-SECONDS = 3.0  # what maps of where the model looks may take
 Result = TypeVar("Result")
 
 
@@ -137,7 +137,7 @@ class Walk:
         if until == "finetune" and not stopped:
             self.state["state"] = "explored"
             self.write()
-            write_report(self.folder.path)
+            self.report()
             return
         model = self.choose(backbone, heads, tuned, fit, val, stopped)
         if stopped:
@@ -450,14 +450,14 @@ class Walk:
         self.write()
         for place in self.folder.path.glob("checkpoint*.safetensors"):
             place.unlink(missing_ok=True)
-        self.gallery(model)
-        write_report(self.folder.path)
+        self.report(model)
 
-    def gallery(self, model: Model) -> None:
-        """The report's photographs; whatever goes wrong with them is said, and leaves the finished run as it is."""
-        seconds = 0.0 if self.context.out_of_time() else SECONDS
+    def report(self, model: Model | None = None) -> None:
+        """report.html with its photographs; whatever goes wrong with those is said, and leaves the run as it is."""
         precision = "bfloat16" if self.recipe.finetune.precision == "bfloat16" else "float32"
         try:
+            seconds = min(SECONDS, self.context.seconds_left)
             write_gallery(self.folder.path, model, self.context.device, seconds, precision)
         except (RegraftError, OSError, ValueError, KeyError, RuntimeError) as error:
             self.context.events.emit("note", text=f"the report has no photographs: {error}")
+        write_report(self.folder.path)

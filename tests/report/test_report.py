@@ -248,12 +248,45 @@ def test_the_card_carries_the_metadata_hubs_read() -> None:
     assert fields["license"] == "apache-2.0"
     assert fields["library_name"] == "timm"
     assert fields["base_model"] == "efficientnet_lite0"
-    assert fields["metrics"] == list(metrics["test"])
+    assert {"accuracy", "f1", "matthews_correlation", "brier_score"} <= set(fields["metrics"])
+    assert len(fields["metrics"]) == len(set(fields["metrics"]))
     result = fields["model-index"][0]["results"][0]
-    assert {m["type"]: m["value"] for m in result["metrics"]} == {n: e["value"] for n, e in metrics["test"].items()}
+    assert [m["value"] for m in result["metrics"]] == [estimate["value"] for estimate in metrics["test"].values()]
+    accuracy = metrics["test"]["accuracy"]
+    low, high = f"{100 * accuracy['low']:.1f}%", f"{100 * accuracy['high']:.1f}%"
+    assert result["metrics"][0]["name"] == f"Accuracy (95% interval {low} to {high}, n = 250)"
     assert "<script" not in body
-    assert f"{100 * metrics['test']['accuracy']['value']:.1f}%" in body
+    assert f"**{100 * accuracy['value']:.1f}%** (95% interval {low} to {high}, n = 250)" in body
     assert "# flowers" in body
+
+
+def test_the_hub_library_reads_the_card() -> None:
+    from huggingface_hub import ModelCard
+
+    run, metrics = numbers(("daisy", "rose", "tulip"))
+    card = ModelCard(model_card(run, metrics), ignore_metadata_errors=False)
+    assert card.data.license == "apache-2.0"
+    read = card.data.eval_results
+    assert read is not None
+    assert [r.metric_value for r in read] == [estimate["value"] for estimate in metrics["test"].values()]
+    assert {(r.task_type, r.dataset_name, r.dataset_split) for r in read} == {("image-classification", "flowers", "test")}
+
+
+def test_the_card_says_what_the_numbers_do_not() -> None:
+    run, metrics = numbers(("daisy", "rose", "tulip"))
+    run["readings"] = [{}, {}]
+    card = model_card(run, metrics)
+    weakest = min(metrics["per_class"], key=lambda row: row["recall"])
+    assert f"weakest class is {weakest['class']}: {100 * weakest['recall']:.1f}% of them are found" in card
+    assert "come from 14 groups" in card
+    assert "7 test examples have near-duplicates in training; without them accuracy is 89.7%" in card
+    assert "read 2 times" in card
+    assert "divided by 1.270" in card
+    assert "calibration error from 0.081 to 0.011" in card
+    assert "from 0.712 up (for 95%): 96.9% right on test (95% interval 93.6% to 98.5%, n = 222), answering 88.8%" in card
+    assert "No threshold promises 99%: too few examples to promise this" in card
+    assert "near duplicates: 3 pairs." in card
+    assert "Set aside as unreadable: 2." in card
 
 
 def test_the_card_of_a_run_with_little() -> None:

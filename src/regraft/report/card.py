@@ -15,41 +15,38 @@ from regraft.report import words
 _TASKS = {"image": "image-classification", "text": "text-classification", "audio": "audio-classification"}
 _LIBRARIES = {"image": "timm", "text": "transformers", "audio": "transformers"}
 _LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "openrail")
+_HUB_METRICS = {"macro_f1": "f1", "weighted_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}  # the hub's words
 _SPLITS = {
     "test": "a held-out test set",
     "cv": "cross-validation",
     "val": "the validation set (indicative: choices were made there)",
 }
 
-
-_UNTESTED = {
-    "cv": "each example was predicted by a model that had not seen it",
-    "val": "none was set apart, so how good this model is on new data is not known",
-    None: "nothing was evaluated",
-}
+Json = Mapping[str, Any]
 
 
-def model_card(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def model_card(run: Json, metrics: Json) -> str:
     """The card of a run from the contents of run.json and metrics.json; missing parts are left out."""
-    data = run.get("data") or {}
-    provenance = run.get("provenance") or {}
     split = next((name for name in _SPLITS if metrics.get(name)), None)
-    name = _text(run.get("name") or "model")
-    modality = str(data.get("modality") or "image")
+    modality = str((run.get("data") or {}).get("modality") or "image")
     parts = [
         f"---\n{yaml.safe_dump(_metadata(run, metrics, split), sort_keys=False, allow_unicode=True)}---\n",
-        f"# {name}\n",
+        f"# {_text(run.get('name') or 'model')}\n",
         _opening(run, metrics, split, modality),
+        _intended(run, modality),
+        _data(run),
+        _results(metrics, split) if split else "",
+        _certainty(metrics, modality),
+        _limits(run, metrics, split, modality),
+        _backbone(run.get("provenance") or {}),
+        _use(modality),
     ]
-    if split:
-        parts.append(_results(metrics, split))
-    parts += [_classes(data), _backbone(provenance), _use(modality)]
     return "\n".join(part for part in parts if part)
 
 
-def _metadata(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | None) -> dict[str, Any]:
-    data, provenance = run.get("data") or {}, run.get("provenance") or {}
-    modality = str(data.get("modality") or "image")
+def _metadata(run: Json, metrics: Json, split: str | None) -> dict[str, Any]:
+    provenance = run.get("provenance") or {}
+    modality = str((run.get("data") or {}).get("modality") or "image")
     task = _TASKS.get(modality, f"{modality}-classification")
     licence = str(provenance.get("licence") or "unknown").lower()
     fields: dict[str, Any] = {"license": licence if licence in _LICENCES else "other"}
@@ -63,27 +60,33 @@ def _metadata(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | N
         "tags": ["regraft", "transfer-learning", task],
     }
     if split:
-        measured = {key: value for key, value in metrics[split].items() if words.cell(key, value)}
-        fields["metrics"] = list(measured)
-        fields["model-index"] = [
-            {
-                "name": str(run.get("name") or "model"),
-                "results": [
-                    {
-                        "task": {"type": task},
-                        "dataset": {"name": str(run.get("name") or "data"), "type": "custom", "split": split},
-                        "metrics": [
-                            {"type": key, "name": words.metric_name(key), "value": float(value["value"])}
-                            for key, value in measured.items()
-                        ],
-                    }
-                ],
-            }
-        ]
+        measured = _measured(metrics[split])
+        fields["metrics"] = list(dict.fromkeys(_HUB_METRICS.get(key, key) for key in measured))
+        fields["model-index"] = [{"name": str(run.get("name") or "model"), "results": [_result(run, task, split, measured)]}]
     return fields
 
 
-def _opening(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | None, modality: str) -> str:
+def _measured(estimates: Json) -> dict[str, words.Cell]:
+    """The metrics that have a value."""
+    found = {key: words.cell(key, value if isinstance(value, Mapping) else None) for key, value in estimates.items()}
+    return {key: cell for key, cell in found.items() if cell}
+
+
+def _result(run: Json, task: str, split: str, measured: Mapping[str, words.Cell]) -> dict[str, Any]:
+    """One result as hubs read it. They have no field for an interval: it stands in the metric's name."""
+    name = str(run.get("name") or "data")
+    shown = [
+        {"type": _HUB_METRICS.get(key, key), "name": words.metric_name(key) + _interval(cell), "value": cell.value}
+        for key, cell in measured.items()
+    ]
+    return {"task": {"type": task}, "dataset": {"name": name, "type": "custom", "split": split}, "metrics": shown}
+
+
+def _interval(cell: words.Cell) -> str:
+    return f" (95% interval {cell.low_text} to {cell.high_text}, n = {cell.n})" if cell.low_text else f" (n = {cell.n})"
+
+
+def _opening(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     data, provenance = run.get("data") or {}, run.get("provenance") or {}
     classes = data.get("classes") or []
     lines = [
@@ -92,38 +95,112 @@ def _opening(run: Mapping[str, Any], metrics: Mapping[str, Any], split: str | No
     ]
     shown = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
     if split and shown:
-        lines.append(
-            f"Accuracy on {_SPLITS[split]}: **{shown.text}** (95% interval {shown.low_text} to {shown.high_text}, n = {shown.n})."
-        )
-    if split != "test":
-        lines.append(f"There is no test set: {_UNTESTED[split]}.")
+        lines.append(f"Accuracy on {_SPLITS[split]}: **{shown.text}**{_interval(shown)}.")
     lines += [f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}" for item in metrics.get("versus") or []]
     if run.get("chosen"):
-        lines.append(f"\nKept: {_text(run['chosen'])}. {_text(run.get('chosen_why') or '')}".rstrip())
+        lines.append(f"\nKept: {_text(run['chosen'])}. {_text(words.sentence(str(run.get('chosen_why') or '')))}".rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _results(metrics: Mapping[str, Any], split: str) -> str:
-    lines = ["## Results\n", "| model | metric | value | 95% interval | n |", "|---|---|---|---|---|"]
-    models = [("this model", metrics[split]), *(metrics.get("baselines") or {}).items()]
-    for model, values in models:
-        for metric, estimate in values.items():
-            if shown := words.cell(metric, estimate if isinstance(estimate, Mapping) else None):
-                span = f"{shown.low_text} to {shown.high_text}" if shown.low_text else ""
-                lines.append(f"| {_text(model)} | {words.metric_name(metric)} | {shown.text} | {span} | {shown.n} |")
-    return "\n".join(lines) + "\n"
+def _intended(run: Json, modality: str) -> str:
+    classes = (run.get("data") or {}).get("classes") or []
+    return (
+        f"## Intended use\n\nFor {words.noun(modality, 2)} like those it was trained on. It always answers with one of its"
+        f" {len(classes)} classes: there is no answer for what is none of them.\n"
+    )
 
 
-def _classes(data: Mapping[str, Any]) -> str:
+def _data(run: Json) -> str:
+    """Classes, sizes, and what the audit warns of."""
+    data = run.get("data") or {}
     names = [_text(name) for name in data.get("classes") or []]
-    counts = data.get("counts") or {}
-    sizes = ", ".join(f"{split} {words.count(n)}" for split, n in counts.items() if n)
+    sizes = ", ".join(f"{split} {words.count(n)}" for split, n in (data.get("counts") or {}).items() if n)
     more = f" and {len(names) - 50} more, in regraft.json" if len(names) > 50 else ""
-    return f"## Data\n\nClasses: {', '.join(names[:50])}{more}.\n" + (f"\nExamples: {sizes}.\n" if sizes else "")
+    lines = [f"## Data\n\nClasses: {', '.join(names[:50])}{more}.\n"]
+    if sizes:
+        lines.append(f"Examples: {sizes}.\n")
+    if aside := data.get("quarantined"):
+        lines.append(f"Set aside as unreadable: {len(aside)}.\n")
+    warnings = [item for item in data.get("findings") or [] if item.get("severity") != "info"]
+    lines += [f"- {_text(str(item.get('kind')).replace('_', ' '))}: {_text(item.get('message'))}" for item in warnings]
+    return "\n".join(lines) + ("\n" if warnings else "")
 
 
-def _backbone(provenance: Mapping[str, Any]) -> str:
-    known = {key: provenance[key] for key in ("id", "source", "licence", "sha256", "input_size") if provenance.get(key)}
+def _results(metrics: Json, split: str) -> str:
+    models = {"this model": _measured(metrics[split])}
+    models |= {str(name): _measured(values) for name, values in (metrics.get("baselines") or {}).items()}
+    ours = models["this model"]
+    counts = sorted({cell.n for cell in ours.values() if cell.n})
+    on = f", n = {words.count(counts[-1])}" if counts else ""
+    lines = [
+        f"## Results\n\nMeasured on {_SPLITS[split]}{on}; in brackets the 95% interval. Log loss, Brier score and calibration error:"
+        " lower is better.\n",
+        f"| metric | {' | '.join(map(_text, models))} |",
+        f"|---|{'---|' * len(models)}",
+    ]
+    for metric in dict.fromkeys(name for values in models.values() for name in values):
+        lines.append(f"| {words.metric_name(metric)} | {' | '.join(_shown(values.get(metric)) for values in models.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(cell: words.Cell | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell.text} [{cell.low_text}, {cell.high_text}]" if cell.low_text else cell.text
+
+
+def _certainty(metrics: Json, modality: str) -> str:
+    """The temperature and what it mends, and the thresholds with what they kept on test."""
+    calibration, lines = metrics.get("calibration") or {}, []
+    if calibration.get("temperature"):
+        line = f"- Probabilities are those of the logits divided by {float(calibration['temperature']):.3f} (regraft.json)."
+        states = [words.cell("ece", {"value": (calibration.get(name) or {}).get("ece")}) for name in ("before", "after")]
+        if states[0] and states[1]:
+            line += f" That takes the calibration error from {states[0].text} to {states[1].text}."
+        lines.append(line)
+    for one in metrics.get("thresholds") or []:
+        wanted, test = f"{100 * float(one['wanted']):.0f}%", one.get("test") or {}
+        right, answered = (words.cell(name, test.get(name)) for name in ("precision", "answered"))
+        if one.get("threshold") is None:
+            lines.append(f"- No threshold promises {wanted}: {_text(one.get('why') or 'too few examples')}.")
+        elif right and answered:
+            lines.append(
+                f"- Answering only from {float(one['threshold']):.3f} up (for {wanted}): {right.text} right on test"
+                f"{_interval(right)}, answering {answered.text} of the {words.noun(modality, 2)}."
+            )
+    return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
+    """What the numbers do not say."""
+    noun = words.noun(modality, 2)
+    lines = [f"Nothing is known about {noun} from elsewhere: other places, devices or times. Measure before relying on it there."]
+    if split != "test":
+        lines.append("There is no result on a test set.")
+    accuracy = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
+    if accuracy:
+        rest = f"{words.count(accuracy.n)} {words.noun(modality, accuracy.n)}"
+        lines.append(f"The numbers rest on {rest}; the intervals say how far that carries.")
+    recalls = [(row, words.cell("recall", {"value": row.get("recall"), "low": row.get("recall_low"),
+                                           "high": row.get("recall_high"), "n": row.get("support")}))
+               for row in metrics.get("per_class") or []]  # fmt: skip
+    if known := [(row, cell) for row, cell in recalls if cell]:
+        row, cell = min(known, key=lambda pair: pair[1].value)
+        lines.append(f"Its weakest class is {_text(row['class'])}: {cell.text} of them are found{_interval(cell)}.")
+    if (groups := metrics.get("groups")) is not None:
+        lines.append(f"The test examples come from {groups} groups; the intervals rest on those.")
+    twins = metrics.get("test_without_near_duplicates") or {}
+    if without := words.cell("accuracy", (twins.get("metrics") or {}).get("accuracy")):
+        lines.append(f"{twins.get('left_out')} test examples have near-duplicates in training; without them accuracy is"
+                     f" {without.text}{_interval(without)}.")  # fmt: skip
+    if len(readings := run.get("readings") or []) > 1:
+        lines.append(f"The test set was read {len(readings)} times; what was changed in between makes the numbers look better.")
+    return "## Limits\n\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def _backbone(provenance: Json) -> str:
+    names = ("id", "source", "licence", "pretrained_on", "sha256", "input_size")
+    known = {key: provenance[key] for key in names if provenance.get(key)}
     if not known:
         return ""
     return "## Backbone\n\n" + "".join(f"- {key.replace('_', ' ')}: {_text(value)}\n" for key, value in known.items())
@@ -133,8 +210,7 @@ def _use(modality: str) -> str:
     item = {"image": '"photo.jpg"', "audio": '"sound.wav"'}.get(modality, '"some text"')
     return (
         "## Use\n\n```python\nimport regraft\n\n"
-        f'model = regraft.load("path/to/this/folder")\nmodel.predict([{item}])\n```\n\n'
-        "Predictions hold for data like the training data. For anything else, measure first.\n"
+        f'model = regraft.load("path/to/this/folder")\nmodel.predict([{item}])\n```\n'
     )
 
 

@@ -134,7 +134,7 @@ def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]
     ]
     return [
         {"name": "labels", "title": "Suspected labels",
-         "about": f"{len(suspects):,} that the model, not having seen them, would call something else. Look before changing any.",
+         "about": f"{len(suspects):,} that a head trained without them would call something else. Look before changing any.",
          "items": suspects[:SHOWN]},
         {"name": "duplicates", "title": "Near-duplicates",
          "about": f"{len(pairs):,} pair(s) that look alike without being the same file, the closest first.", "items": twins},

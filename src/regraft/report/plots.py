@@ -160,11 +160,12 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
         axes.set_xlim(min(95.0, 5 * math.floor(sure.min() / 5 - 0.5)), 101.5)
         axes.set_ylim(0, 103)
         svgs.append(_svg(figure, f"reliability-{name}"))
-        gap = float(np.abs(sure - right) @ share / share.sum())
-        said.append(f"{title} the two differ by {gap:.1f} points on average")
+        if _is_number(found.get("ece")):
+            said.append(f"{title} the two lie {100 * found['ece']:.1f} points apart on average")
     if not svgs:
         return None
-    words = f"How often it was right against how sure it was; on the dotted line the two agree. {'; '.join(said)}."
+    words = "How often it was right against how sure it was; on the dotted line the two agree."
+    words += f" {'; '.join(said).capitalize()}." if said else ""
     return Plot("Does it know how sure it is?", f"{words} The pale bars show how many answers there were.", tuple(svgs))
 
 
