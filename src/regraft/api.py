@@ -50,7 +50,7 @@ class Run:
         self.state: dict[str, Any] = RunFolder(self.path).read_state()
         raw = read_json(self.path / "metrics.json") if (self.path / "metrics.json").is_file() else {}
         self.metrics: dict[str, Any] = {
-            **raw, **{s: {n: Estimate(**e) for n, e in raw[s].items()} for s in ("val", "test", "cv") if s in raw}
+            **raw, **{s: {n: Estimate.from_dict(e) for n, e in raw[s].items()} for s in ("val", "test", "cv") if s in raw}
         }  # fmt: skip
 
     @property

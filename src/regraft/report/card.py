@@ -133,8 +133,8 @@ def _results(metrics: Json, split: str) -> str:
     counts = sorted({cell.n for cell in ours.values() if cell.n})
     on = f", n = {words.count(counts[-1])}" if counts else ""
     lines = [
-        f"## Results\n\nMeasured on {_SPLITS[split]}{on}; in brackets the 95% interval. Log loss, Brier score and calibration error:"
-        " lower is better.\n",
+        f"## Results\n\nMeasured on {_SPLITS[split]}{on}; in brackets the 95% interval. Log loss, Brier score and calibration"
+        " error: lower is better.\n",
         f"| metric | {' | '.join(map(_text, models))} |",
         f"|---|{'---|' * len(models)}",
     ]
