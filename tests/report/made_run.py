@@ -128,7 +128,11 @@ def numbers(classes: tuple[str, ...], n: int = 250) -> tuple[dict[str, Any], dic
                 {"source": "rose/<img src=x onerror=alert(2)>.jpg", "split": "train", "reason": "not an image"},
                 {"source": "tulip/empty.jpg", "split": "test", "reason": "empty file"},
             ],
-            "findings": [{"kind": "near_duplicates", "severity": "warning", "message": "3 pairs.", "examples": ["a&b.jpg"]}],
+            "findings": [
+                {"kind": "near-duplicates across splits", "severity": "warning", "message": "3 pairs.", "examples": ["a&b.jpg"]},
+                {"kind": "copies", "severity": "info", "message": "2 twins.", "examples": ["c.jpg"],
+                 "notes": {"c.jpg": "as d.jpg"}},
+            ],
         },
         "steps": {name: dict(step) for name in STEPS},
         "chosen": "fine-tuned",

@@ -99,6 +99,8 @@ def test_what_makes_the_answer_doubtful_stands_beside_it(tmp_path: Path) -> None
     assert "from 14 groups only" in opening
     assert "7 of the test images have a near-duplicate" in opening
     assert "3 pairs." in opening  # the audit's warning of near-duplicates
+    assert "2 twins." not in opening
+    assert "as d.jpg" in page.text
     run = json.loads((tmp_path / "run.json").read_text())
     run["readings"], run["data"]["findings"] = run["readings"][:1], []
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -285,7 +287,7 @@ def test_the_card_says_what_the_numbers_do_not() -> None:
     assert "calibration error from 0.081 to 0.011" in card
     assert "from 0.712 up (for 95%): 96.9% right on test (95% interval 93.6% to 98.5%, n = 222), answering 88.8%" in card
     assert "No threshold promises 99%: too few examples to promise this" in card
-    assert "near duplicates: 3 pairs." in card
+    assert "near-duplicates across splits: 3 pairs." in card
     assert "Set aside as unreadable: 2." in card
 
 

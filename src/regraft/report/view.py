@@ -28,7 +28,7 @@ STEPS = {
 }
 NAMED = 6  # classes that the opening names before it gives examples only
 FEW_GROUPS = 20
-LEAK = re.compile(r"across splits|duplicate|leak", re.I)  # findings that bear on the answer stand beside it
+LEAK = re.compile(r"(duplicates|groups) across splits|tell the label|leak", re.I)  # what stands beside the answer
 
 Json = dict[str, Any]
 
@@ -129,7 +129,7 @@ def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) 
             " groups, and with fewer than twenty they are rough."
         )
     for one in findings:
-        if one.get("severity") != "info" and LEAK.search(str(one.get("kind") or "").replace("_", " ")):
+        if one.get("severity") != "info" and LEAK.search(str(one.get("kind") or "")):
             found.append(words.sentence(str(one.get("message") or "")).rstrip(".") + ".")
     return found
 

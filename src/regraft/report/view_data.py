@@ -53,7 +53,8 @@ def quarantined(items: list[Json]) -> list[Json]:
 
 def finding(item: Json) -> Json:
     """One finding of the audit."""
-    examples = [str(example) for example in item.get("examples") or []]
+    notes = item.get("notes") or {}
+    examples = [(str(example), str(notes.get(example) or "")) for example in item.get("examples") or []]
     return {
         "kind": str(item.get("kind") or "").replace("_", " "),
         "severity": str(item.get("severity") or ""),
