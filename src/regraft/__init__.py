@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Recipe,
         Repeats,
         Run,
+        audit,
         backbone,
         compare,
         evaluate,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from regraft.model import Prediction
 
 __all__ = [
-    "Estimate", "Prediction", "Recipe", "Repeats", "Run", "__version__", "backbone", "compare", "evaluate", "explore",
+    "Estimate", "Prediction", "Recipe", "Repeats", "Run", "__version__", "audit", "backbone", "compare", "evaluate", "explore",
     "extract", "fit", "fit_head", "freeze", "load", "rank", "repeat",
 ]  # fmt: skip
 

@@ -13,11 +13,21 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
-from regraft.data import Examples, Finding, Source, audit_files, make_examples, read_assignment, read_source, readings
-from regraft.data.audit import LISTED
-from regraft.errors import UsageError
+from regraft.data import (
+    Examples,
+    Finding,
+    Source,
+    audit_files,
+    make_examples,
+    read_assignment,
+    read_fixes,
+    read_source,
+    readings,
+)  # fmt: skip
+from regraft.data.audit import LISTED, fatal
+from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
+from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
 from regraft.tracking import tracked
@@ -31,12 +41,13 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from regraft.experiments.again import Evaluated
     from regraft.experiments.compare import Comparison
     from regraft.model import Model
+    from regraft.steps.audit import Audit
     from regraft.steps.rank import Ranking
     from regraft.training import FreezePlan
 
 __all__ = [
-    "Estimate", "Recipe", "Repeats", "Run", "backbone", "compare", "evaluate", "explore", "extract", "fit", "fit_head", "freeze",
-    "load", "rank", "repeat",
+    "Estimate", "Recipe", "Repeats", "Run", "audit", "backbone", "compare", "evaluate", "explore", "extract", "fit", "fit_head",
+    "freeze", "load", "rank", "repeat",
 ]  # fmt: skip
 
 
@@ -91,15 +102,16 @@ class Run:
 
 def fit(
     data: str | Path | None = None, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
-    resume: bool = False, overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (), track: Sequence[str] = (), until: str = "evaluate",
+    resume: bool = False, overwrite: bool = False, splits: str | Path | None = None, fixes: str | Path | None = None,
+    cache: str | Path | None = "auto", listeners: Sequence[Listener] = (), track: Sequence[str] = (), until: str = "evaluate",
 ) -> Run:  # fmt: skip
     """Walk the seven steps on `data` and give back the finished Run.
 
     `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an earlier run
-    whose assignment is kept; `cache` is where features are stored (None: nowhere); `listeners` hear every event, and so do
-    trackers named in `track` (tensorboard, mlflow, wandb); `until` "finetune" stops before the test set is read. Raises
-    DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was kept.
+    whose assignment is kept, `fixes` a csv of `Audit.export` that was edited; `cache` is where features are stored (None:
+    nowhere); `listeners` hear every event, and so do trackers named in `track` (tensorboard, mlflow, wandb); `until` "finetune"
+    stops before the test set is read. Raises DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was
+    kept.
     """
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
@@ -110,12 +122,13 @@ def fit(
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
     with tracked(track, settings.run.offline, listeners) as ears:
-        name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite)
-        folder = RunFolder(target)
+        name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite, fixes)
+        folder, findings = RunFolder(target), about.pop("audited")
         folder.lock()
         try:
             folder.clear()
             examples.save(folder.examples)
+            write_json(folder.audit, {"findings": [finding.to_dict() for finding in findings]})
             return _walk(folder, examples, settings, place, ears, {"name": name, **about}, started, until)
         finally:
             folder.release()
@@ -142,8 +155,8 @@ def explore(
 
 def repeat(
     data: str | Path, out: str | Path | None = None, repeats: int = 3, *, recipe: dict[str, Any] | None = None,
-    overwrite: bool = False, splits: str | Path | None = None, cache: str | Path | None = "auto",
-    listeners: Sequence[Listener] = (), track: Sequence[str] = (),
+    overwrite: bool = False, splits: str | Path | None = None, fixes: str | Path | None = None,
+    cache: str | Path | None = "auto", listeners: Sequence[Listener] = (), track: Sequence[str] = (),
 ) -> Repeats:  # fmt: skip
     """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out` holds them all.
 
@@ -158,8 +171,8 @@ def repeat(
     kept: dict[str, Any] = {}
     for seed in range(first, first + repeats):
         asked = Recipe.build(recipe or {}, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
-        runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, cache=cache,
-                        listeners=listeners, track=track))  # fmt: skip
+        runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, fixes=fixes,
+                        cache=cache, listeners=listeners, track=track))  # fmt: skip
         first_run = read_recipe(runs[0].path / "recipe.yaml")
         kept = {"obtain": {"backbone": first_run["obtain"]["backbone"]},
                 "base": {name: first_run["base"][name] for name in ("size", "depth")}}  # fmt: skip
@@ -222,12 +235,12 @@ def compare(*runs: str | Path | Run) -> Comparison:
 
 def plan(
     data: str | Path, out: str | Path | None = None, *, recipe: dict[str, Any] | None = None,
-    splits: str | Path | None = None, listeners: Sequence[Listener] = (),
+    splits: str | Path | None = None, fixes: str | Path | None = None, listeners: Sequence[Listener] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """What `fit` would do: counts, findings, what steps 1 to 3 decide, a measured estimate of the seconds. Writes nothing."""
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
-    name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite=True)
+    name, examples, about, target = _look(data, out, settings, splits, listeners, True, fixes)
 
     from regraft.features import FeatureStore, TorchEngine
     from regraft.steps.base import base
@@ -297,6 +310,34 @@ def rank(
     return replace(ranking, left_out={**ranking.left_out, **seen})
 
 
+def audit(
+    data: str | Path, *, recipe: dict[str, Any] | None = None, features: bool = True, splits: str | Path | None = None,
+    fixes: str | Path | None = None, cache: str | Path | None = "auto", listeners: Sequence[Listener] = (),
+) -> Audit:  # fmt: skip
+    """What is wrong with `data`: copies, near-duplicates, likely wrong labels, outliers, leaks and more; nothing is changed.
+
+    Without `features` only files are looked at, and near-duplicates found by their hashes alone. Nothing is written outside the
+    cache. Raises DataError, UsageError.
+    """
+    settings = Recipe.build(recipe or {})
+    quiet_libraries(settings.run.offline)
+    events, source = Events(None, tuple(listeners)), read_source(data)
+    examples, about = _examples(source, settings, splits, events, fixes)
+
+    from regraft.features import FeatureStore
+    from regraft.steps.audit import Audit, audit_alone
+    from regraft.steps.context import Context
+
+    keep_large_blocks()
+    place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
+    device = pick_device(settings.run.device)
+    settings.run.device = device.type
+    kept = frozenset((name, kind) for name, kind in about.get("fixes", {}).get("kept", []))
+    context = Context(settings, FeatureStore(place), device, events)
+    found, test = audit_alone(examples, small_image_or_none, kept, context, features)
+    return Audit(source.name, examples.counts(), (*about["audited"], *found), frozenset(test.sources))
+
+
 def _has_seen(reference: str, examples: Examples) -> str:
     """Why an earlier run cannot be judged on these examples; "" where it can, and for what is no run."""
     kind, _, place = reference.partition(":")
@@ -311,7 +352,7 @@ def _has_seen(reference: str, examples: Examples) -> str:
 
 def _look(
     data: str | Path, out: str | Path | None, settings: Recipe, splits: str | Path | None, listeners: Sequence[Listener],
-    overwrite: bool,
+    overwrite: bool, fixes: str | Path | None = None,
 ) -> tuple[str, Examples, dict[str, Any], Path]:  # fmt: skip
     """Read, audit and split the data, once it is clear that the run may be written where it would go."""
     source = read_source(data)
@@ -321,24 +362,31 @@ def _look(
             raise UsageError(f"{target} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
         if not target.is_dir() or any(item.name != ".lock" for item in target.iterdir()):
             raise UsageError(f"{target} is there and holds no run. Choose another folder with --out.")
-    examples, about = _examples(source, settings, splits, Events(None, tuple(listeners)))
+    examples, about = _examples(source, settings, splits, Events(None, tuple(listeners)), fixes)
+    if settings.data.strict and (faults := fatal(about["audited"])):
+        raise DataError(f"{source.root} has what --strict does not let pass:", faults, "`regraft audit` tells the sources.")
     return source.name, examples, about, target
 
 
 def _examples(
-    source: Source, settings: Recipe, splits: str | Path | None, ears: Events
+    source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> tuple[Examples, dict[str, Any]]:
-    """The audited and split examples of a source, and what the audit found. Raises DataError, UsageError."""
+    """The audited and split examples of a source, what the audit found for run.json, and all of it as `audited`.
+
+    Raises DataError, UsageError.
+    """
     if settings.data.folds == 1:
         raise UsageError("--folds 1 leaves nothing to train on; 5 are usual.")
     untested = not settings.data.test_share or bool(settings.data.folds)
     if untested and any(row.split == "test" for row in source.rows):
         asked = "--folds" if settings.data.folds else "--no-test"
         raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
+    corrections = read_fixes(Path(fixes), source) if fixes else None
     audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
     examples = make_examples(
         source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
         val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
+        fixes=corrections,
     )  # fmt: skip
     if untested and not settings.data.folds:
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
@@ -346,6 +394,7 @@ def _examples(
         "source": str(source.root), "modality": "image", "no_test": untested,
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [finding.to_dict(LISTED) for finding in audited.findings],
+        "audited": audited.findings, **({"fixes": corrections.to_dict()} if corrections else {}),
     }  # fmt: skip
 
 

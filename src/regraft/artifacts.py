@@ -129,7 +129,7 @@ class RunFolder:
 
     SCHEMA = 1
     OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
-            "predictions.parquet", "gallery.json")  # fmt: skip
+            "predictions.parquet", "gallery.json", "audit.json")  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         from filelock import FileLock
@@ -139,6 +139,7 @@ class RunFolder:
         self.state = path / "run.json"
         self.events = path / "events.jsonl"
         self.examples = path / "examples.parquet"
+        self.audit = path / "audit.json"
         self.ranking = path / "ranking.json"
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.parquet"

@@ -105,6 +105,8 @@ def fit(
     no_test: Annotated[bool, typer.Option("--no-test", help="set no test examples apart, and say so on every surface")] = False,
     folds: Annotated[int | None, typer.Option(help="cross-validate the whole walk instead of a test set: 5")] = None,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
+    fixes: Annotated[Path | None, typer.Option(help="an edited csv of regraft audit --export")] = None,
+    strict: Annotated[bool, typer.Option(help="stop where scores would flatter: near-duplicates across splits, leaks")] = False,
     config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
     offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
@@ -120,7 +122,7 @@ def fit(
     if baseline not in (None, "scratch"):
         raise UsageError(f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always.")
     named: dict[str, dict[str, Any]] = {
-        "data": {"test_share": 0.0 if no_test else None, "folds": folds},
+        "data": {"test_share": 0.0 if no_test else None, "folds": folds, "strict": strict or None},
         "obtain": {"backbone": backbone, "max_parameters": _count(max_params)},
         "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
         "run": {"metric": metric, "device": device, "seed": seed, "budget_seconds": _seconds(budget),
@@ -130,13 +132,13 @@ def fit(
     if repeats != 1:
         if data is None or resume or dry_run:
             raise UsageError("--repeats starts new runs: name DATA, and leave out --resume and --dry-run.")
-        return _repeat(data, out, repeats, settings, splits, track or [], overwrite, quiet, as_json)
-    _fit(data, out, settings, splits, track or [], resume, overwrite, dry_run, quiet, as_json)
+        return _repeat(data, out, repeats, settings, splits, track or [], overwrite, quiet, as_json, fixes)
+    _fit(data, out, settings, splits, track or [], resume, overwrite, dry_run, quiet, as_json, fixes)
 
 
 def _fit(
     data: Path | None, out: Path | None, settings: dict[str, Any], splits: Path | None, track: list[str], resume: bool,
-    overwrite: bool, dry_run: bool, quiet: bool, as_json: bool,
+    overwrite: bool, dry_run: bool, quiet: bool, as_json: bool, fixes: Path | None = None,
 ) -> Any:  # fmt: skip
     from regraft.console import Screen
 
@@ -144,15 +146,16 @@ def _fit(
     try:
         from regraft import api
 
-        if resume and (data or splits or overwrite or dry_run):
-            raise UsageError("--resume goes on with the run in --out as it is: leave out DATA, --splits, --overwrite, --dry-run.")
+        if resume and (data or splits or fixes or overwrite or dry_run):
+            others = "DATA, --splits, --fixes, --overwrite, --dry-run"
+            raise UsageError(f"--resume goes on with the run in --out as it is: leave out {others}.")
         if dry_run:
             if data is None:
                 raise UsageError("name the data: a folder of class folders, or a table.")
-            _show_plan(api.plan(data, out, recipe=settings, splits=splits, listeners=[screen]), as_json)
+            _show_plan(api.plan(data, out, recipe=settings, splits=splits, fixes=fixes, listeners=[screen]), as_json)
             return None
-        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, listeners=[screen],
-                      track=track)  # fmt: skip
+        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, fixes=fixes,
+                      listeners=[screen], track=track)  # fmt: skip
     except KeyboardInterrupt:
         screen.close()
         print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
@@ -165,15 +168,15 @@ def _fit(
 
 def _repeat(
     data: Path, out: Path | None, repeats: int, settings: dict[str, Any], splits: Path | None, track: list[str], overwrite: bool,
-    quiet: bool, as_json: bool,
+    quiet: bool, as_json: bool, fixes: Path | None,
 ) -> None:  # fmt: skip
     from regraft import api
     from regraft.console import Screen
 
     screen = Screen(quiet or as_json)
     try:
-        found = api.repeat(data, out, repeats, recipe=settings, overwrite=overwrite, splits=splits, listeners=[screen],
-                           track=track)  # fmt: skip
+        found = api.repeat(data, out, repeats, recipe=settings, overwrite=overwrite, splits=splits, fixes=fixes,
+                           listeners=[screen], track=track)  # fmt: skip
     finally:
         screen.close()
     if as_json:
@@ -328,6 +331,42 @@ def rank(
         print(to_json(found.to_dict()))
     else:
         ranking_table(found.to_dict())
+
+
+@app.command()
+def audit(
+    data: Annotated[Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")],
+    features: Annotated[bool, typer.Option(help="look at features too, not at files alone")] = True,
+    strict: Annotated[bool, typer.Option(help="exit with 1 if there is any warning")] = False,
+    export: Annotated[Path | None, typer.Option(help="a csv to be edited and given to fit --fixes")] = None,
+    fixes: Annotated[Path | None, typer.Option(help="such a csv: its corrections are taken as made")] = None,
+    splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="all findings as JSON on standard output")] = False,
+) -> None:
+    """Look for what is wrong with DATA: copies, near-duplicates, wrong labels, outliers, leaks. Changes nothing."""
+    from regraft.artifacts import to_json
+    from regraft.console import Screen, findings_table
+
+    screen = Screen(quiet or as_json)
+    try:
+        from regraft import api
+
+        found = api.audit(data, recipe=_settings(None, sets, {}), features=features, splits=splits, fixes=fixes,
+                          listeners=[screen])  # fmt: skip
+    finally:
+        screen.close()
+    if as_json:
+        print(to_json(found.to_dict()))
+    else:
+        findings_table(found.to_dict())
+    if export is not None:
+        lines = found.export(export)
+        print(f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  regraft fit {data} --fixes {export}",
+              file=sys.stderr)  # fmt: skip
+    if strict and found.warnings:
+        raise typer.Exit(1)
 
 
 @app.command()

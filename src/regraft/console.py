@@ -16,6 +16,9 @@ FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
 MOST = 8  # pairs of classes that are named where it cannot
 
+MARKS = {"warning": "[yellow]![/]", "info": "[dim]i[/]"}
+SHOWN = 5  # examples of a finding
+
 
 class Screen:
     """Listens to a run's events and shows them on standard error."""
@@ -42,8 +45,10 @@ class Screen:
             text = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
             self.console.print(f"[bold]{escape(event['name'])}[/]: {event['classes']} classes; {text}")
             for finding in event["findings"]:
-                mark = "[yellow]![/]" if finding["severity"] == "warning" else "[dim]i[/]"
-                self.console.print(f"  {mark} {escape(finding['message'])}")
+                self.console.print(f"  {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True)
+        elif kind == "audit":
+            for finding in event["findings"]:
+                self.console.print(f"          {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True)
         elif kind == "decided":
             number = NUMBERS[event["step"]]
             said = f"[green]{number}[/] [bold]{event['step']:9}[/] {escape(event['decided'])}"
@@ -107,6 +112,23 @@ class Screen:
     def close(self) -> None:
         """Take the bar away."""
         self._end()
+
+
+def findings_table(found: dict[str, Any]) -> None:
+    """What an audit found, as `Audit.to_dict` gives it, on standard output: a few examples of each."""
+    console = Console(highlight=False)
+    counts = ", ".join(f"{n:,} {split}" for split, n in found["counts"].items() if n)
+    console.print(f"[bold]{escape(found['name'])}[/]: {counts}; {len(found['findings'])} finding(s)", soft_wrap=True)
+    for finding in found["findings"]:
+        what = f"[bold]{escape(finding['kind'])}[/]: {escape(finding['message'])}"
+        console.print(f"{MARKS[finding['severity']]} {what}", soft_wrap=True)
+        pairs, notes = finding.get("pairs", []), finding.get("notes", {})
+        lines = [f"{a} = {b} ({similarity:.2f})" for a, b, similarity in pairs]
+        lines = lines or [f"{source}: {notes[source]}" if source in notes else source for source in finding["examples"]]
+        for line in lines[:SHOWN]:
+            console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True)
+        if len(lines) > SHOWN:
+            console.print(f"    [dim]and {len(lines) - SHOWN} more, with --json or --export[/]", soft_wrap=True)
 
 
 def ranking_table(found: dict[str, Any]) -> None:

@@ -17,18 +17,21 @@ from torch import nn
 from regraft.artifacts import Events, RunFolder, atomic, read_json, write_json, write_text
 from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples, readings
-from regraft.data.examples import Part
-from regraft.errors import BudgetError, RegraftError, UsageError
+from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
+from regraft.data.examples import Inputs, Part
+from regraft.errors import BudgetError, DataError, RegraftError, UsageError
 from regraft.evaluation import knn_logits, score
-from regraft.features import Engine, FeatureStore, makers, pick_engine
-from regraft.modalities.image import Mirrored
+from regraft.features import Engine, FeatureStore
+from regraft.modalities.image import Mirrored, small_image_or_none
 from regraft.model import Model, softmax
 from regraft.recipe import Recipe
 from regraft.report import model_card, write_gallery, write_report
 from regraft.report.gallery import SECONDS
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
+from regraft.steps.audit import audit, nearly_known, without_near_duplicates
 from regraft.steps.base import base
 from regraft.steps.context import Context
+from regraft.steps.engine import choose_engine
 from regraft.steps.evaluate import Held, Verdict, cross_validate, evaluate_test, majority_logits
 from regraft.steps.explore import explore
 from regraft.steps.fewshot import OutOfFold, compare_out_of_fold, folds
@@ -45,7 +48,6 @@ from regraft.training import Checkpoint, FreezePlan, class_weighted
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
-ENGINE_SAMPLE = 32
 Result = TypeVar("Result")
 
 
@@ -77,6 +79,7 @@ class Walk:
         self.judged: OutOfFold | None = None  # by cross-validation, where val is too small
         self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))
         self.temperature = 1.0
+        self.nearly_known: frozenset[str] = frozenset()  # test examples with a near-duplicate in train or val
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
         """Run one step, its time and decision written to run.json and recipe.yaml."""
@@ -98,7 +101,7 @@ class Walk:
         write_json(self.folder.state, self.state)
         write_text(self.folder.recipe, self.recipe.to_yaml())
 
-    def features(self, part: Part, backbone: Backbone, engine: Engine, view: str = "plain") -> np.ndarray:
+    def features(self, part: Part | Inputs, backbone: Backbone, engine: Engine, view: str = "plain") -> np.ndarray:
         """(N, width) frozen features of a part, from the store where it has them."""
         pre = Mirrored(backbone.preprocess) if view == "mirror" else backbone.preprocess
         key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, view)
@@ -128,6 +131,7 @@ class Walk:
         engine = self.engine(backbone, fit)
         known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
+        self.step("audit", lambda: self.audit(backbone, engine, known, heads))
         tuned, stopped = None, False
         try:
             tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, known, engine))
@@ -158,27 +162,35 @@ class Walk:
 
     def engine(self, backbone: Backbone, fit: Part) -> Engine:
         """What runs the frozen base: the recipe's engine, or the fastest that agrees with float32 on some of the images."""
-        run, pre, memory = self.recipe.run, backbone.preprocess, self.context.store.folder
-        made = makers(backbone, self.context.device, run.feature_batch, cache=memory)
-        if run.engine == "auto":
-            some = fit.paths[:: max(1, len(fit) // ENGINE_SAMPLE)][:ENGINE_SAMPLE]
-            key = (backbone.architecture, backbone.provenance.sha256, pre.fingerprint, str(run.feature_batch), run.device)
-            count = sum(self.examples.counts().values())
-            name, trials = pick_engine(made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory)
-            run.engine = name  # type: ignore[assignment]
-            for trial in trials:
-                self.context.events.emit("engine", step="features", chosen=trial.engine == run.engine, text=trial.in_words())
-        if run.engine not in made:
-            raise UsageError(f"the engine {run.engine!r} does not run on {run.device}; these do: {', '.join(made)}.")
-        try:
-            return made[run.engine]()
-        except ImportError:
-            raise UsageError(f"the engine {run.engine!r} needs a library that is not installed: pip install openvino") from None
+        return choose_engine(backbone, fit.paths, sum(self.examples.counts().values()), self.context)
 
     def extract(self, fit: Part, val: Part, backbone: Backbone, engine: Engine) -> Features:
         """The frozen base runs once over train and val; one array holds both, so nothing is copied to join them."""
         both = fit.then(val)
         return Features(self.features(both, backbone, engine), both.labels, both.weights)
+
+    def audit(self, backbone: Backbone, engine: Engine, known: Features, heads: Heads) -> None:
+        """The audit on features, beside what the files told; the features of test are those that step 7 asks for."""
+        data, events, test, ahead = self.state["data"], self.context.events, None, None
+        if self.context.out_of_time():
+            return events.emit("note", text="no time for the audit of the features")
+        if self.examples.counts()["test"]:
+            test = self.examples.audit_view("near-duplicates of train and val", events.emit)
+            try:
+                ahead = self.features(test, backbone, engine)
+            except BudgetError:
+                events.emit("note", text="no time to look for near-duplicates of test examples")
+        kept = frozenset((source, kind) for source, kind in data.get("fixes", {}).get("kept", []))
+        found = audit(self.examples, known, heads, test, ahead, small_image_or_none, kept, self.context)
+        files = read_json(self.folder.audit)["findings"] if self.folder.audit.is_file() else data["findings"]
+        files, listed = ([f for f in told if f["kind"] not in FEATURE_KINDS] for told in (files, data["findings"]))
+        write_json(self.folder.audit, {"findings": [*files, *(finding.to_dict() for finding in found)]})
+        data["findings"] = [*listed, *(finding.to_dict(LISTED) for finding in found)]
+        events.emit("audit", findings=data["findings"][len(listed) :])
+        self.nearly_known = nearly_known(found, test)
+        if self.recipe.data.strict and (faults := fatal(found)):
+            raise DataError("the audit found what --strict does not let pass:", faults, f"Sources: {self.folder.audit}.")
+        return None
 
     def finetune(
         self, backbone: Backbone, plan: FreezePlan | None, heads: Heads, fit: Part, val: Part, known: Features,
@@ -389,6 +401,8 @@ class Walk:
             self.metrics.update(
                 evaluate_test(verdict, self.temperature, self.held, baselines, self.examples.task.classes, self.context)
             )
+            scaled = rows / self.temperature
+            self.metrics.update(without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known))
             self.predictions.append((test, rows))
         elif "cv" in self.metrics:
             accuracy, folds = self.metrics["cv"]["accuracy"], self.recipe.data.folds

@@ -39,6 +39,10 @@ class DataRecipe(_Section):
         0, description="cross-validation of the whole walk, for data too small to spare a test set; the model is made of all"
     )
     seed: int = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
+    strict: bool = Field(
+        False, description="stop before training where scores would flatter: near-duplicates or groups across splits, leaks, "
+        "contradicting labels",
+    )
 
 
 class ObtainRecipe(_Section):

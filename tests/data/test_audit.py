@@ -199,7 +199,7 @@ def test_no_content_and_no_pixels_straddle_splits(drawn: list[tuple[int, str, in
         Row(f"{n}.png", label, None if group is None else str(group), split=split)
         for n, (_, label, group, split) in enumerate(drawn)
     ]
-    look = Look(8, 8, "PNG", "RGB", bytes(3 * SIDE**2))
+    look = Look(8, 8, "PNG", "RGB", False, bytes(3 * SIDE**2))
     facts = [Fact(f"{content:032x}", f"{content // 2:032x}", look, 1, 1) for content, *_ in drawn]
     source = Source("drawn", Path("/nowhere"), rows, Task("single", ("a", "b")))
     looked = Audited(list(rows), facts)

@@ -21,11 +21,12 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from regraft.artifacts import fingerprint
-from regraft.data.audit import SIDE, Look
+from regraft.data.audit import ALIGNED, SIDE, Look
 from regraft.errors import UsageError
 
 MAX_PIXELS = 120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
 MAX_BYTES = 1 << 29
+PLAIN = 4  # grey levels between the darkest and the brightest pixel of a picture that shows nothing
 VERSION = "1"  # should the pixels ever change, this does, and old runs keep theirs
 
 FILTERS = {
@@ -184,7 +185,12 @@ def inspect_image(path: str | Path) -> Look:
         upright, orientation = _upright(image, SIDE)  # every byte is read, few pixels are made
     if orientation >= 5:
         width, height = height, width
-    return Look(width, height, form, mode, upright.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes())
+    small = upright.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return Look(width, height, form, mode, _is_plain(small) and _is_plain(upright), small.tobytes())
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return all(high - low <= PLAIN for low, high in image.getextrema())  # type: ignore[misc, union-attr]
 
 
 def pixel_digest(path: str | Path) -> str:
@@ -193,9 +199,12 @@ def pixel_digest(path: str | Path) -> str:
     return hashlib.sha256(f"{image.width}x{image.height}".encode() + image.tobytes()).hexdigest()[:32]
 
 
-def small_image(path: str | Path, side: int) -> np.ndarray:
-    """(side, side, 3) uint8: the whole upright image, its shape not kept. Raises UnreadableImage."""
-    return np.asarray(load_rgb(path, least=side).resize((side, side), Image.Resampling.BILINEAR))
+def small_image_or_none(path: str | Path) -> np.ndarray | None:
+    """The whole upright image as the audit lays it over others, its shape not kept; None where it cannot be read."""
+    try:
+        return np.asarray(load_rgb(path, least=ALIGNED).resize((ALIGNED, ALIGNED), Image.Resampling.BILINEAR))
+    except UnreadableImage:
+        return None
 
 
 def _upright(image: Image.Image, least: int | None) -> tuple[Image.Image, int]:

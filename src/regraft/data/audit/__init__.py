@@ -1,5 +1,8 @@
 """The audit: files before the split, features after extraction. Each kind of trouble is a small function, found by a list."""
 
+from regraft.data.audit.align import SIDE as ALIGNED
+from regraft.data.audit.duplicates import Read
+from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Seen, audit_features
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
@@ -7,6 +10,9 @@ from regraft.data.audit.looks import SIDE, Look
 from regraft.data.audit.make import make_examples
 
 __all__ = [
+    "ACROSS",
+    "ALIGNED",
+    "FEATURE_KINDS",
     "LISTED",
     "SIDE",
     "Audited",
@@ -16,6 +22,9 @@ __all__ = [
     "Kept",
     "Look",
     "Quarantined",
+    "Read",
+    "Seen",
+    "audit_features",
     "audit_files",
     "fatal",
     "make_examples",

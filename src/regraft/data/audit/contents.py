@@ -10,7 +10,6 @@ import numpy as np
 
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, without
-from regraft.data.audit.looks import colours
 from regraft.data.audit.metadata import Told, told_by_borders, told_by_colours, told_by_files
 from regraft.data.sources import Row
 from regraft.data.splits import FEW
@@ -18,7 +17,6 @@ from regraft.data.splits import FEW
 UNEQUAL = 10.0  # times the smallest class that the largest has
 SMALL = 0.25  # of the usual short side: what is below is tiny for its set
 LONG = 3.0  # times longer, or shorter, for its height than is usual
-PLAIN = 1.5  # grey levels of spread below which there is nothing to see
 RARE = 0.05  # share up to which grey pictures among coloured ones are odd
 
 
@@ -81,12 +79,11 @@ def odd_pictures(files: Files) -> Iterator[Finding]:
     width, height = (np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height"))
     short, shape = np.minimum(width, height), np.log(width / height)
     grey = np.array([look.mode in ("1", "L", "LA") or look.mode.startswith("I") for look in looks])
-    plain = colours(looks)[1].max(axis=1) < PLAIN
     usual = float(np.median(short))
     for kind, which, text in (
         ("tiny pictures", short < SMALL * usual, f"pictures are tiny beside the others, whose short side is {usual:.0f}"),
         ("odd shapes", np.abs(shape - np.median(shape)) > np.log(LONG), "pictures are far longer or higher than the others"),
-        ("plain pictures", plain, "pictures show one plain colour"),
+        ("plain pictures", np.array([look.plain for look in looks]), "pictures show one plain colour"),
         ("grey pictures", grey & (grey.mean() <= RARE), "pictures are grey where nearly all are coloured"),
     ):
         if sources := files.sources(kind, which):

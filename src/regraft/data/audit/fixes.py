@@ -70,11 +70,12 @@ class Fixes:
         }  # fmt: skip
 
 
-def write_fixes(path: Path, findings: Sequence[Finding]) -> int:
-    """A line for each example of each finding, its action empty; gives their number."""
+def write_fixes(path: Path, findings: Sequence[Finding], sealed: frozenset[str]) -> int:
+    """A line for each example of each finding that is not of test, its action empty; gives their number."""
     lines = [
         (source, "", finding.suggested.get(source, ""), finding.kind, finding.notes.get(source, finding.message))
         for finding in findings if finding.kind not in NOT_OURS for source in finding.examples
+        if source not in sealed
     ]  # fmt: skip
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)

@@ -16,14 +16,15 @@ GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 class Look:
     """What one decoding tells of a file.
 
-    Width and height are those of the upright image, `format` and `mode` as stored, `small` the bytes of (SIDE, SIDE, 3) RGB
-    pixels of the whole.
+    Width and height are those of the upright image, `format` and `mode` as stored; `plain`: it is of one colour; `small`: the
+    bytes of (SIDE, SIDE, 3) RGB pixels of the whole.
     """
 
     width: int
     height: int
     format: str
     mode: str
+    plain: bool
     small: bytes
 
 

@@ -1,0 +1,105 @@
+"""Near-duplicates: candidates by nearest neighbours in feature space, or by difference hash; confirmed on the pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from regraft.data.audit.align import SIDE, similarity
+from regraft.data.audit.looks import bits
+
+Read = Callable[[str], "np.ndarray | None"]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
+NEIGHBOURS = 5
+LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
+LEAST_BITS = 1 - 2 * 10 / 64  # the same of hashes: ten bits of 64 differ
+MOST = 30_000  # candidates that are looked at, the closest first: half a minute
+BLOCK = 1 << 24  # similarities held at once
+MANY, WIDE = 20_000, 128  # examples from which on only the first so many principal directions of the features count
+CHUNK = 1_024  # pairs whose pictures are held at once
+Pair = tuple[int, int, float]
+
+
+def near_duplicates(
+    paths: Sequence[str], pixels: Sequence[str], features: np.ndarray | None, dhashes: Sequence[str], read: Read,
+    tick: Callable[..., None],
+) -> tuple[list[Pair], int]:  # fmt: skip
+    """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates were left out.
+
+    `features` (N, D), or None: then the hashes name the candidates.
+    """
+    found: dict[tuple[int, int], float] = {}
+    searches = by_hash(dhashes) if features is None else by_features(features)
+    for i, j, close in searches:
+        if pixels[i] != pixels[j]:
+            pair = (min(i, j), max(i, j))
+            found[pair] = max(close, found.get(pair, -1.0))
+    order = sorted(found, key=lambda pair: -found[pair])[:MOST]
+    confirmed: list[Pair] = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for start in range(0, len(order), CHUNK):
+            some = order[start : start + CHUNK]
+            rows = sorted({row for pair in some for row in pair})
+            pictures = {r: p for r, p in zip(rows, pool.map(read, [paths[r] for r in rows]), strict=True) if p is not None}
+            some = [pair for pair in some if pair[0] in pictures and pair[1] in pictures]
+            first, second = (np.stack([pictures[pair[k]] for pair in some]) if some else _NONE for k in (0, 1))
+            alike = similarity(first, second)
+            confirmed += [(i, j, float(value)) for (i, j), value in zip(some, alike, strict=True) if value > 0]
+            tick(label="looking for near-duplicates", done=min(start + CHUNK, len(order)), total=len(order))
+    return sorted(confirmed), max(0, len(found) - MOST)
+
+
+_NONE = np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def by_features(features: np.ndarray) -> Iterator[Pair]:
+    """Candidates by the cosine of features less their mean."""
+    unit = centred(features)
+    yield from neighbours(unit, unit, LEAST)
+
+
+def by_hash(dhashes: Sequence[str]) -> Iterator[Pair]:
+    """Candidates whose hashes, or a hash and the other's mirrored one, differ in few bits."""
+    signs = bits(dhashes) / 8
+    for hand in (0, 1):
+        yield from neighbours(signs[:, hand], signs[:, 0], LEAST_BITS)
+
+
+def centred(features: np.ndarray) -> np.ndarray:
+    """(N, D) float32 rows of length 1, less the mean; of many rows the leading principal directions only."""
+    values = np.asarray(features, dtype=np.float32) - features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if len(values) > MANY and values.shape[1] > WIDE:
+        some = values[:: len(values) // MANY]
+        values = values @ np.linalg.eigh(some.T @ some)[1][:, -WIDE:]
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
+
+
+def neighbours(queries: np.ndarray, base: np.ndarray, least: float) -> Iterator[Pair]:
+    """(row of queries, another row of base, cosine): the NEIGHBOURS closest of each that reach `least`. Rows of length 1."""
+    rows = max(1, BLOCK // max(1, len(base)))
+    for start in range(0, len(queries), rows):
+        close = queries[start : start + rows] @ base.T
+        own = np.arange(len(close))
+        close[own, start + own] = -2
+        crowded = np.flatnonzero((close >= least).sum(axis=1) > NEIGHBOURS)
+        if len(crowded):
+            cut = np.partition(close[crowded], -NEIGHBOURS, axis=1)[:, -NEIGHBOURS]
+            close[crowded] = np.where(close[crowded] >= cut[:, None], close[crowded], -2)
+        for i, j in zip(*np.nonzero(close >= least), strict=True):
+            yield int(start + i), int(j), float(close[i, j])
+
+
+def groups(pairs: Sequence[tuple[str, str, float]]) -> int:
+    """How many clusters the pairs make."""
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for a, b, _ in pairs:
+        parent[find(a)] = find(b)
+    return len({find(name) for name in list(parent)})

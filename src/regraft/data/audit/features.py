@@ -1,0 +1,187 @@
+"""What features tell of the data: near-duplicates, likely wrong labels, outliers, classes that hardly differ.
+
+Labels, and features for all but near-duplicates, are those of train and val; of test only the inputs are looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from regraft.data.audit.duplicates import Read, groups, near_duplicates
+from regraft.data.audit.findings import Finding, Kept, without
+from regraft.data.audit.metadata import mean_recall
+from regraft.data.examples import Inputs
+
+ACROSS, WITHIN, OTHERWISE = "near-duplicates across splits", "near-duplicates", "near-duplicates with different labels"
+WRONG, FAR, ALIKE = "likely wrong labels", "outliers", "classes that hardly differ"
+FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE))
+LONELY = 5  # neighbours whose mean distance says how far out an example is
+SPREADS = 3.0  # robust standard deviations of the log distance above the median
+SAMPLE = 10_000  # examples that neighbours are looked for in
+TELLING = 0.75  # balanced accuracy between two classes that its upper bound must reach
+PAIRS = 200_000  # pairs of classes that are looked at
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N, D) features.
+
+    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may be None, and
+    `test_features` where those of test are not to be had. `read` gives a path's small picture.
+    """
+
+    classes: tuple[str, ...]
+    inputs: Inputs
+    splits: tuple[str, ...]
+    labels: np.ndarray
+    features: np.ndarray | None
+    rows: np.ndarray
+    probabilities: np.ndarray | None
+    test: Inputs | None
+    test_features: np.ndarray | None
+    read: Read
+    kept: Kept = frozenset()
+    tick: Callable[..., None] = lambda **_: None
+
+    def named(self, row: int) -> str:
+        """The class of a row by name."""
+        return self.classes[int(self.labels[row])]
+
+
+def audit_features(seen: Seen) -> list[Finding]:
+    """All that the checks find."""
+    return [finding for check in CHECKS for finding in check(seen)]
+
+
+def duplicates(seen: Seen) -> Iterator[Finding]:
+    """Pictures that show the same, resized, re-encoded, cropped a little, mirrored or lit otherwise."""
+    every, features = seen.inputs, seen.features
+    with_test = seen.test is not None and len(seen.test) > 0 and (features is None or seen.test_features is not None)
+    if with_test:
+        assert seen.test is not None
+        every = every.then(seen.test)
+        features = None if features is None or seen.test_features is None else np.concatenate([features, seen.test_features])
+    splits = (*seen.splits, *["test"] * (len(every) - len(seen.inputs)))
+    pairs, left = near_duplicates(every.paths, every.pixels, features, every.dhashes, seen.read, seen.tick)
+    sources, known = every.sources, len(seen.inputs)
+    across = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] != splits[j]]
+    within = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] == splits[j]]
+    differ = [(i, j, s) for i, j, s in pairs if j < known and seen.labels[i] != seen.labels[j]]
+    tested = {sources[j] for i, j, _ in pairs if i < known <= j}
+    more = f" ({left} further candidates were not looked at)" if left else ""
+    if found := _still(across, ACROSS, seen.kept):
+        text = f"{len(found)} pairs of near-duplicates across splits"
+        if hit := {name for a, b, _ in found for name in (a, b)} & tested:
+            text += f": {len(hit)} test example(s) have one in train or val"
+        yield _paired(ACROSS, "warning", text + more, found, dict(zip(sources, (f"in {split}" for split in splits), strict=True)))
+    if found := _still(within, WITHIN, seen.kept):
+        text = f"{len(found)} pairs of near-duplicates within a split, in {groups(found)} groups"
+        yield _paired(WITHIN, "info", text + more, found)
+    names = {sources[r]: f"labelled {seen.named(r)}" for i, j, _ in differ for r in (i, j)}
+    if found := _still([(sources[i], sources[j], s) for i, j, s in differ], OTHERWISE, seen.kept):
+        yield _paired(OTHERWISE, "warning", f"{len(found)} pairs of near-duplicates carry different labels", found, names)
+
+
+def _still(pairs: list[tuple[str, str, float]], kind: str, kept: Kept) -> list[tuple[str, str, float]]:
+    return [pair for pair in pairs if len(without(kept, kind, pair[:2])) == 2]
+
+
+def _paired(
+    kind: str, severity: Any, text: str, pairs: list[tuple[str, str, float]], notes: Mapping[str, str] = MappingProxyType({})
+) -> Finding:
+    """The closest pair first; each example with what is noted of it and the one it is most like."""
+    pairs = sorted(pairs, key=lambda pair: -pair[2])
+    other = {a: b for one in reversed(pairs) for a, b in (one[:2], one[1::-1])}
+    said = {name: ", ".join(filter(None, (notes.get(name, ""), f"like {like}"))) for name, like in other.items()}
+    return Finding(kind, severity, text, tuple(dict.fromkeys(name for pair in pairs for name in pair[:2])), said, tuple(pairs))
+
+
+def wrong_labels(seen: Seen) -> Iterator[Finding]:
+    """Labels that out-of-fold predictions speak against, the surest first (confident learning; Northcutt et al. 2021)."""
+    if seen.probabilities is None or len(seen.rows) < 2 * len(seen.classes):
+        return
+    labels = seen.labels[seen.rows]
+    if len(np.unique(labels)) < len(seen.classes):
+        return
+    with _quiet():
+        from cleanlab.filter import find_label_issues
+
+        order = find_label_issues(
+            labels, seen.probabilities, return_indices_ranked_by="self_confidence", filter_by="low_self_confidence", n_jobs=1
+        )
+    looks = seen.probabilities.argmax(axis=1)
+    order = [i for i in order if looks[i] != labels[i]]
+    suggested = {seen.inputs.sources[seen.rows[i]]: seen.classes[looks[i]] for i in order}
+    notes = {
+        seen.inputs.sources[seen.rows[i]]:
+        f"labelled {seen.classes[labels[i]]}, looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
+        for i in order
+    }  # fmt: skip
+    if found := without(seen.kept, WRONG, suggested):
+        text = f"{len(found)} labels are likely wrong, by predictions of models that had not seen them"
+        yield Finding(WRONG, "warning", text, tuple(found), notes, (), suggested)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """cleanlab warns through the root logger of what is of no interest here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def outliers(seen: Seen) -> Iterator[Finding]:
+    """Examples far from all others: no picture of the subject, perhaps."""
+    if seen.features is None or len(seen.features) < 10 * LONELY:
+        return
+    unit = seen.features / np.maximum(np.linalg.norm(seen.features, axis=1, keepdims=True), 1e-12)
+    base = np.sort(np.random.default_rng(0).permutation(len(unit))[:SAMPLE])
+    place = np.full(len(unit), -1)
+    place[base] = np.arange(len(base))
+    distance = np.empty(len(unit))
+    for start in range(0, len(unit), 1_000):
+        close = unit[start : start + 1_000] @ unit[base].T
+        own = place[start : start + 1_000]
+        close[np.flatnonzero(own >= 0), own[own >= 0]] = -2
+        distance[start : start + 1_000] = 1 - np.partition(close, -LONELY, axis=1)[:, -LONELY:].mean(axis=1)
+    logs = np.log(np.maximum(distance, 1e-6))
+    middle = np.median(logs)
+    spread = 1.4826 * np.median(np.abs(logs - middle))
+    far = np.flatnonzero(logs > middle + SPREADS * max(float(spread), 1e-6))
+    if found := without(seen.kept, FAR, (seen.inputs.sources[i] for i in far[np.argsort(-logs[far])])):
+        yield Finding(FAR, "info", f"{len(found)} examples are unlike all others", tuple(found))
+
+
+def alike_classes(seen: Seen) -> Iterator[Finding]:
+    """Pairs of classes that out-of-fold predictions hardly tell apart."""
+    if seen.probabilities is None:
+        return
+    labels, shares = seen.labels[seen.rows], seen.probabilities
+    members = [np.flatnonzero(labels == k) for k in range(len(seen.classes))]
+    support = np.array([len(rows) for rows in members])
+    mean = np.array([shares[rows].mean(axis=0) if len(rows) else np.zeros(len(members)) for rows in members])  # (K, K)
+    confused = sorted(combinations(range(len(members)), 2), key=lambda ab: -(mean[ab] + mean[ab[::-1]]))[:PAIRS]
+    said = []
+    for a, b in confused:
+        if support[a] and support[b] and mean[a, b] + mean[b, a] > 0.2:
+            hits = [int((shares[members[x], x] > shares[members[x], y]).sum()) for x, y in ((a, b), (b, a))]
+            value, _, high = mean_recall(np.array(hits), support[[a, b]])
+            if high < TELLING:
+                said.append(f"{seen.classes[a]} and {seen.classes[b]} ({value:.0%}, at most {high:.0%})")
+    if said:
+        text = f"{len(said)} pair(s) of classes are hardly told apart, by chance 50% right: {'; '.join(said[:10])}"
+        yield Finding(ALIKE, "warning", text)
+
+
+CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (duplicates, wrong_labels, outliers, alike_classes)

@@ -1,0 +1,118 @@
+"""The audit's second phase, on features: what it is given in a run, and alone. It removes nothing and chooses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from regraft.backbones import obtain_weights
+from regraft.backbones.sources import DEFAULT
+from regraft.data import Examples
+from regraft.data.audit import ACROSS, Finding, Kept, Read, Seen, audit_features, write_fixes
+from regraft.data.examples import Inputs, Part
+from regraft.evaluation import evaluate_single
+from regraft.steps.base import base
+from regraft.steps.context import Context
+from regraft.steps.engine import choose_engine
+from regraft.steps.train import Features, Heads, train_head
+from regraft.training import Layers
+
+FEWEST = 10  # test examples that must be left for a score without near-duplicates
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in the data called `name`, files first; the `counts` of the splits; the sources of test, `sealed`."""
+
+    name: str
+    counts: dict[str, int]
+    findings: tuple[Finding, ...]
+    sealed: frozenset[str]
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What `--strict` does not let pass."""
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"name": self.name, "counts": self.counts, "findings": [finding.to_dict() for finding in self.findings]}
+
+    def export(self, path: str | Path) -> int:
+        """Write a csv to be edited and given back to `fit` as `fixes`; gives the number of its lines."""
+        return write_fixes(Path(path), self.findings, self.sealed)
+
+
+def audit(
+    examples: Examples, known: Features, heads: Heads, test: Inputs | None, test_features: np.ndarray | None, read: Read,
+    kept: Kept, context: Context,
+) -> list[Finding]:  # fmt: skip
+    """What features of train and val (`known`, in this order), a head's out-of-fold predictions and the inputs of test tell."""
+    return audit_features(_seen(examples, known, heads, test, test_features, read, kept, context))
+
+
+def audit_alone(
+    examples: Examples, read: Read, kept: Kept, context: Context, with_features: bool
+) -> tuple[list[Finding], Inputs]:
+    """The same with the packaged backbone and a linear probe, and the inputs of test.
+
+    Without features near-duplicates are found by their hashes only.
+    """
+    test = examples.audit_view("near-duplicates of train and val", context.events.emit)
+    if not with_features:
+        return audit_features(_seen(examples, None, None, test, None, read, kept, context)), test
+    quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
+    backbone = base(obtain_weights(DEFAULT, quiet.recipe.run.offline), examples.image_sizes(), quiet)
+    engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
+    key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, "plain")
+
+
+    def features(part: Part | Inputs) -> np.ndarray:
+        tick, label = context.events.tick, f"features of {part.name}"
+        return context.store.features(part.ids, part.paths, key, backbone.preprocess, engine, tick, label)[0]
+
+    known = Features(features(both), both.labels, both.weights)
+    heads = train_head((Layers("linear"),), known, len(known), len(examples.task.classes), quiet)
+    return audit(examples, known, heads, test, features(test) if len(test) else None, read, kept, context), test
+
+
+def _seen(
+    examples: Examples, known: Features | None, heads: Heads | None, test: Inputs | None, test_features: np.ndarray | None,
+    read: Read, kept: Kept, context: Context,
+) -> Seen:  # fmt: skip
+    both, counts = examples.part("train").then(examples.part("val")), examples.counts()
+    splits = ("train",) * counts["train"] + ("val",) * counts["val"]
+    logits = None if heads is None else heads.oof_logits
+    return Seen(
+        examples.task.classes, examples.inputs(), splits, both.labels, None if known is None else known.values,
+        np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
+        None if logits is None else softmax(logits.astype(np.float64), axis=1), test, test_features, read, kept,
+        context.events.tick,
+    )  # fmt: skip
+
+
+def nearly_known(findings: Iterable[Finding], test: Inputs | None) -> frozenset[str]:
+    """The sources of test examples that have a near-duplicate in train or val."""
+    names = {name for finding in findings if finding.kind == ACROSS for pair in finding.pairs for name in pair[:2]}
+    return frozenset(names & set(test.sources)) if test is not None else frozenset()
+
+
+def without_near_duplicates(
+    sources: tuple[str, ...], labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, known: frozenset[str]
+) -> dict[str, Any]:
+    """`test_without_near_duplicates` of metrics.json: the scores on (N,) labels of what is left; nothing where all is left."""
+    left = np.array([source not in known for source in sources], dtype=bool)
+    out = int((~left).sum())
+    if not out:
+        return {}
+    if left.sum() < FEWEST:
+        why = f"{int(left.sum())} test examples have no near-duplicate in train or val, too few to score"
+        return {"test_without_near_duplicates": {"left_out": out, "metrics": {}, "why": why}}
+    found = evaluate_single(labels[left], logits[left], None if clusters is None else clusters[left])
+    scores = {name: asdict(estimate) for name, estimate in found.items()}
+    return {"test_without_near_duplicates": {"left_out": out, "metrics": scores}}
