@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from regraft.artifacts import RunFolder, read_json, write_json
 from regraft.data import Examples
 from regraft.modalities import UnreadableImage, thumbnail
-from regraft.report.pictures import faded, jpeg, uri
+from regraft.report.pictures import jpeg, tinted, uri
 
 if TYPE_CHECKING:
     import torch
@@ -196,14 +196,13 @@ def _looks(
         (found,) = occlusion(image[None], np.array([answer]), predict)
         heat = found.fall() / max(CLEAR, float(found.fall().max()))
         note = f"{found.whole:.0%} becomes {found.hidden.min():.0%} with its strongest place hidden"
-        items.append({**mistake, "note": note, "picture": jpeg(picture), "map": jpeg(faded(picture, heat))})
+        items.append({**mistake, "note": note, "picture": jpeg(picture), "map": jpeg(tinted(picture, heat))})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break
     return {
         "name": "looks", "title": "Where it looked", "items": items,
-        "about": "Grey squares were laid over the picture one after another. What keeps its colour is what the answer rested on: "
-                 "hidden, it lowers the answer's odds most. That says what the answer needs, not why, nor what two places do "
-                 "together.",
+        "about": "Grey squares were laid over the picture one after another. Warm is what the answer rested on: hidden, it "
+                 "lowers the answer's odds most. That says what the answer needs, not why, nor what two places do together.",
     }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LARGEST = 400_000  # bytes of a picture file that goes into the page as it is
-PALE = 232  # what a place that does not count fades towards
-FADE = 0.82  # how far
+WARM = np.array([232, 89, 12])  # what a place that counts is tinted with: no grey picture has it
+TINT = 0.7  # how strongly
 
 
 def uri(kind: str, content: bytes) -> str:
@@ -40,11 +40,10 @@ def picture(path: Path) -> str:
         return ""
 
 
-def faded(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(S, S, 3) pixels that keep their colours where the (G, G) heat is 1 and turn a pale grey where it is 0."""
+def tinted(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(S, S, 3) pixels in grey, warm where the (G, G) heat is 1 and lighter where it is 0: to be seen on any picture."""
     size = pixels.shape[0]
     smooth = Image.fromarray(heat.astype(np.float32), mode="F").resize((size, size), Image.Resampling.BICUBIC)
-    kept = np.clip(np.asarray(smooth), 0, 1)[..., None]
-    grey = pixels.mean(axis=2, keepdims=True)
-    pale = grey + FADE * (PALE - grey)
-    return np.asarray(np.rint(kept * pixels + (1 - kept) * pale), dtype=np.uint8)
+    share = np.clip(np.asarray(smooth), 0, 1)[..., None]
+    grey = 0.75 * pixels.mean(axis=2, keepdims=True) + 0.25 * 255
+    return np.asarray(np.rint(grey + TINT * share * (WARM - grey)), dtype=np.uint8)

@@ -11,6 +11,7 @@ from regraft.report import plots, words
 
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
+SHORT = 3  # letters that fit above a cell of the matrix without being turned
 PAIRS = 8  # pairs of classes named as most often confused
 
 Json = dict[str, Any]
@@ -122,6 +123,7 @@ def confusion(counts: Any, classes: list[str], pictured: Collection[str]) -> Jso
     ]
     return {
         "rows": rows,
+        "short": max(map(len, classes)) <= SHORT,
         "uri": "" if rows else plots.heatmap(shares),
         "pairs": [{"count": n, "true": classes[i], "taken": classes[j], "link": link(i, j)} for n, i, j in pairs],
         "right": int(np.trace(table)),
