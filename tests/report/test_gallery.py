@@ -87,6 +87,9 @@ def test_a_run_that_was_stopped_early_has_what_the_audit_found(tmp_path: Path) -
     write_gallery(folder)
     gallery = json.loads((folder / "gallery.json").read_text())
     assert [g["name"] for g in gallery["galleries"]] == ["labels", "duplicates"]
+    twins = gallery["galleries"][1]["items"]
+    assert {item["split"] for item in twins if not item["label"]} == {"test"}  # sealed until step 7
+    assert all(item["label"] for item in twins if item["split"] == "train")
     assert gallery["cells"] == {}
     (folder / "audit.json").unlink()
     write_gallery(folder)

@@ -78,7 +78,7 @@ def write_gallery(
     predicted = read_predictions(run.predictions)
     findings = read_json(folder / "audit.json")["findings"] if (folder / "audit.json").is_file() else []
     classes = list(examples.task.classes)
-    known = _known(run.examples)
+    known = _known(run.examples, tested=predicted is not None and predicted.split == "test")
     galleries = [*_answers(predicted), *_found(findings, known)]
     cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
     if examples.modality == "image":
@@ -206,8 +206,8 @@ def _looks(
     }  # fmt: skip
 
 
-def _known(path: Path) -> dict[str, tuple[str, str]]:
-    """Split and label of each source."""
+def _known(path: Path, tested: bool) -> dict[str, tuple[str, str]]:
+    """Split and label of each source; labels of test stay unread until the run has been tested."""
     table = pq.read_table(path, columns=["source", "split", "label"])
-    sources, splits, labels = (table[name].to_pylist() for name in ("source", "split", "label"))
-    return dict(zip(sources, zip(splits, labels, strict=True), strict=True))
+    rows = zip(*(table[name].to_pylist() for name in ("source", "split", "label")), strict=True)
+    return {source: (split, label if tested or split != "test" else "") for source, split, label in rows}

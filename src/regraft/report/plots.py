@@ -170,12 +170,12 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
 
 
 def heatmap(shares: NDArray[np.float64]) -> str:
-    """A (K, K) confusion matrix with rows summing to one as a PNG data URI: clear = 0, full blue = 1; for large K."""
+    """A (K, K) confusion matrix with rows summing to one as a PNG data URI: clear = 0, full green = 1; for large K."""
     from PIL import Image
 
     k = len(shares)
     pixels = np.zeros((k, k, 4), np.uint8)
-    pixels[..., :3] = (46, 111, 158)
+    pixels[..., :3] = (60, 150, 122)
     pixels[..., 3] = np.round(255 * np.sqrt(np.clip(shares, 0, 1)))  # the root keeps rare confusions visible
     side = k * max(1, 480 // k)
     buffer = io.BytesIO()
