@@ -253,3 +253,92 @@ def test_files_that_change_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "train/a/0.png").unlink()
     (tmp_path / "test/a/0.png").write_bytes(b"other")
     assert sorted(examples.changed()) == ["test/a/0.png", "train/a/0.png"]
+
+
+def test_pixels_decide_what_is_a_copy_and_copies_move_together(tmp_path: Path) -> None:
+    """The same picture saved anew, in another format, or with other metadata has other bytes."""
+    many(tmp_path, "train/a", "train/b", "test/a", "test/b")
+    shown = Image.open(tmp_path / "test" / "a" / "0.png")
+    shown.save(tmp_path / "train" / "a" / "again.png", compress_level=0)
+    shown.save(tmp_path / "train" / "a" / "again.bmp")
+    Image.open(tmp_path / "train" / "b" / "0.png").save(tmp_path / "train" / "b" / "0.webp", lossless=True)
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    Image.open(tmp_path / "test" / "b" / "1.png").rotate(180).save(tmp_path / "train" / "b" / "turned.png", exif=turned)
+    examples, looked = examples_of(tmp_path)
+    assert set(finding(looked, "copies across splits")[1]) == {"train/a/again.png", "train/a/again.bmp", "train/b/turned.png"}
+    assert set(finding(looked, "copies")[1]) == {"train/b/0.png", "train/b/0.webp"}
+    assert not {"train/a/again.png", "train/b/turned.png"} & set(where(examples))
+
+
+def test_the_same_pixels_fall_into_one_split(tmp_path: Path) -> None:
+    many(tmp_path, "a", "b", count=30)
+    for path in sorted(tmp_path.glob("*/*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+    examples, looked = examples_of(tmp_path)
+    places = where(examples)
+    assert len(places) == 120
+    assert all(place == places[source.replace(".bmp", ".png")] for source, place in places.items())
+    assert "copies across splits" not in {f.kind for f in looked.findings}
+
+
+def test_odd_pictures_and_unequal_classes_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, count in (("a", 120), ("b", 10)):
+        (tmp_path / label).mkdir()
+        for k in range(count):
+            pixels = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / label / f"{k}.png")
+    Image.new("RGB", (80, 60), "teal").save(tmp_path / "a" / "plain.png")
+    Image.fromarray(rng.integers(0, 255, (12, 16, 3)).astype(np.uint8)).save(tmp_path / "a" / "tiny.png")
+    Image.fromarray(rng.integers(0, 255, (60, 400, 3)).astype(np.uint8)).save(tmp_path / "a" / "long.png")
+    Image.fromarray(rng.integers(0, 255, (60, 80)).astype(np.uint8)).save(tmp_path / "a" / "grey.png")
+    _, looked = examples_of(tmp_path)
+    for kind, source in (("plain", "plain"), ("tiny", "tiny"), ("grey", "grey")):
+        assert finding(looked, f"{kind} pictures")[1] == (f"a/{source}.png",)
+    assert finding(looked, "odd shapes")[1] == ("a/long.png",)
+    assert "class 'a' has" in finding(looked, "imbalance")[0]
+
+
+@pytest.mark.parametrize("leak", ["format", "size", "border", "none"])
+def test_what_tells_the_label_beside_the_subject_is_named(leak: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(("a", "b")):
+        (tmp_path / label).mkdir()
+        for k in range(40):
+            side = 40 + int(rng.integers(0, 10)) + 12 * number * (leak == "size")
+            pixels = rng.integers(0, 255, (side, 50, 3)).astype(np.uint8)
+            if leak == "border":
+                pixels[:3], pixels[-3:], pixels[:, :4], pixels[:, -4:] = [200 * (1 - number)] * 4
+            ending = "bmp" if leak == "format" and number else "png"
+            Image.fromarray(pixels).save(tmp_path / label / f"{k}.{ending}")
+    _, looked = examples_of(tmp_path)
+    told = {f.kind: f.message for f in looked.findings if f.kind.endswith("tell the label")}
+    if leak == "none":
+        assert told == {}
+    elif leak == "border":
+        assert "border" in told["borders tell the label"]
+        assert "files tell the label" not in told
+    else:
+        assert re.search({"format": "format PNG|bytes a pixel", "size": "height|shape"}[leak], told["files tell the label"])
+        assert "borders tell the label" not in told
+
+
+def test_the_audit_sees_test_without_labels_and_it_is_logged(tmp_path: Path) -> None:
+    many(tmp_path, "train/red_a", "train/red_b", "test/red_a", "test/red_b")
+    examples, _ = examples_of(tmp_path)
+    log = Mock()
+    inputs = examples.audit_view("to see", log)
+    log.assert_called_once_with("audit_view", reason="to see", examples=24)
+    assert len(inputs) == 24
+    assert inputs.sizes.tolist() == [[8, 8]] * 24
+    assert not {"label", "labels", "weights"} & set(vars(inputs))
+    known = examples.inputs()
+    assert known.sources == examples.part("train").sources + examples.part("val").sources
+    assert known.then(inputs).sources == known.sources + inputs.sources
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["flowers5", "sign_digits"])
+def test_no_leak_and_no_copy_is_seen_where_there_is_none(name: str, real_data: Path) -> None:
+    assert [f.kind for f in examples_of(real_data / name)[1].findings] == []

@@ -1,7 +1,8 @@
 """The audit: files before the split, features after extraction. Each kind of trouble is a small function, found by a list."""
 
 from regraft.data.audit.align import SIDE as ALIGNED
-from regraft.data.audit.duplicates import Read
+from regraft.data.audit.align import similarity
+from regraft.data.audit.duplicates import Read, near_duplicates
 from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Seen, audit_features
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal
@@ -28,6 +29,8 @@ __all__ = [
     "audit_files",
     "fatal",
     "make_examples",
+    "near_duplicates",
     "read_fixes",
+    "similarity",
     "write_fixes",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +14,7 @@ from regraft.data.audit.looks import bits
 Read = Callable[[str], "np.ndarray | None"]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
 NEIGHBOURS = 5
 LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
-LEAST_BITS = 1 - 2 * 10 / 64  # the same of hashes: ten bits of 64 differ
+ALONE, BESIDE = 1 - 2 * 14 / 64, 1 - 2 * 10 / 64  # the same of hashes, of which 14 or 10 bits differ: without features, or with
 MOST = 30_000  # candidates that are looked at, the closest first: half a minute
 BLOCK = 1 << 24  # similarities held at once
 MANY, WIDE = 20_000, 128  # examples from which on only the first so many principal directions of the features count
@@ -28,14 +28,13 @@ def near_duplicates(
 ) -> tuple[list[Pair], int]:  # fmt: skip
     """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates were left out.
 
-    `features` (N, D), or None: then the hashes name the candidates.
+    Candidates come from `features` (N, D) and from hashes, of these alone where `features` is None. Where pictures are so
+    uniform that hashes name more candidates than there are pictures, they say nothing and features alone count.
     """
-    found: dict[tuple[int, int], float] = {}
-    searches = by_hash(dhashes) if features is None else by_features(features)
-    for i, j, close in searches:
-        if pixels[i] != pixels[j]:
-            pair = (min(i, j), max(i, j))
-            found[pair] = max(close, found.get(pair, -1.0))
+    found = candidates(by_hash(dhashes, ALONE if features is None else BESIDE), pixels)
+    if features is not None:
+        unit = centred(features)
+        found = {**(found if len(found) <= len(paths) else {}), **candidates(neighbours(unit, unit, LEAST), pixels)}
     order = sorted(found, key=lambda pair: -found[pair])[:MOST]
     confirmed: list[Pair] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
@@ -54,17 +53,21 @@ def near_duplicates(
 _NONE = np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def by_features(features: np.ndarray) -> Iterator[Pair]:
-    """Candidates by the cosine of features less their mean."""
-    unit = centred(features)
-    yield from neighbours(unit, unit, LEAST)
+def candidates(searched: Iterable[Pair], pixels: Sequence[str]) -> dict[tuple[int, int], float]:
+    """(i, j), i < j: how close they are. What is the same to the pixel is not among them."""
+    found: dict[tuple[int, int], float] = {}
+    for i, j, close in searched:
+        if pixels[i] != pixels[j]:
+            pair = (min(i, j), max(i, j))
+            found[pair] = max(close, found.get(pair, -1.0))
+    return found
 
 
-def by_hash(dhashes: Sequence[str]) -> Iterator[Pair]:
-    """Candidates whose hashes, or a hash and the other's mirrored one, differ in few bits."""
+def by_hash(dhashes: Sequence[str], least: float) -> Iterator[Pair]:
+    """Those whose hashes, or a hash and the other's mirrored one, differ in few bits."""
     signs = bits(dhashes) / 8
     for hand in (0, 1):
-        yield from neighbours(signs[:, hand], signs[:, 0], LEAST_BITS)
+        yield from neighbours(signs[:, hand], signs[:, 0], least)
 
 
 def centred(features: np.ndarray) -> np.ndarray:
