@@ -126,11 +126,11 @@ def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]
         item(source, *known.get(source, ("", "")), str(label))
         for finding in findings for source, label in (finding.get("suggested") or {}).items()
     ]  # fmt: skip
-    pairs = [pair for finding in findings for pair in finding.get("pairs") or []]
+    pairs = {(one, other): float(similarity) for finding in findings for one, other, similarity in finding.get("pairs") or []}
     twins = [
-        item(source, *known.get(source, ("", "")), note=f"similarity {float(similarity):.3f}")
-        for one, other, similarity in sorted(pairs, key=lambda pair: -float(pair[2]))[: SHOWN // 2]
-        for source in (one, other)
+        item(source, *known.get(source, ("", "")), note=f"similarity {pairs[pair]:.3f}")
+        for pair in sorted(pairs, key=lambda pair: -pairs[pair])[: SHOWN // 2]
+        for source in pair
     ]
     return [
         {"name": "labels", "title": "Suspected labels",
