@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,24 @@ from regraft.runtime import ready_torchvision
 ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests leave converted models and the outcome of trials for those after them, which take long to make."""
+    return tmp_path_factory.mktemp("warm")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the test's own: no features in it, but what does not depend on data."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("REGRAFT_CACHE", str(folder))
-    return folder
+    for kind in ("openvino", "trials"):
+        if (warm / kind).is_dir():
+            shutil.copytree(warm / kind, folder / kind)
+    yield folder
+    for kind in ("openvino", "trials"):
+        if (folder / kind).is_dir():
+            shutil.copytree(folder / kind, warm / kind, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

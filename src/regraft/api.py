@@ -24,7 +24,7 @@ from regraft.data import (
     read_source,
     readings,
 )  # fmt: skip
-from regraft.data.audit import LISTED, fatal
+from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
@@ -478,6 +478,7 @@ def _resume(
             raise UsageError(f"{len(changed)} file(s) changed or went since the run began ({some}). Use --overwrite.")
         recipe = Recipe.build(read_recipe(folder.recipe))
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
+        about["findings"] = [finding for finding in about["findings"] if finding["kind"] not in FEATURE_KINDS]  # come anew
         with tracked(track, recipe.run.offline, listeners) as ears:
             return _walk(folder, examples, recipe, cache, ears, about, started)
     finally:

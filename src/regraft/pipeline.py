@@ -183,10 +183,11 @@ class Walk:
         kept = frozenset((source, kind) for source, kind in data.get("fixes", {}).get("kept", []))
         found = audit(self.examples, known, heads, test, ahead, small_image_or_none, kept, self.context)
         files = read_json(self.folder.audit)["findings"] if self.folder.audit.is_file() else data["findings"]
-        files, listed = ([f for f in told if f["kind"] not in FEATURE_KINDS] for told in (files, data["findings"]))
+        files = [finding for finding in files if finding["kind"] not in FEATURE_KINDS]  # a resumed run's come anew
         write_json(self.folder.audit, {"findings": [*files, *(finding.to_dict() for finding in found)]})
-        data["findings"] = [*listed, *(finding.to_dict(LISTED) for finding in found)]
-        events.emit("audit", findings=data["findings"][len(listed) :])
+        listed = [finding.to_dict(LISTED) for finding in found]
+        data["findings"] = [*data["findings"], *listed]
+        events.emit("audit", findings=listed)
         self.nearly_known = nearly_known(found, test)
         if self.recipe.data.strict and (faults := fatal(found)):
             raise DataError("the audit found what --strict does not let pass:", faults, f"Sources: {self.folder.audit}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
 from regraft.data.audit import ACROSS, Finding, Kept, Read, Seen, audit_features, write_fixes
 from regraft.data.examples import Inputs, Part
-from regraft.evaluation import evaluate_single
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
+from regraft.steps.evaluate import Verdict
 from regraft.steps.train import Features, Heads, train_head
 from regraft.training import Layers
 
@@ -113,6 +113,5 @@ def without_near_duplicates(
     if left.sum() < FEWEST:
         why = f"{int(left.sum())} test examples have no near-duplicate in train or val, too few to score"
         return {"test_without_near_duplicates": {"left_out": out, "metrics": {}, "why": why}}
-    found = evaluate_single(labels[left], logits[left], None if clusters is None else clusters[left])
-    scores = {name: asdict(estimate) for name, estimate in found.items()}
-    return {"test_without_near_duplicates": {"left_out": out, "metrics": scores}}
+    verdict = Verdict(labels[left], logits[left], None if clusters is None else clusters[left])
+    return {"test_without_near_duplicates": {"left_out": out, "metrics": verdict.estimates()}}

@@ -29,12 +29,16 @@ def near_duplicates(
     """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates were left out.
 
     Candidates come from `features` (N, D) and from hashes, of these alone where `features` is None. Where pictures are so
-    uniform that hashes name more candidates than there are pictures, they say nothing and features alone count.
+    uniform that hashes name more candidates than there are pictures, they say nothing and features alone count; so too where
+    there are very many pictures, to save time.
     """
-    found = candidates(by_hash(dhashes, ALONE if features is None else BESIDE), pixels)
-    if features is not None:
+    if features is None:
+        found = candidates(by_hash(dhashes, ALONE), pixels)
+    else:
         unit = centred(features)
-        found = {**(found if len(found) <= len(paths) else {}), **candidates(neighbours(unit, unit, LEAST), pixels)}
+        found = candidates(neighbours(unit, unit, LEAST), pixels)
+        beside = candidates(by_hash(dhashes, BESIDE), pixels) if len(paths) <= MANY else {}
+        found = {**beside, **found} if len(beside) <= len(paths) else found
     order = sorted(found, key=lambda pair: -found[pair])[:MOST]
     confirmed: list[Pair] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
