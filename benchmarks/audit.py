@@ -1,11 +1,12 @@
 """What `regraft audit` finds of faults planted in real image sets, and what it says of the sets as they are.
 
-    python benchmarks/audit.py [SET ...] [--pictures FOLDER] [--write docs/benchmarks.md]
+    python benchmarks/audit.py [SET ...] [--out FOLDER] [--pictures FOLDER] [--write docs/benchmarks.md]
 
-The sets are looked for in $REGRAFT_DATA. Near-duplicates: copies of test images, none of which the thresholds were set on, are
-put into train. Pairs that a set holds by nature are those of audit_natural.csv, judged by eye; a reported pair that is neither
-planted nor judged the same counts as a false alarm. Beside it the bare hash: pairs whose difference hashes, mirrored ones too,
-differ in ten bits of 64 at most. Labels: 5 % of the training images are moved to another class. Outliers: images of other sets.
+The sets are looked for in $REGRAFT_DATA; what audits said is kept in --out, so that verdicts can follow. Near-duplicates: copies
+of test images, none of which the thresholds were set on, are put into train. Pairs that a set holds by nature are those of
+audit_natural.csv, judged by eye; a reported pair that is neither planted nor judged the same counts as a false alarm. Beside it
+the bare hash: pairs whose difference hashes, mirrored ones too, differ in ten bits of 64 at most. Labels: 5 % of the training
+images are moved to another class. Outliers: images of other sets.
 """
 
 from __future__ import annotations
@@ -147,58 +148,82 @@ def montage(root: Path, pairs: list[list[str]], place: Path) -> None:
         Image.fromarray(np.concatenate(rows)).save(place.with_name(f"{place.name}-{start // 24}.png"))
 
 
-def one(name: str, data: Path, pictures: Path | None) -> dict:
-    """All that is measured on one set."""
+def plain_pairs(pairs: set[frozenset[str]]) -> list[list[str]]:
+    """Pairs as JSON holds them."""
+    return sorted(sorted(pair) for pair in pairs)
+
+
+def audited(name: str, data: Path, out: Path) -> dict:
+    """What audits of one set say, as it is and with faults planted; kept in `out`, and not done again where it is there."""
     import regraft
 
-    known = judged(name)
+    place = out / f"{name}.json"
+    if place.is_file():
+        return json.loads(place.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as temporary:
         began = time.perf_counter()
         plain = regraft.audit(data / name)
         seconds = time.perf_counter() - began
-        natural = pairs_of(plain)
-        if pictures is not None:
-            pictures.mkdir(parents=True, exist_ok=True)
-            ordered = [sorted(pair) for pair in sorted(natural, key=sorted)]
-            montage(data / name, ordered, pictures / name)
-            (pictures / f"{name}.json").write_text(json.dumps(ordered, indent=0), encoding="utf-8")
         root = linked(data / name, Path(temporary) / "copies" / name)
         planted = plant_copies(name, data, root)
-        original = {next(s for s in pair if "planted-" in s): next(s for s in pair if "planted-" not in s) for pair in planted}
-
-        def as_original(pair: frozenset[str]) -> frozenset[str]:
-            return frozenset(original.get(source, source) for source in pair)
-
-        def score(reported: set[frozenset[str]]) -> dict:
-            rest = {as_original(pair) for pair in reported - planted.keys()}
-            false = {pair for pair in rest if len(pair) == 2 and not known.get(pair, False)}
-            hits = len(reported & planted.keys())
-            missed = sorted(planted[pair] for pair in planted.keys() - reported)
-            right = hits + len({pair for pair in rest if known.get(pair, False)})
-            return {
-                "recall": hits / len(planted), "precision": right / max(1, right + len(false)), "false": len(false),
-                "missed": {kind: missed.count(kind) for kind in dict.fromkeys(missed)},
-            }  # fmt: skip
-
-        ours, bare = score(pairs_of(regraft.audit(root))), score(bare_hash(root))
-        called = bare_hash(data / name)
-        total = sum(plain.counts.values())
+        told, hashed = pairs_of(regraft.audit(root)), bare_hash(root)
         noisy = linked(data / name, Path(temporary) / "noise" / name)
         wrong = plant_noise(noisy)
-        told = listed(regraft.audit(noisy), "likely wrong labels")
+        suspected = listed(regraft.audit(noisy), "likely wrong labels")
         strange = linked(data / name, Path(temporary) / "foreign" / name)
         foreign = plant_foreign(name, data, strange)
         far = listed(regraft.audit(strange), "outliers")
+    found = {
+        "set": name, "images": sum(plain.counts.values()), "seconds": seconds, "natural": plain_pairs(pairs_of(plain)),
+        "planted": [[*pair, kind] for pair, kind in sorted(((sorted(p), k) for p, k in planted.items()))],
+        "told": plain_pairs(told), "hashed": plain_pairs(hashed), "noise": len(wrong), "noise found": len(wrong & suspected),
+        "suspected": len(suspected), "labels as they are": len(listed(plain, "likely wrong labels")),
+        "foreign found": len(far & foreign), "other outliers": len(far - foreign),
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(found, indent=0), encoding="utf-8")
+    return found
+
+
+def one(name: str, data: Path, out: Path, pictures: Path | None) -> dict:
+    """All that is measured on one set, by the verdicts so far."""
+    found, known = audited(name, data, out), judged(name)
+    planted = {frozenset((a, b)): kind for a, b, kind in found["planted"]}
+    original = {next(s for s in pair if "planted-" in s): next(s for s in pair if "planted-" not in s) for pair in planted}
+
+    def by_nature(reported: list[list[str]]) -> set[frozenset[str]]:
+        """What is reported beside the planted pairs, copies named as what they were made of."""
+        rest = {frozenset(original.get(source, source) for source in pair) for pair in map(frozenset, reported)
+                if pair not in planted}  # fmt: skip
+        return {pair for pair in rest if len(pair) == 2}
+
+    def score(reported: list[list[str]]) -> dict:
+        hits = len({frozenset(pair) for pair in reported} & planted.keys())
+        missed = sorted(planted[pair] for pair in planted.keys() - {frozenset(pair) for pair in reported})
+        rest = by_nature(reported)
+        right = hits + sum(known.get(pair, False) for pair in rest)
+        false = sum(not known.get(pair, False) for pair in rest)
+        return {
+            "recall": hits / len(planted), "precision": right / max(1, right + false), "false": false,
+            "missed": {kind: missed.count(kind) for kind in dict.fromkeys(missed)},
+        }  # fmt: skip
+
+    natural = {frozenset(pair) for pair in found["natural"]}
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        ordered = plain_pairs((natural | by_nature(found["told"])) - known.keys())
+        montage(data / name, ordered, pictures / name)
+        (pictures / f"{name}.json").write_text(json.dumps(ordered, indent=0), encoding="utf-8")
+    alone = {source for pair in found["hashed"] if not any("planted-" in s for s in pair) for source in pair}
     return {
-        "set": name, "images": total, "planted": len(planted), "ours": ours, "bare": bare,
-        "natural": len(natural), "same": sum(known.get(pair, False) for pair in natural),
-        "unjudged": sum(pair not in known for pair in natural),
-        "hash calls": len({source for pair in called for source in pair}) / total,
-        "noise": len(wrong), "label recall": len(wrong & told) / len(wrong),
-        "label precision": len(wrong & told) / max(1, len(told)),
-        "labels as they are": len(listed(plain, "likely wrong labels")),
-        "foreign found": len(far & foreign), "other outliers": len(far - foreign), "seconds": seconds,
-        "kinds": sorted({finding.kind for finding in plain.findings}),
+        "set": name, "images": found["images"], "planted": len(planted), "ours": score(found["told"]),
+        "bare": score(found["hashed"]), "natural": len(natural), "same": sum(known.get(pair, False) for pair in natural),
+        "unjudged": sum(pair not in known for pair in natural | by_nature(found["told"])),
+        "hash calls": len(alone) / found["images"], "noise": found["noise"],
+        "label recall": found["noise found"] / found["noise"],
+        "label precision": found["noise found"] / max(1, found["suspected"]),
+        "labels as they are": found["labels as they are"], "foreign found": found["foreign found"],
+        "other outliers": found["other outliers"], "seconds": found["seconds"],
     }  # fmt: skip
 
 
@@ -240,7 +265,8 @@ def main() -> None:
     """Measure the sets named, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=[*SETS, *UNIFORM])
-    parser.add_argument("--pictures", type=Path, help="where the pairs each set holds by nature are shown side by side")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-audit"))
+    parser.add_argument("--pictures", type=Path, help="where reported pairs without a verdict are shown side by side")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     data = Path(os.environ.get("REGRAFT_DATA", ""))
@@ -248,7 +274,7 @@ def main() -> None:
         parser.error("set REGRAFT_DATA to the folder of the real data sets")
     rows = []
     for name in options.sets or (*SETS, *UNIFORM):
-        rows.append(one(name, data.resolve(), options.pictures))
+        rows.append(one(name, data.resolve(), options.out, options.pictures))
         print(json.dumps(rows[-1]), flush=True)
     print(tables(rows))
     if options.write:

@@ -1,10 +1,12 @@
 """Whole `regraft fit` runs on real image sets, each beside scikit-learn's logistic regression on the same frozen features.
 
-    python benchmarks/real_sets.py [SET ...] [--seeds 3] [--out FOLDER] [--write docs/benchmarks.md]
+    python benchmarks/real_sets.py [SET ...] [--seeds 0 1 2] [--again] [--runs FOLDER] [--write docs/benchmarks.md]
 
-The sets are looked for in $REGRAFT_DATA. The peer gets what an expert would give it: all training examples, C chosen on a
-stratified fifth of them, then refitted on all. Both are scored on the same test examples; the difference is paired: by test
-example, the share of seeds in which regraft is right, less whether the peer is, with a bootstrap over examples.
+The sets are looked for in $REGRAFT_DATA. What came out for a set and seed is kept in benchmarks/results/real_sets, with the
+version of the code, and not done again unless --again says so: a series can be made piece by piece. The table is of all that is
+kept. The peer gets what an expert would give it: all training examples, C chosen on a stratified fifth of them, then refitted
+on all. Both are scored on the same test examples; the difference is paired: by test example, the share of seeds in which
+regraft is right, less whether the peer is, with a bootstrap over examples.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import yaml
 
 from page import between_marks
 
+RESULTS = Path(__file__).parent / "results" / "real_sets"
 SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
 
 
@@ -53,12 +57,23 @@ def peer(run: Path) -> tuple[np.ndarray, np.ndarray, float]:
     return test.labels, predicted, time.perf_counter() - began
 
 
-def fitted(name: str, data: Path, run: Path, extra: list[str]) -> float:
-    """The seconds of a fit in a process of its own, from start to exit."""
-    began = time.perf_counter()
+def fitted(name: str, data: Path, run: Path, seed: int) -> dict:
+    """What a fit in a process of its own comes to; its seconds are those from start to exit."""
     command = [sys.executable, "-c", "from regraft.cli import main; main()", "fit", str(data / name), "--out", str(run)]
-    subprocess.run([*command, "--overwrite", "--quiet", *extra], check=True)
-    return time.perf_counter() - began
+    began = time.perf_counter()
+    subprocess.run([*command, "--overwrite", "--quiet", "--set", f"run.seed={seed}"], check=True)
+    seconds = time.perf_counter() - began
+    state, metrics = (json.loads((run / file).read_text(encoding="utf-8")) for file in ("run.json", "metrics.json"))
+    rows = [row for row in pq.read_table(run / "predictions.parquet").to_pylist() if row["split"] == "test"]
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    version = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "seed": seed, "version": version, "train": state["data"]["counts"]["train"] + state["data"]["counts"]["val"],
+        "size": state["steps"]["base"]["decided"].rpartition(" ")[2], "chosen": state["chosen"],
+        "precision": recipe["finetune"]["precision"], "threads": recipe["run"]["threads"], "seconds": round(seconds),
+        "head_only": (metrics["baselines"].get("head only") or metrics["test"])["accuracy"]["value"],
+        "right": "".join("01"[row["predicted"] == row["label"]] for row in rows),
+    }  # fmt: skip
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -69,76 +84,83 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def one(name: str, data: Path, out: Path, seeds: int, extra: list[str]) -> dict:
-    """One set: a fit for each seed, then the peer, which has no luck in it."""
-    right, heads, seconds, chosen = [], [], [], []
-    for seed in range(seeds):
-        run = out / name / f"seed-{seed}"
-        seconds.append(fitted(name, data, run, ["--set", f"run.seed={seed}", *extra]))
-        state = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        rows = [row for row in pq.read_table(run / "predictions.parquet").to_pylist() if row["split"] == "test"]
-        right.append([row["predicted"] == row["label"] for row in rows])
-        chosen.append(state["chosen"])
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        heads.append((metrics["baselines"].get("head only") or metrics["test"])["accuracy"]["value"])
-    labels, theirs, _ = peer(run)
-    assert [state["data"]["classes"].index(row["label"]) for row in rows] == labels.tolist()
-    ours = np.array(right, dtype=float)
-    gaps = ours.mean(axis=0) - (theirs == labels)
-    low, high = interval(gaps)
-    return {
-        "set": name, "train": state["data"]["counts"]["train"] + state["data"]["counts"]["val"], "test": len(labels),
-        "size": state["steps"]["base"]["decided"].rpartition(" ")[2], "chosen": chosen,
-        "accuracies": ours.mean(axis=1).tolist(), "peer": float((theirs == labels).mean()), "head_only": float(np.mean(heads)),
-        "seconds": float(np.mean(seconds)), "difference": float(gaps.mean()), "low": low, "high": high,
-    }  # fmt: skip
+def one(name: str, data: Path, runs: Path, seeds: list[int], again: bool) -> None:
+    """One set: a fit for each seed that is wanting, and the peer, which has no luck in it."""
+    place = RESULTS / f"{name}.json"
+    kept = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {"set": name, "peer": "", "fits": []}
+    for seed in seeds:
+        if not again and any(fit["seed"] == seed for fit in kept["fits"]):
+            continue
+        run = runs / name / f"seed-{seed}"
+        fit = fitted(name, data, run, seed)
+        if not kept["peer"]:
+            labels, theirs, _ = peer(run)
+            kept["peer"] = "".join("01"[right] for right in theirs == labels)
+        kept["fits"] = sorted([*(f for f in kept["fits"] if f["seed"] != seed), fit], key=lambda f: f["seed"])
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}, seed {seed}: {_share(fit['right']):.1%} in {fit['seconds']} s", flush=True)
 
 
-def table(rows: list[dict]) -> str:
-    """The results as a Markdown table."""
+def _right(bits: str) -> np.ndarray:
+    return np.array([bit == "1" for bit in bits], dtype=float)
+
+
+def _share(bits: str) -> float:
+    return bits.count("1") / len(bits)
+
+
+def table() -> str:
+    """All that is kept, as a Markdown table."""
     lines = [
         "| set | train | test | input | regraft: test accuracy | by seed | head only | scikit-learn | difference [95 %] "
-        "| fine-tuned | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| fine-tuned | seconds, threads, precision | version |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in rows:
-        each, tuned = ", ".join(f"{100 * a:.1f}" for a in r["accuracies"]), r["chosen"].count("fine-tuned")
-        gap = f"{100 * r['difference']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]"
+    gaps, below = {}, []
+    for kept in (json.loads(place.read_text(encoding="utf-8")) for place in sorted(RESULTS.glob("*.json"))):
+        fits, theirs = kept["fits"], _right(kept["peer"])
+        each = np.array([_right(fit["right"]) for fit in fits])
+        gaps[kept["set"]] = float((each.mean(axis=0) - theirs).mean())
+        low, high = interval(each.mean(axis=0) - theirs)
+        below += [kept["set"]] if high < 0 else []
+        sizes, versions, costs = (
+            ", ".join(dict.fromkeys(text))
+            for text in ((fit["size"] for fit in fits), (fit["version"] for fit in fits),
+                         (f"{fit['seconds']} s, {fit['threads']}, {fit['precision']}" for fit in fits))
+        )  # fmt: skip
+        tuned = sum(fit["chosen"] == "fine-tuned" for fit in fits)
         lines.append(
-            f"| {r['set']} | {r['train']} | {r['test']} | {r['size']} | {np.mean(r['accuracies']):.1%} | {each} | "
-            f"{r['head_only']:.1%} | {r['peer']:.1%} | {gap} | {tuned} of {len(r['chosen'])} | {r['seconds']:.0f} |"
+            f"| {kept['set']} | {fits[0]['train']} | {len(theirs)} | {sizes} | {each.mean():.1%} "
+            f"| {', '.join(f'{100 * a:.1f}' for a in each.mean(axis=1))} | {np.mean([fit['head_only'] for fit in fits]):.1%} "
+            f"| {theirs.mean():.1%} | {100 * gaps[kept['set']]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] "
+            f"| {tuned} of {len(fits)} | {costs} | {versions} |"
         )
-    mean = 100 * float(np.mean([r["difference"] for r in rows]))
-    photographs = [r["difference"] for r in rows if r["set"] != "cifar10_small"]
-    without = f" ({100 * np.mean(photographs):+.1f} without cifar10_small)" if 0 < len(photographs) < len(rows) else ""
-    below = [r["set"] for r in rows if r["high"] < 0]
-    lines += ["", f"Mean difference {mean:+.1f} points over {len(rows)} sets{without}; "
+    without = [gap for name, gap in gaps.items() if name != "cifar10_small"]
+    lines += ["", f"Mean difference {100 * np.mean(list(gaps.values())):+.1f} points over {len(gaps)} sets "
+              f"({100 * np.mean(without):+.1f} without cifar10_small); "
               f"sets whose interval lies wholly below zero: {', '.join(below) or 'none'}."]  # fmt: skip
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run the sets named and print, and write, the table."""
+    """Run what is wanting of the sets named, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=list(SETS))
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--again", action="store_true", help="also what is kept already")
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--set", action="append", default=[], help="passed on to regraft fit")
     options = parser.parse_args()
     data = Path(os.environ.get("REGRAFT_DATA", ""))
-    if not os.environ.get("REGRAFT_DATA") or not data.is_dir():
+    if options.seeds and (not os.environ.get("REGRAFT_DATA") or not data.is_dir()):
         parser.error("set REGRAFT_DATA to the folder of the real data sets")
-    extra = [word for setting in options.set for word in ("--set", setting)]
-    rows = []
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.sets or SETS:
-        rows.append(one(name, data, options.out, options.seeds, extra))
-        (options.out / "real_sets.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        print(table(rows[-1:]).splitlines()[2], flush=True)
-    print(table(rows))
+    for seed in options.seeds:
+        for name in options.sets or SETS:
+            one(name, data, options.runs, [seed], options.again)
+    print(table())
     if options.write:
-        between_marks(options.write, "real sets", table(rows))
+        between_marks(options.write, "real sets", table())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
+from regraft.artifacts import Events, Listener, RunFolder, next_free, write_json
 from regraft.data import (
     Examples,
     Finding,
@@ -27,6 +27,8 @@ from regraft.data import (
 from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate
+from regraft.experiments.repeats import Repeats
+from regraft.experiments.run import Run
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
@@ -49,55 +51,6 @@ __all__ = [
     "Estimate", "Recipe", "Repeats", "Run", "audit", "backbone", "compare", "evaluate", "explore", "extract", "fit", "fit_head",
     "freeze", "load", "rank", "repeat",
 ]  # fmt: skip
-
-
-class Run:
-    """A run's folder, read: `path`, `state`, `metrics` with Estimates, `model`."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not (self.path / "run.json").is_file():
-            raise UsageError(f"{self.path} is no run (no run.json in it).")
-        self.state: dict[str, Any] = RunFolder(self.path).read_state()
-        raw = read_json(self.path / "metrics.json") if (self.path / "metrics.json").is_file() else {}
-        self.metrics: dict[str, Any] = {
-            **raw, **{s: {n: Estimate.from_dict(e) for n, e in raw[s].items()} for s in ("val", "test", "cv") if s in raw}
-        }  # fmt: skip
-
-    @property
-    def strategies(self) -> dict[str, Any]:
-        """The freezing strategies that were tried: `trials` (a dictionary each), `chosen`, `advice`."""
-        place = RunFolder(self.path).strategies
-        return read_json(place) if place.is_file() else {"trials": [], "chosen": None, "advice": ""}
-
-    @property
-    def model(self) -> Model:
-        """The finished model."""
-        return load(self.path)
-
-    def headline(self) -> str:
-        """One line: what came out, and with which certainty."""
-        from regraft.experiments.runs import headline
-
-        return headline(self.metrics, self.state["state"])
-
-    def write_report(self) -> Path:
-        """Write report.html again, from the run's files; gives its path."""
-        from regraft.report import write_report
-
-        return write_report(self.path)
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}: {self.headline()})"
-
-    def _repr_html_(self) -> str:
-        import html
-
-        rows = "".join(
-            f"<tr><td>{split}</td><td>{html.escape(name)}</td><td>{e.value:.4f}</td><td>{e.low:.4f} to {e.high:.4f}</td></tr>"
-            for split in ("val", "test", "cv") for name, e in self.metrics.get(split, {}).items()
-        )  # fmt: skip
-        return f"<table><caption>{html.escape(repr(self))}</caption>{rows}</table>"
 
 
 def fit(
@@ -179,31 +132,6 @@ def repeat(
     found = Repeats(place, runs)
     write_json(place / "repeats.json", found.to_dict())
     return found
-
-
-class Repeats:
-    """Finished runs of several seeds: `path`, `runs`, and `metrics` with mean, spread (standard deviation) and range."""
-
-    def __init__(self, path: Path, runs: list[Run]) -> None:
-        self.path, self.runs = path, runs
-        self.split = next((s for s in ("test", "cv", "val") if all(s in run.metrics for run in runs)), "")
-        rows = [run.metrics[self.split] for run in runs] if self.split else []
-        values = {name: np.array([row[name].value for row in rows]) for name in (rows[0] if rows else ())}
-        self.metrics = {
-            name: {"mean": float(v.mean()), "spread": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
-            for name, v in values.items()
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        rows = [{"path": str(run.path), "seed": run.state["seed"], "chosen": run.state["chosen"]} for run in self.runs]
-        return {"split": self.split, "metrics": self.metrics, "runs": rows}
-
-    def headline(self) -> str:
-        """One line: the mean and how far runs lie apart."""
-        a = self.metrics["accuracy"]
-        return (f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
-                f"({a['low']:.1%} to {a['high']:.1%})")  # fmt: skip
 
 
 def evaluate(

@@ -101,7 +101,8 @@ def test_norms_whose_statistics_move_and_shared_outputs_are_not_folded() -> None
     assert find_folds(shared, images) == {}
 
 
-def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(network, batch) -> None:
+def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(network, batch, monkeypatch) -> None:
+    monkeypatch.setattr("regraft.backbones.arithmetic.may_gain_from_bfloat16", lambda device: True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     arithmetic, speed = pick_arithmetic(network, *batch)
     assert set(speed) == {"float32", "bfloat16"}
@@ -109,3 +110,11 @@ def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(net
     assert pick_arithmetic(network, *batch, precision="float32")[0].precision == "float32"
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_no_trial_where_the_processor_only_emulates_bfloat16(network, batch, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("regraft.backbones.arithmetic.seconds_a_step", lambda *_: pytest.fail("a trial was made"))
+    arithmetic, speed = pick_arithmetic(network, *batch)
+    assert arithmetic.precision == "float32"
+    assert not speed

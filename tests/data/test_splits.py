@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.data import assign_splits
+from regraft.data import assign_splits, fold_splits
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 300), st.sampled_from("ab"), st.one_of(st.none(), st.integers(0, 40))),
@@ -105,3 +105,15 @@ def test_the_order_and_other_examples_do_not_matter() -> None:
     assert dict(zip(ids[::-1], turned, strict=True)) == one
     other = assign_splits(ids, labels, [None] * 300, [None] * 300, seed=1)
     assert other != list(one.values())
+
+
+def test_what_shows_the_same_is_in_one_fold() -> None:
+    ids = [f"{i:032x}" for i in range(60)]
+    labels = ["ab"[i % 2] for i in range(60)]
+    pixels = [ids[i % 4] if i < 12 else ids[i] for i in range(60)]  # three examples each of four looks
+    tests = 0
+    for splits in fold_splits(ids, labels, [None] * 60, 5, pixels=pixels):
+        for look in range(4):
+            assert len({splits[i] for i in range(look, 12, 4)}) == 1
+        tests += splits.count("test")
+    assert tests == 60

@@ -45,6 +45,9 @@ def test_fit_with_freeze_auto_resolves_it(colours: Path, tmp_path: Path, monkeyp
     assert "auto" not in (run.path / "recipe.yaml").read_text().replace("automatic", "")
     assert {t["strategy"] for t in run.strategies["trials"]} == {"head", "last-1", "norm"}
     assert run.state["chosen"] in ("head only", "fine-tuned")
+    said = run.state["steps"]["finetune"]
+    assert said["why"] == run.strategies["advice"]
+    assert said["decided"].startswith(f"{run.strategies['chosen']}: ")
 
 
 def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 PRECISIONS = ("float32", "bfloat16")
 TRIAL_STEPS = 3  # the first warms up
 WORTH = 1.1  # bfloat16 rounds: it has to be clearly faster
+EMULATED = ("NO AVX", "AVX2")  # x86 without bfloat16 instructions: a training step in it takes twenty times as long
 CLOSE = 1e-3  # of the largest logit: folding may change the last bits and no more
 
 _CONV = ("bias", "stride", "padding", "dilation", "groups")
@@ -74,6 +75,13 @@ def plain(device: torch.device) -> Arithmetic:
     return Arithmetic("float32", device, {})
 
 
+def may_gain_from_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is worth a trial: not on MPS, whose autocast knows float16 only, nor where a CPU emulates it."""
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability() not in EMULATED
+    return device.type != "mps"
+
+
 def pick_arithmetic(
     network: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str = "auto"
 ) -> tuple[Arithmetic, dict[str, float]]:
@@ -83,7 +91,7 @@ def pick_arithmetic(
     """
     device = images.device
     folds = find_folds(network, images) if device.type == "cpu" else {}
-    if precision == "auto" and device.type == "mps":  # its autocast knows float16 only
+    if precision == "auto" and not may_gain_from_bfloat16(device):
         precision = "float32"
     if precision != "auto":
         return Arithmetic(precision, device, folds), {}

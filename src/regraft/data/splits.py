@@ -87,16 +87,17 @@ def assign_splits(
 
 
 def fold_splits(
-    ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], folds: int, seed: int = 0, val_share: float = 0.15
-) -> list[list[str]]:
+    ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], folds: int, seed: int = 0, val_share: float = 0.15,
+    pixels: Sequence[str] | None = None,
+) -> list[list[str]]:  # fmt: skip
     """For each fold the split of every example: test once each, the rest train and val. Classes are stratified.
 
-    What shares content or a group stays together. Raises DataError where a class would be missing from training.
+    What shares content, `pixels` or a group stays together. Raises DataError where a class would be missing from training.
     """
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
 
-    blocks, found, faults = _blocks(ids, groups, ids), [], set()
+    blocks, found, faults = _blocks(ids, groups, ids if pixels is None else pixels), [], set()
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     several = {label: len({b for b, name in zip(blocks, labels, strict=True) if name == label}) for label in sorted(set(labels))}
     few = [f"class {label!r} has {n} that can be apart" for label, n in several.items() if n < folds]
@@ -105,7 +106,7 @@ def fold_splits(
     for _, held in splitter.split(np.zeros(len(ids)), np.array(labels), np.array(blocks)):
         away = set(held.tolist())
         given = ["test" if i in away else None for i in range(len(ids))]
-        splits = assign_splits(ids, labels, groups, given, seed=seed, val_share=val_share)
+        splits = assign_splits(ids, labels, groups, given, seed=seed, val_share=val_share, pixels=pixels)
         found.append(splits)
         left = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
         faults |= set(labels) - left

@@ -14,6 +14,8 @@ from scipy import sparse
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+DENSE = 128  # classes up to which a product of dense matrices is faster than a sparse one
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -31,14 +33,19 @@ class Counts:
 
 def counts(weights: Floats, labels: Ints, predicted: Ints, k: int) -> Counts:
     """Counts under weights (R, N)."""
-    right = np.flatnonzero(labels == predicted)
-    return Counts(_by_class(weights[:, right], labels[right], k), _by_class(weights, labels, k), _by_class(weights, predicted, k))
+    right = labels == predicted
+    return Counts(_by_class(weights, labels, k, right), _by_class(weights, labels, k), _by_class(weights, predicted, k))
 
 
-def _by_class(weights: Floats, classes: Ints, k: int) -> Floats:
-    n = len(classes)
-    member = sparse.csr_matrix((np.ones(n), (classes, np.arange(n))), shape=(k, n))
-    return np.ascontiguousarray((member @ weights.T).T)
+def _by_class(weights: Floats, classes: Ints, k: int, counted: NDArray[np.bool_] | None = None) -> Floats:
+    """(R, k) sums of the weights of each class's examples, of those `counted` only where given."""
+    n, ones = len(classes), np.ones(len(classes)) if counted is None else counted.astype(np.float64)
+    if k <= DENSE:
+        member = np.zeros((n, k))
+        member[np.arange(n), classes] = ones
+        return np.asarray(weights @ member)
+    held = sparse.csr_matrix((ones, (classes, np.arange(n))), shape=(k, n))
+    return np.ascontiguousarray((held @ weights.T).T)
 
 
 def mean_of(weights: Floats, values: Floats) -> Floats:

@@ -24,9 +24,9 @@ def cross_validated(
     where a class has too few examples.
     """
     table = examples.table
-    ids, labels, groups = (table[name].to_pylist() for name in ("id", "label", "group"))
+    ids, labels, groups, pixels = (table[name].to_pylist() for name in ("id", "label", "group", "pixels"))
     runs = []
-    for number, splits in enumerate(fold_splits(ids, labels, groups, folds, seed, val_share), start=1):
+    for number, splits in enumerate(fold_splits(ids, labels, groups, folds, seed, val_share, pixels), start=1):
         divided = table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
         runs.append(walk(number, Examples(divided, examples.task, examples.root, examples.modality)))
     everything = examples.part("train").then(examples.part("val"))

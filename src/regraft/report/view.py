@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from regraft.artifacts import read_events, read_json
-from regraft.evaluation import PairedDifference, in_words
+from regraft.evaluation import FEW_GROUPS, PairedDifference, in_words
 from regraft.report import plots, view_choices, view_data, view_scores, words
 from regraft.report.pictures import picture
 
@@ -27,7 +27,6 @@ STEPS = {
     "evaluate": "Evaluate",
 }
 NAMED = 6  # classes that the opening names before it gives examples only
-FEW_GROUPS = 20
 LEAK = re.compile(r"(duplicates|groups) across splits|tell the label|leak", re.I)  # what stands beside the answer
 
 Json = dict[str, Any]

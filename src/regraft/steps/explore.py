@@ -100,6 +100,8 @@ def explore(
         recipe.freeze, recipe.finetune, tuned = best.recipe.freeze, best.recipe.finetune, best.tuned
         if stopped:
             tuned.trained.stopped = "interrupted"
+        said = best.said["finetune"]
+        context.said["finetune"] = {**said, "decided": f"{best.trial.strategy}: {said['decided']}", "why": advice(trials)}
     return Explored(trials, best.trial.strategy if best else "head", tuned, advice(trials))
 
 
@@ -108,16 +110,22 @@ class _Tried:
     trial: Trial
     tuned: Finetuned
     recipe: Recipe
+    said: dict[str, dict[str, Any]]
 
 
 def _try(
     name: str, epochs: int, backbone: Backbone, head: nn.Module, data: Data, val: Data, context: Context,
     show: Callable[[np.ndarray], None], checkpoint: Checkpoint | None,
 ) -> _Tried | None:  # fmt: skip
-    """One strategy for so many epochs; the last trial (there is a checkpoint) tells its epochs, others only their result."""
+    """One strategy for so many epochs; the last trial (there is a checkpoint) tells its epochs, others only their result.
+
+    Mixtures with the head-only weights are tried of the last alone: after an epoch or two they cost half of what training does.
+    """
     here = context.trial(quiet=checkpoint is None)
     here.recipe.freeze.strategy = name.removesuffix(WITHOUT_DECAY)
     here.recipe.finetune.epochs = epochs
+    if checkpoint is None:
+        here.recipe.finetune.interpolation = 1.0
     if name.endswith(WITHOUT_DECAY):
         here.recipe.finetune.layer_decay = 1.0
     began = time.monotonic()
@@ -127,7 +135,7 @@ def _try(
         return None
     seconds = time.monotonic() - began
     trial = _trial(name, epochs, tuned.logits, val.labels, tuned.parameters, seconds, memory.peak)
-    return _Tried(trial, tuned, here.recipe)
+    return _Tried(trial, tuned, here.recipe, here.said)
 
 
 def _takes(name: str, backbone: Backbone, context: Context) -> bool:

@@ -281,9 +281,9 @@ def finetune(
         _soup(network, trained, judge, context)
     if plan.strategy == "lora":
         trained.best = _merged(tuned, network)
-    if val and goes_on:
+    if val and goes_on and recipe.interpolation != 1:
         _interpolate(network, origin, trained, judge, context)
-    elif recipe.interpolation == "auto" or not val:
+    else:
         share = 1.0 if recipe.interpolation == "auto" else float(recipe.interpolation)
         network.load_state_dict(_between(origin, trained.best, share), strict=False)
         recipe.interpolation = share
