@@ -140,29 +140,40 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_weights_count_as_in_scikit_learn(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     labels, logits = data
-    k, predicted, shares = logits.shape[1], logits.argmax(1), special.softmax(logits, axis=1)
+    k, predicted = logits.shape[1], logits.argmax(1)
     weights = np.random.default_rng(seed).integers(0, 4, (1, len(labels))).astype(float)
     if weights.sum() == 0:
         weights[:] = 1
     counted, w = scores.counts(weights, labels, predicted, k), weights[0]
-    seen = np.unique(labels[w > 0])
     assert scores.accuracy(counted)[0] == pytest.approx(reference.accuracy_score(labels, predicted, sample_weight=w))
     assert scores.mcc(counted)[0] == pytest.approx(reference.matthews_corrcoef(labels, predicted, sample_weight=w))
     assert scores.weighted_f1(counted)[0] == pytest.approx(
         reference.f1_score(labels, predicted, average="weighted", sample_weight=w)
     )
-    area, precision = (values[0] for values in scores.ranking(weights, labels, np.round(shares, 1)))
-    if len(seen) > 1:
-        own = [(labels == c).astype(int) for c in seen]
-        rounded = [np.round(shares, 1)[:, c] for c in seen]
-        assert area == pytest.approx(
-            np.mean([reference.roc_auc_score(o, s, sample_weight=w) for o, s in zip(own, rounded, strict=True)])
-        )
-        assert precision == pytest.approx(
-            np.mean([reference.average_precision_score(o, s, sample_weight=w) for o, s in zip(own, rounded, strict=True)])
-        )
-    else:
-        assert np.isnan(area)
+
+
+@given(scored(), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_influences_are_the_derivatives_in_the_weights(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+    labels, shares = data[0], np.round(special.softmax(data[1], axis=1), 1)  # with ties
+    present = np.unique(labels)
+    values, influences = scores.curves(labels, shares)
+    if len(present) < 2:
+        assert np.isnan(values).all()
+        return
+    one = np.random.default_rng(seed).integers(len(labels))
+
+    def at(weight: float) -> np.ndarray:
+        w = np.ones(len(labels))
+        w[one] = weight
+        own = [(labels == c).astype(int) for c in present]
+        both = (reference.roc_auc_score, reference.average_precision_score)
+        return np.array([[f(o, shares[:, c], sample_weight=w) for o, c in zip(own, present, strict=True)] for f in both]).mean(1)
+
+    assert values == pytest.approx(at(1.0), abs=1e-9)
+    assert influences[one] == pytest.approx((at(1.001) - at(0.999)) / 0.002, abs=1e-5)
+    assert influences.sum(axis=0) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_groups_that_err_together_widen_every_interval() -> None:

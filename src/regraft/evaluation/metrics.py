@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
+from scipy.special import expit, logit
 
 from regraft.errors import UsageError
 from regraft.evaluation import scores
 from regraft.evaluation.calibration import ece, probabilities
 from regraft.evaluation.estimate import Estimate, wilson
-from regraft.evaluation.resampling import bca, draws, gathered, left_out
+from regraft.evaluation.resampling import TAILS, bca, draws, gathered, left_out
 
 METRICS = (
     "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5_accuracy", "log_loss", "brier", "roc_auc",
@@ -29,8 +30,6 @@ METRICS = (
 TOP = 5
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5_accuracy")  # between 0 and 1, as proportions are
 CURVES = ("roc_auc", "average_precision")
-WORK = 20_000_000  # weights times classes that curves are computed of; beyond it fewer resamples
-FEWEST = 200
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -84,13 +83,14 @@ def evaluate_single(
 
     Accuracy and top-5 (with more than five classes): Wilson. Balanced accuracy and F1: Wilson's at the number of examples
     that has the variance of a bootstrap, which holds the truth more often than BCa does near 1 (Franco, Little, Louis and
-    Slud 2019). The others: BCa (Efron 1987). Drawn are examples, or with `groups` whole groups, for all metrics. Calibration
-    error has no interval. ROC AUC and average precision: one class against the rest, the mean of the classes.
+    Slud 2019). ROC AUC and average precision, one class against the rest and the mean of the classes: the logit interval (Boyd,
+    Eng and Page 2013) from influences. The others: BCa (Efron 1987). Drawn are examples, or with `groups` whole groups, for all
+    metrics. Calibration error has no interval.
     """
     y, z = _checked(labels, logits)
     units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     n, values = len(y), _of_examples(y, z)
-    found = _drawn(y, z, values, units, seed, resamples)
+    found = _drawn(y, z, values, units, seed, resamples) | _of_curves(y, z, units)
     if units is None:
         for name in ("accuracy", "top5_accuracy"):
             if name in values:
@@ -120,46 +120,50 @@ _OF_COUNTS: dict[str, Callable[[scores.Counts], Floats]] = {
 }  # fmt: skip
 
 
-def _drawn(
-    y: Ints, z: Floats, values: dict[str, Floats], units: Ints | None, seed: int, resamples: int
-) -> dict[str, Estimate]:
-    """Metrics with intervals from the same resamples (curves from the first of them where work would be too much)."""
+def _drawn(y: Ints, z: Floats, values: dict[str, Floats], units: Ints | None, seed: int, resamples: int) -> dict[str, Estimate]:
+    """Metrics of counts and of means, with intervals from the same resamples."""
     n, k = z.shape
-    plain = [name for name in METRICS if name in values or name in _OF_COUNTS]
-    predicted, shares = z.argmax(axis=1), probabilities(z)
+    names = [name for name in METRICS if name in values or name in _OF_COUNTS]
+    predicted = z.argmax(axis=1)
 
-    def of_counts(weights: Floats) -> Floats:
+    def statistic(weights: Floats) -> Floats:
         table = scores.counts(weights, y, predicted, k)
-        rows = [scores.mean_of(weights, values[name]) if name in values else _OF_COUNTS[name](table) for name in plain]
+        rows = [scores.mean_of(weights, values[name]) if name in values else _OF_COUNTS[name](table) for name in names]
         return np.stack(rows, axis=1)
 
-    def of_curves(weights: Floats) -> Floats:
-        return np.stack(scores.ranking(weights, y, shares), axis=1)
-
+    rng = np.random.default_rng(seed)
+    value = statistic(np.ones((1, n)))[0]
+    rows = gathered(statistic, draws(n, resamples, rng, units))
+    lows, highs = bca(value, rows, gathered(statistic, left_out(n, rng, units)))
+    drawn = f"bootstrap over {'examples' if units is None else 'groups'}"
     found = {}
-    fewer = int(min(resamples, max(FEWEST, WORK // (n * k))))
-    for kinds, statistic, count in ((plain, of_counts, resamples), (list(CURVES), of_curves, fewer)):
-        if kinds != plain and len(np.unique(y)) < 2:
-            continue
-        rng = np.random.default_rng(seed)
-        value = statistic(np.ones((1, n)))[0]
-        rows = gathered(statistic, draws(n, count, rng, units))
-        lows, highs = bca(value, rows, gathered(statistic, left_out(n, rng, units)))
-        drawn = f"bootstrap over {'examples' if units is None else 'groups'}"
-        drawn += f", {count} resamples" if count < resamples else ""
-        for s, name in enumerate(kinds):
-            v, ends, method = float(value[s]), (float(lows[s]), float(highs[s])), f"BCa {drawn}"
-            if name in SHARES:
-                ends, method = _as_proportion(v, rows[:, s], n, units), f"Wilson at the variance of a {drawn}"
-            elif ends[1] - ends[0] < 1e-9 and 0 <= v <= 1 and name not in ("log_loss", "brier"):
-                ends = _as_proportion(v, rows[:, s], n, units)
-            found[name] = Estimate(v, *ends, n, method)
+    for s, name in enumerate(names):
+        v, ends, method = float(value[s]), (float(lows[s]), float(highs[s])), f"BCa {drawn}"
+        if name in SHARES:
+            ends, method = _as_proportion(v, float(np.nanvar(rows[:, s])), n, units), f"Wilson at the variance of a {drawn}"
+        elif ends[1] - ends[0] < 1e-9 and 0 <= v <= 1 and name not in ("log_loss", "brier"):
+            ends = _as_proportion(v, 0.0, n, units)
+        found[name] = Estimate(v, *ends, n, method)
     return found
 
 
-def _as_proportion(value: float, drawn: Floats, n: int, units: Ints | None) -> tuple[float, float]:
-    """Wilson's interval at the number of examples (at most n, or the groups where nothing varies) with the draws' variance."""
-    variance = float(np.nanvar(drawn))
+def _of_curves(y: Ints, z: Floats, units: Ints | None) -> dict[str, Estimate]:
+    """ROC AUC and average precision, with intervals from how much each example, or group, moves them."""
+    n, (values, influences) = len(y), scores.curves(y, probabilities(z))
+    together = influences if units is None else np.stack([np.bincount(units, column) for column in influences.T], axis=1)
+    variances = (together**2).sum(axis=0) * len(together) / max(1, len(together) - 1)
+    method = f"logit, infinitesimal jackknife over {'examples' if units is None else 'groups'}"
+    found = {}
+    for name, v, variance in zip(CURVES, values.tolist(), variances.tolist(), strict=True):
+        low, high = _as_proportion(v, 0.0, n, units) if np.isfinite(v) else (v, v)
+        if variance > 1e-12 and 0 < v < 1:
+            low, high = expit(logit(v) + TAILS * np.sqrt(variance) / (v * (1 - v))).tolist()
+        found[name] = Estimate(v, low, high, n, method)
+    return found
+
+
+def _as_proportion(value: float, variance: float, n: int, units: Ints | None) -> tuple[float, float]:
+    """Wilson's interval at the number of examples, n at most, that has this variance; n or the groups without any."""
     if variance < 1e-12:
         count = float(n if units is None else units.max() + 1)
     else:
@@ -198,7 +202,7 @@ def per_class(
     else:
         units, rng = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1), np.random.default_rng(seed)
         rows = gathered(statistic, draws(len(y), resamples, rng, units))
-        ends = [_as_proportion(float(v), rows[:, s], len(y), units) for s, v in enumerate(value)]
+        ends = [_as_proportion(float(v), float(np.nanvar(rows[:, s])), len(y), units) for s, v in enumerate(value)]
     rows_found: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
         row: dict[str, Any] = {"class": name}
