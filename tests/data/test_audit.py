@@ -132,11 +132,11 @@ def test_classes_missing_in_a_split_and_groups_astride_are_named(tmp_path: Path)
     lines = [f"{c}/{k}.png,{c},{'test' if k < 3 and c < 'b' else ''},{c}{k // 4}" for c in "ab" for k in range(12)]
     (tmp_path / "list.csv").write_text("path,label,split,group\n" + "\n".join(lines) + "\n")
     _, looked = examples_of(tmp_path / "list.csv")
-    assert finding(looked, "class missing in test")[0] == "1 class(es) have no example in test: b"
+    assert finding(looked, "class missing in test")[0] == "1 class has no example in test: b"
     message, listed = finding(looked, "groups across splits")
     assert message.endswith(": a0")
     assert set(listed) == {"a/0.png", "a/1.png", "a/2.png", "a/3.png"}
-    assert finding(looked, "few examples")[0].startswith("2 class(es) have fewer than 10")
+    assert finding(looked, "few examples")[0].startswith("2 classes have fewer than 10")
 
 
 def test_all_that_makes_data_useless_comes_at_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regraft.data.audit.files import Fact
-from regraft.data.audit.findings import Finding, Kept, without
+from regraft.data.audit.findings import Finding, Kept, Severity, several, without
 from regraft.data.audit.metadata import Told, told_by_borders, told_by_colours, told_by_files
 from regraft.data.sources import Row
 from regraft.data.splits import FEW
@@ -42,11 +42,11 @@ def missing_classes(files: Files) -> Iterator[Finding]:
         if split in files.splits:
             missing = [label for label in files.classes if not counts[(label, split)]]
             if missing:
-                text = f"{len(missing)} class(es) have no example in {split}: {', '.join(missing[:10])}"
+                text = f"{several(len(missing), 'class', 'has', 'have')} no example in {split}: {', '.join(missing[:10])}"
                 yield Finding(f"class missing in {split}", "warning", text)
     few = [label for label in files.classes if counts[(label, "train")] < FEW]
     if few:
-        text = f"{len(few)} class(es) have fewer than {FEW} training examples: {', '.join(few[:10])}"
+        text = f"{several(len(few), 'class', 'has', 'have')} fewer than {FEW} training examples: {', '.join(few[:10])}"
         yield Finding("few examples", "warning", text)
 
 
@@ -68,7 +68,7 @@ def groups_across(files: Files) -> Iterator[Finding]:
     astride = sorted(group for group, found in home.items() if len(found) > 1)
     if astride:
         some = ", ".join(astride[:10]) + (" ..." if len(astride) > 10 else "")
-        text = f"{len(astride)} group(s) have examples in more than one of the given splits: {some}"
+        text = f"{several(len(astride), 'group', 'has', 'have')} examples in more than one of the given splits: {some}"
         members = np.array([row.group is not None and len(home[row.group]) > 1 for row in files.rows])
         yield Finding("groups across splits", "warning", text, files.sources("groups across splits", members))
 
@@ -81,13 +81,14 @@ def odd_pictures(files: Files) -> Iterator[Finding]:
     grey = np.array([look.mode in ("1", "L", "LA") or look.mode.startswith("I") for look in looks])
     usual = float(np.median(short))
     for kind, which, text in (
-        ("tiny pictures", short < SMALL * usual, f"pictures are tiny beside the others, whose short side is {usual:.0f}"),
-        ("odd shapes", np.abs(shape - np.median(shape)) > np.log(LONG), "pictures are far longer or higher than the others"),
-        ("plain pictures", np.array([look.plain for look in looks]), "pictures show one plain colour"),
-        ("grey pictures", grey & (grey.mean() <= RARE), "pictures are grey where nearly all are coloured"),
+        ("tiny pictures", short < SMALL * usual, f"tiny beside the others, whose short side is {usual:.0f}"),
+        ("odd shapes", np.abs(shape - np.median(shape)) > np.log(LONG), "far longer or higher than the others"),
+        ("plain pictures", np.array([look.plain for look in looks]), "of one plain colour"),
+        ("grey pictures", grey & (grey.mean() <= RARE), "grey where nearly all are coloured"),
     ):
         if sources := files.sources(kind, which):
-            yield Finding(kind, "warning" if kind == "plain pictures" else "info", f"{len(sources)} {text}", sources)
+            severity: Severity = "warning" if kind == "plain pictures" else "info"
+            yield Finding(kind, severity, f"{several(len(sources), 'picture', 'is', 'are')} {text}", sources)
 
 
 def leaks(files: Files) -> Iterator[Finding]:

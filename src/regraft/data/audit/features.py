@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from regraft.data.audit.duplicates import Read, groups, near_duplicates
-from regraft.data.audit.findings import Finding, Kept, without
+from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.audit.metadata import mean_recall
 from regraft.data.examples import Inputs
 
@@ -78,16 +78,17 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
     tested = {sources[j] for i, j, _ in pairs if i < known <= j}
     more = f" ({left} further candidates were not looked at)" if left else ""
     if found := _still(across, ACROSS, seen.kept):
-        text = f"{len(found)} pairs of near-duplicates across splits"
+        text = f"{several(len(found), 'pair')} of near-duplicates across splits"
         if hit := {name for a, b, _ in found for name in (a, b)} & tested:
-            text += f": {len(hit)} test example(s) have one in train or val"
+            text += f": {several(len(hit), 'test example', 'has', 'have')} one in train or val"
         yield _paired(ACROSS, "warning", text + more, found, dict(zip(sources, (f"in {split}" for split in splits), strict=True)))
     if found := _still(within, WITHIN, seen.kept):
-        text = f"{len(found)} pairs of near-duplicates within a split, in {groups(found)} groups"
+        text = f"{several(len(found), 'pair')} of near-duplicates within a split, in {several(groups(found), 'group')}"
         yield _paired(WITHIN, "info", text + more, found)
     names = {sources[r]: f"labelled {seen.named(r)}" for i, j, _ in differ for r in (i, j)}
     if found := _still([(sources[i], sources[j], s) for i, j, s in differ], OTHERWISE, seen.kept):
-        yield _paired(OTHERWISE, "warning", f"{len(found)} pairs of near-duplicates carry different labels", found, names)
+        text = f"{several(len(found), 'pair')} of near-duplicates with different labels"
+        yield _paired(OTHERWISE, "warning", text, found, names)
 
 
 def _still(pairs: list[tuple[str, str, float]], kind: str, kept: Kept) -> list[tuple[str, str, float]]:
@@ -126,7 +127,7 @@ def wrong_labels(seen: Seen) -> Iterator[Finding]:
         for i in order
     }  # fmt: skip
     if found := without(seen.kept, WRONG, suggested):
-        text = f"{len(found)} labels are likely wrong, by predictions of models that had not seen them"
+        text = f"{several(len(found), 'label', 'is', 'are')} likely wrong, by predictions of models that had not seen them"
         yield Finding(WRONG, "warning", text, tuple(found), notes, (), suggested)
 
 
@@ -160,7 +161,7 @@ def outliers(seen: Seen) -> Iterator[Finding]:
     spread = 1.4826 * np.median(np.abs(logs - middle))
     far = np.flatnonzero(logs > middle + SPREADS * max(float(spread), 1e-6))
     if found := without(seen.kept, FAR, (seen.inputs.sources[i] for i in far[np.argsort(-logs[far])])):
-        yield Finding(FAR, "info", f"{len(found)} examples are unlike all others", tuple(found))
+        yield Finding(FAR, "info", f"{several(len(found), 'example', 'is', 'are')} unlike all others", tuple(found))
 
 
 def alike_classes(seen: Seen) -> Iterator[Finding]:
@@ -180,7 +181,7 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
             if high < TELLING:
                 said.append(f"{seen.classes[a]} and {seen.classes[b]} ({value:.0%}, at most {high:.0%})")
     if said:
-        text = f"{len(said)} pair(s) of classes are hardly told apart, by chance 50% right: {'; '.join(said[:10])}"
+        text = f"{several(len(said), 'pair')} of classes hardly told apart, by chance 50% right: {'; '.join(said[:10])}"
         yield Finding(ALIKE, "warning", text)
 
 

@@ -15,6 +15,12 @@ STRICT = (  # what `fit --strict` refuses to train on: what makes a score better
 )  # fmt: skip
 
 
+def several(count: int, noun: str, one: str = "", many: str = "") -> str:
+    """"1 pair is", "3 pairs are": a count with its noun and, where given, the verb for one and for many."""
+    said = f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+    return " ".join(filter(None, (said, one if count == 1 else many)))
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something about the data worth knowing. `examples` are sources, as in examples.parquet.

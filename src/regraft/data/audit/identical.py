@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from regraft.data.audit.files import Fact
-from regraft.data.audit.findings import Finding, Kept, without
+from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.sources import Row
 
 
@@ -41,12 +41,12 @@ def drop_copies(
                 flags[i] += ["copy", "contradicting label"] if contradict else ["copy"]
     found = []
     if across:
-        text = f"{len(across)} copies of test or val examples, identical in bytes or pixels, were dropped"
+        text = f"{several(len(across), 'example')} of train or val dropped: identical in bytes or pixels to one of test or val"
         found.append(Finding("copies across splits", "warning", text, tuple(across), across))
     if twins := without(kept, "copies", within):
-        text = f"{len(twins)} examples have a twin in the same split, identical in bytes or pixels"
+        text = f"{several(len(twins), 'example', 'has', 'have')} a twin in the same split, identical in bytes or pixels"
         found.append(Finding("copies", "info", text, tuple(twins)))
     if wrong := without(kept, "contradicting labels", contradicting):
-        text = f"{len(wrong)} identical examples carry different labels"
+        text = f"{several(len(wrong), 'identical example')} with different labels"
         found.append(Finding("contradicting labels", "warning", text, tuple(wrong), contradicting))
     return found
