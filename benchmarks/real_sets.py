@@ -62,7 +62,11 @@ def fitted(name: str, data: Path, run: Path, seed: int) -> dict:
     command = [sys.executable, "-c", "from regraft.cli import main; main()", "fit", str(data / name), "--out", str(run)]
     began = time.perf_counter()
     subprocess.run([*command, "--overwrite", "--quiet", "--set", f"run.seed={seed}"], check=True)
-    seconds = time.perf_counter() - began
+    return told(run, seed, time.perf_counter() - began)
+
+
+def told(run: Path, seed: int, seconds: float) -> dict:
+    """What is kept of a finished run."""
     state, metrics = (json.loads((run / file).read_text(encoding="utf-8")) for file in ("run.json", "metrics.json"))
     rows = [row for row in pq.read_table(run / "predictions.parquet").to_pylist() if row["split"] == "test"]
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
@@ -95,7 +99,7 @@ def one(name: str, data: Path, runs: Path, seeds: list[int], again: bool) -> Non
         fit = fitted(name, data, run, seed)
         if not kept["peer"]:
             labels, theirs, _ = peer(run)
-            kept["peer"] = "".join("01"[right] for right in theirs == labels)
+            kept["peer"] = "".join("01"[int(right)] for right in theirs == labels)
         kept["fits"] = sorted([*(f for f in kept["fits"] if f["seed"] != seed), fit], key=lambda f: f["seed"])
         RESULTS.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

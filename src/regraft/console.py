@@ -118,7 +118,8 @@ def findings_table(found: dict[str, Any]) -> None:
     """What an audit found, as `Audit.to_dict` gives it, on standard output: a few examples of each."""
     console = Console(highlight=False)
     counts = ", ".join(f"{n:,} {split}" for split, n in found["counts"].items() if n)
-    console.print(f"[bold]{escape(found['name'])}[/]: {counts}; {len(found['findings'])} finding(s)", soft_wrap=True)
+    ending = "" if len(found["findings"]) == 1 else "s"
+    console.print(f"[bold]{escape(found['name'])}[/]: {counts}; {len(found['findings'])} finding{ending}", soft_wrap=True)
     for finding in found["findings"]:
         what = f"[bold]{escape(finding['kind'])}[/]: {escape(finding['message'])}"
         console.print(f"{MARKS[finding['severity']]} {what}", soft_wrap=True)

@@ -65,7 +65,7 @@ def test_the_verb_finds_what_was_planted_and_strict_exits_with_1(features: str, 
     assert all({"kind", "severity", "message", "examples"} <= set(finding) for finding in findings)
     result = call("audit", planted, features, "--strict")
     assert result.returncode == 1
-    assert "2 test example(s) have one in train or val" in result.stdout
+    assert "2 test examples have one in train or val" in result.stdout
     assert sorted(planted.rglob("*")) == before
 
 

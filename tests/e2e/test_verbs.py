@@ -140,7 +140,7 @@ def test_labelled_examples_from_elsewhere_are_an_external_test_set(runs: Path, m
     assert found.metrics["accuracy"].value > 0.8
     assert sum(map(sum, found.confusion)) == 14
     text = " ".join(found.said)
-    assert "4 example(s) the run was made with were left out (2 of its train, 2 of its val)" in text
+    assert "4 examples the run was made with were left out (2 of its train, 2 of its val)" in text
     assert "No example is of: green" in text
     assert "2 of the examples are in the run's own test set" in text
     assert found.readings is not None
@@ -165,7 +165,7 @@ def test_labels_that_are_no_classes_are_an_error_that_names_them(runs: Path, mad
         picture(tmp_path / "other" / name / "0.png", 0, rng)
     result = call("evaluate", runs / "a", tmp_path / "other")
     assert result.returncode == 2
-    assert "'gren', of 1 example(s); did you mean 'green'?" in result.stderr
+    assert "'gren', of 1 example; did you mean 'green'?" in result.stderr
     assert "'purple'" in result.stderr
     train = tmp_path / "train"
     for row in pq.read_table(runs / "a" / "examples.parquet").to_pylist():

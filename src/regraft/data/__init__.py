@@ -1,6 +1,17 @@
 """Examples in: sources, audit, splits, the seal."""
 
-from regraft.data.audit import Audited, Finding, Fixes, Look, Quarantined, audit_files, make_examples, read_fixes, write_fixes
+from regraft.data.audit import (
+    Audited,
+    Finding,
+    Fixes,
+    Look,
+    Quarantined,
+    audit_files,
+    make_examples,
+    read_fixes,
+    several,
+    write_fixes,
+)
 from regraft.data.examples import Examples, Inputs, Task
 from regraft.data.readings import Readings, count_readings, readings
 from regraft.data.sources import Row, Source, read_source
@@ -27,5 +38,6 @@ __all__ = [
     "read_fixes",
     "read_source",
     "readings",
+    "several",
     "write_fixes",
 ]

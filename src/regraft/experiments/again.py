@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
-from regraft.data import Examples, Readings, Source, audit_files, count_readings, read_assignment, read_source, readings
+from regraft.data import Examples, Readings, Source, audit_files, count_readings, read_assignment, read_source, readings, several
 from regraft.data.examples import clusters
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
@@ -171,7 +171,7 @@ def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None
     counts, faults = Counter(row.label for row in source.rows), []
     for label in sorted(counts.keys() - set(classes)):
         near = difflib.get_close_matches(label, classes, n=1)
-        faults.append(f"{label!r}, of {counts[label]:,} example(s)" + (f"; did you mean {near[0]!r}?" if near else ""))
+        faults.append(f"{label!r}, of {several(counts[label], 'example')}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if faults:
         more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
         raise DataError(
@@ -200,12 +200,12 @@ def _about(left_out: dict[str, int], copies: int, missing: set[str]) -> list[str
     """What is to be known of the examples, a sentence each."""
     said, made_with = [], left_out["in train"] + left_out["in val"]
     if made_with:
-        said.append(f"{made_with:,} example(s) the run was made with were left out ({left_out['in train']:,} of its train, "
-                    f"{left_out['in val']:,} of its val).")  # fmt: skip
+        said.append(f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} left out "
+                    f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val).")  # fmt: skip
     if left_out["unreadable"]:
-        said.append(f"{left_out['unreadable']:,} file(s) could not be read and were left out.")
+        said.append(f"{several(left_out['unreadable'], 'unreadable file', 'was', 'were')} left out.")
     if copies:
-        said.append(f"{copies:,} example(s) are byte-identical copies of others and count like them.")
+        said.append(f"{several(copies, 'example')} more, byte-identical to others, count like them.")
     if missing:
         said.append(f"No example is of: {', '.join(sorted(missing)[:10])}{', ...' if len(missing) > 10 else ''}.")
     return said

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regraft.artifacts import RunFolder, read_json, write_json
-from regraft.data import Examples
+from regraft.data import Examples, several
 from regraft.modalities import UnreadableImage, thumbnail
 from regraft.report.pictures import jpeg, tinted, uri
 
@@ -137,7 +137,8 @@ def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]
          "about": f"{len(suspects):,} that a head trained without them would call something else. Look before changing any.",
          "items": suspects[:SHOWN]},
         {"name": "duplicates", "title": "Near-duplicates",
-         "about": f"{len(pairs):,} pair(s) that look alike without being the same file, the closest first.", "items": twins},
+         "about": f"{several(len(pairs), 'pair')} of alike pictures that are not the same file, the closest first.",
+         "items": twins},
     ]  # fmt: skip
 
 

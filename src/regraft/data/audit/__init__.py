@@ -5,7 +5,7 @@ from regraft.data.audit.align import similarity
 from regraft.data.audit.duplicates import Read, near_duplicates
 from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Seen, audit_features
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
-from regraft.data.audit.findings import LISTED, Finding, Kept, fatal
+from regraft.data.audit.findings import LISTED, Finding, Kept, fatal, several
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
 from regraft.data.audit.looks import SIDE, Look
 from regraft.data.audit.make import make_examples
@@ -31,6 +31,7 @@ __all__ = [
     "make_examples",
     "near_duplicates",
     "read_fixes",
+    "several",
     "similarity",
     "write_fixes",
 ]
