@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,3 +128,13 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
     assert {name for pair in differ.pairs for name in pair[:2]} >= {"1.png", "4.png"}
     assert "1 test example has one" in across.message
     assert (across.severity, within.severity, differ.severity) == ("warning", "info", "warning")
+
+
+def test_pictures_of_a_few_pixels_are_no_near_duplicates() -> None:
+    labels, features = np.arange(30) % 3, np.random.default_rng(0).normal(size=(30, 16)).astype(np.float32)
+    features[20] = features[2] + 0.05
+    about = seen(labels, features, None, read=lambda path: picture(0 if path in ("2.png", "20.png") else int(path.strip(".png"))))
+    for side, found in ((64, True), (8, False)):
+        inputs = replace(about.inputs, sizes=np.full((30, 2), side))
+        pairs = [pair for finding in audit_features(replace(about, inputs=inputs)) for pair in finding.pairs]
+        assert bool(pairs) == found

@@ -23,6 +23,7 @@ from regraft.data.examples import Inputs
 ACROSS, WITHIN, OTHERWISE = "near-duplicates across splits", "near-duplicates", "near-duplicates with different labels"
 WRONG, FAR, ALIKE = "likely wrong labels", "outliers", "classes that hardly differ"
 FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE))
+SHARP = 16  # pixels of the shorter side below which pictures are too coarse to be called near-duplicates
 LONELY = 5  # neighbours whose mean distance says how far out an example is
 SPREADS = 3.0  # robust standard deviations of the log distance above the median
 SAMPLE = 10_000  # examples that neighbours are looked for in
@@ -62,7 +63,10 @@ def audit_features(seen: Seen) -> list[Finding]:
 
 
 def duplicates(seen: Seen) -> Iterator[Finding]:
-    """Pictures that show the same, resized, re-encoded, cropped a little, mirrored or lit otherwise."""
+    """Pictures that show the same, resized, re-encoded, cropped a little, mirrored or lit otherwise.
+
+    Of pictures below SHARP pixels only pixels can tell, not looks: two threes of eight by eight are alike and no copies.
+    """
     every, features = seen.inputs, seen.features
     with_test = seen.test is not None and len(seen.test) > 0 and (features is None or seen.test_features is not None)
     if with_test:
@@ -70,7 +74,11 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
         every = every.then(seen.test)
         features = None if features is None or seen.test_features is None else np.concatenate([features, seen.test_features])
     splits = (*seen.splits, *["test"] * (len(every) - len(seen.inputs)))
+    sharp = every.sizes.min(axis=1) >= SHARP
+    if not sharp.any():
+        return
     pairs, left = near_duplicates(every.paths, every.pixels, features, every.dhashes, seen.read, seen.tick)
+    pairs = [(i, j, s) for i, j, s in pairs if sharp[i] and sharp[j]]
     sources, known = every.sources, len(seen.inputs)
     across = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] != splits[j]]
     within = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] == splits[j]]
