@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 PRECISIONS = ("float32", "bfloat16")
 TRIAL_STEPS = 3  # the first warms up
 WORTH = 1.1  # bfloat16 rounds: it has to be clearly faster
-EMULATED = ("NO AVX", "AVX2")  # x86 without bfloat16 instructions: a training step in it takes twenty times as long
+EMULATED = ("NO AVX", "AVX2")  # x86 without bfloat16 instructions: a training step in it takes over ten times as long
 CLOSE = 1e-3  # of the largest logit: folding may change the last bits and no more
 
 _CONV = ("bias", "stride", "padding", "dilation", "groups")
