@@ -112,6 +112,8 @@ def test_a_gain_counts_when_it_is_above_the_noise() -> None:
     clear, said = worth(labels, before, 3 * right + rng.normal(size=(200, 3)))
     assert clear
     assert "is worth it" in said
+    sure, _ = worth(labels, before, 8 * (2.2 * right + np.random.default_rng(1).normal(size=(200, 3))))
+    assert sure, "a model surer of itself than it should be gets a temperature: that is no reason against it"
     same, said = worth(labels, before, right + rng.normal(size=(200, 3)))
     assert not same
     assert "no gain" in said

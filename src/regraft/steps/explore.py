@@ -16,7 +16,7 @@ from torch import nn
 
 from regraft.backbones import Backbone
 from regraft.errors import UsageError
-from regraft.evaluation import log_losses, score, wilson
+from regraft.evaluation import refined_log_losses, score, wilson
 from regraft.recipe import Recipe
 from regraft.runtime import PeakMemory
 from regraft.steps.context import Context
@@ -32,7 +32,10 @@ STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm"
 
 @dataclass(frozen=True)
 class Trial:
-    """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 % interval, the cost."""
+    """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 % interval, the cost.
+
+    The log loss is that at the best temperature (`refined_log_losses`), as the model that is handed over has one.
+    """
 
     strategy: str
     epochs: int
@@ -153,7 +156,7 @@ def _takes(name: str, backbone: Backbone, context: Context) -> bool:
 def _trial(
     name: str, epochs: int, logits: np.ndarray, labels: np.ndarray, trained: int, seconds: float, memory: int
 ) -> Trial:
-    losses, right = log_losses(labels, logits), score(labels, logits, "accuracy")
+    losses, right = refined_log_losses(labels, logits), score(labels, logits, "accuracy")
     low, high = wilson(round(right * len(labels)), len(labels))
     error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else 0.0
     return Trial(name, epochs, float(losses.mean()), error, right, low, high, trained, seconds, memory)

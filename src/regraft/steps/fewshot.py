@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regraft.backbones import Backbone
-from regraft.evaluation import log_losses
+from regraft.evaluation import refined_log_losses
 from regraft.steps.context import Context
 from regraft.steps.finetune import MIXTURES, finetune, mixtures
 from regraft.steps.prefix import Data
@@ -45,6 +45,9 @@ def compare_out_of_fold(
 ) -> OutOfFold | None:  # fmt: skip
     """The share of fine-tuned weights of the lowest out-of-fold log loss; 0 unless the gain is above its standard error.
 
+    Losses are those at the best temperature for each share, since the model gets one from these very logits: without it a
+    fine-tuned model, surer of itself, looks worse than what is handed over.
+
     None where a class has a single example, or the time is up. `keeper` gives the checkpoint of each fold's training. Raises
     KeyboardInterrupt when the user stops it.
     """
@@ -68,7 +71,7 @@ def compare_out_of_fold(
         for share, logits in mixtures(backbone, head, tuned, data.some(held), context).items():
             rows[share][held] = logits
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned")
-    losses = {share: log_losses(data.labels, logits) for share, logits in rows.items()}
+    losses = {share: refined_log_losses(data.labels, logits) for share, logits in rows.items()}
     best = min(MIXTURES, key=lambda share: float(losses[share].mean()))
     gain = losses[0.0] - losses[best]
     error = float(gain.std(ddof=1) / np.sqrt(len(gain)))

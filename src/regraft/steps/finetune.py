@@ -14,7 +14,7 @@ from torch import nn
 from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
 from regraft.errors import RegraftError
-from regraft.evaluation import log_losses, refined_log_losses
+from regraft.evaluation import refined_log_losses
 from regraft.features import batched, prefetch, recall, remember
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
@@ -314,9 +314,9 @@ def worth(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[bo
     """Whether (V, K) val logits after fine-tuning beat those before by more than their noise, and that in words.
 
     Indicative: val also chose the epoch and the mixture. A gain counts above 1.64 standard errors of the paired difference in
-    log loss.
+    log loss, each at its best temperature: fine-tuning makes a model surer of itself, which the temperature mends.
     """
-    gains = log_losses(labels, before) - log_losses(labels, after)
+    gains = refined_log_losses(labels, before) - refined_log_losses(labels, after)
     gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
     points = 100 * float((after.argmax(1) == labels).mean() - (before.argmax(1) == labels).mean())
     clear = gain > 1.64 * error
