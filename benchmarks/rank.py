@@ -3,11 +3,12 @@
     python benchmarks/rank.py [SET ...] [--train 240] [--test 250] [--size 96] [--out FOLDER] [--write docs/benchmarks.md]
 
 On a stratified part of each set in $REGRAFT_DATA: every candidate is fine-tuned by `regraft fit`, judged on one val set, not
-fitted again on train and val, and scored on the test part, which the scores never see; fits that are finished in --out are not
-done again. Candidates: the packaged EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0 cut after its sixth
-stage, Lite0 with random weights, and Lite0 fine-tuned on other sets. Kendall's tau-b is between a score and the test
-accuracies; regret is the accuracy lost by taking what the score puts first, against the best candidate. Last, one fit that
-chooses backbone, depth and freezing strategy by itself, beside the fit of Lite0.
+fitted again on train and val, and scored on all images of the set outside that part's training images, which neither the
+fits nor the scores have seen; fits that are finished in --out are not done again. Candidates: the packaged
+EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0 cut after its sixth stage, Lite0 with random weights,
+and Lite0 fine-tuned on other sets. Kendall's tau-b is between a score and the test accuracies; regret is the accuracy lost
+by taking what the score puts first, against the best candidate. Last, one fit that chooses backbone, depth and freezing
+strategy by itself, beside the fit of Lite0.
 """
 
 from __future__ import annotations
@@ -95,18 +96,33 @@ def candidates(name: str, data: Path, options: argparse.Namespace) -> list[Candi
     return found
 
 
-def fitted(data: Path, run: Path, candidate: Candidate, options: argparse.Namespace) -> float:
-    """Test accuracy of `regraft fit` with a candidate; of a fit that was finished before, what it came to."""
+def unseen(source: Path, part: Path) -> list[Path]:
+    """The images of a set that are not among the part's training images: its test set, and what the part leaves of train."""
+    used = {(file.parent.name, file.name) for file in (part / "train").glob("*/*")}
+    spare = [file for file in sorted((source / "train").glob("*/*")) if (file.parent.name, file.name) not in used]
+    return [*spare, *sorted((source / "test").glob("*/*"))]
+
+
+def accuracy(run: Path, files: list[Path]) -> float:
+    """The share of images that a run's model puts in the class of their folder."""
+    import regraft
+
+    found = regraft.load(run).predict(files)
+    return float(np.mean([one.label == file.parent.name for one, file in zip(found, files, strict=True)]))
+
+
+def fitted(data: Path, run: Path, candidate: Candidate, options: argparse.Namespace) -> Path:
+    """The run of `regraft fit` with a candidate, unless it was finished before."""
     import regraft
 
     if (run / "report.html").is_file():
-        return float(regraft.Run(run).metrics["test"]["accuracy"].value)
+        return run
     length = {"epochs": options.epochs} if options.epochs else {}
     recipe = {
         "obtain": {"backbone": candidate.reference}, "base": {"size": options.size, "depth": candidate.depth or "auto"},
         "freeze": {"strategy": candidate.freeze}, "finetune": {"refit": False, "folds": 0, **length},
     }  # fmt: skip
-    return float(regraft.fit(data, run, recipe=recipe, overwrite=run.exists()).metrics["test"]["accuracy"].value)
+    return regraft.fit(data, run, recipe=recipe, overwrite=run.exists()).path
 
 
 def one(name: str, data: Path, options: argparse.Namespace) -> dict:
@@ -114,6 +130,7 @@ def one(name: str, data: Path, options: argparse.Namespace) -> dict:
     import regraft
 
     part = part_of(data / name, options.out / "data" / name, options.train, options.test)
+    files = unseen(data / name, part)
     tried = candidates(name, data, options)
     references = list(dict.fromkeys(candidate.reference for candidate in tried))
     ranking = regraft.rank(part, references, recipe={"base": {"size": options.size}}).to_dict()
@@ -122,19 +139,19 @@ def one(name: str, data: Path, options: argparse.Namespace) -> dict:
         own = [row for row in ranking["rows"] if row["reference"] == candidate.reference]
         row = next(r for r in own if r["depth"] == (candidate.depth or r["stages"]))
         run = options.out / "runs" / name / candidate.name.replace(" ", "-").replace(",", "")
-        accuracy = fitted(part, run, candidate, options)
+        right = accuracy(fitted(part, run, candidate, options), files)
         scores = {score: value(row) for score, value in SCORES.items()}
-        rows.append({"candidate": candidate.name, "accuracy": accuracy, "log_loss": row["log_loss"], **scores})
-        print(f"{name:14} {candidate.name:32} fine-tuned {accuracy:.1%}, probe log loss {row['log_loss']:.3f}", flush=True)
+        rows.append({"candidate": candidate.name, "accuracy": right, "log_loss": row["log_loss"], **scores})
+        print(f"{name:14} {candidate.name:32} fine-tuned {right:.1%}, probe log loss {row['log_loss']:.3f}", flush=True)
     truth = np.array([row["accuracy"] for row in rows])
-    found: dict = {"set": name, "rows": rows, "tau": {}, "regret": {}, "first": {}}
+    found: dict = {"set": name, "images": len(files), "rows": rows, "tau": {}, "regret": {}, "first": {}}
     for score in SCORES:
         values = np.array([row[score] for row in rows], dtype=float)
         best = int(values.argmax())
         found["tau"][score] = float(kendalltau(values, truth).statistic)
         found["regret"][score], found["first"][score] = float(truth.max() - truth[best]), rows[best]["candidate"]
     own = options.out / "runs" / name / AUTO.name
-    found["auto"] = fitted(part, own, AUTO, options)
+    found["auto"] = accuracy(fitted(part, own, AUTO, options), files)
     recipe = regraft.recipe.read_recipe(own / "recipe.yaml")
     found["taken"] = f"{recipe['obtain']['backbone']}, {recipe['freeze']['strategy']}"
     print(f"{name:14} auto: {found['auto']:.1%}, {found['taken']}", flush=True)
@@ -145,21 +162,22 @@ def table(results: list[dict]) -> str:
     """The results as a Markdown table."""
     names = list(SCORES)
     lines = [
-        "| set | candidates, test accuracy after fine-tuning | " + " | ".join(f"{n}: tau, regret" for n in names) + " |",
+        "| set (images scored) | candidates, accuracy after fine-tuning | "
+        + " | ".join(f"{name}: tau, regret" for name in names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
     for found in results:
         ordered = sorted(found["rows"], key=lambda row: -row["accuracy"])
         best = ", ".join(f"{row['candidate']} {row['accuracy']:.1%}" for row in ordered)
         cells = [f"{found['tau'][n]:.2f}, {100 * found['regret'][n]:.1f}" for n in names]
-        lines.append(f"| {found['set']} | {best} | " + " | ".join(cells) + " |")
+        lines.append(f"| {found['set']} ({found['images']}) | {best} | " + " | ".join(cells) + " |")
     tau = {n: np.nanmean([found["tau"][n] for found in results]) for n in names}
     means = [f"{tau[n]:.2f}, {100 * np.mean([found['regret'][n] for found in results]):.1f}" for n in names]
     lines.append(f"| mean of {len(results)} | | " + " | ".join(means) + " |")
     fixed = [found["rows"][0]["accuracy"] for found in results]
     lines += ["", "| set | Lite0, full fine-tuning | all left to regraft | which took |", "|---|---|---|---|"]
-    for found, accuracy in zip(results, fixed, strict=True):
-        lines.append(f"| {found['set']} | {accuracy:.1%} | {found['auto']:.1%} | {found['taken']} |")
+    for found, right in zip(results, fixed, strict=True):
+        lines.append(f"| {found['set']} | {right:.1%} | {found['auto']:.1%} | {found['taken']} |")
     lines.append(f"| mean of {len(results)} | {np.mean(fixed):.1%} | {np.mean([found['auto'] for found in results]):.1%} | |")
     return "\n".join(lines)
 
