@@ -3,10 +3,10 @@
     python benchmarks/real_sets.py [SET ...] [--seeds 0 1 2] [--again] [--runs FOLDER] [--write docs/benchmarks.md]
 
 The sets are looked for in $REGRAFT_DATA. What came out for a set and seed is kept in benchmarks/results/real_sets, with the
-version of the code, and not done again unless --again says so: a series can be made piece by piece. The table is of all that is
-kept. The peer gets what an expert would give it: all training examples, C chosen on a stratified fifth of them, then refitted
-on all. Both are scored on the same test examples; the difference is paired: by test example, the share of seeds in which
-regraft is right, less whether the peer is, with a bootstrap over examples.
+version of the code, and not done again (the peer neither) unless --again says so: a series can be made piece by piece. The
+table is of all that is kept. The peer gets what an expert would give it: all training examples, C chosen on a stratified
+fifth of them, then refitted on all. Both are scored on the same test examples; the difference is paired: by test example,
+the share of seeds in which regraft is right, less whether the peer is, with a bootstrap over examples.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def one(name: str, data: Path, runs: Path, seeds: list[int], again: bool) -> Non
             continue
         run = runs / name / f"seed-{seed}"
         fit = fitted(name, data, run, seed)
-        if not kept["peer"]:
+        if again or not kept["peer"]:
             labels, theirs, _ = peer(run)
             kept["peer"] = "".join("01"[int(right)] for right in theirs == labels)
         kept["fits"] = sorted([*(f for f in kept["fits"] if f["seed"] != seed), fit], key=lambda f: f["seed"])
