@@ -9,12 +9,12 @@ from regraft.errors import UsageError
 from regraft.steps.context import Context
 
 LEAST = 64
-ENLARGED = 6  # times their short side that small images are enlarged
-PASSES = 30_000  # image passes at native size that a CPU is asked for: ten minutes on two cores with bfloat16, thirty without
+ENLARGED = 4  # times their short side that small images are enlarged
+PASSES = 20_000  # image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
 
 
 def input_size(native: int, fixed: bool, short_sides: np.ndarray, images: int, cpu: bool) -> tuple[int, str]:
-    """The size and why: six times the images' median short side, from 64 to native, lower where a CPU would take too long.
+    """The size and why: four times the images' median short side, from 64 to native, lower where a CPU would take too long.
 
     Small pictures gain from enlarging (a stride-32 network sees 2x2 cells of a 64-pixel input) but hold no detail worth the
     native size. Multiples of 32 keep the grid whole.
