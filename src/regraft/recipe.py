@@ -137,6 +137,7 @@ class FinetuneRecipe(_Section):
         False, description="try a running mean of the weights (EMA) after each epoch, beside the weights themselves"
     )
     mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
+    cutmix: float = Field(0.0, ge=0, le=1, description="strength of CutMix, likewise; with both a coin decides, batch by batch")
     folds: Annotated[int, Field(ge=0, le=20)] | Auto = Field(
         "auto", description="folds that judge fine-tuning in place of val; auto: 5 without val, 3 below 50 val examples, else 0"
     )

@@ -87,6 +87,23 @@ def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strate
     np.testing.assert_allclose(again, tuned.logits, atol=1e-3)
 
 
+@pytest.mark.parametrize("strategy", ["full", "last-1"])
+def test_examples_made_of_two_train_another_network_from_images_and_from_activations(base: Backbone, strategy: str) -> None:
+    train, val = data(16, 1), data(10, 2)
+    head = linear_head(features(base, train), train.labels, train.weights, 2, 0.3)
+    found = []
+    for settings in ({}, {"mixup": 0.4}, {"cutmix": 1.0}):
+        ours = context(None, epochs=2, lr=1e-3, interpolation=1.0, **settings)
+        ours.recipe.freeze.strategy = strategy
+        tuned = finetune(base, planned(base, ours)[0], head, train, val, ours)
+        assert tuned is not None
+        assert tuned.logits is not None
+        assert np.isfinite(tuned.logits).all()
+        found.append(tuned.logits)
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 def test_without_a_decay_there_is_no_strategy_without_it(base: Backbone) -> None:
     found, _ = explored(base, [], [], layer_decay=1.0)
     assert "full without layer decay" not in {t.strategy for t in found.trials}

@@ -29,6 +29,7 @@ from regraft.training import (
     add_adapters,
     class_offset,
     merge_adapters,
+    mixed,
     phases,
     shuffled,
     train,
@@ -96,18 +97,6 @@ def _val_inputs(backbone: Backbone, val: Data, prefix: Prefix | None, context: C
         return
     for _, raws in prefetch(batched(val.items, size), backbone.preprocess.host):
         yield torch.from_numpy(backbone.preprocess.collate(raws)).to(context.device)
-
-
-def _mixed(batches: Batches, strength: float, classes: int, seed: int) -> Batches:
-    """Mixup (Zhang et al. 2018): each example with a share of another, and as large a share of its label."""
-
-    def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
-        for number, (inputs, labels, weights) in enumerate(batches(epoch, skip), start=skip):
-            share = float(np.random.default_rng([seed, epoch, number]).beta(strength, strength))
-            targets = nn.functional.one_hot(labels, classes).float()
-            yield tuple(torch.lerp(t.float().flip(0), t.float(), share) for t in (inputs, targets, weights))  # type: ignore[misc]
-
-    return epoch_of
 
 
 def _val_logits(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Arithmetic) -> np.ndarray:
@@ -228,8 +217,8 @@ def finetune(
         batches = prefix.batches(data, context)
         first = next(iter(batches(1)))
     arithmetic = _arithmetic(network, plan, tuned, first, context)
-    if recipe.mixup:
-        batches = _mixed(batches, recipe.mixup, classes, seed)
+    if recipe.mixup or recipe.cutmix:
+        batches = mixed(batches, float(recipe.mixup), float(recipe.cutmix), classes, seed)
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     checkpoint = checkpoint or Checkpoint()
     settings = recipe.model_dump(exclude={"epochs", "interpolation", "refit", "folds"})

@@ -6,6 +6,7 @@ from regraft.training.freezing import FreezePlan, phases, plan_freeze
 from regraft.training.imbalance import class_offset
 from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
 from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train
+from regraft.training.mixing import mixed
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
 from regraft.training.network import Layers, Network, linear_head, make_head
 
@@ -28,6 +29,7 @@ __all__ = [
     "linear_head",
     "make_head",
     "merge_adapters",
+    "mixed",
     "mlp_head",
     "mlp_out_of_fold",
     "phases",
