@@ -67,7 +67,7 @@ class Screen:
             self.console.print(f"            [dim]features by {escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "trial":
             self.console.print(
-                f"            [dim]{escape(event['strategy']):26} {event['epochs']:2} epochs  val log loss "
+                f"            [dim]{escape(event['strategy']):26} {event['epochs']:4.2g} epochs  val log loss "
                 f"{event['log_loss']:.3f}  {event['accuracy']:.1%}  {event['seconds']:.0f} s[/]",
                 soft_wrap=True,
             )
@@ -279,7 +279,7 @@ def strategies_table(found: dict[str, Any]) -> None:
     for t in sorted(longest.values(), key=lambda trial: trial["log_loss"]):
         style = "bold" if t["strategy"] == found["chosen"] else ""
         table.add_row(
-            escape(t["strategy"]), str(t["epochs"]), f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
+            escape(t["strategy"]), f"{t['epochs']:.2g}", f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
             f"{t['accuracy']:.1%} [{t['low']:.1%}, {t['high']:.1%}]", f"{t['trained']:,}", f"{t['seconds']:.0f}",
             f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "", style=style,
         )  # fmt: skip

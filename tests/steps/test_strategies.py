@@ -13,11 +13,11 @@ from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.features import TorchEngine
 from regraft.steps.explore import RUNGS, Trial, advice, explore
 from regraft.steps.fewshot import compare_out_of_fold
-from regraft.steps.finetune import finetune, worth
+from regraft.steps.finetune import Finetuned, finetune, worth
 from regraft.steps.freeze import planned
 from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, apply_head
-from regraft.training import Checkpoint, Layers, linear_head, plan_freeze
+from regraft.training import Checkpoint, Layers, Trained, linear_head, plan_freeze
 
 CPU = torch.device("cpu")
 
@@ -46,15 +46,16 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     kept: list[list[dict[str, Any]]] = []
     found, ours = explored(base, [], kept)
     tried = [(t.strategy, t.epochs) for t in found.trials]
-    short, middle = (max(1, round(4 / part)) for part, _ in RUNGS[:2])
-    assert short == middle == 1
-    assert {name for name, epochs in tried if epochs == 1} == {"last-1", "norm", "full", "full without layer decay"}
+    short, middle = sorted({epochs for _, epochs in tried if epochs})[:2]
+    assert (short, middle) == (pytest.approx(4 / RUNGS[0][0], abs=0.1), 1), "a third of an epoch is one of a third of the data"
+    assert {name for name, epochs in tried if epochs == short} == {"last-1", "norm", "full", "full without layer decay"}
+    assert [epochs for _, epochs in tried].count(middle) == 2
     assert [epochs for _, epochs in tried].count(4) == 1
     winner = next(t for t in found.trials if t.epochs == 4)
     assert found.tuned is not None
     assert ours.recipe.freeze.strategy == found.chosen.removesuffix(" without layer decay")
     assert ours.recipe.open_choices() == [] or "freeze.strategy" not in ours.recipe.open_choices()
-    sizes = {t.strategy: t.trained for t in found.trials if t.epochs == 1}
+    sizes = {t.strategy: t.trained for t in found.trials if t.epochs == short}
     assert sizes["norm"] < sizes["full"] == sizes["full without layer decay"]
     assert all(t.memory > 0 for t in found.trials if t.epochs)
     again: list[list[dict[str, Any]]] = []
@@ -62,6 +63,28 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     assert len(again) == len(kept) - 3, "the three trials that were kept are not repeated"
     same = next(t for t in resumed.trials if t.epochs == 4)
     assert (same.strategy, same.log_loss) == (winner.strategy, winner.log_loss)
+
+
+@pytest.mark.parametrize("length", [1, 4, 6, 8, 12, 18])
+def test_trying_ten_costs_two_and_a_half_trainings_at_most(base: Backbone, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    train, val, seen = data(120, 1), data(10, 2), []
+    head = linear_head(np.zeros((120, base.width), np.float32), train.labels, train.weights, 2, 0.3)
+
+    def tried(backbone: Backbone, plan: Any, head: Any, part: Data, held: Data, here: Any, *_: Any) -> Finetuned:
+        assert set(part.ids) <= set(train.ids)
+        assert abs(part.labels.mean() - train.labels.mean()) < 0.2
+        seen.append(here.recipe.finetune.epochs * len(part.items))
+        here.decide("finetune", "done", "it was asked for")
+        logits = np.random.default_rng(len(seen)).normal(size=(10, 2))
+        return Finetuned(base, head, Trained({}, 1, 1, 0.5, "length"), 1, logits)
+
+    monkeypatch.setattr("regraft.steps.explore.finetune", tried)
+    strategies = [f"last-{k}" for k in range(1, 9)] + ["full", "norm"]
+    explore(base, head, np.zeros((10, 2)), train, val, context(None, epochs=length), lambda _: None, Checkpoint(), [],
+            lambda _: None, tuple(strategies))  # fmt: skip
+    assert len(seen) == 13
+    assert seen[-1] == length * 120
+    assert sum(seen) <= 2.55 * length * 120
 
 
 @pytest.mark.parametrize("strategy", ["lora", "gradual", "first", "bias"])

@@ -99,7 +99,7 @@ def strategies(tried: Json) -> Json | None:
         {
             "name": name,
             "chosen": name == chosen,
-            "epochs": t["epochs"],
+            "epochs": f"{t['epochs']:.2g}",
             "loss": (f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}", t["log_loss"]),
             "accuracy": words.cell("accuracy", {"value": t["accuracy"], "low": t["low"], "high": t["high"]}),
             "trained": words.count(t["trained"]),

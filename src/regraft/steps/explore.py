@@ -1,7 +1,8 @@
 """Freezing strategies against each other: same split, same seed, shared caches, successive halving over training length.
 
 Every strategy gets a twelfth of the full length, the two best on val a third, the better of these all of it (Jamieson and
-Talwalkar 2016): ten strategies cost about two and a half times one.
+Talwalkar 2016): ten strategies cost at most two and a half times one, and val. A twelfth of less than twelve epochs is one epoch
+of a part of the examples.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from regraft.steps.context import Context
 from regraft.steps.finetune import Finetuned, finetune
 from regraft.steps.freeze import planned
 from regraft.steps.prefix import Data
+from regraft.steps.rank import stratified_order
 from regraft.training import Checkpoint
 
 RUNGS = ((12, 2), (3, 1), (1, 1))  # the length is divided by the first; so many go on
@@ -34,11 +36,12 @@ STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm"
 class Trial:
     """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 % interval, the cost.
 
+    Less than one epoch is one of a part of the examples.
     The log loss is that at the best temperature (`refined_log_losses`), as the model that is handed over has one.
     """
 
     strategy: str
-    epochs: int
+    epochs: float
     log_loss: float
     standard_error: float
     accuracy: float
@@ -65,7 +68,8 @@ def explore(
     keep: Callable[[list[dict[str, Any]]], None], strategies: tuple[str, ...] = STRATEGIES,
 ) -> Explored:  # fmt: skip
     """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries), which are not repeated; `keep` is
-    given all trials after each. The winner, trained at full length, leaves its settings in the recipe.
+    given all trials after each. The winner, trained at full length, leaves its settings in the recipe; what was trained on a
+    part of the examples is handed over only by a run that was interrupted.
 
     A strategy that this backbone does not take, or whose library is not installed, is left out with a note.
     """
@@ -77,24 +81,27 @@ def explore(
     best: _Tried | None = None
     stopped = False
     for part, survivors in RUNGS:
-        epochs = max(1, round(length / part))
+        epochs = max(1, length // part)
+        some = _part(data, length / (part * epochs), context.recipe.run.seed)
+        passes = round(epochs * len(some.labels) / len(data.labels), 2)
         last = part == 1
-        found = {trial.strategy: trial for trial in trials if trial.epochs == epochs}
+        found = {trial.strategy: trial for trial in trials if trial.epochs == passes}
         for number, name in enumerate(going):
             if context.out_of_time() or stopped:
                 break
             if name in found and not last:
                 continue
-            tried = _try(name, epochs, backbone, head, data, val, context, show, checkpoint if last else None)
+            tried = _try(name, epochs, passes, backbone, head, some, val, context, show, checkpoint if last else None)
             if tried is None:
                 continue
             found[name] = tried.trial
-            trials = [t for t in trials if (t.strategy, t.epochs) != (name, epochs)] + [tried.trial]
+            trials = [t for t in trials if (t.strategy, t.epochs) != (name, passes)] + [tried.trial]
             keep([asdict(t) for t in trials])
             context.events.emit("trial", step="finetune", number=number + 1, of=len(going), **asdict(tried.trial))
-            if best is None or tried.trial.log_loss < best.trial.log_loss:
-                best = tried
             stopped = tried.tuned.trained.stopped == "interrupted"
+            whole = some is data or stopped
+            if whole and (best is None or tried.trial.log_loss < best.trial.log_loss):
+                best = tried
         going = sorted((name for name in going if name in found), key=lambda name: found[name].log_loss)[:survivors]
     recipe, tuned = context.recipe, None
     if best is None:
@@ -108,6 +115,13 @@ def explore(
     return Explored(trials, best.trial.strategy if best else "head", tuned, advice(trials))
 
 
+def _part(data: Data, share: float, seed: int) -> Data:
+    """A stratified share of the examples; all of them from 1 on."""
+    if share >= 1:
+        return data
+    return data.some(np.sort(stratified_order(data.labels, seed)[: max(2, round(share * len(data.labels)))]))
+
+
 @dataclass
 class _Tried:
     trial: Trial
@@ -117,12 +131,13 @@ class _Tried:
 
 
 def _try(
-    name: str, epochs: int, backbone: Backbone, head: nn.Module, data: Data, val: Data, context: Context,
+    name: str, epochs: int, passes: float, backbone: Backbone, head: nn.Module, data: Data, val: Data, context: Context,
     show: Callable[[np.ndarray], None], checkpoint: Checkpoint | None,
 ) -> _Tried | None:  # fmt: skip
-    """One strategy for so many epochs; the last trial (there is a checkpoint) tells its epochs, others only their result.
+    """One strategy for so many epochs of `data`, which are `passes` of all examples.
 
-    Mixtures with the head-only weights are tried of the last alone: after an epoch or two they cost half of what training does.
+    The last trial (there is a checkpoint) tells its epochs, others only their result. Mixtures with the head-only weights are
+    tried of the last alone: after an epoch or two they cost half of what training does.
     """
     here = context.trial(quiet=checkpoint is None)
     here.recipe.freeze.strategy = name.removesuffix(WITHOUT_DECAY)
@@ -137,7 +152,7 @@ def _try(
     if tuned is None or tuned.logits is None:
         return None
     seconds = time.monotonic() - began
-    trial = _trial(name, epochs, tuned.logits, val.labels, tuned.parameters, seconds, memory.peak)
+    trial = _trial(name, passes, tuned.logits, val.labels, tuned.parameters, seconds, memory.peak)
     return _Tried(trial, tuned, here.recipe, here.said)
 
 
@@ -154,7 +169,7 @@ def _takes(name: str, backbone: Backbone, context: Context) -> bool:
 
 
 def _trial(
-    name: str, epochs: int, logits: np.ndarray, labels: np.ndarray, trained: int, seconds: float, memory: int
+    name: str, epochs: float, logits: np.ndarray, labels: np.ndarray, trained: int, seconds: float, memory: int
 ) -> Trial:
     losses, right = refined_log_losses(labels, logits), score(labels, logits, "accuracy")
     low, high = wilson(round(right * len(labels)), len(labels))
