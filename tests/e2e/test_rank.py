@@ -22,7 +22,7 @@ from regraft.errors import BackboneError, UsageError
 from regraft.evaluation import Estimate
 from regraft.report import write_report
 from regraft.steps import obtain as step
-from regraft.steps.rank import Ranking, Row, choose, round_sizes, stratified_order
+from regraft.steps.rank import Ranking, Row, choose, clearly_lower, round_sizes, stratified_order
 
 LITE = "packaged:efficientnet_lite0"
 QUICK = {"base": {"size": 64}, "run": {"engine": "torch-float32"}, "freeze": {"strategy": "head"}}
@@ -142,6 +142,38 @@ def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
     assert "cut short" in why
     assert choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"  # not even the features would be done in time
     assert "no candidate's whole run fits" in choose(rows, "accuracy", 5, 100_000)[1]
+
+
+def test_a_network_cut_short_has_to_be_clearly_better_than_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    whole = rng.exponential(size=200)
+    noise = rng.normal(size=200) - 0.1
+    assert not clearly_lower(whole, whole + noise - noise.mean())
+    assert not clearly_lower(whole - 0.1 + noise - noise.mean(), whole)
+    assert clearly_lower(whole - 0.3 + noise - noise.mean(), whole)
+    rows = [row("whole", 0.20, 0.0, 0.0, 10, 500), replace(row("cut", 0.19, -0.01, 0.02, 20, 300), clear=False),
+            row("other", 0.21, 0.01, 0.02, 15, 400)]  # fmt: skip
+    chosen, why = choose(rows, "accuracy", float("inf"), 100)
+    assert chosen.reference == "other"
+    assert "cut from a network" in why
+    assert choose(rows, "speed", float("inf"), 100)[0].reference == "cut"
+    assert choose(rows, "accuracy", 350, 100)[0].reference == "cut", "nothing else fits"
+    assert "cut from" not in choose([rows[0], rows[2]], "accuracy", float("inf"), 100)[1]
+
+
+def test_cuts_stand_behind_their_network_where_it_will_be_fine_tuned(shapes: Path) -> None:
+    frozen = regraft.rank(shapes, [LITE], recipe=QUICK)
+    assert all(row.clear for row in frozen.rows)
+    assert [row.log_loss for row in frozen.rows] == sorted(row.log_loss for row in frozen.rows)
+    tuned = regraft.rank(shapes, [LITE], recipe={**QUICK, "freeze": {"strategy": "full"}})
+    assert {(row.size, row.depth): row.log_loss for row in tuned.rows} == {
+        (row.size, row.depth): row.log_loss for row in frozen.rows
+    }
+    whole = next(place for place, row in enumerate(tuned.rows) if row.depth == row.stages)
+    assert all(place > whole for place, row in enumerate(tuned.rows) if not row.clear)
+    assert all(row.clear for row in tuned.rows[: whole + 1])
+    losses = [row.log_loss for row in tuned.rows if row.clear]
+    assert losses == sorted(losses)
 
 
 def test_rounds_grow_and_every_beginning_is_stratified() -> None:

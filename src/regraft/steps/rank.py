@@ -2,6 +2,9 @@
 
 The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val (rule 12); beside it
 stand nearest neighbours, LogME and the honest baseline, size: no score is the best on all data (Agostinelli et al. 2022).
+
+A network cut short counts only where it is clearly better than the whole one: frozen features flatter it, as what the later
+stages would gain from fine-tuning is not in them.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from regraft.training import class_weighted, fit_path, folds_of
 ROUNDS = (300, 1_000, 3_000)  # examples
 FOLDS = 5
 WORTH = 1.5  # times the examples of the round before: fewer new ones are not worth a round
-DROP = 2.0  # standard errors of the paired difference to the best beyond which a candidate is not looked at again
+DROP = 2.0  # standard errors of a paired difference from which it is clear: candidates so far behind are not looked at again
 TIES = {"accuracy": 1.0, "speed": 2.0}  # standard errors within which the cheapest is taken
 SMALLER, LEAST = 0.7, 64  # of the rule's input size, half its cost; pixels
 DEPTHS = 4  # cuts a backbone is tried at, all in its later half
@@ -39,7 +42,8 @@ class Row:
     """A candidate, and what it came to in the last round it was in: on `examples`, its first `depth` of `stages` stages.
 
     `excess` is its mean log loss (nats) above that of the best of the round, `error` the standard error of that difference.
-    Parameters and 10^9 multiply-accumulates an image are those of the stages kept, the old classifier not counted.
+    Parameters and 10^9 multiply-accumulates an image are those of the stages kept, the old classifier not counted. `clear` is
+    false of a network cut short that is to be fine-tuned and is not clearly better than the whole one, behind which it stands.
     """
 
     reference: str
@@ -60,6 +64,7 @@ class Row:
     imagenet_top1: float | None
     pretrained_on: str
     licence: str
+    clear: bool = True
 
     @property
     def name(self) -> str:
@@ -70,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All candidates, those of the last round first, each round by log loss; which was chosen, and why.
+    """All candidates, those of the last round first, each round by log loss (see `Row.clear`); which was chosen, and why.
 
     `opinions`: what other rules would have taken. `left_out`: references that were not compared, with the reason.
     """
@@ -121,6 +126,19 @@ class _Probe:
     knn: Estimate
     logme: float
 
+    def standing(self, whole: _Probe | None) -> tuple[float, bool]:
+        """What candidates are sorted by: the log loss, and true last; behind the whole network if not clearly better."""
+        own = float(self.losses.mean())
+        if whole is None or clearly_lower(self.losses, whole.losses):
+            return own, False
+        return max(own, float(whole.losses.mean())), True
+
+
+def clearly_lower(losses: np.ndarray, others: np.ndarray) -> bool:
+    """Whether (N,) losses are lower than others of the same examples by more than two standard errors of the difference."""
+    gain = others - losses
+    return bool(gain.mean() > DROP * gain.std(ddof=1) / np.sqrt(len(gain)))
+
 
 def rank(
     part: Part, sizes: np.ndarray, counts: Mapping[str, int], classes: int, references: Sequence[str], context: Context,
@@ -141,17 +159,18 @@ def rank(
         if number:
             race.extend(looks, examples)
         probes = race.probe(looks, examples)
-        best = min(probes, key=lambda probe: float(probe.losses.mean()))
-        rows = {id(probe): race.row(probe, best, examples) for probe in probes}
+        standing = race.standings(probes)
+        probes.sort(key=lambda probe: standing[id(probe)])
+        rows = {id(probe): race.row(probe, probes[0], examples, not standing[id(probe)][1]) for probe in probes}
         stay = [probe for probe in probes if rows[id(probe)].excess <= DROP * rows[id(probe)].error]
         if len(stay) == 1 or number == len(race.rounds) - 1 or race.out_of_time():
             break
         gone = [probe for probe in probes if probe not in stay]
-        out = [*sorted((rows[id(probe)] for probe in gone), key=lambda row: row.log_loss), *out]
+        out = [*(rows[id(probe)] for probe in gone), *out]
         for probe in gone:
             del probe.look.features[probe.depth]
         looks = [look for look in looks if look.features]
-    found = [*sorted(rows.values(), key=lambda row: row.log_loss), *out]
+    found = [*rows.values(), *out]
     chosen, reason = choose(found, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))
     return Ranking(tuple(found), chosen, reason, opinions(found), left_out)
 
@@ -185,7 +204,7 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
     """
     last = [row for row in rows if row.examples == rows[0].examples]
     best, ties = last[0], TIES[prefer]
-    good = [row for row in last if row.excess <= ties * row.error]
+    good = [row for row in last if row.excess <= ties * row.error and (row.clear or prefer == "speed")]
     fits = [row for row in last if row.run_seconds <= seconds_left]
     fair = [row for row in fits if row.excess <= DROP * row.error]
     short = [row for row in good if 1.2 * images / row.images_per_second <= seconds_left / 2]
@@ -206,6 +225,8 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
     else:
         chosen = min(rows, key=lambda row: row.run_seconds)
         why = f"no candidate's whole run fits the budget; this one comes nearest, with about {chosen.run_seconds:.0f} s"
+    if any(not row.clear and row.log_loss < best.log_loss for row in last) and chosen in good:
+        why += "; stages cut from a network count where that is clearly better, as all of them gain more from fine-tuning"
     if chosen is not best and chosen in fits and best not in fits:
         why += f"; {best.name} ({best.log_loss:.3f}) would take about {best.run_seconds:.0f} s, more than the budget leaves"
     return chosen, f"{why}, on {chosen.examples} examples"
@@ -382,7 +403,14 @@ class _Race:
             self.context.events.tick(label=f"probes on {examples} examples", done=number, total=len(pairs))
         return found
 
-    def row(self, probe: _Probe, best: _Probe, examples: int) -> Row:
+    def standings(self, probes: Sequence[_Probe]) -> dict[int, tuple[float, bool]]:
+        """Each probe's standing, by its id. A cut is like any other where nothing will be fine-tuned or the whole is out."""
+        frozen = self.recipe.freeze.strategy == "head" or self.recipe.finetune.epochs == 0
+        whole = {} if frozen else {id(probe.look): probe for probe in probes if probe.depth == probe.look.stages}
+        cuts = {id(probe): whole.get(id(probe.look)) if probe.depth < probe.look.stages else None for probe in probes}
+        return {id(probe): probe.standing(cuts[id(probe)]) for probe in probes}
+
+    def row(self, probe: _Probe, best: _Probe, examples: int, clear: bool) -> Row:
         """A candidate beside the best of its round."""
         look, depth = probe.look, probe.depth
         excess, share, entry = probe.losses - best.losses, look.share(depth), entry_of(look.reference)
@@ -391,5 +419,5 @@ class _Race:
             float(excess.std(ddof=1) / np.sqrt(len(excess))), probe.accuracy, probe.knn, probe.logme,
             look.cost[depth].parameters, look.cost[depth].gmacs, 1 / (look.forward * share),
             run_seconds(self.recipe, self.counts, look.size, look.forward * share, look.step * share),
-            entry.imagenet_top1 if entry else None, look.pretrained_on, look.licence,
+            entry.imagenet_top1 if entry else None, look.pretrained_on, look.licence, clear,
         )  # fmt: skip
