@@ -27,7 +27,7 @@ from scipy.stats import kendalltau
 
 from page import between_marks
 
-SETS = ("flowers5", "hymenoptera", "dtd10", "apple_leaf4", "sign_digits")
+SETS = ("flowers5", "hymenoptera", "dtd10", "apple_leaf4", "sign_digits", "trashnet", "cifar10_small")
 SOURCES = ("sign_digits", "apple_leaf4", "trashnet")  # Lite0 is fine-tuned on these; far from, near to, and beside the others
 CUT = 6
 SCORES: dict[str, Callable[[dict], float]] = {
