@@ -20,7 +20,7 @@ from regraft.data import Examples, readings
 from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
 from regraft.data.examples import Inputs, Part
 from regraft.errors import BudgetError, DataError, RegraftError, UsageError
-from regraft.evaluation import knn_logits, score
+from regraft.evaluation import knn_logits, refined_log_losses, score
 from regraft.features import Engine, FeatureStore
 from regraft.modalities.image import Mirrored, small_image_or_none
 from regraft.model import Model, softmax
@@ -49,6 +49,15 @@ STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
 Result = TypeVar("Result")
+
+
+def standing(labels: np.ndarray, logits: np.ndarray, metric: str) -> tuple[float, float]:
+    """What the choice between head only and fine-tuned goes by: the metric on val, and the log loss, negative, which breaks ties.
+
+    The log loss is that at the best temperature: what is handed over gets one.
+    """
+    loss = -float(refined_log_losses(labels, logits).mean())
+    return (loss if metric == "log_loss" else score(labels, logits, metric)), loss
 
 
 class Walk:
@@ -335,7 +344,7 @@ class Walk:
                 fine_tuned = self.model(tuned.backbone, tuned.head)
                 rows["fine-tuned"] = self.logits(fine_tuned, val)
                 metric = self.recipe.run.metric
-                ranks = {n: (score(val.labels, v, metric), score(val.labels, v, "log_loss")) for n, v in rows.items()}
+                ranks = {name: standing(val.labels, logits, metric) for name, logits in rows.items()}
                 chosen = max(ranks, key=lambda name: ranks[name])
                 other = next(name for name in ranks if name != chosen)
                 best = fine_tuned if chosen == "fine-tuned" else head_only
