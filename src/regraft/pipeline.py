@@ -88,6 +88,7 @@ class Walk:
         self.judged: OutOfFold | None = None  # by cross-validation, where val is too small
         self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))
         self.temperature = 1.0
+        self.interrupted = False  # by the user, while the chosen model was trained once more
         self.nearly_known: frozenset[str] = frozenset()  # test examples with a near-duplicate in train or val
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
@@ -153,7 +154,7 @@ class Walk:
             self.report()
             return
         model = self.choose(backbone, heads, tuned, fit, val, stopped)
-        if stopped:
+        if stopped or self.interrupted:
             model.save(self.folder.model, model_card(self.state, self.metrics))
             write_json(self.folder.metrics, self.metrics)
             write_report(self.folder.path)
@@ -297,6 +298,9 @@ class Walk:
         again = finetune(
             backbone, plan, heads.refitted, both, None, quiet, checkpoint=Checkpoint(self.folder.refit),
         )
+        if again is not None and again.trained.stopped == "interrupted":
+            self.interrupted = True
+            return None
         if again is None or again.trained.stopped != "length":
             recipe.refit = False
             return None

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import regraft
 from regraft.artifacts import RunFolder, read_events, write_text
@@ -21,9 +23,9 @@ CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
 RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "finetune.folds=0", "--set", "run.threads=1"]
 
 
-def _start(colours: Path, out: Path) -> subprocess.Popen[str]:
+def _start(colours: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*CLI, "fit", str(colours), "--out", str(out), *RECIPE], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*CLI, "fit", str(colours), "--out", str(out), *RECIPE, *more], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -99,7 +101,7 @@ def _saved(out: Path) -> int:
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = _start(colours, out)
+    process = _start(colours, out, "--set", "finetune.epochs=12")
     _wait_for(out, "epoch", process, epoch=1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
@@ -108,6 +110,33 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_p
     assert "Traceback" not in said
     assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
     assert regraft.load(out).predict(str(colours / "red" / "0.png"))[0].label == "red"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_while_the_chosen_model_is_trained_once_more_is_one_too(colours: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for file in sorted(colours.rglob("*.png")):  # fainter, so that fine-tuning has something to gain
+        picture = np.asarray(Image.open(file)).astype(int) // 3 + rng.integers(0, 160, (48, 48, 3))
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
+    more = ("--set", "finetune.epochs=12", "--set", "finetune.lr=1e-3", "--set", "finetune.refit=true")
+    whole = _start(colours, tmp_path / "whole", *more)
+    assert whole.wait() == 0
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["chosen"] == "fine-tuned"
+    out = tmp_path / "run"
+    process = _start(colours, out, *more)
+    _wait_for(out, "chosen", process)
+    while process.poll() is None and not RunFolder(out).refit.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "--resume" in said
+    assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
+    assert regraft.load(out).predict(str(colours / "red" / "0.png"))
+    result = subprocess.run([*CLI, "fit", "--resume", "--out", str(out)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for name in ("model/model.safetensors", "model/regraft.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
