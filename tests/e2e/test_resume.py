@@ -25,8 +25,14 @@ RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "finet
 
 def _start(colours: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*CLI, "fit", str(colours), "--out", str(out), *RECIPE, *more], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [*CLI, "fit", str(colours), "--out", str(out), *RECIPE, *more], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=_heed_ctrl_c if os.name == "posix" else None,
+    )  # fmt: skip
+
+
+def _heed_ctrl_c() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for(out: Path, kind: str, process: subprocess.Popen[str], **fields: object) -> None:
