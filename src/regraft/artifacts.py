@@ -156,9 +156,9 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self._lock = FileLock(str(path / ".lock"))
 
-    def fold(self, number: int) -> Path:
-        """The checkpoint of a fold's training."""
-        return self.path / f"checkpoint-fold{number}.safetensors"
+    def numbered(self, number: int) -> Path:
+        """The checkpoint of one of several trainings."""
+        return self.path / f"checkpoint-{number}.safetensors"
 
     def lock(self) -> None:
         """Take the folder for this process, or say who has it."""

@@ -231,7 +231,7 @@ class Walk:
             return self.few(backbone, plan, heads, self.data(fit.then(val)), known, classes, keeper)
         before = apply_head(heads.on_train, known.values[len(fit) :])
         if plan is None:
-            return self.explore(backbone, heads, before, data, judge, keeper)
+            return self.explore(backbone, heads, before, data, judge)
         assert plan is not None
         if self.recipe.run.prefer == "speed":
             trial = context.trial()
@@ -251,12 +251,16 @@ class Walk:
         balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
         return Data(part.paths, part.ids, part.labels, class_weighted(part.labels, part.weights, balanced, classes))
 
+    def numbered(self, number: int) -> Checkpoint:
+        """The checkpoint of one of several trainings: of a fold, of a strategy at full length."""
+        return Checkpoint(self.folder.numbered(number))
+
     def few(
         self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int, keeper: Checkpoint
     ) -> Finetuned | None:
         """Fine-tune on train and val where cross-validation says that it is worth it."""
         found = compare_out_of_fold(
-            backbone, plan, heads.chosen, data, known, classes, self.context, lambda number: Checkpoint(self.folder.fold(number))
+            backbone, plan, heads.chosen, data, known, classes, self.context, self.numbered
         )
         if found is None:
             return self.not_finetuned("too few examples, or too little time, to judge it by cross-validation")
@@ -266,14 +270,12 @@ class Walk:
         self.recipe.finetune.interpolation, self.recipe.finetune.refit = found.share, False
         return finetune(backbone, plan, heads.refitted, data, None, self.context, self.show_batch, keeper)
 
-    def explore(
-        self, backbone: Backbone, heads: Heads, before: np.ndarray, data: Data, val: Data, keeper: Checkpoint
-    ) -> Finetuned | None:
+    def explore(self, backbone: Backbone, heads: Heads, before: np.ndarray, data: Data, val: Data) -> Finetuned | None:
         """Try freezing strategies against each other; the table is kept, so that a stopped run does not repeat it."""
         place = self.folder.strategies
         earlier = read_json(place)["trials"] if place.is_file() else []
         found = explore(
-            backbone, heads.on_train, before, data, val, self.context, self.show_batch, keeper, earlier,
+            backbone, heads.on_train, before, data, val, self.context, self.show_batch, self.numbered, earlier,
             lambda trials: write_json(place, {"trials": trials}),
         )
         write_json(place, {"trials": [asdict(trial) for trial in found.trials], "chosen": found.chosen, "advice": found.advice})

@@ -13,13 +13,14 @@ from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.evaluation import log_losses
 from regraft.features import TorchEngine
 from regraft.pipeline import standing
-from regraft.steps.explore import RUNGS, Trial, advice, explore
+from regraft.steps.context import Context
+from regraft.steps.explore import RUNGS, Explored, Trial, advice, explore
 from regraft.steps.fewshot import compare_out_of_fold
 from regraft.steps.finetune import Finetuned, finetune, worth
 from regraft.steps.freeze import planned
 from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, apply_head
-from regraft.training import Checkpoint, Layers, Trained, linear_head, plan_freeze
+from regraft.training import Checkpoint, FreezePlan, Layers, Trained, linear_head, plan_freeze
 
 CPU = torch.device("cpu")
 
@@ -39,8 +40,8 @@ def explored(base: Backbone, known: list[dict[str, Any]], kept: list[list[dict[s
     x = features(base, train)
     head = linear_head(x, train.labels, train.weights, 2, 0.3)
     ours = context(None, epochs=4, **more)
-    found = explore(base, head, apply_head(head, features(base, val)), train, val, ours, lambda _: None, Checkpoint(), known,
-                    kept.append, ("last-1", "norm", "full", "full without layer decay"))  # fmt: skip
+    found = explore(base, head, apply_head(head, features(base, val)), train, val, ours, lambda _: None, lambda _: Checkpoint(),
+                    known, kept.append, ("last-1", "norm", "full", "full without layer decay"))  # fmt: skip
     return found, ours
 
 
@@ -48,45 +49,80 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     kept: list[list[dict[str, Any]]] = []
     found, ours = explored(base, [], kept)
     tried = [(t.strategy, t.epochs) for t in found.trials]
-    short, middle = sorted({epochs for _, epochs in tried if epochs})[:2]
-    assert (short, middle) == (pytest.approx(4 / RUNGS[0][0], abs=0.1), 1), "a third of an epoch is one of a third of the data"
-    assert {name for name, epochs in tried if epochs == short} == {"last-1", "norm", "full", "full without layer decay"}
-    assert [epochs for _, epochs in tried].count(middle) == 2
-    assert [epochs for _, epochs in tried].count(4) == 1
-    winner = next(t for t in found.trials if t.epochs == 4)
+    short = min(epochs for _, epochs in tried if epochs)
+    assert short == pytest.approx(4 / RUNGS[1][0], abs=0.1), "a third of an epoch is one of a third of the data"
+    assert {name for name, epochs in tried if epochs == short} == {"last-1", "norm", "full without layer decay"}
+    first, second = (t for t in found.trials if t.epochs == 4)
+    assert (first.strategy, found.chosen in (first.strategy, second.strategy)) == ("full", True)
+    assert second.strategy == min((t for t in found.trials if t.epochs == short), key=lambda t: t.log_loss).strategy
     assert found.tuned is not None
     assert ours.recipe.freeze.strategy == found.chosen.removesuffix(" without layer decay")
-    assert ours.recipe.open_choices() == [] or "freeze.strategy" not in ours.recipe.open_choices()
-    sizes = {t.strategy: t.trained for t in found.trials if t.epochs == short}
+    sizes = {t.strategy: t.trained for t in found.trials}
     assert sizes["norm"] < sizes["full"] == sizes["full without layer decay"]
     assert all(t.memory > 0 for t in found.trials if t.epochs)
     again: list[list[dict[str, Any]]] = []
-    resumed, _ = explored(base, kept[2], again)
-    assert len(again) == len(kept) - 3, "the three trials that were kept are not repeated"
-    same = next(t for t in resumed.trials if t.epochs == 4)
-    assert (same.strategy, same.log_loss) == (winner.strategy, winner.log_loss)
+    resumed, _ = explored(base, kept[1], again)
+    assert len(again) == len(kept) - 2, "the two trials that were kept are not repeated"
+    same = [t for t in resumed.trials if t.epochs == 4]
+    assert [(t.strategy, t.log_loss) for t in same] == [(t.strategy, t.log_loss) for t in (first, second)]
 
 
-@pytest.mark.parametrize("length", [1, 4, 6, 8, 12, 18])
-def test_trying_ten_costs_two_and_a_half_trainings_at_most(base: Backbone, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
-    train, val, seen = data(120, 1), data(10, 2), []
+def pretended(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch, margins: dict[str, np.ndarray], stopped: str = "length", **more: Any
+) -> tuple[Explored, list[list[dict[str, Any]]], list[tuple[str, float]]]:
+    """`explore` where a strategy's val logits are its (N,) margins: what was found, kept, and trained for how many passes."""
+    train, val = data(120, 1), data(40, 2)
     head = linear_head(np.zeros((120, base.width), np.float32), train.labels, train.weights, 2, 0.3)
+    kept: list[list[dict[str, Any]]] = []
+    trained: list[tuple[str, float]] = []
 
-    def tried(backbone: Backbone, plan: Any, head: Any, part: Data, held: Data, here: Any, *_: Any) -> Finetuned:
+    def tried(backbone: Backbone, plan: FreezePlan, head: Any, part: Data, held: Data, here: Context, *_: Any) -> Finetuned:
         assert set(part.ids) <= set(train.ids)
         assert abs(part.labels.mean() - train.labels.mean()) < 0.2
-        seen.append(here.recipe.finetune.epochs * len(part.items))
+        trained.append((plan.strategy, here.recipe.finetune.epochs * len(part.items) / 120))
         here.decide("finetune", "done", "it was asked for")
-        logits = np.random.default_rng(len(seen)).normal(size=(10, 2))
-        return Finetuned(base, head, Trained({}, 1, 1, 0.5, "length"), 1, logits)
+        sign = 2.0 * held.labels - 1
+        logits = np.stack([0 * sign, sign * margins[plan.strategy]], axis=1)
+        return Finetuned(base, head, Trained({}, 1, 1, 0.5, stopped), 1, logits)
 
     monkeypatch.setattr("regraft.steps.explore.finetune", tried)
-    strategies = [f"last-{k}" for k in range(1, 9)] + ["full", "norm"]
-    explore(base, head, np.zeros((10, 2)), train, val, context(None, epochs=length), lambda _: None, Checkpoint(), [],
-            lambda _: None, tuple(strategies))  # fmt: skip
-    assert len(seen) == 13
-    assert seen[-1] == length * 120
-    assert sum(seen) <= 2.55 * length * 120
+    found = explore(base, head, np.zeros((40, 2)), train, val, context(None, **{"epochs": 8, **more}), lambda _: None,
+                    lambda _: Checkpoint(), [], kept.append, tuple(margins))  # fmt: skip
+    return found, kept, trained
+
+
+NOISE = np.random.default_rng(0).normal(size=(11, 40))
+
+
+@pytest.mark.parametrize("length", [1, 4, 6, 8, 12, 18, 36])
+def test_trying_ten_costs_two_and_a_half_trainings_at_most(base: Backbone, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    names = [*(f"last-{k}" for k in range(1, 9)), "full", "norm"]
+    _, _, trained = pretended(base, monkeypatch, {name: NOISE[i] for i, name in enumerate(names)}, epochs=length)
+    assert len(trained) == 9 + 3 + 2
+    assert [passes for _, passes in trained[-2:]] == [length, length]
+    assert trained[-2][0] == "full"
+    assert sum(passes for _, passes in trained) <= 2.55 * length
+
+
+def test_full_fine_tuning_gives_way_only_to_what_is_clearly_better(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = 1.5 + NOISE[0]
+    hardly, clearly, worse = full + 0.2 + 0.5 * NOISE[5], full + 1.5 + 0.1 * NOISE[1], full - 1
+    found, _, trained = pretended(base, monkeypatch, {"norm": hardly, "full": full})
+    assert min(found.trials, key=lambda t: t.log_loss).strategy == "norm", "lower, but not clearly"
+    assert (found.chosen, found.trials[-1].strategy) == ("full", "norm")
+    assert trained == [("full", 8), ("norm", 8)], "of two there is nothing to choose for the last rung"
+    assert "norm reached" in found.advice
+    assert pretended(base, monkeypatch, {"norm": clearly, "full": full, "last-1": worse})[0].chosen == "norm"
+    assert pretended(base, monkeypatch, {"norm": worse, "last-1": hardly})[0].chosen == "last-1", "full was not asked for"
+
+
+def test_a_trial_that_was_interrupted_is_tried_again_by_a_resume(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    margins = {name: NOISE[i] for i, name in enumerate(("last-1", "last-2", "norm", "full"))}
+    found, kept, trained = pretended(base, monkeypatch, margins, stopped="interrupted")
+    assert trained == [("last-1", pytest.approx(8 / RUNGS[1][0], abs=0.01))]
+    assert kept == []
+    assert found.tuned is not None
+    assert (found.chosen, found.tuned.trained.stopped) == ("last-1", "interrupted")
 
 
 @pytest.mark.parametrize("strategy", ["lora", "gradual", "first", "bias"])
@@ -138,12 +174,14 @@ def trial(name: str, loss: float, seconds: float, error: float = 0.01) -> Trial:
     return Trial(name, 8, loss, error, 0.9, 0.85, 0.94, 1000, seconds, 1)
 
 
-def test_advice_names_what_is_best_and_what_is_enough() -> None:
-    head = trial("head", 0.30, 0.0)
-    assert "worth it" in advice([head, trial("full", 0.20, 100.0)])
-    assert "last-1 comes within" in advice([head, trial("full", 0.20, 100.0), trial("last-1", 0.205, 10.0)])
-    assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)])
-    assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)])
+def test_advice_names_what_was_gained_and_what_is_enough() -> None:
+    head, full = trial("head", 0.30, 0.0), trial("full", 0.20, 100.0)
+    assert "worth it" in advice([head, full], "full")
+    assert "last-1 comes within" in advice([head, full, trial("last-1", 0.205, 10.0)], "full")
+    assert "last-1 reached 0.195" in advice([head, full, trial("last-1", 0.195, 90.0)], "full")
+    assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)], "full")
+    assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)], "full")
+    assert "gained nothing" in advice([head], "head")
 
 
 def test_a_gain_counts_when_it_is_above_the_noise() -> None:

@@ -1,8 +1,10 @@
 """Freezing strategies against each other: same split, same seed, shared caches, successive halving over training length.
 
-Every strategy gets a twelfth of the full length, the two best on val a third, the better of these all of it (Jamieson and
-Talwalkar 2016): ten strategies cost at most two and a half times one, and val. A twelfth of less than twelve epochs is one epoch
-of a part of the examples.
+Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a thirty-sixth of the length, the
+three best on val a twelfth, the best of these all of it (Jamieson and Talwalkar 2016), as full fine-tuning does. That one is
+taken if its val log loss is lower by more than a standard error of the difference: short trials favour what learns fast, and
+some dozens of val examples tell little apart. Ten strategies cost two and a half trainings, and val. Less than an epoch is one
+epoch of a part of the examples.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from regraft.steps.prefix import Data
 from regraft.steps.rank import stratified_order
 from regraft.training import Checkpoint
 
-RUNGS = ((12, 2), (3, 1), (1, 1))  # the length is divided by the first; so many go on
+RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
+USUAL = "full"
 WITHOUT_DECAY = " without layer decay"
 STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm", "bias", "first", "gradual", "lora")
 
@@ -54,7 +57,7 @@ class Trial:
 
 @dataclass
 class Explored:
-    """All trials, the strategy of the lowest val log loss, its model where it is not the head alone, and advice in words."""
+    """All trials, the strategy that was chosen, its model where it is not the head alone, and advice in words."""
 
     trials: list[Trial]
     chosen: str
@@ -64,12 +67,12 @@ class Explored:
 
 def explore(
     backbone: Backbone, head: nn.Module, head_logits: np.ndarray, data: Data, val: Data, context: Context,
-    show: Callable[[np.ndarray], None], checkpoint: Checkpoint, known: list[dict[str, Any]],
+    show: Callable[[np.ndarray], None], keeper: Callable[[int], Checkpoint], known: list[dict[str, Any]],
     keep: Callable[[list[dict[str, Any]]], None], strategies: tuple[str, ...] = STRATEGIES,
 ) -> Explored:  # fmt: skip
     """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries), which are not repeated; `keep` is
-    given all trials after each. The winner, trained at full length, leaves its settings in the recipe; what was trained on a
-    part of the examples is handed over only by a run that was interrupted.
+    given all trials after each; `keeper` gives the checkpoints of those at full length. What is chosen leaves its settings in
+    the recipe; what was trained on a part of the examples is handed over only by a run that was interrupted.
 
     A strategy that this backbone does not take, or whose library is not installed, is left out with a note.
     """
@@ -78,29 +81,33 @@ def explore(
     if not trials:
         trials.append(_trial("head", 0, head_logits, val.labels, sum(p.numel() for p in head.parameters()), 0.0, 0))
     going = [name for name in strategies if _takes(name, backbone, context)]
+    usual, going = [name for name in going if name == USUAL], [name for name in going if name != USUAL]
     best: _Tried | None = None
     stopped = False
     for part, survivors in RUNGS:
+        last = part == 1
+        if not last and len(going) <= survivors:
+            continue
+        names = [*usual, *going] if last else going
         epochs = max(1, length // part)
         some = _part(data, length / (part * epochs), context.recipe.run.seed)
         passes = round(epochs * len(some.labels) / len(data.labels), 2)
-        last = part == 1
         found = {trial.strategy: trial for trial in trials if trial.epochs == passes}
-        for number, name in enumerate(going):
+        for number, name in enumerate(names):
             if context.out_of_time() or stopped:
                 break
             if name in found and not last:
                 continue
-            tried = _try(name, epochs, passes, backbone, head, some, val, context, show, checkpoint if last else None)
+            tried = _try(name, epochs, passes, backbone, head, some, val, context, show, keeper(number) if last else None)
             if tried is None:
                 continue
+            stopped = tried.tuned.trained.stopped == "interrupted"
             found[name] = tried.trial
             trials = [t for t in trials if (t.strategy, t.epochs) != (name, passes)] + [tried.trial]
-            keep([asdict(t) for t in trials])
-            context.events.emit("trial", step="finetune", number=number + 1, of=len(going), **asdict(tried.trial))
-            stopped = tried.tuned.trained.stopped == "interrupted"
-            whole = some is data or stopped
-            if whole and (best is None or tried.trial.log_loss < best.trial.log_loss):
+            if not stopped:
+                keep([asdict(t) for t in trials])
+            context.events.emit("trial", step="finetune", number=number + 1, of=len(names), **asdict(tried.trial))
+            if (last or stopped) and (best is None or tried.takes_the_place_of(best)):
                 best = tried
         going = sorted((name for name in going if name in found), key=lambda name: found[name].log_loss)[:survivors]
     recipe, tuned = context.recipe, None
@@ -111,8 +118,10 @@ def explore(
         if stopped:
             tuned.trained.stopped = "interrupted"
         said = best.said["finetune"]
-        context.said["finetune"] = {**said, "decided": f"{best.trial.strategy}: {said['decided']}", "why": advice(trials)}
-    return Explored(trials, best.trial.strategy if best else "head", tuned, advice(trials))
+        why = advice(trials, best.trial.strategy)
+        context.said["finetune"] = {**said, "decided": f"{best.trial.strategy}: {said['decided']}", "why": why}
+    chosen = best.trial.strategy if best else "head"
+    return Explored(trials, chosen, tuned, advice(trials, chosen))
 
 
 def _part(data: Data, share: float, seed: int) -> Data:
@@ -128,6 +137,12 @@ class _Tried:
     tuned: Finetuned
     recipe: Recipe
     said: dict[str, dict[str, Any]]
+    losses: np.ndarray  # (N,) of val
+
+    def takes_the_place_of(self, usual: _Tried) -> bool:
+        """Whether it is better by more than a standard error of the paired difference."""
+        gain = usual.losses - self.losses
+        return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else False
 
 
 def _try(
@@ -136,7 +151,7 @@ def _try(
 ) -> _Tried | None:  # fmt: skip
     """One strategy for so many epochs of `data`, which are `passes` of all examples.
 
-    The last trial (there is a checkpoint) tells its epochs, others only their result. Mixtures with the head-only weights are
+    The last trials (there is a checkpoint) tell their epochs, others only their result. Mixtures with the head-only weights are
     tried of the last alone: after an epoch or two they cost half of what training does.
     """
     here = context.trial(quiet=checkpoint is None)
@@ -153,7 +168,7 @@ def _try(
         return None
     seconds = time.monotonic() - began
     trial = _trial(name, passes, tuned.logits, val.labels, tuned.parameters, seconds, memory.peak)
-    return _Tried(trial, tuned, here.recipe, here.said)
+    return _Tried(trial, tuned, here.recipe, here.said, refined_log_losses(val.labels, tuned.logits))
 
 
 def _takes(name: str, backbone: Backbone, context: Context) -> bool:
@@ -177,19 +192,22 @@ def _trial(
     return Trial(name, epochs, float(losses.mean()), error, right, low, high, trained, seconds, memory)
 
 
-def advice(trials: list[Trial]) -> str:
-    """One sentence: what reached the lowest val log loss, and what comes close to it for less."""
+def advice(trials: list[Trial], chosen: str) -> str:
+    """One sentence: what the chosen strategy gained, what was tried to the end beside it, and what comes close for less."""
     longest = {trial.strategy: trial for trial in sorted(trials, key=lambda trial: trial.epochs)}
-    best = min(longest.values(), key=lambda trial: trial.log_loss)
-    head = longest["head"]
-    said = f"{best.strategy} reached the lowest val log loss, {best.log_loss:.3f} ({best.accuracy:.1%} right)"
-    if best.strategy == "head":
-        return f"{said}: fine-tuning gained nothing here, the trained head on the frozen backbone is enough"
+    best, head = longest[chosen], longest["head"]
+    if chosen == "head" or best.log_loss >= head.log_loss:
+        beside = "" if chosen == "head" else f" (log loss {head.log_loss:.3f}; {chosen} {best.log_loss:.3f})"
+        return f"fine-tuning gained nothing here on val, the trained head on the frozen backbone is enough{beside}"
+    said = f"{chosen} reached a val log loss of {best.log_loss:.3f} ({best.accuracy:.1%} right)"
     gain = head.log_loss - best.log_loss
-    noise = max(best.standard_error, head.standard_error)
-    if gain < noise:
+    if gain < max(best.standard_error, head.standard_error):
         return f"{said}; the head alone has {head.log_loss:.3f}, a difference inside the noise: fine-tuning is hardly worth it"
+    said += f", {gain:.3f} below the head alone: fine-tuning is worth it here"
+    lower = [t for t in longest.values() if t.epochs == best.epochs and t.log_loss < best.log_loss]
+    if lower:
+        return f"{said}; {lower[0].strategy} reached {lower[0].log_loss:.3f}, within a standard error, so the usual way is kept"
     cheap = [t for t in longest.values() if t.log_loss <= best.log_loss + best.standard_error and t.seconds < best.seconds / 2]
-    if cheap and (other := min(cheap, key=lambda trial: trial.seconds)).strategy != best.strategy:
+    if cheap and (other := min(cheap, key=lambda trial: trial.seconds)).strategy != chosen:
         return f"{said}; {other.strategy} comes within a standard error ({other.log_loss:.3f}) in {other.seconds:.0f} s"
-    return f"{said}, {gain:.3f} below the head alone: fine-tuning is worth it here"
+    return said
