@@ -27,7 +27,7 @@ from regraft.steps.finetune import Finetuned, finetune
 from regraft.steps.freeze import planned
 from regraft.steps.prefix import Data
 from regraft.steps.rank import stratified_order
-from regraft.training import Checkpoint
+from regraft.training import Checkpoint, within_error
 
 RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
 USUAL = "full"
@@ -141,8 +141,7 @@ class _Tried:
 
     def takes_the_place_of(self, usual: _Tried) -> bool:
         """Whether it is better by more than a standard error of the paired difference."""
-        gain = usual.losses - self.losses
-        return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else False
+        return not within_error(usual.losses, self.losses)
 
 
 def _try(

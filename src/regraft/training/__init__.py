@@ -5,7 +5,7 @@ from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, phases, plan_freeze
 from regraft.training.imbalance import class_offset
 from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
-from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train
+from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train, within_error
 from regraft.training.mixing import mixed
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
 from regraft.training.network import Layers, Network, linear_head, make_head
@@ -37,4 +37,5 @@ __all__ = [
     "shuffled",
     "softmax_logits",
     "train",
+    "within_error",
 ]

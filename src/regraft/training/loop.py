@@ -207,7 +207,7 @@ def train(
 
 
 def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
-    """Whether (V,) losses are above the lowest, on average, by one standard error of that difference at most."""
+    """Whether (V,) losses are above the lowest, on average, by one standard error of the paired difference at most."""
     above = losses - lowest
     error = above.std(ddof=1) / math.sqrt(len(above)) if len(above) > 1 else math.inf
     return bool(above.mean() <= error)
