@@ -179,6 +179,8 @@ def test_advice_names_what_was_gained_and_what_is_enough() -> None:
     assert "worth it" in advice([head, full], "full")
     assert "last-1 comes within" in advice([head, full, trial("last-1", 0.205, 10.0)], "full")
     assert "last-1 reached 0.195" in advice([head, full, trial("last-1", 0.195, 90.0)], "full")
+    noisy = [head, trial("full", 0.20, 100.0, 0.09), trial("first", 0.28, 10.0)]
+    assert "first" not in advice(noisy, "full"), "a standard error above is as far as the head alone"
     assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)], "full")
     assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)], "full")
     assert "gained nothing" in advice([head], "head")

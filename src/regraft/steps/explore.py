@@ -206,7 +206,8 @@ def advice(trials: list[Trial], chosen: str) -> str:
     lower = [t for t in longest.values() if t.epochs == best.epochs and t.log_loss < best.log_loss]
     if lower:
         return f"{said}; {lower[0].strategy} reached {lower[0].log_loss:.3f}, within a standard error, so the usual way is kept"
-    cheap = [t for t in longest.values() if t.log_loss <= best.log_loss + best.standard_error and t.seconds < best.seconds / 2]
+    near = best.log_loss + min(best.standard_error, gain / 2)
+    cheap = [trial for trial in longest.values() if trial.log_loss <= near and trial.seconds < best.seconds / 2]
     if cheap and (other := min(cheap, key=lambda trial: trial.seconds)).strategy != chosen:
         return f"{said}; {other.strategy} comes within a standard error ({other.log_loss:.3f}) in {other.seconds:.0f} s"
     return said
