@@ -282,6 +282,8 @@ class Walk:
         self.context.events.emit("advice", step="finetune", chosen=found.chosen, text=found.advice)
         if found.tuned is None:
             return self.not_finetuned(found.advice)
+        if found.checkpoint and found.checkpoint.path and found.checkpoint.path.is_file() and not found.stopped:
+            found.checkpoint.path.replace(self.folder.checkpoint)  # what a resumed run, its strategy decided, goes on from
         return found.tuned
 
     def refit(self, backbone: Backbone, plan: FreezePlan, heads: Heads, tuned: Finetuned, fit: Part, val: Part) -> Model | None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 import regraft
 from regraft.artifacts import read_events
 from regraft.errors import UsageError
+from regraft.steps.finetune import finetune
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
 SHORT = {"base": {"size": 64}, "finetune": {"epochs": 2, "folds": 0, "refit": False}}
@@ -34,6 +36,8 @@ def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
     assert run.strategies["advice"] in page.lower() or run.strategies["advice"][1:] in page
     finished = regraft.fit(out=run.path, resume=True)
     assert finished.state["state"] == "finished"
+    again = [event["kind"] for event in read_events(run.path / "events.jsonl")]
+    assert again.count("epoch") == kinds.count("epoch"), "what was trained is not trained once more"
     assert finished.metrics["test"]["accuracy"].n > 0
     with pytest.raises(UsageError, match="names one"):
         regraft.explore(colours, tmp_path / "other", recipe={"freeze": {"strategy": "full"}})
@@ -48,6 +52,41 @@ def test_fit_with_freeze_auto_resolves_it(colours: Path, tmp_path: Path, monkeyp
     said = run.state["steps"]["finetune"]
     assert said["why"] == run.strategies["advice"]
     assert said["decided"].startswith(f"{run.strategies['chosen']}: ")
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
+    number: int, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second short trial, and in the last one at full length."""
+    monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),))
+    recipe = {**SHORT, "freeze": {"strategy": "auto"}}
+    alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
+    assert len([t for t in alone.strategies["trials"] if t["epochs"]]) == 5
+    calls = 0
+
+    def tried(*given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            given[5].events.listeners = (*given[5].events.listeners, stop)
+        return finetune(*given, **named)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "tick" and event["label"] == "fine-tuning":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("regraft.steps.explore.finetune", tried)
+        with pytest.raises(KeyboardInterrupt):
+            regraft.fit(colours, tmp_path / "stopped", recipe=recipe)
+    assert regraft.load(tmp_path / "stopped") is not None
+    resumed = regraft.fit(out=tmp_path / "stopped", resume=True)
+    assert resumed.state["state"] == "finished"
+    names = [(t["strategy"], t["epochs"], t["log_loss"]) for t in resumed.strategies["trials"]]
+    assert names == [(t["strategy"], t["epochs"], t["log_loss"]) for t in alone.strategies["trials"]]
+    for file in ("model/model.safetensors", "predictions.parquet"):
+        assert (resumed.path / file).read_bytes() == (alone.path / file).read_bytes()
 
 
 def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,9 @@ def test_a_trial_that_was_interrupted_is_tried_again_by_a_resume(base: Backbone,
     assert trained == [("last-1", pytest.approx(8 / RUNGS[1][0], abs=0.01))]
     assert kept == []
     assert found.tuned is not None
-    assert (found.chosen, found.tuned.trained.stopped) == ("last-1", "interrupted")
+    assert (found.chosen, found.tuned.trained.stopped, found.stopped) == ("last-1", "interrupted", True)
+    assert [t.strategy for t in found.trials] == ["head"]
+    assert "stopped by the user" in found.advice
 
 
 @pytest.mark.parametrize("strategy", ["lora", "gradual", "first", "bias"])
@@ -183,7 +186,9 @@ def test_advice_names_what_was_gained_and_what_is_enough() -> None:
     assert "first" not in advice(noisy, "full"), "a standard error above is as far as the head alone"
     assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)], "full")
     assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)], "full")
-    assert "gained nothing" in advice([head], "head")
+    above = [head, trial("full", 0.31, 9.0), trial("norm", 0.27, 9.0)]
+    assert "gained nothing here on val; norm reached 0.270" in advice(above, "full")
+    assert "no strategy was trained to the end" in advice([head, replace(trial("norm", 0.1, 9.0), epochs=0.7)], "head")
 
 
 def test_a_gain_counts_when_it_is_above_the_noise() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm"
 class Trial:
     """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 % interval, the cost.
 
-    Less than one epoch is one of a part of the examples.
+    Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due.
     The log loss is that at the best temperature (`refined_log_losses`), as the model that is handed over has one.
     """
 
@@ -57,12 +57,18 @@ class Trial:
 
 @dataclass
 class Explored:
-    """All trials, the strategy that was chosen, its model where it is not the head alone, and advice in words."""
+    """All trials, the strategy that was chosen, its model where it is not the head alone, and advice in words.
+
+    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only what to hand over
+    for now.
+    """
 
     trials: list[Trial]
     chosen: str
-    tuned: Finetuned | None
     advice: str
+    tuned: Finetuned | None = None
+    checkpoint: Checkpoint | None = None
+    stopped: bool = False
 
 
 def explore(
@@ -70,11 +76,12 @@ def explore(
     show: Callable[[np.ndarray], None], keeper: Callable[[int], Checkpoint], known: list[dict[str, Any]],
     keep: Callable[[list[dict[str, Any]]], None], strategies: tuple[str, ...] = STRATEGIES,
 ) -> Explored:  # fmt: skip
-    """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries), which are not repeated; `keep` is
-    given all trials after each; `keeper` gives the checkpoints of those at full length. What is chosen leaves its settings in
-    the recipe; what was trained on a part of the examples is handed over only by a run that was interrupted.
+    """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries): shorter ones are not repeated, those
+    at full length go on from their checkpoints, which `keeper` gives. `keep` receives all trials after each.
 
-    A strategy that this backbone does not take, or whose library is not installed, is left out with a note.
+    What is chosen leaves its settings in the recipe. What was trained on a part of the examples is handed over only by a run that
+    the user stopped, whose recipe stays open. A strategy that this backbone does not take, or whose library is not installed, is
+    left out with a note.
     """
     length = int(context.recipe.finetune.epochs)
     trials = [Trial(**values) for values in known]
@@ -91,37 +98,42 @@ def explore(
         names = [*usual, *going] if last else going
         epochs = max(1, length // part)
         some = _part(data, length / (part * epochs), context.recipe.run.seed)
-        passes = round(epochs * len(some.labels) / len(data.labels), 2)
-        found = {trial.strategy: trial for trial in trials if trial.epochs == passes}
+        share = len(some.labels) / len(data.labels)
+        found = {trial.strategy: trial for trial in trials if trial.epochs == round(epochs * share, 2)}
         for number, name in enumerate(names):
             if context.out_of_time() or stopped:
                 break
-            if name in found and not last:
+            before = found.get(name)
+            if before and not last:
                 continue
-            tried = _try(name, epochs, passes, backbone, head, some, val, context, show, keeper(number) if last else None)
+            tried = _try(name, epochs, share, backbone, head, some, val, context, show, keeper(number) if last else None)
             if tried is None:
                 continue
             stopped = tried.tuned.trained.stopped == "interrupted"
-            found[name] = tried.trial
-            trials = [t for t in trials if (t.strategy, t.epochs) != (name, passes)] + [tried.trial]
-            if not stopped:
-                keep([asdict(t) for t in trials])
-            context.events.emit("trial", step="finetune", number=number + 1, of=len(names), **asdict(tried.trial))
             if (last or stopped) and (best is None or tried.takes_the_place_of(best)):
                 best = tried
+            if stopped:
+                break
+            trial = tried.trial
+            if before:  # most of it was paid for before the run was stopped
+                trial = replace(trial, seconds=max(trial.seconds, before.seconds), memory=max(trial.memory, before.memory))
+            found[name] = trial
+            trials = [t for t in trials if (t.strategy, t.epochs) != (name, trial.epochs)] + [trial]
+            keep([asdict(t) for t in trials])
+            context.events.emit("trial", step="finetune", number=number + 1, of=len(names), **asdict(trial))
         going = sorted((name for name in going if name in found), key=lambda name: found[name].log_loss)[:survivors]
-    recipe, tuned = context.recipe, None
     if best is None:
-        recipe.freeze.strategy, recipe.finetune.epochs = "head", 0
+        context.recipe.freeze.strategy, context.recipe.finetune.epochs = "head", 0
+        return Explored(trials, "head", advice(trials, "head"))
+    chosen = best.trial.strategy
+    why = "stopped by the user before the strategies were compared" if stopped else advice(trials, chosen)
+    said = best.said["finetune"]
+    context.said["finetune"] = {**said, "decided": f"{chosen}: {said['decided']}", "why": why}
+    if stopped:
+        best.tuned.trained.stopped = "interrupted"
     else:
-        recipe.freeze, recipe.finetune, tuned = best.recipe.freeze, best.recipe.finetune, best.tuned
-        if stopped:
-            tuned.trained.stopped = "interrupted"
-        said = best.said["finetune"]
-        why = advice(trials, best.trial.strategy)
-        context.said["finetune"] = {**said, "decided": f"{best.trial.strategy}: {said['decided']}", "why": why}
-    chosen = best.trial.strategy if best else "head"
-    return Explored(trials, chosen, tuned, advice(trials, chosen))
+        context.recipe.freeze, context.recipe.finetune = best.recipe.freeze, best.recipe.finetune
+    return Explored(trials, chosen, why, best.tuned, best.checkpoint, stopped)
 
 
 def _part(data: Data, share: float, seed: int) -> Data:
@@ -138,6 +150,7 @@ class _Tried:
     recipe: Recipe
     said: dict[str, dict[str, Any]]
     losses: np.ndarray  # (N,) of val
+    checkpoint: Checkpoint | None
 
     def takes_the_place_of(self, usual: _Tried) -> bool:
         """Whether it is better by more than a standard error of the paired difference."""
@@ -145,10 +158,10 @@ class _Tried:
 
 
 def _try(
-    name: str, epochs: int, passes: float, backbone: Backbone, head: nn.Module, data: Data, val: Data, context: Context,
+    name: str, epochs: int, share: float, backbone: Backbone, head: nn.Module, data: Data, val: Data, context: Context,
     show: Callable[[np.ndarray], None], checkpoint: Checkpoint | None,
 ) -> _Tried | None:  # fmt: skip
-    """One strategy for so many epochs of `data`, which are `passes` of all examples.
+    """One strategy for so many epochs of `data`, which are a share of all examples.
 
     The last trials (there is a checkpoint) tell their epochs, others only their result. Mixtures with the head-only weights are
     tried of the last alone: after an epoch or two they cost half of what training does.
@@ -166,8 +179,9 @@ def _try(
     if tuned is None or tuned.logits is None:
         return None
     seconds = time.monotonic() - began
+    passes = round(int(here.recipe.finetune.epochs) * share, 2)  # of all examples
     trial = _trial(name, passes, tuned.logits, val.labels, tuned.parameters, seconds, memory.peak)
-    return _Tried(trial, tuned, here.recipe, here.said, refined_log_losses(val.labels, tuned.logits))
+    return _Tried(trial, tuned, here.recipe, here.said, refined_log_losses(val.labels, tuned.logits), checkpoint)
 
 
 def _takes(name: str, backbone: Backbone, context: Context) -> bool:
@@ -195,19 +209,23 @@ def advice(trials: list[Trial], chosen: str) -> str:
     """One sentence: what the chosen strategy gained, what was tried to the end beside it, and what comes close for less."""
     longest = {trial.strategy: trial for trial in sorted(trials, key=lambda trial: trial.epochs)}
     best, head = longest[chosen], longest["head"]
-    if chosen == "head" or best.log_loss >= head.log_loss:
-        beside = "" if chosen == "head" else f" (log loss {head.log_loss:.3f}; {chosen} {best.log_loss:.3f})"
-        return f"fine-tuning gained nothing here on val, the trained head on the frozen backbone is enough{beside}"
+    if chosen == "head":
+        return "no strategy was trained to the end, so the trained head on the frozen backbone is kept"
     said = f"{chosen} reached a val log loss of {best.log_loss:.3f} ({best.accuracy:.1%} right)"
     gain = head.log_loss - best.log_loss
-    if gain < max(best.standard_error, head.standard_error):
-        return f"{said}; the head alone has {head.log_loss:.3f}, a difference inside the noise: fine-tuning is hardly worth it"
-    said += f", {gain:.3f} below the head alone: fine-tuning is worth it here"
-    lower = [t for t in longest.values() if t.epochs == best.epochs and t.log_loss < best.log_loss]
+    if gain <= 0:
+        said += f"; the head alone has {head.log_loss:.3f}: fine-tuning gained nothing here on val"
+    elif gain < max(best.standard_error, head.standard_error):
+        said += f"; the head alone has {head.log_loss:.3f}, a difference inside the noise: fine-tuning is hardly worth it"
+    else:
+        said += f", {gain:.3f} below the head alone: fine-tuning is worth it here"
+    others = [trial for trial in longest.values() if trial.strategy != "head"]
+    lower = [trial for trial in others if trial.epochs > best.epochs / 2 and trial.log_loss < best.log_loss]
     if lower:
         return f"{said}; {lower[0].strategy} reached {lower[0].log_loss:.3f}, within a standard error, so the usual way is kept"
     near = best.log_loss + min(best.standard_error, gain / 2)
-    cheap = [trial for trial in longest.values() if trial.log_loss <= near and trial.seconds < best.seconds / 2]
-    if cheap and (other := min(cheap, key=lambda trial: trial.seconds)).strategy != chosen:
+    cheap = [trial for trial in others if trial.log_loss <= near and trial.seconds < best.seconds / 2]
+    if cheap:
+        other = min(cheap, key=lambda trial: trial.seconds)
         return f"{said}; {other.strategy} comes within a standard error ({other.log_loss:.3f}) in {other.seconds:.0f} s"
     return said
