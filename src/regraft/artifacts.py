@@ -93,14 +93,19 @@ def file_sha256(path: Path) -> str:
 
 
 class Events:
-    """What happened, one JSON object a line; listeners hear it too. `tick` is heard but not kept."""
+    """What happened, one JSON object a line; listeners hear it too. `tick` is heard but not kept. `fields` go with every one."""
 
-    def __init__(self, path: Path | None = None, listeners: tuple[Listener, ...] = ()) -> None:
-        self.path, self.listeners = path, listeners
+    def __init__(self, path: Path | None = None, listeners: tuple[Listener, ...] = (), **fields: Any) -> None:
+        self.path, self.listeners, self.fields = path, listeners, fields
+
+    def about(self, **fields: Any) -> Events:
+        """The same, but that these fields go with every event."""
+        return Events(self.path, self.listeners, **self.fields, **fields)
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append one event and tell the listeners."""
-        event = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "kind": kind, **_plain(fields)}
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        event = {"time": now, "kind": kind, **_plain({**self.fields, **fields})}
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(event, ensure_ascii=False) + "\n")
@@ -110,7 +115,7 @@ class Events:
     def tick(self, **fields: Any) -> None:
         """Progress of long work: `label`, `done`, `total` and whatever else is worth showing."""
         for listener in self.listeners:
-            listener({"kind": "tick", **fields})
+            listener({"kind": "tick", **self.fields, **fields})
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

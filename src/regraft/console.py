@@ -58,8 +58,9 @@ class Screen:
             judged = ""
             if "val_log_loss" in event:
                 judged = f"val log loss {event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
+            of = f"{escape(event['strategy'])}: " if "strategy" in event else ""
             self.console.print(
-                f"            [dim]epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
+                f"            [dim]{of}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
                 f"{event['images_per_second']:.0f} images/s[/]",
                 soft_wrap=True,
             )
@@ -88,6 +89,8 @@ class Screen:
             self.progress.start()
             self.task = self.progress.add_task(event["label"], total=event["total"], note="")
         notes = []
+        if "strategy" in event:
+            notes.append(event["strategy"])
         if "epoch" in event:
             notes.append(f"epoch {event['epoch']}/{event['epochs']}")
         if "loss" in event:

@@ -155,7 +155,8 @@ class Tracking:
             self._folder = RunFolder(Path(event["out"]))
             self._tracker.open(self._folder, self._folder.path.name)
         elif kind == "epoch":
-            values = {f"finetune/{name}": event[name] for name in EPOCH if event.get(name) is not None}
+            of = f"{event['strategy'].replace(' ', '_')}/" if "strategy" in event else ""
+            values = {f"finetune/{of}{name}": event[name] for name in EPOCH if event.get(name) is not None}
             self._tracker.scalars(values, "epoch", event["epoch"])
         elif kind == "l2":
             weights = str(event["class_weights"])

@@ -296,3 +296,24 @@ def test_the_card_of_a_run_with_little() -> None:
     fields = yaml.safe_load(card.split("---\n", 2)[1])
     assert (fields["license"], fields["license_name"], fields["base_model"]) == ("other", "own terms", "timm/resnet18")
     assert "metrics" not in fields
+
+
+def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -> None:
+    full_run(tmp_path)
+    keys = ("strategy", "epochs", "log_loss", "standard_error", "accuracy", "low", "high", "trained", "seconds", "memory")
+    trials = [(name, 2, loss, 0.1, 0.9, 0.8, 0.95, 1000, 60.0, 10**9) for name, loss in (("full", 0.31), ("lora", 0.29))]
+    kept = {"trials": [dict(zip(keys, trial, strict=True)) for trial in trials], "chosen": "full", "advice": "full is kept"}
+    (tmp_path / "strategies.json").write_text(json.dumps(kept))
+    lines = [
+        {"kind": "epoch", "strategy": name, "epoch": epoch, "epochs": 2, "train_loss": 1.0, "val_log_loss": loss + 0.4 / epoch,
+         "val_accuracy": 0.9}
+        for name, loss in (("full", 0.11), ("lora", 0.09)) for epoch in (1, 2)
+    ]  # fmt: skip
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, page = rendered(tmp_path)
+    assert "validation log loss went from 0.51 to 0.31" in page.text.replace("0.510", "0.51").replace("0.310", "0.31")
+    assert page.text.count("Full is kept") == 1
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["steps"]["finetune"]["why"] = kept["advice"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert rendered(tmp_path)[1].text.count("Full is kept") == 1, "said once"

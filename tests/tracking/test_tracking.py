@@ -69,6 +69,7 @@ def walk(folder: Path, name: str, finish: bool = True, offline: bool = False, **
             judged = {"val_log_loss": 0.5 / epoch, "val_accuracy": 0.9}
             log.emit("epoch", step="finetune", epoch=epoch, epochs=2, train_loss=1 / epoch, **judged)
         log.emit("epoch", step="finetune", epoch=3, epochs=3, train_loss=0.1)  # without a val set
+        log.about(strategy="full without layer decay").emit("epoch", step="finetune", epoch=1, epochs=3, train_loss=0.7)
         if finish:
             test = {"accuracy": {"value": 0.93, "low": 0.9, "high": 0.95}, "roc_auc": {"value": None, "low": None, "high": None}}
             (folder / "metrics.json").write_text(json.dumps({"test": test, "steps": {"train": {"seconds": 2.5}}}))
@@ -87,6 +88,7 @@ def test_tensorboard_gets_curves_results_and_recipe(calls: Calls, tmp_path: Path
     assert named(calls, "made") == [((str(tmp_path / "run" / "tensorboard"),), {})]
     assert ("finetune/val_log_loss", 0.25, 2) in points
     assert ("finetune/train_loss", 0.1, 3) in points
+    assert ("finetune/full_without_layer_decay/train_loss", 0.7, 1) in points, "a curve of its own"
     assert ("train/log_loss_none", 0.4, 1) in points
     assert ("test/accuracy", 0.93, 0) in points
     assert ("seconds/train", 2.5, 0) in points

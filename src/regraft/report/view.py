@@ -42,6 +42,8 @@ def view(folder: Path) -> Json:
     run, metrics, gallery = read("run.json"), read("metrics.json"), read("gallery.json")
     events = view_choices.latest([event for event in read_events(folder / "events.jsonl") if isinstance(event, dict)])
     data: Json = run.get("data") or {}
+    steps: Json = run.get("steps") or {}
+    tried = read("strategies.json")
     classes = list(map(str, data.get("classes") or []))
     split = next((name for name in words.SPLITS if metrics.get(name)), None)
     findings = read("audit.json").get("findings") or data.get("findings") or []
@@ -61,12 +63,12 @@ def view(folder: Path) -> Json:
         "table": view_scores.table(metrics, split),
         "thresholds": view_scores.thresholds(metrics),
         "calibration": view_scores.calibration(metrics),
-        "steps": _steps(run.get("steps") or {}),
+        "steps": _steps(steps),
         "drawing": view_choices.network(run, _settings(recipe)),
         "ranking": view_choices.ranking(read("ranking.json")),
-        "strategies": view_choices.strategies(read("strategies.json")),
+        "strategies": view_choices.strategies(tried, str((steps.get("finetune") or {}).get("why") or "")),
         "heads": view_choices.heads(events),
-        "curves": plots.learning_curves(events),
+        "curves": plots.learning_curves([e for e in events if e.get("strategy") in (None, tried.get("chosen"))]),
         "l2": plots.l2_path(events),
         "confusion": view_scores.confusion(metrics.get("confusion"), classes, cells),
         "per_class": view_scores.per_class(metrics.get("per_class") or []),

@@ -7,7 +7,8 @@ from typing import Any
 
 from regraft.report import plots, words
 
-_KEYS = {"epoch": ("epoch",), "l2": ("l2", "class_weights"), "head": ("layers", "hidden", "dropout")}  # of what is done again
+# what tells apart the events of what a resumed run does again
+_KEYS = {"epoch": ("strategy", "epoch"), "l2": ("l2", "class_weights"), "head": ("layers", "hidden", "dropout")}
 
 Json = dict[str, Any]
 
@@ -89,8 +90,11 @@ def ranking(found: Json) -> Json | None:
     }
 
 
-def strategies(tried: Json) -> Json | None:
-    """The freezing strategies that were compared, each at the most epochs it was given, the best first."""
+def strategies(tried: Json, said: str) -> Json | None:
+    """The freezing strategies that were compared, each at the most epochs it was given, the best first.
+
+    Their advice, unless step 6 has `said` it.
+    """
     if not tried.get("trials"):
         return None
     chosen = str(tried.get("chosen") or "")
@@ -108,7 +112,8 @@ def strategies(tried: Json) -> Json | None:
         }
         for name, t in sorted(longest.items(), key=lambda item: item[1]["log_loss"])
     ]
-    return {"rows": rows, "advice": words.sentence(str(tried.get("advice") or "")),
+    told = str(tried.get("advice") or "")
+    return {"rows": rows, "advice": "" if told == said else words.sentence(told),
             "plot": plots.strategies(tried["trials"], chosen)}  # fmt: skip
 
 

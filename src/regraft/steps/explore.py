@@ -167,6 +167,7 @@ def _try(
     tried of the last alone: after an epoch or two they cost half of what training does.
     """
     here = context.trial(quiet=checkpoint is None)
+    here.events = here.events.about(strategy=name)
     here.recipe.freeze.strategy = name.removesuffix(WITHOUT_DECAY)
     here.recipe.finetune.epochs = epochs
     if checkpoint is None:
