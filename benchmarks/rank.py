@@ -153,7 +153,7 @@ def one(name: str, data: Path, options: argparse.Namespace) -> dict:
     own = options.out / "runs" / name / AUTO.name
     found["auto"] = accuracy(fitted(part, own, AUTO, options), files)
     recipe = regraft.recipe.read_recipe(own / "recipe.yaml")
-    found["taken"] = f"{recipe['obtain']['backbone']}, {recipe['freeze']['strategy']}"
+    found["taken"] = f"{recipe['obtain']['backbone']}, {recipe['base']['depth']} stages, {recipe['freeze']['strategy']}"
     print(f"{name:14} auto: {found['auto']:.1%}, {found['taken']}", flush=True)
     return found
 
