@@ -39,6 +39,7 @@ class Screen:
         if kind == "tick":
             return self._tick(event)
         self._end()
+        of = f"{escape(event['strategy'])}: " if "strategy" in event else ""  # one of several trainings at full length
         if kind == "begin":
             self.out = event["out"]
             counts = event["counts"]
@@ -51,14 +52,13 @@ class Screen:
                 self.console.print(f"          {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True)
         elif kind == "decided":
             number = NUMBERS[event["step"]]
-            said = f"[green]{number}[/] [bold]{event['step']:9}[/] {escape(event['decided'])}"
+            said = f"[green]{number}[/] [bold]{event['step']:9}[/] {of}{escape(event['decided'])}"
             self.console.print(said, soft_wrap=True)
             self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         elif kind == "epoch":
             judged = ""
             if "val_log_loss" in event:
                 judged = f"val log loss {event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
-            of = f"{escape(event['strategy'])}: " if "strategy" in event else ""
             self.console.print(
                 f"            [dim]{of}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
                 f"{event['images_per_second']:.0f} images/s[/]",
@@ -273,17 +273,22 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _short(count: int) -> str:
+    """`3.4 M`, `44.6 k` or `850`."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k" if count >= 1e3 else str(count)
+
+
 def strategies_table(found: dict[str, Any]) -> None:
     """Print the strategies that were tried, the best first, and the advice."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("strategy", "epochs", "val log loss", "accuracy [95 %]", "trained", "seconds", "memory"):
-        table.add_column(name, justify="left" if name == "strategy" else "right")
+        table.add_column(escape(name), justify="left" if name == "strategy" else "right", no_wrap=name != "strategy")
     longest = {trial["strategy"]: trial for trial in sorted(found["trials"], key=lambda trial: trial["epochs"])}
     for t in sorted(longest.values(), key=lambda trial: trial["log_loss"]):
         style = "bold" if t["strategy"] == found["chosen"] else ""
         table.add_row(
             escape(t["strategy"]), f"{t['epochs']:.2g}", f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
-            f"{t['accuracy']:.1%} [{t['low']:.1%}, {t['high']:.1%}]", f"{t['trained']:,}", f"{t['seconds']:.0f}",
+            f"{t['accuracy']:.1%} \\[{100 * t['low']:.0f}, {100 * t['high']:.0f}]", _short(t["trained"]), f"{t['seconds']:.0f}",
             f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "", style=style,
         )  # fmt: skip
     console = Console(highlight=False)
