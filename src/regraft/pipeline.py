@@ -224,6 +224,8 @@ class Walk:
             answer = "are" if recipe.mirror else "are not"
             context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
         data, judge, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
+        if plan is None:  # val compares strategies; a resumed run, its strategy decided, is not to judge them anew
+            recipe.folds = 0
         if recipe.folds == "auto":
             unhurried = self.recipe.run.budget_seconds is None and self.recipe.run.prefer == "accuracy"
             recipe.folds = folds(len(val), unhurried)
@@ -233,7 +235,7 @@ class Walk:
         if plan is None:
             return self.explore(backbone, heads, before, data, judge)
         assert plan is not None
-        if self.recipe.run.prefer == "speed":
+        if self.recipe.run.prefer == "speed" and not self.folder.strategies.is_file():
             trial = context.trial()
             trial.recipe.finetune.epochs = max(1, round(int(recipe.epochs) / TRIAL))
             short = finetune(backbone, plan, heads.on_train, data, judge, trial)
@@ -372,7 +374,8 @@ class Walk:
         self.context.events.emit("chosen", chosen=chosen, why=why)
         self.write()
         if chosen != "fine-tuned" or tuned is None:
-            self.recipe.finetune.refit = False
+            if not stopped:
+                self.recipe.finetune.refit = False
             return self.model(backbone, heads.refitted)
         best.temperature = self.temperature
         if stopped or self.judged is not None:

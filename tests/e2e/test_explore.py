@@ -15,6 +15,7 @@ from PIL import Image
 import regraft
 from regraft.artifacts import read_events
 from regraft.errors import UsageError
+from regraft.recipe import read_recipe
 from regraft.steps.finetune import finetune
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
@@ -25,7 +26,7 @@ def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "full"),))
-    run = regraft.explore(colours, tmp_path / "run", recipe=SHORT)
+    run = regraft.explore(colours, tmp_path / "run", recipe={"base": {"size": 64}, "finetune": {"epochs": 2}})
     assert run.state["state"] == "explored"
     kinds = [event["kind"] for event in read_events(run.path / "events.jsonl")]
     assert "unseal" not in kinds
@@ -36,8 +37,10 @@ def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
     assert run.strategies["advice"] in page.lower() or run.strategies["advice"][1:] in page
     finished = regraft.fit(out=run.path, resume=True)
     assert finished.state["state"] == "finished"
-    again = [event["kind"] for event in read_events(run.path / "events.jsonl")]
-    assert again.count("epoch") == kinds.count("epoch"), "what was trained is not trained once more"
+    again = read_events(run.path / "events.jsonl")
+    assert [e["kind"] for e in again].count("epoch") == kinds.count("epoch"), "what was trained is not trained once more"
+    assert not any("fold" in e.get("text", "") for e in again), "nor judged anew"
+    assert read_recipe(finished.path / "recipe.yaml")["freeze"]["strategy"] == run.strategies["chosen"]
     assert finished.metrics["test"]["accuracy"].n > 0
     with pytest.raises(UsageError, match="names one"):
         regraft.explore(colours, tmp_path / "other", recipe={"freeze": {"strategy": "full"}})
@@ -58,9 +61,9 @@ def test_fit_with_freeze_auto_resolves_it(colours: Path, tmp_path: Path, monkeyp
 def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
     number: int, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the second short trial, and in the last one at full length."""
+    """In the second short trial, and in the last one at full length; all that is left open else is decided as ever."""
     monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),))
-    recipe = {**SHORT, "freeze": {"strategy": "auto"}}
+    recipe = {"base": {"size": 64}, "finetune": {"epochs": 2}, "freeze": {"strategy": "auto"}}
     alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
     assert len([t for t in alone.strategies["trials"] if t["epochs"]]) == 5
     calls = 0
@@ -85,7 +88,7 @@ def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
     assert resumed.state["state"] == "finished"
     names = [(t["strategy"], t["epochs"], t["log_loss"]) for t in resumed.strategies["trials"]]
     assert names == [(t["strategy"], t["epochs"], t["log_loss"]) for t in alone.strategies["trials"]]
-    for file in ("model/model.safetensors", "predictions.parquet"):
+    for file in ("model/model.safetensors", "predictions.parquet", "recipe.yaml"):
         assert (resumed.path / file).read_bytes() == (alone.path / file).read_bytes()
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 import regraft
 from regraft.artifacts import RunFolder, read_events, write_text
 from regraft.errors import UsageError
+from regraft.recipe import read_recipe
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
 RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "finetune.folds=0", "--set", "run.threads=1"]
@@ -118,31 +120,41 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_p
     assert regraft.load(out).predict(str(colours / "red" / "0.png"))[0].label == "red"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_ctrl_c_while_the_chosen_model_is_trained_once_more_is_one_too(colours: Path, tmp_path: Path) -> None:
+def _fainter(colours: Path) -> None:
+    """So that fine-tuning has something to gain."""
     rng = np.random.default_rng(0)
-    for file in sorted(colours.rglob("*.png")):  # fainter, so that fine-tuning has something to gain
+    for file in sorted(colours.rglob("*.png")):
         picture = np.asarray(Image.open(file)).astype(int) // 3 + rng.integers(0, 160, (48, 48, 3))
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
-    more = ("--set", "finetune.epochs=12", "--set", "finetune.lr=1e-3", "--set", "finetune.refit=true")
-    whole = _start(colours, tmp_path / "whole", *more)
-    assert whole.wait() == 0
-    assert json.loads((tmp_path / "whole" / "run.json").read_text())["chosen"] == "fine-tuned"
-    out = tmp_path / "run"
-    process = _start(colours, out, *more)
-    _wait_for(out, "chosen", process)
-    while process.poll() is None and not RunFolder(out).refit.exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 1
-    assert "--resume" in said
-    assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
-    assert regraft.load(out).predict(str(colours / "red" / "0.png"))
-    result = subprocess.run([*CLI, "fit", "--resume", "--out", str(out)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    for name in ("model/model.safetensors", "model/regraft.json"):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_ctrl_c_leaves_open_what_was_not_decided(colours: Path, tmp_path: Path) -> None:
+    """How far to go from the head, and whether to train once more: a resume decides as a run left alone does.
+
+    In the first epoch nothing but the head is there to hand over; the second training is that on train and val.
+    """
+    _fainter(colours)
+    recipe = {"base": {"size": 64}, "finetune": {"epochs": 3, "folds": 0, "lr": 1e-3}}
+    alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
+    assert read_recipe(alone.path / "recipe.yaml")["finetune"]["refit"] is True
+    for training, epoch in ((1, 1), (1, 2), (2, 2)):
+        begun = 1
+
+        def stop(event: dict[str, Any], at: tuple[int, int] = (training, epoch)) -> None:
+            nonlocal begun
+            begun += event["kind"] == "chosen"
+            if event["kind"] == "tick" and event["label"] == "fine-tuning" and (begun, event["epoch"]) == at:
+                raise KeyboardInterrupt
+
+        out = tmp_path / f"{training}-{epoch}"
+        with pytest.raises(KeyboardInterrupt):
+            regraft.fit(colours, out, recipe=recipe, listeners=[stop])
+        assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
+        assert RunFolder(out).refit.exists() == (training == 2)
+        assert regraft.load(out).predict(str(colours / "red" / "0.png"))[0].label == "red"
+        assert regraft.fit(out=out, resume=True).state["state"] == "finished"
+        for name in ("model/model.safetensors", "predictions.parquet", "recipe.yaml"):
+            assert (out / name).read_bytes() == (alone.path / name).read_bytes(), name
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

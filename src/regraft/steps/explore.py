@@ -106,7 +106,13 @@ def explore(
             before = found.get(name)
             if before and not last:
                 continue
-            tried = _try(name, epochs, share, backbone, head, some, val, context, show, keeper(number) if last else None)
+            try:
+                tried = _try(name, epochs, share, backbone, head, some, val, context, show, keeper(number) if last else None)
+            except KeyboardInterrupt:  # outside of training itself
+                if best is None:
+                    raise
+                stopped = True
+                break
             if tried is None:
                 continue
             stopped = tried.tuned.trained.stopped == "interrupted"

@@ -275,7 +275,8 @@ def finetune(
     else:
         share = 1.0 if recipe.interpolation == "auto" else float(recipe.interpolation)
         network.load_state_dict(_between(origin, trained.best, share), strict=False)
-        recipe.interpolation = share
+        if trained.stopped != "interrupted":  # else it is still to be decided, by the run that goes on
+            recipe.interpolation = share
     found = logits() if val else None
     network.suffix = None
     _decide(trained, reached, epochs, before, context)
@@ -291,7 +292,8 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:
     recipe = context.recipe.finetune
     best = f", kept as of epoch {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
-    mixed = f", {float(recipe.interpolation):g} of the way there {trained.log_loss:.3f}" if recipe.interpolation != 1 else ""
+    share = recipe.interpolation
+    mixed = f", {share:g} of the way there {trained.log_loss:.3f}" if share not in (1, "auto") else ""
     why = {"length": "went its whole length", "patience": f"val log loss clearly worse for {recipe.patience} epochs",
            "budget": "the time was up", "interrupted": "stopped by the user",
            "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept"}  # fmt: skip
