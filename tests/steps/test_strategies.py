@@ -69,7 +69,8 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
 
 
 def pretended(
-    base: Backbone, monkeypatch: pytest.MonkeyPatch, margins: dict[str, np.ndarray], stopped: str = "length", **more: Any
+    base: Backbone, monkeypatch: pytest.MonkeyPatch, margins: dict[str, np.ndarray], stopped: str = "length", raises: int = 0,
+    **more: Any,
 ) -> tuple[Explored, list[list[dict[str, Any]]], list[tuple[str, float]]]:
     """`explore` where a strategy's val logits are its (N,) margins: what was found, kept, and trained for how many passes."""
     train, val = data(120, 1), data(40, 2)
@@ -80,6 +81,8 @@ def pretended(
     def tried(backbone: Backbone, plan: FreezePlan, head: Any, part: Data, held: Data, here: Context, *_: Any) -> Finetuned:
         assert set(part.ids) <= set(train.ids)
         assert abs(part.labels.mean() - train.labels.mean()) < 0.2
+        if len(trained) + 1 == raises:
+            raise KeyboardInterrupt
         trained.append((plan.strategy, here.recipe.finetune.epochs * len(part.items) / 120))
         here.decide("finetune", "done", "it was asked for")
         sign = 2.0 * held.labels - 1
@@ -126,6 +129,14 @@ def test_a_trial_that_was_interrupted_is_tried_again_by_a_resume(base: Backbone,
     assert (found.chosen, found.tuned.trained.stopped, found.stopped) == ("last-1", "interrupted", True)
     assert [t.strategy for t in found.trials] == ["head"]
     assert "stopped by the user" in found.advice
+
+
+def test_ctrl_c_outside_of_training_loses_nothing_that_was_trained(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    margins = {"norm": NOISE[1], "full": NOISE[0]}
+    found, kept, trained = pretended(base, monkeypatch, margins, raises=2)
+    assert (found.chosen, found.stopped, len(kept), len(trained)) == ("full", True, 1, 1)
+    with pytest.raises(KeyboardInterrupt):
+        pretended(base, monkeypatch, margins, raises=1)
 
 
 @pytest.mark.parametrize("strategy", ["lora", "gradual", "first", "bias"])
