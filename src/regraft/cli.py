@@ -77,9 +77,9 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
 
 
 def _promise(offer: dict[str, Any]) -> str:
-    """A confidence threshold, and what came of it on test."""
-    if offer["threshold"] is None:
-        return str(offer["why"])
+    """A confidence threshold, and what came of it on test, where there is one."""
+    if offer["threshold"] is None or offer["test"] is None:
+        return f"{offer['why']} (not tested)" if offer["threshold"] is not None else str(offer["why"])
     answered, right = (offer["test"][key]["value"] for key in ("answered", "precision"))
     said = "answer always" if offer["threshold"] == 0 else f"answer only above {offer['threshold']:.2f}"
     found = "nothing" if right is None else f"{right:.1%} right on {answered:.0%} of examples"

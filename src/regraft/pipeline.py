@@ -32,7 +32,7 @@ from regraft.steps.audit import audit, nearly_known, without_near_duplicates
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
-from regraft.steps.evaluate import Held, Verdict, cross_validate, evaluate_test, majority_logits
+from regraft.steps.evaluate import Calibration, Held, Verdict, cross_validate, evaluate_test, majority_logits
 from regraft.steps.explore import explore
 from regraft.steps.fewshot import OutOfFold, compare_out_of_fold, folds
 from regraft.steps.finetune import Finetuned, finetune, worth
@@ -86,8 +86,7 @@ class Walk:
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
         self.judged: OutOfFold | None = None  # by cross-validation, where val is too small
-        self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))
-        self.temperature = 1.0
+        self.calibration = Calibration("val", 1.0, ())  # of the model that is handed over
         self.interrupted = False  # by the user, while the chosen model was trained once more
         self.nearly_known: frozenset[str] = frozenset()  # test examples with a near-duplicate in train or val
 
@@ -153,7 +152,7 @@ class Walk:
             self.write()
             self.report()
             return
-        model = self.choose(backbone, heads, tuned, fit, val, stopped)
+        model = self.calibrated(self.choose(backbone, heads, tuned, fit, val, stopped))
         if stopped or self.interrupted:
             model.save(self.folder.model, model_card(self.state, self.metrics))
             write_json(self.folder.metrics, self.metrics)
@@ -363,12 +362,12 @@ class Walk:
                 why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
             shown = rows[chosen]
         if chosen == "head only":
-            self.held = self.head_held(heads, both)
+            held = self.head_held(heads, both)
         else:
-            self.held = Held("out-of-fold", both, self.judged.logits) if self.judged else Held("val", val.labels, shown)
-        self.temperature = self.held.temperature
+            held = Held("out-of-fold", both, self.judged.logits) if self.judged else Held("val", val.labels, shown)
+        self.calibration = held.calibration()
         if len(val):
-            self.metrics["val"] = Verdict(val.labels, shown / self.temperature, val.clusters()).estimates()
+            self.metrics["val"] = Verdict(val.labels, shown / self.calibration.temperature, val.clusters()).estimates()
             self.predictions.append((val, shown))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
@@ -377,7 +376,6 @@ class Walk:
             if not stopped:
                 self.recipe.finetune.refit = False
             return self.model(backbone, heads.refitted)
-        best.temperature = self.temperature
         if stopped or self.judged is not None:
             return best
         return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
@@ -390,11 +388,18 @@ class Walk:
         return Held("out-of-fold", labels[heads.oof_rows], heads.oof_logits)
 
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
-        """A Model of this run's task, at the temperature found so far."""
+        """A Model of this run's task, not calibrated."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
-        offers = {offer.wanted: offer.threshold for offer in self.held.offers(self.temperature) if offer.threshold is not None}
-        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], self.temperature, settings,
-                     offers)  # fmt: skip
+        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], head_settings=settings)
+
+    def calibrated(self, model: Model) -> Model:
+        """The model with the temperature and thresholds of the held-out predictions of what won; metrics.json gets the same.
+
+        However a run ends, its model comes through here, and nothing else sets these.
+        """
+        model.temperature, model.thresholds = self.calibration.temperature, self.calibration.thresholds
+        self.metrics.update(self.calibration.to_metrics())
+        return model
 
     def logits(self, model: Model, part: Part) -> np.ndarray:
         """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
@@ -420,9 +425,9 @@ class Walk:
             verdict = Verdict(test.labels, rows, test.clusters())
             baselines = self.baselines(heads, backbone, engine, known, fit.then(val), test)
             self.metrics.update(
-                evaluate_test(verdict, self.temperature, self.held, baselines, self.examples.task.classes, self.context)
+                evaluate_test(verdict, self.calibration, baselines, self.examples.task.classes, self.context)
             )
-            scaled = rows / self.temperature
+            scaled = rows / self.calibration.temperature
             self.metrics.update(without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known))
             self.predictions.append((test, rows))
         elif "cv" in self.metrics:
@@ -445,8 +450,8 @@ class Walk:
         neighbours, _ = knn_logits(known.values, known.labels, features, classes)
         found = {"majority class": majority_logits(known.labels, len(test), classes), "nearest neighbours": neighbours}
         if self.state["chosen"] == "fine-tuned":
-            held = self.head_held(heads, both.labels)
-            found["head only"] = apply_head(heads.refitted, features) / held.temperature
+            temperature = self.head_held(heads, both.labels).calibration().temperature
+            found["head only"] = apply_head(heads.refitted, features) / temperature
         if self.recipe.run.scratch:
             made = from_scratch(backbone, self.data(both), classes, self.context, Checkpoint(self.folder.scratch))
             if made is None:
@@ -460,7 +465,7 @@ class Walk:
         names = self.examples.task.classes
         tables = []
         for part, logits in self.predictions:
-            shares = softmax(logits, self.temperature)
+            shares = softmax(logits, self.calibration.temperature)
             columns: dict[str, Any] = {
                 "id": part.ids, "source": part.sources, "split": [part.name] * len(part),
                 "label": [names[i] for i in part.labels], "predicted": [names[i] for i in logits.argmax(1)],

@@ -168,6 +168,9 @@ def _certainty(metrics: Json, modality: str) -> str:
                 f"- Answering only from {float(one['threshold']):.3f} up (for {wanted}): {right.text} right on test"
                 f"{_interval(right)}, answering {answered.text} of the {words.noun(modality, 2)}."
             )
+        else:
+            found = "on test nothing was as sure" if test else f"not tested ({_text(one.get('why') or '')})"
+            lines.append(f"- Answering only from {float(one['threshold']):.3f} up (for {wanted}): {found}.")
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -31,22 +32,43 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What logits are divided by (1 where nothing is known), and the confidences above which precisions can be promised.
+
+    `fitted_on` names the predictions both come from, "val" or "out-of-fold".
+    """
+
+    fitted_on: str
+    temperature: float
+    offers: tuple[Threshold, ...]
+
+    @property
+    def thresholds(self) -> dict[float, float]:
+        """The promises that can be kept: the threshold by wanted precision."""
+        return {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
+
+    def to_metrics(self, kept: Sequence[dict[str, Any] | None] = ()) -> dict[str, Any]:
+        """`calibration` and `thresholds` of metrics.json; `kept` is what came of each offer on test, nothing without one."""
+        offers = zip(self.offers, kept or [None] * len(self.offers), strict=True)
+        return {
+            "calibration": {"temperature": self.temperature, "fitted_on": self.fitted_on},
+            "thresholds": [{**asdict(offer), "chosen_on": self.fitted_on, "test": found} for offer, found in offers],
+        }
+
+
+@dataclass(frozen=True)
 class Held:
-    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold": temperature and thresholds come from
-    them."""
+    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold"."""
 
     name: str
     labels: np.ndarray
     logits: np.ndarray
 
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by; 1 where there is nothing to find it by."""
-        return fit_temperature(self.labels, self.logits)
-
-    def offers(self, temperature: float) -> list[Threshold]:
-        """Confidences above which the wanted precisions can be promised."""
-        return choose_thresholds(self.labels, self.logits / temperature) if len(self.labels) else []
+    def calibration(self) -> Calibration:
+        """Temperature and thresholds, by these examples alone."""
+        temperature = fit_temperature(self.labels, self.logits)
+        offers = choose_thresholds(self.labels, self.logits / temperature) if len(self.labels) else []
+        return Calibration(self.name, temperature, tuple(offers))
 
 
 @dataclass(frozen=True)
@@ -69,11 +91,11 @@ def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.nd
 
 
 def evaluate_test(
-    test: Verdict, temperature: float, held: Held, baselines: dict[str, np.ndarray], classes: tuple[str, ...], context: Context
+    test: Verdict, calibration: Calibration, baselines: dict[str, np.ndarray], classes: tuple[str, ...], context: Context
 ) -> dict[str, Any]:
     """The one reading of test: the final model's logits, not yet divided by the temperature, and (N, K) of each baseline."""
     labels, clusters = test.labels, test.clusters
-    scaled = test.logits / temperature
+    scaled = test.logits / calibration.temperature
     found: dict[str, Any] = {"test": Verdict(labels, scaled, clusters).estimates()}
     found["baselines"] = {name: Verdict(labels, logits, clusters).estimates() for name, logits in baselines.items()}
     pairs = [
@@ -83,14 +105,11 @@ def evaluate_test(
     pairs = [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
     found["versus"] = [asdict(pair) for pair in pairs]
     found |= _class_by_class(Verdict(labels, scaled, clusters), classes)
+    found |= calibration.to_metrics([_kept(offer, labels, scaled) for offer in calibration.offers])
     sides = {"before": test.logits, "after": scaled}
-    found["calibration"] = {
-        "split": "test", "temperature": temperature, "fitted_on": held.name,
-        **{side: {"ece": ece(labels, z), "bins": reliability(labels, z)} for side, z in sides.items()},
+    found["calibration"] |= {
+        "split": "test", **{side: {"ece": ece(labels, z), "bins": reliability(labels, z)} for side, z in sides.items()},
     }  # fmt: skip
-    found["thresholds"] = [
-        {**asdict(offer), "chosen_on": held.name, "test": _kept(offer, labels, scaled)} for offer in held.offers(temperature)
-    ]
     accuracy = found["test"]["accuracy"]
     context.decide(
         "evaluate", f"test accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
