@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.data import Examples, Task
+from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA
 from regraft.evaluation import evaluate_single
 
@@ -45,6 +46,7 @@ def write_run(
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
     rows = {name: [None] * len(ids) for name in SCHEMA.names} | {k: columns[k] for k in ("id", "source", "split", "label")}
     rows["group"] = list(groups) or rows["group"]
+    rows["block"] = blocks_of(ids, rows["group"])
     Examples(pa.table(rows, schema=SCHEMA), Task("single", tuple(sorted(classes))), folder).save(folder / "examples.parquet")
     metrics = {split: {name: e.to_dict() for name, e in evaluate_single(codes, np.log(shares)).items()}}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")

@@ -176,7 +176,7 @@ class Walk:
     def extract(self, fit: Part, val: Part, backbone: Backbone, engine: Engine) -> Features:
         """The frozen base runs once over train and val; one array holds both, so nothing is copied to join them."""
         both = fit.then(val)
-        return Features(self.features(both, backbone, engine), both.labels, both.weights)
+        return Features(self.features(both, backbone, engine), both.labels, both.weights, both.blocks)
 
     def audit(self, backbone: Backbone, engine: Engine, known: Features, heads: Heads) -> None:
         """The audit on features, beside what the files told; the features of test are those that step 7 asks for."""
@@ -239,18 +239,20 @@ class Walk:
             trial.recipe.finetune.epochs = max(1, round(int(recipe.epochs) / TRIAL))
             short = finetune(backbone, plan, heads.on_train, data, judge, trial)
             if short is not None and short.logits is not None:
-                gains, text = worth(val.labels, before, short.logits)
+                gains, text = worth(val.labels, before, short.logits, val.blocks)
                 if not gains:
                     return self.not_finetuned(f"a trial of {trial.recipe.finetune.epochs} epoch(s): {text}")
         tuned = finetune(backbone, plan, heads.on_train, data, judge, context, self.show_batch, keeper)
         if tuned is not None and tuned.logits is not None:
-            context.events.emit("note", text=f"{worth(val.labels, before, tuned.logits)[1]} (indicative; the test is in step 7)")
+            said = worth(val.labels, before, tuned.logits, val.blocks)[1]
+            context.events.emit("note", text=f"{said} (indicative; the test is in step 7)")
         return tuned
 
     def data(self, part: Part) -> Data:
         """What fine-tuning is given of a part."""
         balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
-        return Data(part.paths, part.ids, part.labels, class_weighted(part.labels, part.weights, balanced, classes))
+        weights = class_weighted(part.labels, part.weights, balanced, classes)
+        return Data(part.paths, part.ids, part.labels, weights, part.blocks)
 
     def numbered(self, number: int) -> Checkpoint:
         """The checkpoint of one of several trainings: of a fold, of a strategy at full length."""
@@ -362,9 +364,11 @@ class Walk:
                 why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
             shown = rows[chosen]
         if chosen == "head only":
-            held = self.head_held(heads, both)
+            held = self.head_held(heads, fit.then(val))
+        elif self.judged:
+            held = Held("out-of-fold", both, self.judged.logits, np.concatenate([fit.blocks, val.blocks]))
         else:
-            held = Held("out-of-fold", both, self.judged.logits) if self.judged else Held("val", val.labels, shown)
+            held = Held("val", val.labels, shown, val.blocks)
         self.calibration = held.calibration()
         if len(val):
             self.metrics["val"] = Verdict(val.labels, shown / self.calibration.temperature, val.clusters()).estimates()
@@ -381,11 +385,11 @@ class Walk:
         return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
 
     @staticmethod
-    def head_held(heads: Heads, labels: np.ndarray) -> Held:
-        """The out-of-fold logits of the head alone; `labels` are those of train and val."""
+    def head_held(heads: Heads, both: Part) -> Held:
+        """The out-of-fold logits of the head alone; `both` are train and val."""
         if heads.oof_logits is None:
-            return Held("out-of-fold", labels[:0], np.zeros((0, 0)))
-        return Held("out-of-fold", labels[heads.oof_rows], heads.oof_logits)
+            return Held("out-of-fold", both.labels[:0], np.zeros((0, 0)))
+        return Held("out-of-fold", both.labels[heads.oof_rows], heads.oof_logits, both.blocks[heads.oof_rows])
 
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
         """A Model of this run's task, not calibrated."""
@@ -450,7 +454,7 @@ class Walk:
         neighbours, _ = knn_logits(known.values, known.labels, features, classes)
         found = {"majority class": majority_logits(known.labels, len(test), classes), "nearest neighbours": neighbours}
         if self.state["chosen"] == "fine-tuned":
-            temperature = self.head_held(heads, both.labels).calibration().temperature
+            temperature = self.head_held(heads, both).calibration().temperature
             found["head only"] = apply_head(heads.refitted, features) / temperature
         if self.recipe.run.scratch:
             made = from_scratch(backbone, self.data(both), classes, self.context, Checkpoint(self.folder.scratch))

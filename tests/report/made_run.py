@@ -255,11 +255,11 @@ def predictions(folder: Path, classes: tuple[str, ...], n: int = 250, pixels: in
         os.link(root / f"{number % pictures}.png", root / source)
     blank = {"group": None, "weight": None, "width": pixels, "height": pixels, "bytes": 1, "mtime_ns": 1, "flags": []}
     rows = [
-        {"id": f"{i:032x}", "source": source, "label": classes[labels[i]], "split": "test", **blank}
+        {"id": f"{i:032x}", "source": source, "label": classes[labels[i]], "split": "test", "block": i, **blank}
         for i, source in enumerate(sources)
     ]
     rows += [
-        {"id": f"{n + i:032x}", "source": f"{i}.png", "label": classes[i % k], "split": "train", **blank}
+        {"id": f"{n + i:032x}", "source": f"{i}.png", "label": classes[i % k], "split": "train", "block": n + i, **blank}
         for i in range(pictures)
     ]
     Examples(pa.Table.from_pylist(rows, schema=SCHEMA), Task("single", classes), root).save(folder / "examples.parquet")

@@ -7,7 +7,8 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from regraft.training import fit_logistic, fit_path, folds_of, softmax_logits
+from regraft.evaluation import folds_of
+from regraft.training import fit_logistic, fit_path, softmax_logits
 from regraft.training import logistic as module
 from regraft.training.logistic import pareto_scaling
 
@@ -104,7 +105,7 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         problem = module._Problem(values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values))
         theta = problem.solve(1e-3, None, 1e-4, 1e-12)
         taken = passes[0]
-        return problem.logits(theta), taken, float(problem.slope(theta, 1e-3)[1].norm())
+        return problem.logits(theta, np.zeros(400, dtype=np.int64)), taken, float(problem.slope(theta, 1e-3)[1].norm())
 
     fast, few, small = solved()
     monkeypatch.setattr(module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0))

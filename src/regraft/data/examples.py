@@ -13,7 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regraft.artifacts import atomic, fingerprint
+from regraft.data.blocks import blocks_of
+from regraft.data.splits import val_apart
 from regraft.errors import SealedError, UsageError
+from regraft.evaluation import all_alone
 
 SPLITS = ("train", "val", "test")
 SCHEMA = pa.schema(
@@ -29,6 +32,7 @@ SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("pixels", pa.string()),  # the id, or a hash of the pixels where other bytes may show the same
+        ("block", pa.int64()),  # examples that belong together, test included: a group, the same pixels, near-duplicates
         ("dhash", pa.string()),  # difference hashes of the image and its mirror, 32 hex digits
         ("flags", pa.list_(pa.string())),
     ]
@@ -53,7 +57,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples, in a fixed order: ids, paths to read, integer labels by `task.classes`, weights, groups."""
+    """Some examples, in a fixed order: ids, paths to read, integer labels by `task.classes`, weights, groups, blocks.
+
+    Rows of one block number are no independent evidence of each other: a group's, copies, near-duplicates.
+    """
 
     name: str
     ids: tuple[str, ...]
@@ -62,6 +69,7 @@ class Part:
     labels: np.ndarray  # (N,) int64
     weights: np.ndarray  # (N,) float64
     groups: tuple[str | None, ...]
+    blocks: np.ndarray  # (N,) int64
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,7 +80,7 @@ class Part:
             f"{self.name} and {other.name}" if len(other) else self.name, self.ids + other.ids,
             self.sources + other.sources, self.paths + other.paths,
             np.concatenate([self.labels, other.labels]), np.concatenate([self.weights, other.weights]),
-            self.groups + other.groups,
+            self.groups + other.groups, np.concatenate([self.blocks, other.blocks]),
         )  # fmt: skip
 
     def every(self, step: int) -> Part:
@@ -80,12 +88,13 @@ class Part:
         some = slice(0, None, step)
         return Part(
             self.name, self.ids[some], self.sources[some], self.paths[some], self.labels[some], self.weights[some],
-            self.groups[some],
+            self.groups[some], self.blocks[some],
         )  # fmt: skip
 
     def clusters(self) -> np.ndarray | None:
-        """(N,) numbers of the groups, as `clusters` gives them."""
-        return clusters(self.groups)
+        """(N,) numbers of the blocks; None where the user named no groups and every example is alone in its block."""
+        named = any(group is not None for group in self.groups)
+        return self.blocks if named or not all_alone(self.blocks) else None
 
 
 def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
@@ -172,6 +181,33 @@ class Examples:
         parts = [self.table.filter(pc.equal(self.table["split"], split)) for split in ("train", "val")]
         return self._inputs(pa.concat_tables(parts), "train and val")
 
+    def joined(self, pairs: Sequence[tuple[int, int]]) -> Examples:
+        """The same examples with the blocks of each of `pairs` made one.
+
+        The pairs are positions in what `inputs` gives, followed by what `audit_view` gives.
+        """
+        order = self._order()
+        both = pa.concat_tables([self.table, self.__sealed])
+        linked = [(int(order[i]), int(order[j])) for i, j in pairs]
+        blocks = blocks_of([str(block) for block in both["block"].to_pylist()], pairs=linked)
+        return self._with("block", pa.array(blocks, pa.int64()))
+
+    def val_apart(self, seed: int) -> Examples:
+        """The same examples, cut so that no block lies in train and in val (`splits.val_apart`); test stays as it is."""
+        both = pa.concat_tables([self.table, self.__sealed])
+        ids, labels, splits, blocks = (both[name].to_pylist() for name in ("id", "label", "split", "block"))
+        return self._with("split", pa.array(val_apart(ids, labels, splits, blocks, seed), pa.string()))
+
+    def _order(self) -> np.ndarray:
+        """Positions in examples.parquet of train, of val and of test, one after the other."""
+        splits = np.array(self.table["split"].to_pylist(), dtype=object)
+        sealed = self.table.num_rows + np.arange(self.__sealed.num_rows)
+        return np.concatenate([np.flatnonzero(splits == "train"), np.flatnonzero(splits == "val"), sealed])
+
+    def _with(self, column: str, values: pa.Array) -> Examples:
+        both = pa.concat_tables([self.table, self.__sealed])
+        return Examples(both.set_column(both.schema.get_field_index(column), column, values), self.task, self.root, self.modality)
+
     def image_sizes(self) -> np.ndarray:
         """(N, 2) widths and heights of train and val."""
         return self._sizes(self.table)
@@ -197,6 +233,7 @@ class Examples:
             labels=np.array([index[label] for label in table["label"].to_pylist()], dtype=np.int64),
             weights=np.array(weights, dtype=np.float64),
             groups=tuple(table["group"].to_pylist()),
+            blocks=table["block"].to_numpy().astype(np.int64),
         )
 
     def save(self, path: Path) -> None:

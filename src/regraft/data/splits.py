@@ -19,7 +19,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regraft.data.blocks import blocks_of
 from regraft.errors import DataError, UsageError
+from regraft.evaluation import folds_of
 
 ORDER = {"test": 0, "val": 1, "train": 2}
 FEW = 10  # examples a class below which no test set is cut
@@ -60,7 +62,7 @@ def assign_splits(
     if not (cut_test or cut_val or known):
         return result
     shown = ids if pixels is None else pixels
-    blocks = _blocks([ids[i] for i in free], [groups[i] for i in free], [shown[i] for i in free])
+    blocks = blocks_of([ids[i] for i in free], [groups[i] for i in free], [shown[i] for i in free]).tolist()
     low: dict[int, float] = {}
     for position, block in enumerate(blocks):
         index = free[position]
@@ -95,17 +97,19 @@ def fold_splits(
     What shares content, `pixels` or a group stays together. Raises DataError where a class would be missing from training.
     """
     import numpy as np
-    from sklearn.model_selection import StratifiedGroupKFold
 
-    blocks, found, faults = _blocks(ids, groups, ids if pixels is None else pixels), [], set()
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    several = {label: len({b for b, name in zip(blocks, labels, strict=True) if name == label}) for label in sorted(set(labels))}
-    few = [f"class {label!r} has {n} that can be apart" for label, n in several.items() if n < folds]
+    shown, found, faults = ids if pixels is None else pixels, [], set()
+    blocks = blocks_of(ids, groups, shown)
+    number = {label: k for k, label in enumerate(sorted(set(labels)))}
+    coded = np.array([number[label] for label in labels])
+    apart = np.bincount(np.unique(np.stack([coded, blocks], axis=1), axis=0)[:, 0])
+    few = [f"class {label!r} has {apart[k]} that can be apart" for label, k in number.items() if apart[k] < folds]
     if few:
         raise DataError(f"--folds {folds} needs {folds} examples (or groups) of each class:", few)
-    for _, held in splitter.split(np.zeros(len(ids)), np.array(labels), np.array(blocks)):
-        away = set(held.tolist())
-        given = ["test" if i in away else None for i in range(len(ids))]
+    for _, held in folds_of(coded, folds, seed, blocks):
+        given: list[str | None] = [None] * len(ids)
+        for i in held:
+            given[i] = "test"
         splits = assign_splits(ids, labels, groups, given, seed=seed, val_share=val_share, pixels=pixels)
         found.append(splits)
         left = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
@@ -115,24 +119,31 @@ def fold_splits(
     return found
 
 
-def _blocks(ids: Sequence[str], groups: Sequence[str | None], pixels: Sequence[str]) -> list[int]:
-    """A number for each example; those that share content, pixels or group, directly or through others, share it."""
-    parent = list(range(len(ids)))
+def val_apart(ids: Sequence[str], labels: Sequence[str], splits: Sequence[str], blocks: Sequence[int], seed: int) -> list[str]:
+    """The splits, but that no block (N,) lies in train and in val: each such block goes to one of the two as a whole.
 
-    def find(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[tuple[str, str], int] = {}
-    for i, (identity, group, shown) in enumerate(zip(ids, groups, pixels, strict=True)):
-        for key in (("id", identity), ("pixels", shown), *((("group", group),) if group is not None else ())):
-            if key in first:
-                parent[find(i)] = find(first[key])
-            else:
-                first[key] = i
-    return [find(i) for i in range(len(ids))]
+    It goes to val with the probability that val has among train and val, by a hash of the seed and its lowest id, so that the
+    same data give the same answer. Test stays as it is, and each class keeps a training example.
+    """
+    result, parted = list(splits), defaultdict[int, list[int]](list)
+    home: dict[int, set[str]] = defaultdict(set)
+    for block, split in zip(blocks, splits, strict=True):
+        if split != "test":
+            home[block].add(split)
+    for i, (block, split) in enumerate(zip(blocks, splits, strict=True)):
+        if split != "test" and len(home[block]) > 1:
+            parted[block].append(i)
+    counts = Counter(splits)
+    share = counts["val"] / max(1, counts["val"] + counts["train"])
+    training = Counter(label for label, split in zip(labels, splits, strict=True) if split == "train")
+    for members in parted.values():
+        leaving = Counter(labels[i] for i in members if splits[i] == "train")
+        to_val = unit(seed, f"block:{min(ids[i] for i in members)}") < share
+        to_val = to_val and all(training[label] > count for label, count in leaving.items())
+        for i in members:
+            training[labels[i]] += (not to_val) - (splits[i] == "train")
+            result[i] = "val" if to_val else "train"
+    return result
 
 
 def _promote(

@@ -1,5 +1,6 @@
 """Metrics with intervals, calibration, thresholds and paired comparisons: plain arrays in, numbers with their doubt out."""
 
+from regraft.evaluation.blocks import all_alone, assign_folds, effective_count, fewest_blocks, folds_of, per_block, standard_error
 from regraft.evaluation.calibration import ece, fit_temperature, probabilities, reliability
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, refined_log_losses, score
@@ -13,11 +14,16 @@ __all__ = [
     "Estimate",
     "PairedDifference",
     "Threshold",
+    "all_alone",
+    "assign_folds",
     "choose_thresholds",
     "confusion",
     "ece",
+    "effective_count",
     "evaluate_single",
+    "fewest_blocks",
     "fit_temperature",
+    "folds_of",
     "holm",
     "in_words",
     "knn_logits",
@@ -25,12 +31,14 @@ __all__ = [
     "log_losses",
     "logme",
     "paired_accuracy",
+    "per_block",
     "per_class",
     "probabilities",
     "refined_log_losses",
     "reliability",
     "score",
     "sign_flip",
+    "standard_error",
     "verify",
     "wilson",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from regraft.evaluation.blocks import all_alone, numbered
 from regraft.evaluation.calibration import probabilities
 from regraft.evaluation.estimate import Estimate, wilson
 
@@ -36,28 +37,33 @@ class Threshold:
     why: str
 
 
-def choose_thresholds(labels: ArrayLike, logits: ArrayLike, wanted: tuple[float, ...] = WANTED) -> list[Threshold]:
+def choose_thresholds(
+    labels: ArrayLike, logits: ArrayLike, wanted: tuple[float, ...] = WANTED, blocks: ArrayLike | None = None
+) -> list[Threshold]:
     """For each wanted precision the threshold that answers most and keeps the promise, by (N,) labels and (N, K) logits.
 
-    The logits are those the temperature was found on, divided by it, of examples the model has not learnt from.
+    The logits are those the temperature was found on, divided by it, of examples the model has not learnt from. Where rows
+    belong together in `blocks` (N,), the bound counts a block once, right by the share of its answers that are: a hundred
+    pictures of one patient prove no more than that patient.
     """
     shares = probabilities(logits)
     confidence, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
     cuts = np.unique(np.r_[0.0, np.quantile(confidence, np.arange(1, GRID) / GRID)])
-    rows = []
+    rows, bounds = [], []
     for cut in cuts:  # the lowest first: it answers most
         kept = confidence >= cut
         rows.append((float(cut), int(kept.sum()), int(right[kept].sum())))
+        bounds.append(_bound(*_counted(right[kept], None if blocks is None else np.asarray(blocks)[kept]), len(cuts)))
     n, found = len(confidence), []
     for share in wanted:
-        bounds = [_bound(hits, answered, len(cuts)) for _, answered, hits in rows]
         best = next((i for i, bound in enumerate(bounds) if bound >= share), None)
         i = int(np.argmax(bounds)) if best is None else best
         cut, answered, hits = rows[i]
         kept, precision = answered / n, hits / answered
         if best is None:
             needed = int(np.ceil(np.log(ERROR / len(cuts)) / np.log(share)))
-            why = f"too few examples to promise {share:.0%}: it takes {needed} held-out answers without a mistake, or more"
+            what = "held-out answers" if all_alone(blocks) else "held-out groups of examples that belong together, all answered"
+            why = f"too few examples to promise {share:.0%}: it takes {needed} {what} without a mistake, or more"
             found.append(Threshold(share, None, n, kept, precision, bounds[i], why))
         else:
             said = "all answers" if cut == 0 else f"answer only above {cut:.2f}"
@@ -66,7 +72,16 @@ def choose_thresholds(labels: ArrayLike, logits: ArrayLike, wanted: tuple[float,
     return found
 
 
-def _bound(hits: int, answered: int, looked_at: int) -> float:
+def _counted(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:
+    """How many of (M,) answers are right, and M; of blocks, the sum of their shares of right answers, and their number."""
+    if blocks is None or all_alone(blocks):
+        return float(right.sum()), len(right)
+    number = numbered(blocks)
+    shares = np.bincount(number, weights=right) / np.bincount(number)
+    return float(shares.sum()), len(shares)
+
+
+def _bound(hits: float, answered: int, looked_at: int) -> float:
     """The lower Clopper-Pearson bound of hits of answered, at an error of ERROR shared by so many looks."""
     return 0.0 if hits == 0 else float(stats.beta.ppf(ERROR / looked_at, hits, answered - hits + 1))
 

@@ -76,7 +76,7 @@ def audit_alone(
         tick, label = context.events.tick, f"features of {part.name}"
         return context.store.features(part.ids, part.paths, key, backbone.preprocess, engine, tick, label)[0]
 
-    known = Features(features(both), both.labels, both.weights)
+    known = Features(features(both), both.labels, both.weights, both.blocks)
     heads = train_head((Layers("linear"),), known, len(known), len(examples.task.classes), quiet)
     return audit(examples, known, heads, test, features(test) if len(test) else None, read, kept, context), test
 

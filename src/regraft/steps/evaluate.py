@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import RepeatedStratifiedKFold
 
 from regraft.evaluation import (
     Threshold,
     choose_thresholds,
     confusion,
     ece,
+    effective_count,
     evaluate_single,
     fit_temperature,
+    folds_of,
     holm,
     in_words,
     paired_accuracy,
@@ -58,16 +59,19 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Held:
-    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold"."""
+    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold"; those of one of the `blocks` (N,) belong
+    together."""
 
     name: str
     labels: np.ndarray
     logits: np.ndarray
+    blocks: np.ndarray | None = None
 
     def calibration(self) -> Calibration:
         """Temperature and thresholds, by these examples alone."""
         temperature = fit_temperature(self.labels, self.logits)
-        offers = choose_thresholds(self.labels, self.logits / temperature) if len(self.labels) else []
+        scaled = self.logits / temperature
+        offers = choose_thresholds(self.labels, scaled, blocks=self.blocks) if len(self.labels) else []
         return Calibration(self.name, temperature, tuple(offers))
 
 
@@ -148,23 +152,24 @@ def evaluate_folds(
 
 
 def cross_validate(layers: Layers, data: Features, classes: int, context: Context) -> dict[str, Any]:
-    """Repeated stratified cross-validation of the head on frozen features, its L2 chosen anew inside each fold."""
-    least = int(np.bincount(data.labels, minlength=classes).min())
-    folds = max(2, min(5, least))
-    splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=REPEATS, random_state=context.recipe.run.seed)
+    """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew inside each fold."""
+    seed = context.recipe.run.seed
+    repeats = [folds_of(data.labels, 5, REPEATS * seed + number, data.blocks) for number in range(REPEATS)]
+    folds = len(repeats[0])
     correct = np.zeros((REPEATS, len(data.labels)))
     quiet = Context(context.recipe.model_copy(deep=True), context.store, context.device, type(context.events)())
     chosen = context.recipe.train.model_copy()
-    splits = list(splitter.split(data.values, data.labels))
-    for number, (fit, held) in enumerate(splits):
+    splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]
+    for done, (number, fit, held) in enumerate(splits, start=1):
         quiet.recipe.train = chosen.model_copy(update={"l2": "auto"} if layers.kind == "linear" else {})
-        some = Features(data.values[fit], data.labels[fit], data.weights[fit])
+        some = data.some(fit)
         logits = apply_head(train_head((layers,), some, len(some), classes, quiet).refitted, data.values[held])
-        correct[number // folds, held] = logits.argmax(1) == data.labels[held]
-        context.events.tick(label="cross-validating", done=number + 1, total=len(splits))
+        correct[number, held] = logits.argmax(1) == data.labels[held]
+        context.events.tick(label="cross-validating", done=done, total=len(splits))
     share, n = float(correct.mean()), len(data.labels)
-    low, high = wilson(round(share * n), n)
-    method = f"{REPEATS} times {folds}-fold cross-validation of the head; Wilson interval for {n} examples"
+    count = effective_count(correct.mean(axis=0), data.blocks)
+    low, high = wilson(share * count, count)
+    method = f"{REPEATS} times {folds}-fold cross-validation of the head; Wilson interval for {count:.0f} examples"
     found = {"accuracy": {"value": share, "low": low, "high": high, "n": n, "method": method}}
     context.decide(
         "evaluate", f"cross-validated accuracy {share:.1%} [{low:.1%}, {high:.1%}] on {n} examples, no test",

@@ -19,7 +19,7 @@ from torch import nn
 
 from regraft.backbones import Backbone
 from regraft.errors import UsageError
-from regraft.evaluation import refined_log_losses, score, wilson
+from regraft.evaluation import effective_count, per_block, refined_log_losses, standard_error, wilson
 from regraft.recipe import Recipe
 from regraft.runtime import PeakMemory
 from regraft.steps.context import Context
@@ -86,7 +86,7 @@ def explore(
     length = int(context.recipe.finetune.epochs)
     trials = [Trial(**values) for values in known]
     if not trials:
-        trials.append(_trial("head", 0, head_logits, val.labels, sum(p.numel() for p in head.parameters()), 0.0, 0))
+        trials.append(_trial("head", 0, head_logits, val, sum(p.numel() for p in head.parameters()), 0.0, 0))
     going = [name for name in strategies if _takes(name, backbone, context)]
     usual, going = [name for name in going if name == USUAL], [name for name in going if name != USUAL]
     best: _Tried | None = None
@@ -155,7 +155,7 @@ class _Tried:
     tuned: Finetuned
     recipe: Recipe
     said: dict[str, dict[str, Any]]
-    losses: np.ndarray  # (N,) of val
+    losses: np.ndarray  # of val, one a block
     checkpoint: Checkpoint | None
 
     def takes_the_place_of(self, usual: _Tried) -> bool:
@@ -187,8 +187,9 @@ def _try(
         return None
     seconds = time.monotonic() - began
     passes = round(int(here.recipe.finetune.epochs) * share, 2)  # of all examples
-    trial = _trial(name, passes, tuned.logits, val.labels, tuned.parameters, seconds, memory.peak)
-    return _Tried(trial, tuned, here.recipe, here.said, refined_log_losses(val.labels, tuned.logits), checkpoint)
+    trial = _trial(name, passes, tuned.logits, val, tuned.parameters, seconds, memory.peak)
+    losses = per_block(refined_log_losses(val.labels, tuned.logits), val.blocks)
+    return _Tried(trial, tuned, here.recipe, here.said, losses, checkpoint)
 
 
 def _takes(name: str, backbone: Backbone, context: Context) -> bool:
@@ -204,12 +205,13 @@ def _takes(name: str, backbone: Backbone, context: Context) -> bool:
 
 
 def _trial(
-    name: str, epochs: float, logits: np.ndarray, labels: np.ndarray, trained: int, seconds: float, memory: int
+    name: str, epochs: float, logits: np.ndarray, val: Data, trained: int, seconds: float, memory: int
 ) -> Trial:
-    losses, right = refined_log_losses(labels, logits), score(labels, logits, "accuracy")
-    low, high = wilson(round(right * len(labels)), len(labels))
-    error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else 0.0
-    return Trial(name, epochs, float(losses.mean()), error, right, low, high, trained, seconds, memory)
+    losses, right = refined_log_losses(val.labels, logits), logits.argmax(axis=1) == val.labels
+    share, count = float(right.mean()), effective_count(right, val.blocks)
+    low, high = wilson(share * count, count)
+    error = standard_error(losses, val.blocks) if len(per_block(losses, val.blocks)) > 1 else 0.0
+    return Trial(name, epochs, float(losses.mean()), error, share, low, high, trained, seconds, memory)
 
 
 def advice(trials: list[Trial], chosen: str) -> str:

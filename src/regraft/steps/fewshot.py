@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from regraft.backbones import Backbone
-from regraft.evaluation import refined_log_losses
+from regraft.evaluation import fewest_blocks, folds_of, refined_log_losses, standard_error
 from regraft.steps.context import Context
 from regraft.steps.finetune import MIXTURES, finetune, mixtures
 from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, fit_chosen
-from regraft.training import Checkpoint, FreezePlan, folds_of
+from regraft.training import Checkpoint, FreezePlan
 
 ENOUGH = 50  # val examples that are trusted
 FOLDS, FEWER = 5, 3  # without a val set, with a small one
@@ -51,12 +51,11 @@ def compare_out_of_fold(
     None where a class has a single example, or the time is up. `keeper` gives the checkpoint of each fold's training. Raises
     KeyboardInterrupt when the user stops it.
     """
-    counts = np.bincount(data.labels, minlength=classes)
-    if counts[counts > 0].min() < 2:
+    if fewest_blocks(data.labels, data.blocks) < 2:
         return None
     recipe = context.recipe
     rows = {share: np.zeros((len(data.labels), classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
-    splits = folds_of(data.labels, int(recipe.finetune.folds), recipe.run.seed)
+    splits = folds_of(data.labels, int(recipe.finetune.folds), recipe.run.seed, data.blocks)
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
@@ -74,7 +73,7 @@ def compare_out_of_fold(
     losses = {share: refined_log_losses(data.labels, logits) for share, logits in rows.items()}
     best = min(MIXTURES, key=lambda share: float(losses[share].mean()))
     gain = losses[0.0] - losses[best]
-    error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    error = standard_error(gain, data.blocks)
     share = best if gain.mean() > error else 0.0
     why = f"{len(splits)}-fold cross-validation of {len(gain)} examples: log loss {losses[0.0].mean():.3f} head only, "
     why += f"{losses[best].mean():.3f} fine-tuned (a gain of {gain.mean():.3f}, standard error {error:.3f})"

@@ -14,7 +14,7 @@ from torch import nn
 from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
 from regraft.errors import RegraftError
-from regraft.evaluation import refined_log_losses
+from regraft.evaluation import per_block, refined_log_losses, standard_error
 from regraft.features import batched, prefetch, recall, remember
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
@@ -36,7 +36,7 @@ from regraft.training import (
 )
 
 State = dict[str, torch.Tensor]
-Judge = Callable[[], tuple[np.ndarray, float]]  # (V,) val log losses and accuracy of the network as it stands
+Judge = Callable[[], tuple[np.ndarray, float]]  # val log losses, one a block, and accuracy of the network as it stands
 
 MIXTURES = (0.25, 0.5, 0.75, 1.0)  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
 SOUP = 300  # val examples from which a soup of checkpoints is tried
@@ -241,8 +241,9 @@ def finetune(
         return _val_logits(network, _val_inputs(tuned, val or nothing, prefix, context), arithmetic)
 
     def judge() -> tuple[np.ndarray, float]:
-        labels, found = (val or nothing).labels, logits()
-        return refined_log_losses(labels, found), float((found.argmax(1) == labels).mean())
+        held, found = val or nothing, logits()
+        each = per_block(refined_log_losses(held.labels, found), held.blocks)
+        return each, float((found.argmax(1) == held.labels).mean())
 
     moving = sum(p.numel() for p in network.parameters() if p.requires_grad)
     offset = class_offset(data.labels, context.recipe.train.class_weights, classes)
@@ -301,14 +302,16 @@ def _decide(trained: Trained, reached: float, epochs: int, digest: str, context:
     context.decide("finetune", text, why[trained.stopped], frozen_digest=digest)
 
 
-def worth(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[bool, str]:
+def worth(
+    labels: np.ndarray, before: np.ndarray, after: np.ndarray, blocks: np.ndarray | None = None
+) -> tuple[bool, str]:
     """Whether (V, K) val logits after fine-tuning beat those before by more than their noise, and that in words.
 
     Indicative: val also chose the epoch and the mixture. A gain counts above 1.64 standard errors of the paired difference in
     log loss, each at its best temperature: fine-tuning makes a model surer of itself, which the temperature mends.
     """
     gains = refined_log_losses(labels, before) - refined_log_losses(labels, after)
-    gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
+    gain, error = float(gains.mean()), standard_error(gains, blocks)
     points = 100 * float((after.argmax(1) == labels).mean() - (before.argmax(1) == labels).mean())
     clear = gain > 1.64 * error
     said = "is worth it here" if clear else "shows no gain outside the noise here"

@@ -24,17 +24,18 @@ LARGEST = 6e4  # float16 ends at 65,504
 
 @dataclass(frozen=True)
 class Data:
-    """Examples to train on: anything the preprocessing reads, their content ids, (N,) labels and weights of mean 1."""
+    """Examples to train on: anything the preprocessing reads, their content ids, (N,) labels, weights of mean 1, and blocks."""
 
     items: tuple[Any, ...]
     ids: tuple[str, ...]
     labels: np.ndarray
     weights: np.ndarray
+    blocks: np.ndarray | None = None  # None: each example is alone
 
     def some(self, rows: np.ndarray) -> Data:
         """The examples of some rows."""
         items, ids = (tuple(values[row] for row in rows) for values in (self.items, self.ids))
-        return Data(items, ids, self.labels[rows], self.weights[rows])
+        return Data(items, ids, self.labels[rows], self.weights[rows], None if self.blocks is None else self.blocks[rows])
 
 
 @dataclass(frozen=True)

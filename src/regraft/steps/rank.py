@@ -19,12 +19,12 @@ import numpy as np
 from regraft.backbones import Backbone, Cost, Obtained, costs, entry_of, make_base, obtain_weights, truncated
 from regraft.data.examples import Part
 from regraft.errors import BackboneError, UsageError
-from regraft.evaluation import Estimate, knn_out_of_fold, log_losses, logme, wilson
+from regraft.evaluation import Estimate, effective_count, folds_of, knn_out_of_fold, log_losses, logme, standard_error, wilson
 from regraft.features import REFERENCE, Trial, makers, pick_engine
 from regraft.steps.base import input_size, is_upscaled
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, run_seconds, step_seconds, usual_plan
-from regraft.training import class_weighted, fit_path, folds_of
+from regraft.training import class_weighted, fit_path
 
 ROUNDS = (300, 1_000, 3_000)  # examples
 FOLDS = 5
@@ -122,6 +122,7 @@ class _Probe:
     look: _Look
     depth: int
     losses: np.ndarray
+    blocks: np.ndarray  # of the same rows
     accuracy: Estimate
     knn: Estimate
     logme: float
@@ -129,15 +130,15 @@ class _Probe:
     def standing(self, whole: _Probe | None) -> tuple[float, bool]:
         """What candidates are sorted by: the log loss, and true last; behind the whole network if not clearly better."""
         own = float(self.losses.mean())
-        if whole is None or clearly_lower(self.losses, whole.losses):
+        if whole is None or clearly_lower(self.losses, whole.losses, self.blocks):
             return own, False
         return max(own, float(whole.losses.mean())), True
 
 
-def clearly_lower(losses: np.ndarray, others: np.ndarray) -> bool:
+def clearly_lower(losses: np.ndarray, others: np.ndarray, blocks: np.ndarray | None = None) -> bool:
     """Whether (N,) losses are lower than others of the same examples by more than two standard errors of the difference."""
     gain = others - losses
-    return bool(gain.mean() > DROP * gain.std(ddof=1) / np.sqrt(len(gain)))
+    return bool(gain.mean() > DROP * standard_error(gain, blocks))
 
 
 def rank(
@@ -244,8 +245,9 @@ def opinions(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
-def _share(right: np.ndarray) -> Estimate:
-    return Estimate(float(right.mean()), *wilson(int(right.sum()), len(right)), len(right), "Wilson, out of fold")
+def _share(right: np.ndarray, blocks: np.ndarray) -> Estimate:
+    share, count = float(right.mean()), effective_count(right, blocks)
+    return Estimate(share, *wilson(share * count, count), len(right), "Wilson, out of fold")
 
 
 class _Race:
@@ -390,15 +392,17 @@ class _Race:
         """Every candidate's out-of-fold results on the first examples of the order."""
         labels, weights = self.part.labels[self.order[:examples]], self.part.weights[self.order[:examples]]
         weights, seed = class_weighted(labels, weights, False, self.classes), self.recipe.run.seed
+        blocks = self.part.blocks[self.order[:examples]]
         pairs = [(look, depth) for look in looks for depth in sorted(look.features)]
         found = []
         for number, (look, depth) in enumerate(pairs, start=1):
             values = look.features[depth]
-            path = fit_path(values, labels, weights, self.classes, FOLDS, seed)
-            near = knn_out_of_fold(values, labels, folds_of(labels, FOLDS, seed))
+            path = fit_path(values, labels, weights, self.classes, FOLDS, seed, blocks=blocks)
+            near = knn_out_of_fold(values, labels, folds_of(labels, FOLDS, seed, blocks))
             found.append(_Probe(
                 look, depth, log_losses(labels[path.rows], path.logits),
-                _share(path.logits.argmax(axis=1) == labels[path.rows]), _share(near == labels), logme(values, labels),
+                blocks[path.rows], _share(path.logits.argmax(axis=1) == labels[path.rows], blocks[path.rows]),
+                _share(near == labels, blocks), logme(values, labels),
             ))  # fmt: skip
             self.context.events.tick(label=f"probes on {examples} examples", done=number, total=len(pairs))
         return found
@@ -416,7 +420,7 @@ class _Race:
         excess, share, entry = probe.losses - best.losses, look.share(depth), entry_of(look.reference)
         return Row(
             look.reference, look.size, depth, look.stages, examples, float(probe.losses.mean()), float(excess.mean()),
-            float(excess.std(ddof=1) / np.sqrt(len(excess))), probe.accuracy, probe.knn, probe.logme,
+            standard_error(excess, probe.blocks), probe.accuracy, probe.knn, probe.logme,
             look.cost[depth].parameters, look.cost[depth].gmacs, 1 / (look.forward * share),
             run_seconds(self.recipe, self.counts, look.size, look.forward * share, look.step * share),
             entry.imagenet_top1 if entry else None, look.pretrained_on, look.licence, clear,

@@ -8,32 +8,37 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.evaluation import log_losses, score
+from regraft.evaluation import fewest_blocks, log_losses, score, standard_error
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
 from regraft.training import Layers, class_offset, class_weighted, fit_path, linear_head, mlp_head, mlp_out_of_fold
 
 IMBALANCE = 3.0
 RESAMPLES = 100
-LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single example, which no fold can spare
+LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single block, which no fold can spare
 DECAY = 5.0  # of an MLP. Log loss on packages by 0.01, 1, 3, 5, 20: 0.424, 0.417, 0.402, 0.394, 0.476; linear 0.402
 
 
 @dataclass
 class Features:
-    """Frozen features with what is known of them: (N, D), (N,) labels and weights."""
+    """Frozen features with what is known of them: (N, D), (N,) labels, weights, and blocks (None: each row is alone)."""
 
     values: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+    blocks: np.ndarray | None = None
 
     def some(self, rows: np.ndarray) -> Features:
         """Some rows, copied."""
-        return Features(self.values[rows], self.labels[rows], self.weights[rows])
+        return Features(self.values[rows], self.labels[rows], self.weights[rows], self._blocks(rows))
 
     def part(self, start: int, end: int | None = None) -> Features:
         """Some rows, as views."""
-        return Features(self.values[start:end], self.labels[start:end], self.weights[start:end])
+        some = slice(start, end)
+        return Features(self.values[some], self.labels[some], self.weights[some], self._blocks(some))
+
+    def _blocks(self, rows: np.ndarray | slice) -> np.ndarray | None:
+        return None if self.blocks is None else self.blocks[rows]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +49,7 @@ class Heads:
     """The trained head (on train), the same refitted on train and val, and what layers these have.
 
     `oof_logits` (M, K) are out-of-fold predictions of such a head for the rows `oof_rows` (M,) of train and val together: all,
-    or those of the folds that were tried; None where a class has a single example.
+    or those of the folds that were tried; None where a class has a single block, so that no fold could spare it.
     """
 
     on_train: nn.Module
@@ -78,7 +83,7 @@ def train_head(options: tuple[Layers, ...], everything: Features, count: int, cl
     and to train and val.
     """
     recipe, sizes = context.recipe, np.bincount(everything.labels, minlength=classes)
-    if sizes[sizes > 0].min() < 2:
+    if fewest_blocks(everything.labels, everything.blocks) < 2:
         best, why = _without_folds(options[0], classes, context)
     else:
         weighting, linear, unequal = _weigh(options, everything, sizes, context)
@@ -115,7 +120,7 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
     l2 = usual if recipe.l2 == "auto" else recipe.l2
     nothing = np.zeros(0)
     found = Candidate(layers, l2, LONE_EPOCHS, nothing.astype(np.int64), np.zeros((0, classes), dtype=np.float32), nothing)
-    return found, "a class has a single example: there is nothing to choose by"
+    return found, "a class has a single example, or examples of a single group: there is nothing to choose by"
 
 
 def _weigh(
@@ -125,7 +130,7 @@ def _weigh(
 
     Where the largest class is IMBALANCE times the smallest, linear heads are compared out of fold by the run's metric, or by
     macro F1 where that is accuracy, which small classes hardly touch. The simplest within one standard error (paired
-    bootstrap) of the best is taken.
+    bootstrap over blocks) of the best is taken.
     """
     named, ratio, classes = context.recipe.train.class_weights, sizes.max() / max(1, sizes.min()), len(sizes)
     layers = options[0] if options[0].kind == "linear" else None
@@ -137,8 +142,9 @@ def _weigh(
     offset = class_offset(everything.labels, "adjusted", classes)
     logits = [plain.logits, plain.logits - offset, balanced.logits]
     labels, rng = everything.labels[plain.rows], np.random.default_rng(0)
+    members = _members(None if everything.blocks is None else everything.blocks[plain.rows], len(labels))
     metric = "macro_f1" if context.recipe.run.metric == "accuracy" else context.recipe.run.metric
-    drawn = [rng.integers(0, len(labels), len(labels)) for _ in range(RESAMPLES)]
+    drawn = [np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))]) for _ in range(RESAMPLES)]
     draws = np.array([[score(labels[some], found[some], metric) for some in drawn] for found in logits])
     scores = np.array([score(labels, found, metric) for found in logits])
     best = int(scores.argmax())
@@ -157,7 +163,7 @@ def _choose(
     The error is that of the paired difference. A wider MLP is tried only where the narrower is better than the linear head by
     more than that.
     """
-    found = [linear] if linear else []
+    found, blocks = [linear] if linear else [], everything.blocks
     for layers in (layers for layers in options if layers.kind == "mlp"):
         if found and context.out_of_time():
             break
@@ -165,18 +171,19 @@ def _choose(
         if found and context.out_of_time():  # cut short
             break
         found.append(tried)
-        loss, error = _beside(tried, found[0])
+        loss, error = _beside(tried, found[0], blocks)
         if linear and loss >= -error:
             break
     best = min(found, key=lambda candidate: float(candidate.losses.mean()))
-    chosen = next(candidate for candidate in found if _beside(candidate, best)[0] <= _beside(candidate, best)[1])
+    beside = {id(candidate): _beside(candidate, best, blocks) for candidate in found}
+    chosen = next(candidate for candidate in found if beside[id(candidate)][0] <= beside[id(candidate)][1])
     text = f"out-of-fold log loss {chosen.losses.mean():.3f}"
     for other in found:
-        loss, error = _beside(other, chosen)
+        loss, error = _beside(other, chosen, blocks)
         if other is not chosen:
             text += f", {other.layers} would {'lose' if loss > 0 else 'gain'} {abs(loss):.3f} ± {error:.3f}"
         if len(found) > 1:
-            layers, spread = other.layers, float(other.losses.std(ddof=1) / np.sqrt(len(other.losses)))
+            layers, spread = other.layers, standard_error(other.losses, None if blocks is None else blocks[other.rows])
             context.events.emit(
                 "head", step="train", layers=layers.kind, hidden=layers.hidden, dropout=layers.dropout, epochs=other.epochs,
                 parameters=layers.parameters(everything.values.shape[1], classes), log_loss=float(other.losses.mean()),
@@ -185,10 +192,18 @@ def _choose(
     return chosen, text
 
 
-def _beside(one: Candidate, other: Candidate) -> tuple[float, float]:
-    """How much higher the log loss of one is than that of the other, and the standard error of that."""
+def _members(blocks: np.ndarray | None, count: int) -> list[np.ndarray]:
+    """The positions of each block's rows."""
+    if blocks is None:
+        return list(np.arange(count)[:, None])
+    order = np.argsort(blocks, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1)
+
+
+def _beside(one: Candidate, other: Candidate, blocks: np.ndarray | None) -> tuple[float, float]:
+    """How much higher the log loss of one is than that of the other, and the standard error of that, which counts blocks."""
     differences = one.losses - other.losses
-    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    return float(differences.mean()), standard_error(differences, None if blocks is None else blocks[one.rows])
 
 
 def _linear(layers: Layers, everything: Features, weighting: str, classes: int, context: Context) -> Candidate:
@@ -198,7 +213,7 @@ def _linear(layers: Layers, everything: Features, weighting: str, classes: int, 
     weights = class_weighted(everything.labels, everything.weights, weighting == "balanced", classes)
     path = fit_path(
         everything.values, everything.labels, weights, classes, recipe.train.folds, recipe.run.seed,
-        context.events.tick, context.out_of_time, named,
+        context.events.tick, context.out_of_time, named, everything.blocks,
     )  # fmt: skip
     for l2, loss, error in zip(path.l2, path.losses, path.errors, strict=True):
         context.events.emit("l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=weighting)
@@ -213,7 +228,7 @@ def _mlp(layers: Layers, everything: Features, classes: int, context: Context) -
     weights = class_weighted(everything.labels, everything.weights, recipe.train.class_weights == "balanced", classes)
     found = mlp_out_of_fold(
         everything.values, everything.labels, weights, classes, layers, decay, recipe.train.epochs, recipe.train.folds,
-        recipe.run.seed, context.events.tick, context.out_of_time,
+        recipe.run.seed, context.events.tick, context.out_of_time, everything.blocks,
     )  # fmt: skip
     losses = log_losses(everything.labels[found.rows], found.logits)
     return Candidate(layers, decay, found.epochs, found.rows, found.logits, losses)

@@ -4,7 +4,7 @@ from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, phases, plan_freeze
 from regraft.training.imbalance import class_offset
-from regraft.training.logistic import Path, fit_logistic, fit_path, folds_of, softmax_logits
+from regraft.training.logistic import Path, fit_logistic, fit_path, softmax_logits
 from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train, within_error
 from regraft.training.mixing import mixed
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
@@ -25,7 +25,6 @@ __all__ = [
     "class_weighted",
     "fit_logistic",
     "fit_path",
-    "folds_of",
     "linear_head",
     "make_head",
     "merge_adapters",

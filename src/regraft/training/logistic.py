@@ -8,7 +8,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
+
+from regraft.evaluation import folds_of, standard_error
+from regraft.evaluation.blocks import Fold
 
 GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on scaled features
 PATH_FLAT = 1e-5  # the path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
@@ -183,10 +185,9 @@ class _Problem:
                 break
         return change.back(phi.detach())
 
-    def logits(self, theta: torch.Tensor) -> np.ndarray:
-        """(N, K) logits, each example's by the first problem in which it has no share."""
-        found = np.empty((len(self.labels), self.classes), dtype=np.float32)
-        fold = (self.shares == 0).int().argmax(dim=1)
+    def logits(self, theta: torch.Tensor, place: np.ndarray) -> np.ndarray:
+        """(N, K) logits, each example's by the problem whose number is its `place` (N,)."""
+        found, fold = np.empty((len(self.labels), self.classes), dtype=np.float32), torch.from_numpy(place)
         for some, x in self._parts():
             found[some] = self._logits(x, theta)[torch.arange(len(x)), fold[some]].numpy()
         return found
@@ -215,51 +216,46 @@ def fit_logistic(
     return weight.astype(np.float32), (found[:, -1] - weight @ mean).astype(np.float32)
 
 
-def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Stratified folds; fewer where the smallest class has fewer examples, at least 2."""
-    least = int(np.bincount(labels)[np.unique(labels)].min())
-    splitter = StratifiedKFold(max(2, min(folds, least)), shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros(len(labels)), labels))
-
-
-def tried_folds(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """As many stratified folds as hold out ENOUGH examples."""
-    splits = folds_of(labels, folds, seed)
+def tried_folds(labels: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:
+    """As many folds, stratified and by block, as hold out ENOUGH examples."""
+    splits = folds_of(labels, folds, seed, blocks)
     return splits[: max(1, -(-ENOUGH * len(splits) // len(labels)))]
 
 
 def fit_path(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, folds: int = 5, seed: int = 0,
     tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False, l2: float | None = None,
+    blocks: np.ndarray | None = None,
 ) -> Path:  # fmt: skip
     """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best, or at the `l2` that is named.
 
     The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error being that of
-    the paired difference to the best. As many folds are tried as hold out ENOUGH examples. The features' scaling, which
-    knows no labels, is that of all examples. One that is named is reached by the same way, and so with the same bits, as
-    when it is chosen.
+    the paired difference to the best. As many folds are tried as hold out ENOUGH examples; no fold parts one of the `blocks`
+    (N,), and errors count blocks. The features' scaling, which knows no labels, is that of all examples. One that is named is
+    reached by the same way, and so with the same bits, as when it is chosen.
     """
-    splits = tried_folds(labels, folds, seed)
+    splits = tried_folds(labels, folds, seed, blocks)
     grid = GRID if l2 is None else (*(strength for strength in GRID if strength > l2), l2)
     rows = np.sort(np.concatenate([held for _, held in splits]))
-    shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
-    for share, (train, _) in zip(shares, splits, strict=True):
-        share[train] = weights[train] / weights[train].sum()
+    shares, place = np.zeros((len(splits), len(labels)), dtype=np.float32), np.zeros(len(labels), dtype=np.int64)
+    for number, (train, held_out) in enumerate(splits):
+        shares[number, train], place[held_out] = weights[train] / weights[train].sum(), number
     problem = _Problem(features, labels, shares, classes, pareto_scaling(features))
     thetas: list[torch.Tensor] = []
     losses: list[np.ndarray] = []
     for step, strength in enumerate(grid):
         thetas.append(problem.solve(strength, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
-        losses.append(example_log_losses(problem.logits(thetas[-1])[rows], labels[rows]))
+        losses.append(example_log_losses(problem.logits(thetas[-1], place)[rows], labels[rows]))
         tick(label="choosing L2", done=step + 1, total=len(grid))
         means = [float(loss.mean()) for loss in losses]
         if stop() or (l2 is None and step - int(np.argmin(means)) >= 2):
             break
     best = int(np.argmin(means)) if l2 is None else len(means) - 1
-    errors = [(loss - losses[best]).std(ddof=1) / np.sqrt(len(rows)) for loss in losses]
+    units = None if blocks is None else blocks[rows]
+    errors = [standard_error(loss - losses[best], units) for loss in losses]
     chosen = next(n for n in range(best + 1) if means[n] - means[best] <= errors[n]) if l2 is None else best
-    spread = np.array([loss.std(ddof=1) / np.sqrt(len(rows)) for loss in losses])
-    return Path(grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen])[rows])
+    spread = np.array([standard_error(loss, units) for loss in losses])
+    return Path(grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen], place)[rows])
 
 
 def example_log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

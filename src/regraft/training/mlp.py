@@ -128,13 +128,14 @@ class _Problem:
 def mlp_out_of_fold(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, layers: Layers, decay: float, epochs: int,
     folds: int = 5, seed: int = 0, tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
+    blocks: np.ndarray | None = None,
 ) -> OutOfFold:  # fmt: skip
     """Logits of each held-out example of (N, D) features after the epoch with the lowest mean log loss, at most `epochs`.
 
-    The folds are those of `fit_path`, so the losses of both can be compared example by example. Ends after PATIENCE epochs
-    without a lower loss, or when `stop` says so.
+    The folds are those of `fit_path` with the same `blocks`, so the losses of both can be compared example by example. It ends
+    after PATIENCE epochs without a lower loss, or when `stop` says so.
     """
-    splits = tried_folds(labels, folds, seed)
+    splits = tried_folds(labels, folds, seed, blocks)
     shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
     for share, (train, _) in zip(shares, splits, strict=True):
         share[train] = weights[train]

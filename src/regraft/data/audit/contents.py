@@ -11,6 +11,7 @@ import numpy as np
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, Severity, several, without
 from regraft.data.audit.metadata import Told, told_by_borders, told_by_colours, told_by_files
+from regraft.data.blocks import blocks_of
 from regraft.data.sources import Row
 from regraft.data.splits import FEW
 
@@ -97,14 +98,16 @@ def leaks(files: Files) -> Iterator[Finding]:
     index = {label: k for k, label in enumerate(files.classes)}
     labels = np.array([index[files.rows[i].label] for i in known])
     facts = [files.facts[i] for i in known]
+    blocks = blocks_of([fact.id for fact in facts], [files.rows[i].group for i in known], [fact.pixels for fact in facts])
 
     def finding(kind: str, severity: str, told: Told | None, text: str) -> Iterator[Finding]:
         if told is not None:
             yield Finding(kind, severity, f"{text} {told.in_words()}")  # type: ignore[arg-type]
 
-    yield from finding("files tell the label", "warning", told_by_files(facts, labels), "the file alone, not opened,")
-    yield from finding("borders tell the label", "warning", told_by_borders(facts, labels), "the colour of the border alone")
-    yield from finding("colours tell the label", "info", told_by_colours(facts, labels), "mean colour and contrast alone")
+    files_told, borders, mere = (by(facts, labels, blocks) for by in (told_by_files, told_by_borders, told_by_colours))
+    yield from finding("files tell the label", "warning", files_told, "the file alone, not opened,")
+    yield from finding("borders tell the label", "warning", borders, "the colour of the border alone")
+    yield from finding("colours tell the label", "info", mere, "mean colour and contrast alone")
 
 
 CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (groups_across, missing_classes, imbalance, odd_pictures, leaks)

@@ -13,6 +13,7 @@ from regraft.data.audit.findings import Kept
 from regraft.data.audit.fixes import Fixes
 from regraft.data.audit.identical import drop_copies
 from regraft.data.audit.looks import dhashes
+from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA, Examples
 from regraft.data.sources import TABLE_ENDINGS, Row, Source
 from regraft.data.splits import assign_splits
@@ -64,6 +65,9 @@ def make_examples(
         "bytes": [fact.bytes for fact in files.facts],
         "mtime_ns": [fact.mtime_ns for fact in files.facts],
         "pixels": [fact.pixels for fact in files.facts],
+        "block": blocks_of(
+            [fact.id for fact in files.facts], [row.group for row in files.rows], [fact.pixels for fact in files.facts]
+        ).tolist(),
         "dhash": dhashes(fact.look for fact in files.facts),
         "flags": [flags[i] for i in kept],
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from regraft.data.audit.files import Fact
 from regraft.data.audit.looks import colours
-from regraft.evaluation import wilson
+from regraft.evaluation import fewest_blocks, folds_of, wilson
 
 DEPTH = 3  # of the tree: at most eight leaves
 FOLDS = 5
@@ -31,7 +31,7 @@ class Told:
                 f"by {' and '.join(self.by)}")  # fmt: skip
 
 
-def told_by_files(facts: list[Fact], labels: np.ndarray) -> Told | None:
+def told_by_files(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
     """By what is known without looking at a picture."""
     looks = [fact.look for fact in facts]
     formats, modes = sorted({look.format for look in looks}), sorted({look.mode for look in looks})
@@ -42,34 +42,36 @@ def told_by_files(facts: list[Fact], labels: np.ndarray) -> Told | None:
         **{f"format {name}": np.array([look.format == name for look in looks], dtype=float) for name in formats[1:]},
         **{f"mode {name}": np.array([look.mode == name for look in looks], dtype=float) for name in modes[1:]},
     }  # fmt: skip
-    return told(columns, labels)
+    return told(columns, labels, blocks)
 
 
-def told_by_borders(facts: list[Fact], labels: np.ndarray) -> Told | None:
+def told_by_borders(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
     """By the mean colour of the outermost ring."""
-    return told(_shades("border", colours(fact.look for fact in facts)[2]), labels)
+    return told(_shades("border", colours(fact.look for fact in facts)[2]), labels, blocks)
 
 
-def told_by_colours(facts: list[Fact], labels: np.ndarray) -> Told | None:
+def told_by_colours(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
     """By the mean colour and the contrast of the whole, which may well belong to the subject."""
     mean, spread, _ = colours(fact.look for fact in facts)
-    return told({**_shades("the picture", mean), "contrast": spread.mean(axis=1)}, labels)
+    return told({**_shades("the picture", mean), "contrast": spread.mean(axis=1)}, labels, blocks)
 
 
-def told(columns: dict[str, np.ndarray], labels: np.ndarray) -> Told | None:
-    """What a shallow tree tells of (N,) labels from columns of (N,) numbers; None unless it is far above chance."""
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
+    """What a shallow tree tells of (N,) labels from columns of (N,) numbers; None unless it is far above chance.
+
+    The tree is judged on blocks (N,) that it has not seen: all pictures of one patient may come from one camera.
+    """
+    from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
     columns = {name: values for name, values in columns.items() if np.ptp(values) > 0}
     counts = np.bincount(labels)
-    classes, least = int((counts > 0).sum()), int(counts[counts > 0].min())
+    classes, least = int((counts > 0).sum()), fewest_blocks(labels, blocks)
     if not columns or classes < 2 or least < 2 or len(labels) < LEAST:
         return None
     x = np.stack(list(columns.values()), axis=1)
     tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=5, class_weight="balanced", random_state=0)
-    folds = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=0)
-    predicted = cross_val_predict(tree, x, labels, cv=folds)
+    predicted = cross_val_predict(tree, x, labels, cv=folds_of(labels, FOLDS, 0, blocks))
     hits = np.bincount(labels[predicted == labels], minlength=len(counts))
     accuracy, low, _ = mean_recall(hits[counts > 0], counts[counts > 0])
     chance = 1 / classes

@@ -1,0 +1,155 @@
+"""Examples that belong together: folds that keep them together, and standard errors that count them as one.
+
+A block is a set of rows that are no independent evidence: one group of the user's (a patient, a film), copies, near-duplicates.
+A model that has seen one row of a block has nearly seen the others, so no fold may part them. Shapes: labels (N,) integers in
+[0, K); blocks (N,) integers, rows of one number being one block; None stands for every row alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Ints = NDArray[np.int64]
+Fold = tuple[Ints, Ints]  # positions that are fitted, positions that are held out
+
+
+def numbered(blocks: ArrayLike) -> Ints:
+    """(N,) the same blocks, numbered from 0 without gaps."""
+    return np.asarray(np.unique(np.asarray(blocks), return_inverse=True)[1].reshape(-1), dtype=np.int64)
+
+
+def all_alone(blocks: ArrayLike | None) -> bool:
+    """Whether every row is a block of its own."""
+    return blocks is None or len(np.unique(np.asarray(blocks))) == len(np.asarray(blocks))
+
+
+def fewest_blocks(labels: ArrayLike, blocks: ArrayLike | None) -> int:
+    """The least number of blocks that any class which occurs is spread over; below 2 no fold can spare it."""
+    y = np.asarray(labels, dtype=np.int64)
+    if not len(y):
+        return 0
+    pairs = y if blocks is None else np.unique(np.stack([y, numbered(blocks)], axis=1), axis=0)[:, 0]
+    counts = np.bincount(pairs)
+    return int(counts[counts > 0].min())
+
+
+def folds_of(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None = None) -> list[Fold]:
+    """`folds` pairs of positions (fitted, held out) that are stratified by class as far as blocks allow.
+
+    There are fewer folds where a class is spread over fewer blocks, and 2 at least.
+    """
+    y = np.asarray(labels, dtype=np.int64)
+    place = assign_folds(y, max(2, min(folds, fewest_blocks(y, blocks))), seed, blocks)
+    return [(np.flatnonzero(place != number), np.flatnonzero(place == number)) for number in range(int(place.max()) + 1)]
+
+
+def assign_folds(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None = None) -> Ints:
+    """(N,) the number, from 0, of the fold that holds each row out. A block lies in one fold.
+
+    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt first, the largest
+    before the others, each to the fold that has the least of its classes; single rows then level the classes out. The time is
+    linear in rows. A class spread over two blocks or more is never held out wholly.
+    """
+    y = np.asarray(labels, dtype=np.int64)
+    if all_alone(blocks):
+        from sklearn.model_selection import StratifiedKFold
+
+        place = np.empty(len(y), dtype=np.int64)
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        for number, (_, held) in enumerate(splitter.split(np.zeros(len(y)), y)):
+            place[held] = number
+        return place
+    return _dealt(y, numbered(blocks if blocks is not None else np.arange(len(y))), folds, np.random.default_rng(seed))
+
+
+def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
+    sizes, totals = np.bincount(block), np.bincount(y).astype(np.float64)
+    have, rows = np.zeros((folds, len(totals))), np.zeros(folds)
+    place = np.full(len(y), -1, dtype=np.int64)
+    members = np.argsort(block, kind="stable")
+    starts = np.r_[0, np.cumsum(sizes)]
+    several = rng.permutation(np.flatnonzero(sizes > 1))
+    for number in several[np.argsort(-sizes[several], kind="stable")]:
+        own = members[starts[number] : starts[number + 1]]
+        classes, counts = np.unique(y[own], return_counts=True)
+        cost = ((2 * have[:, classes] + counts) * counts / totals[classes]).sum(axis=1)  # growth of the sum of squares
+        fold = int(np.lexsort((rows, np.round(cost, 9)))[0])
+        place[own], rows[fold] = fold, rows[fold] + len(own)
+        have[fold, classes] += counts
+    lone = rng.permutation(np.flatnonzero(place < 0))
+    lone = lone[np.argsort(y[lone], kind="stable")]
+    for own in np.split(lone, np.flatnonzero(np.diff(y[lone])) + 1) if len(lone) else []:
+        label = int(y[own[0]])
+        taken = _levelled(have[:, label], len(own), rows)
+        place[own], rows = np.repeat(np.arange(folds), taken), rows + taken
+        have[:, label] += taken
+    _spread(y, block, place, folds)
+    return place
+
+
+def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) -> Ints:
+    """How many of `count` more each fold takes so that all end as level as can be; what is over goes to the smallest folds."""
+    order = np.lexsort((rows, have))
+    low = have[order]
+    for filled in range(len(low), 0, -1):  # the lowest so many folds end at one level
+        level = (low[:filled].sum() + count) / filled
+        if level >= low[filled - 1]:
+            break
+    taken = np.zeros(len(low), dtype=np.int64)
+    taken[order[:filled]] = np.maximum(np.floor(level - low[:filled]), 0).astype(np.int64)
+    for fold in order[np.lexsort((rows[order], have[order] + taken[order]))][: count - int(taken.sum())]:
+        taken[fold] += 1
+    return taken
+
+
+def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
+    """Move the smallest block of a class that lies in one fold only to the next fold, where it has another block."""
+    first, last = np.full(int(y.max()) + 1, folds), np.full(int(y.max()) + 1, -1)
+    np.minimum.at(first, y, place)
+    np.maximum.at(last, y, place)
+    for label in np.flatnonzero(first == last):
+        own = np.unique(block[y == label])
+        if len(own) > 1:
+            place[block == own[np.bincount(block)[own].argmin()]] = (int(first[label]) + 1) % folds
+
+
+def standard_error(values: ArrayLike, blocks: ArrayLike | None = None) -> float:
+    """The standard error of the mean of (N,) values whose blocks are drawn, not whose rows are; infinite for one block.
+
+    With one row a block it is the usual one. It is the linearised error of a mean over clusters (Cochran 1977, 3.12).
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if blocks is None:
+        return float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.inf
+    sums = np.bincount(numbered(blocks), weights=x - x.mean())
+    if len(sums) < 2:
+        return math.inf
+    return float(math.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(x))
+
+
+def per_block(values: ArrayLike, blocks: ArrayLike | None = None) -> NDArray[np.float64]:
+    """(B,) one value a block, whose mean is that of the (N,) values: independent evidence for what compares means."""
+    x = np.asarray(values, dtype=np.float64)
+    if blocks is None:
+        return x
+    sums = np.bincount(numbered(blocks), weights=x)
+    return np.asarray(sums * len(sums) / len(x))
+
+
+def effective_count(right: ArrayLike, blocks: ArrayLike | None = None) -> float:
+    """How many independent examples say as much of a share as (N,) truths in blocks do; N without blocks.
+
+    It is the count at which a share has this variance (Kish 1965), and the number of blocks where nothing varies or more would
+    be claimed than there are blocks of their own.
+    """
+    x = np.asarray(right, dtype=np.float64)
+    if all_alone(blocks):
+        return float(len(x))
+    count, share = len(np.unique(np.asarray(blocks))), float(x.mean())
+    variance = standard_error(x, blocks) ** 2
+    if not 0 < variance < math.inf:
+        return float(count)
+    return float(min(len(x), max(1.0, share * (1 - share) / variance)))
