@@ -259,19 +259,20 @@ def predict(
     output: Annotated[str, typer.Option("--format", help="table, csv or jsonl")] = "table",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
 ) -> None:
-    """Predict the class of images, in the order given. Exit code 1 if any could not be read."""
+    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not be read."""
     if output not in ("table", "csv", "jsonl"):
         raise UsageError(f"--format {output!r} is none of table, csv, jsonl.")
     import csv
     from dataclasses import asdict
 
     from regraft import api
+    from regraft.data import Passed
     from regraft.runtime import pick_device
 
-    model = api.load(run)
+    model, passed = api.load(run), Passed()
     failed = False
     writer = csv.writer(sys.stdout)
-    for number, row in enumerate(model.predict_each(_inputs(files), pick_device(device))):
+    for number, row in enumerate(model.predict_each(_inputs(files, passed), pick_device(device))):
         failed |= row.error is not None
         if output == "jsonl":
             print(json.dumps(asdict(row), ensure_ascii=False))
@@ -284,22 +285,20 @@ def predict(
         else:
             answer = f"{row.label:24} {row.probability:.3f}" if row.label is not None else f"cannot be read: {row.error}"
             print(f"{row.source}  {answer}")
-    if failed:
+    if said := passed.in_words():
+        print(f"passed over: {said}", file=sys.stderr)
+    if failed or passed.unreadable:
         raise typer.Exit(1)
 
 
-def _inputs(files: list[str]) -> Any:
-    from regraft.data.sources import IMAGE_ENDINGS
+def _inputs(files: list[str], passed: Any) -> Any:
+    """The images to predict, as they are found; `passed` hears of what is passed over. Raises DataError for none at all."""
+    from itertools import chain
 
-    for name in files:
-        if name == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        elif Path(name).is_dir():
-            for file in sorted(Path(name).rglob("*")):
-                if file.suffix.lower() in IMAGE_ENDINGS:
-                    yield str(file)
-        else:
-            yield name
+    from regraft.data import inputs
+
+    lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    yield from inputs(chain.from_iterable(lines if name == "-" else (name,) for name in files), passed)
 
 
 @app.command()

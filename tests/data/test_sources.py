@@ -42,7 +42,7 @@ def test_strays_and_empty_folders_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "cat/notes.txt", "readme.md", "loose.jpg", "dog/2.jpg", "bird/list.txt")
     (tmp_path / "fish").mkdir()
     source = read_source(tmp_path)
-    assert sorted(source.stray) == ["bird/list.txt", "cat/notes.txt", "loose.jpg", "readme.md"]
+    assert sorted(source.passed.stray) == ["bird/list.txt", "cat/notes.txt", "loose.jpg", "readme.md"]
     assert sorted(source.empty) == ["bird", "fish"]
     assert source.task.classes == ("cat", "dog")
 
@@ -56,7 +56,7 @@ def test_split_folders(names: str, tmp_path: Path) -> None:
     source = read_source(tmp_path)
     assert [row.split for row in source.rows].count("train") == 2
     assert {row.split for row in source.rows} == {"train", "val", "test"}
-    assert sorted(source.stray) == sorted(["extra/", "notes.txt", f"{train}/loose.png"])
+    assert sorted(source.passed.stray) == sorted(["extra/", "notes.txt", f"{train}/loose.png"])
 
 
 def test_test_folders_without_train_are_no_classes(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert [row[0] for row in table(source)] == [
         "bird/3.png", "bird/4.png", "cat/1.png", "cat/gone.png", "cat/round.png", "dog/2.png", "dog/link.png",
     ]  # fmt: skip
-    assert sorted(source.links) == ["cat/self", "cat/up", "whole"]
+    assert sorted(source.passed.links) == ["cat/self", "cat/up", "whole"]
     assert source.empty == []
 
 
@@ -107,7 +107,7 @@ def test_names_that_are_no_text_are_strays(tmp_path: Path) -> None:
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.png"))).write_bytes(b"-")
     source = read_source(tmp_path)
     assert [row[0] for row in table(source)] == ["cat/1.png", "cat/two\nlines.png", "dog/2.png"]
-    assert source.stray == ["cat/\\udcff.png (its name is not UTF-8)"]
+    assert source.passed.stray == ["cat/\\udcff.png (its name is not UTF-8)"]
 
 
 def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
@@ -128,10 +128,10 @@ def test_what_holds_no_images_is_one_error_that_says_what_is_there(tmp_path: Pat
 def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "cat/1.png")
 
-    def refuse(self: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(place: object) -> None:
+        raise PermissionError(13, "Permission denied", str(place))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match="Permission denied"):
         read_source(tmp_path)
 
@@ -207,8 +207,8 @@ def test_other_tasks_are_one_clear_error(labels: list, kind: str, tmp_path: Path
         ("", ["cannot be read as a table"]),
         ("path,label\n", ["no images were found"]),
         (
-            "path,label,split,weight\n,a,,\n1.png,,,\n2.png, ,,\n3.png,a,dev,\n4.png,a,,much\n5.png,a,,-1\n6.png,a,,nan",
-            ["row 2: no path", "row 3: no label", "row 4: no label", "row 5: split 'dev'", "row 6: weight 'much'",
+            "path,label,split,weight\n,a,,\n1.png,,,\n2.png, ,,\n3.png,a,eval,\n4.png,a,,much\n5.png,a,,-1\n6.png,a,,nan",
+            ["row 2: no path", "row 3: no label", "row 4: no label", "row 5: split 'eval'", "row 6: weight 'much'",
              "row 7: weight '-1'", "row 8: weight 'nan'"],
         ),
     ],

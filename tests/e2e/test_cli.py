@@ -42,6 +42,19 @@ def test_predict_in_every_format_in_the_order_given(finished: Path, colours: Pat
     result = call("predict", finished, colours / "red")
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 30
+    mixed, empty = tmp_path / "mixed", tmp_path / "empty"  # 17.R3: the walk of training, and nothing is no success
+    for name in ("a.png", "._a.png", "__MACOSX/a.png", "notes.txt"):
+        (mixed / name).parent.mkdir(parents=True, exist_ok=True)
+        (mixed / name).write_bytes((colours / "red" / "2.png").read_bytes())
+    empty.mkdir()
+    result = call("predict", finished, mixed)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+    assert "passed over: 2 hidden, 1 no images (1 .txt)" in result.stderr
+    for words, stdin in (([empty], None), (["-"], "")):
+        result = call("predict", finished, *words, stdin=stdin)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "Traceback" not in result.stderr
+        assert result.stderr
 
 
 def test_predictions_do_not_depend_on_what_stands_beside_them(finished: Path, colours: Path) -> None:

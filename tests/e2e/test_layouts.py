@@ -93,5 +93,5 @@ def test_a_later_run_keeps_the_splits_of_an_earlier_one(colours: Path, tmp_path:
 @pytest.mark.parametrize("name", ["apple_leaf4", "flowers5", "hymenoptera", "sign_digits"])
 def test_real_sets_are_read_without_complaint(name: str, real_data: Path) -> None:
     source = read_source(real_data / name)
-    assert (source.stray, source.empty, source.links) == ([], [], [])
+    assert (source.passed.stray, source.empty, source.passed.links) == ([], [], [])
     assert {row.split for row in source.rows} == {"train", "test"}

@@ -14,8 +14,10 @@ from regraft.data.audit import (
 )
 from regraft.data.examples import Examples, Inputs, Task
 from regraft.data.readings import Readings, count_readings, readings
-from regraft.data.sources import Row, Source, read_source
+from regraft.data.rows import Row
+from regraft.data.sources import Source, read_source
 from regraft.data.splits import assign_splits, fold_splits, read_assignment
+from regraft.data.walker import Passed, inputs
 
 __all__ = [
     "Audited",
@@ -24,6 +26,7 @@ __all__ = [
     "Fixes",
     "Inputs",
     "Look",
+    "Passed",
     "Quarantined",
     "Readings",
     "Row",
@@ -33,6 +36,7 @@ __all__ = [
     "audit_files",
     "count_readings",
     "fold_splits",
+    "inputs",
     "make_examples",
     "read_assignment",
     "read_fixes",

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from regraft.data.examples import Task
+from regraft.data.rows import Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
+from regraft.data.tables import is_table_name, read_table
+from regraft.data.walker import Passed, is_folder, is_hidden, is_image_name, own_output, some, walk
 from regraft.errors import DataError
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-TABLE_ENDINGS = (".csv", ".parquet")
-IMAGE_ENDINGS = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico",
-))  # fmt: skip
-PATH_COLUMNS = ("path", "file", "filename", "image")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example as the source names it.
-
-    `source` is relative to the root with forward slashes, or the path as the table has it; `weight` counts it so often.
-    """
-
-    source: str
-    label: str
-    group: str | None = None
-    weight: float | None = None
-    split: str | None = None
+SAY = (
+    "Call the folders of splits train/, val/ and test/, each with a folder of images a class. "
+    "Or give a csv with the columns path, label and, where wanted, split."
+)
 
 
 @dataclass
 class Source:
-    """What a place holds: rows, and what was passed over (`links` lead to a folder already read)."""
+    """What a place holds: rows, what was passed over (`empty`: class folders without an image), and how it was read."""
 
     name: str
     root: Path
     rows: list[Row]
     task: Task = field(default_factory=lambda: Task("single", ()))
-    stray: list[str] = field(default_factory=list)
+    passed: Passed = field(default_factory=Passed)
     empty: list[str] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.passed.base = self.root
 
 
 def read_source(data: str | Path) -> Source:
@@ -64,21 +47,15 @@ def read_source(data: str | Path) -> Source:
         path = path.resolve()
         source = _read_file(path) if path.is_file() else _read_folder(path)
         if not source.rows:
-            seen = ", ".join(sorted(shown(item.name) for item in path.iterdir())[:8]) if path.is_dir() else "no rows"
-            raise DataError(
-                f"no images were found in {path}.",
-                [f"it holds: {seen or 'nothing'}"],
-                "Wanted: a folder of images a class, or train/ and test/ of such folders, or a csv with `label`.",
-            )
+            raise _nothing(source, path)
     except OSError as error:
         raise DataError(f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]) from None
-    source.task = Task("single", tuple(sorted({row.label for row in source.rows})))
+    classes = tuple(sorted({row.label for row in source.rows}))
+    source.task = Task("single", classes)
+    for names in alike(classes):
+        text = f"the classes {' and '.join(map(repr, names))} differ only in case, blanks or hyphens: are they one?"
+        source.notes.append(Note("class names alike", "warning", text))
     return source
-
-
-def shown(name: str) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _near(path: Path) -> str:
@@ -88,161 +65,206 @@ def _near(path: Path) -> str:
     return f"Did you mean {', '.join(str(path.parent / name) for name in near)}?" if near else "Check the path."
 
 
+def _nothing(source: Source, path: Path) -> DataError:
+    """The error for a place without examples: what is there instead."""
+    seen = ", ".join(sorted(shown(item.name) for item in path.iterdir())[:8]) if path.is_dir() else "no rows"
+    passed = source.passed.in_words()
+    return DataError(
+        f"no images were found in {path}.", [f"it holds: {seen or 'nothing'}", *([f"passed over: {passed}"] if passed else [])],
+        "Wanted: a folder of images a class, or train/ and test/ of such folders, or a csv with `path` and `label`.",
+    )  # fmt: skip
+
+
 def _read_file(path: Path) -> Source:
-    if path.suffix.lower() not in TABLE_ENDINGS:
-        raise DataError(
-            f"{path} is a file, but no .csv or .parquet.", [], "Give a folder of class folders, or a table."
-        )
-    return Source(path.stem, path.parent, _read_table(path, None))
-
-
-def _read_folder(root: Path) -> Source:
-    items = [item for item in sorted(root.iterdir()) if not item.name.startswith(".")]
-    tables = {
-        item: SPLIT_NAMES[item.stem.lower()]
-        for item in items
-        if item.suffix.lower() in TABLE_ENDINGS and item.stem.lower() in SPLIT_NAMES and item.is_file()
-    }
-    source = Source(root.name or "data", root, [])
-    if tables:
-        twice = [split for split, count in Counter(tables.values()).items() if count > 1]
-        if twice or "train" not in tables.values():
-            fault = f"more than one table for {' and '.join(twice)}" if twice else "no train.csv"
-            raise DataError(f"{root} holds {', '.join(table.name for table in tables)}:", [fault])
-        for table, split in tables.items():
-            source.rows.extend(_read_table(table, split))
-        return source
-    folders = [item for item in items if item.is_dir()]
-    splits = {item: SPLIT_NAMES[item.name.lower()] for item in folders if item.name.lower() in SPLIT_NAMES}
-    if "train" in splits.values():
-        for folder, split in splits.items():
-            _read_classes(source, folder, split)
-        source.stray.extend(shown(item.name) + "/" * item.is_dir() for item in items if item not in splits)
-    elif splits and len(splits) == len(folders):
-        raise DataError(f"{root} holds {', '.join(f'{folder.name}/' for folder in folders)}:", ["no train/"])
-    else:
-        _read_classes(source, root, None)
+    if not is_table_name(path.name):
+        packed = path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+        advice = "Unpack it, and give the folder." if packed else "Give a folder of class folders, or a table."
+        raise DataError(f"{path} is a file, but no .csv or .parquet.", [], advice)
+    source = Source(path.stem, path.parent, [])
+    source.rows = read_table(path, None, source.notes)
     return source
 
 
-def _read_classes(source: Source, folder: Path, split: str | None) -> None:
-    for item in sorted(folder.iterdir()):
-        if item.name.startswith("."):
-            continue
-        relative = shown(item.relative_to(source.root).as_posix())
-        if not item.is_dir():
-            source.stray.append(relative)
-            continue
-        before = len(source.rows) + len(source.links)
-        for file in _walk(item, source, {os.path.realpath(source.root), os.path.realpath(folder)}):
+def _read_folder(given: Path) -> Source:
+    if what := own_output(given):
+        raise DataError(f"{given} is {what}, not data.", [], "Give the folder of labelled images, or a table of them.")
+    root, notes = _inside(given)
+    top = _Listing(root)
+    tables = {name: split for name in top.tables if (split := split_of(Path(name).stem))}
+    source = Source(given.name or "data", root, [], notes=notes)
+    if tables:
+        _read_tables(source, top, tables)
+        return source
+    splits = {name: split for name in top.folders if (split := split_of(name))}
+    if _are_classes(top, splits):
+        _check_classes(top)
+        _read_classes(source, root, None, top)
+        return source
+    _check_splits(top, splits)
+    for name, split in splits.items():
+        _read_split(source, top, name, split)
+    others = [name for name in top.folders if name not in splits]
+    source.passed.stray += [shown(name) + "/" for name in others] + [shown(name) for name in top.files]
+    return source
+
+
+class _Listing:
+    """What lies directly in a folder, hidden things and what regraft wrote left out; sorted names."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        with os.scandir(place) as items:
+            found = sorted((item.name, is_folder(item)) for item in items if not is_hidden(item.name))
+        self.folders = [name for name, folder in found if folder and not own_output(place / name)]
+        self.own = [name for name, folder in found if folder and own_output(place / name)]
+        self.files = [name for name, folder in found if not folder]
+
+    @property
+    def images(self) -> list[str]:
+        return [name for name in self.files if is_image_name(name)]
+
+    @property
+    def tables(self) -> list[str]:
+        return [name for name in self.files if is_table_name(name)]
+
+    def within(self, name: str) -> _Listing:
+        """The same of a folder in it."""
+        return _Listing(self.place / name)
+
+
+def _inside(root: Path) -> tuple[Path, list[Note]]:
+    """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds nothing else."""
+    place = root
+    for _ in range(8):
+        here = _Listing(place)
+        if len(here.folders) != 1 or here.images or here.tables or split_of(here.folders[0]):
+            break
+        inner = here.within(here.folders[0])
+        if not inner.folders and not any(split_of(Path(name).stem) for name in inner.tables):
+            break
+        place = inner.place
+    if place == root:
+        return root, []
+    return place, [Note("layout", "info", f"{root} holds one folder; the data were read from {place.relative_to(root)}/ in it")]
+
+
+def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
+    twice = [split for split, count in Counter(tables.values()).items() if count > 1]
+    perhaps = [name for name in top.tables if perhaps_split(Path(name).stem)]
+    faults = [f"more than one table for {' and '.join(twice)}"] if twice else []
+    faults += ["no train.csv"] if "train" not in tables.values() else []
+    faults += [f"{name} could be a split, and it is not certain which" for name in perhaps]
+    if faults:
+        advice = "Leave train.csv and, where there are, val.csv and test.csv. Or give one table with a column split."
+        raise DataError(f"{source.root} holds {', '.join([*tables, *perhaps])}:", faults, advice)
+    for name, split in tables.items():
+        source.rows.extend(read_table(source.root / name, split, source.notes))
+    if others := [name for name in top.tables if name not in tables]:
+        source.notes.append(Note("layout", "info", f"tables that name no split were not read: {some(others)}"))
+
+
+def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
+    """True where the top folders are classes, False where they are splits. Raises DataError where neither is certain."""
+    perhaps = [name for name in top.folders if perhaps_split(name)]
+    if not splits and not perhaps and not all_perhaps_splits(top.folders):
+        return True
+    others = [name for name in top.folders if name not in splits]
+    holds = f"{top.place} holds {', '.join(f'{shown(name)}/' for name in top.folders[:8])}{', ...' if top.folders[8:] else ''}:"
+    twice = [split for split, count in Counter(splits.values()).items() if count > 1]
+    faults = [f"more than one folder for {split}: {', '.join(n for n in splits if splits[n] == split)}" for split in twice]
+    if not splits and not perhaps:
+        faults.append("these look like splits, and it is not certain which is which")
+    faults += [f"{name}/ could be a split, and it is not certain which" for name in perhaps]
+    if "train" in splits.values():
+        inner = {name: top.within(name) for name in top.folders}
+        if others and not any(inner[name].folders for name in top.folders) and any(inner[name].images for name in others):
+            if len(splits) == 1 and len(others) > 1:
+                return True  # train/ is one of several folders that hold images and no folders, as a class of vehicles does
+            faults.append(f"{some([f'{name}/' for name in splits])} hold images and no class folders")
+        known = {label for name in splits if splits[name] == "train" for label in inner[name].folders}
+        for name in others:
+            if name not in perhaps and len(known & set(inner[name].folders)) > 1:
+                faults.append(f"{name}/ holds the same folders as train/, and its name is that of no split")
+    elif splits and not others:
+        faults.append("no train/")
+    elif splits:
+        faults.append(f"{some([f'{name}/' for name in splits])} looks like a split beside class folders, and there is no train/")
+    if faults:
+        raise DataError(holds, faults, f"{SAY} A class of such a name needs another one.")
+    return False
+
+
+def _check_splits(top: _Listing, splits: dict[str, str]) -> None:
+    """Raise DataError where train/ holds no class folders."""
+    train = next(name for name, split in splits.items() if split == "train")
+    inner = top.within(train)
+    if not inner.folders and inner.images:
+        raise _flat(inner, [f"{top.place / name}" for name in top.tables])
+
+
+def _check_classes(top: _Listing) -> None:
+    """Raise DataError for images that lie in no class folder, and for top folders that are rather splits or parts."""
+    if not top.folders and top.images:
+        raise _flat(top, [])
+    if len(top.folders) < 2:
+        return
+    inner: dict[str, set[str]] = {}
+    for name in top.folders:
+        listing = top.within(name)
+        inner[name] = set(listing.folders)
+        if len(listing.folders) < 2 or listing.images:
+            return  # as class folders are
+    shared = set.intersection(*inner.values())
+    if len(shared) < 2 or 2 * len(shared) < len(set.union(*inner.values())):
+        return
+    tops, below = (some([f"{shown(name)}/" for name in names]) for names in (top.folders, sorted(shared)))
+    splits = all(split_of(name) for name in shared)
+    fault = f"each of {tops} holds {below}, so it is not certain which of them are the classes"
+    advice = (
+        f"Turn them round: train/{top.folders[0]}/, test/{top.folders[0]}/." if splits
+        else f"Give one of them, such as {top.place / top.folders[0]}; or, where {tops} are the classes, a csv with the columns "
+        f"path and label. {SAY.split('. ')[0]}."
+    )  # fmt: skip
+    raise DataError(f"{top.place} can be read in two ways:", [fault], advice)
+
+
+def _flat(place: _Listing, tables: list[str]) -> DataError:
+    """The error for images that lie directly in a folder, with no class folders."""
+    tables = [str(place.place / name) for name in place.tables] + tables
+    counts = Counter(re.sub(r"[\W\d_]*\d[\W\d_]*$", "", Path(name).stem).casefold() for name in place.images)
+    names = [name for name, count in counts.most_common(6) if name and count > 1]
+    advice = "Put the images of each class into a folder of their own, or give a csv with the columns path and label."
+    if tables:
+        advice = f"If the labels are in {tables[0]}, give that file instead of the folder. Else: {advice}"
+    elif len(names) > 1 and sum(counts[name] for name in names) > 0.8 * len(place.images):
+        folders = ", ".join(f"{name}/" for name in names)
+        advice = f"The files' names begin with {', '.join(names)}: if these are classes, make folders {folders}. Else: {advice}"
+    fault = f"{len(place.images):,} image(s) lie directly in it, such as {shown(place.images[0])}"
+    return DataError(f"{place.place} has no class folders:", [fault], advice)
+
+
+def _read_split(source: Source, top: _Listing, name: str, split: str) -> None:
+    inner = top.within(name)
+    if len(inner.folders) == 1 and not inner.images and split_of(inner.folders[0]) == split:
+        inner = inner.within(inner.folders[0])  # test/test/cat, as archives unpack
+    if split != "train" and inner.images and not inner.folders:
+        cut = "a test set is cut from the rest" if split == "test" else "val is cut from train"
+        text = f"{shown(name)}/ holds {len(inner.images):,} images and no class folders: they were passed over, and {cut}"
+        source.notes.append(Note("unlabelled", "warning", text))
+    _read_classes(source, inner.place, split, inner)
+
+
+def _read_classes(source: Source, folder: Path, split: str | None, listing: _Listing) -> None:
+    passed = source.passed
+    passed.stray += [passed.name(folder / name) for name in listing.files]
+    passed.own += [passed.name(folder / name) for name in listing.own]
+    for label in listing.folders:
+        before = len(source.rows) + len(passed.links) + len(passed.own) + len(passed.unreadable)
+        for file in walk(folder / label, passed, {os.path.realpath(source.root), os.path.realpath(folder)}):
             name = file.relative_to(source.root).as_posix()
-            if shown(name) != name:
-                source.stray.append(f"{shown(name)} (its name is not UTF-8)")
-            elif file.suffix.lower() in IMAGE_ENDINGS:
-                source.rows.append(Row(name, unicodedata.normalize("NFC", item.name), split=split))
+            if shown(name) != name:  # examples.parquet could not hold it
+                passed.stray.append(f"{shown(name)} (its name is not UTF-8)")
             else:
-                source.stray.append(name)
-        if len(source.rows) + len(source.links) == before:
-            source.empty.append(relative)
-
-
-def _walk(folder: Path, source: Source, seen: set[str]) -> Iterator[Path]:
-    """Files below a folder, links followed, each real folder entered once (links may form a loop)."""
-    real = os.path.realpath(folder)
-    relative = shown(folder.relative_to(source.root).as_posix())
-    if real in seen:
-        source.links.append(relative)
-        return
-    seen.add(real)
-    try:
-        items = sorted(folder.iterdir())
-    except OSError:
-        source.stray.append(f"{relative}/ (cannot be listed)")
-        return
-    for item in items:
-        if item.name.startswith("."):
-            continue
-        if item.is_dir():
-            yield from _walk(item, source, seen)
-        else:
-            yield item
-
-
-def _read_table(path: Path, split: str | None) -> list[Row]:
-    """The rows of a table; `split` is theirs where the table does not say."""
-    try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table.", [str(error).splitlines()[0]]) from None
-    names: dict[str, list[int]] = {}
-    for number, name in enumerate(table.column_names):
-        names.setdefault(name.strip().lower(), []).append(number)
-    where = next((name for name in PATH_COLUMNS if name in names), None)
-    faults = [] if "label" in names else ["no column `label`"]
-    if where is None:
-        other = next((name for name in ("text", "audio") if name in names), None)
-        told = f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`"
-        faults.append(told)
-    wanted = [where or "path", "label", "group", "weight", "split"]
-    faults += [f"{len(names[name])} columns `{name}`" for name in wanted if len(names.get(name, [])) > 1]
-    if faults:
-        raise DataError(f"{path} has the columns {', '.join(table.column_names)}:", faults)
-    columns = [table.column(names[n][0]).to_pylist() if n in names else [None] * table.num_rows for n in wanted]
-    if any(isinstance(label, (list, tuple)) for label in columns[1]):
-        Task("multi", ()).require_supported()
-    if any(isinstance(label, float) for label in columns[1]):
-        Task("regression", ()).require_supported()
-    rows: list[Row] = []
-    for number, cells in enumerate(zip(*columns, strict=True), start=1 if path.suffix.lower() == ".parquet" else 2):
-        try:
-            rows.append(_row(split, *cells))
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-    if faults:
-        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
-        raise DataError(f"{path} has faults:", [*faults[:20], *more])
-    return rows
-
-
-def _read_csv(path: Path) -> pa.Table:
-    """Every column as text: a class may be called 01 or NA. Commas, semicolons or tabs, by the header."""
-    with open(path, encoding="utf-8-sig", newline="") as handle:
-        header = handle.readline()
-    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
-        ),
-    )
-
-
-def _row(split: str | None, file: Any, label: Any, group: Any, weight: Any, own: Any) -> Row:
-    """One line of a table. Raises ValueError."""
-    if file in (None, ""):
-        raise ValueError("no path")
-    if not isinstance(file, str):
-        raise ValueError(f"its path is no text but {type(file).__name__}")
-    name = unicodedata.normalize("NFC", str(label).strip())
-    if label is None or not name:
-        raise ValueError(f"no label for {file}")
-    if not isinstance(label, (str, int)):
-        raise ValueError(f"its label is no name but {type(label).__name__}")
-    if own not in (None, ""):
-        split = SPLIT_NAMES.get(str(own).strip().lower())
-        if split is None:
-            raise ValueError(f"split {own!r} is none of train, val, test")
-    amount = None if weight in (None, "") else _number(weight)
-    return Row(file, name, None if group in (None, "") else str(group), amount, split)
-
-
-def _number(weight: Any) -> float:
-    try:
-        value = float(weight)
-    except (TypeError, ValueError):
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"weight {weight!r} is no number from 0 up")
-    return value
+                source.rows.append(Row(name, unicodedata.normalize("NFC", label), split=split))
+        if len(source.rows) + len(passed.links) + len(passed.own) + len(passed.unreadable) == before:
+            source.empty.append(passed.name(folder / label))

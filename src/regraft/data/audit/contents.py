@@ -12,7 +12,7 @@ from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, Severity, several, without
 from regraft.data.audit.metadata import Told, told_by_borders, told_by_colours, told_by_files
 from regraft.data.blocks import blocks_of
-from regraft.data.sources import Row
+from regraft.data.rows import Row
 from regraft.data.splits import FEW
 
 UNEQUAL = 10.0  # times the smallest class that the largest has

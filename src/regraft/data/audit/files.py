@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from regraft.artifacts import file_sha256
-from regraft.data.audit.findings import Finding
+from regraft.data.audit.findings import Finding, Severity
 from regraft.data.audit.looks import Look, colours
-from regraft.data.sources import Row, Source
+from regraft.data.rows import Row
+from regraft.data.sources import Source
+from regraft.data.walker import endings
 
 CLOSE = 2.0  # grey levels that the mean of the same pixels may differ by, decoded small or whole
 ROUGHER = 4.0  # times more for their spread
@@ -121,14 +123,17 @@ def _alike(facts: list[Fact]) -> list[int]:
 
 
 def _note_layout(source: Source, audited: Audited) -> None:
-    def note(kind: str, what: list[str], message: str) -> None:
+    def note(kind: str, what: list[str], message: str, severity: Severity = "warning") -> None:
         if what:
-            audited.findings.append(Finding(kind, "warning", message.format(n=len(what)), tuple(what)))
+            audited.findings.append(Finding(kind, severity, f"{len(what)} {message}", tuple(what)))
 
     where = Counter(q.split or "not split yet" for q in audited.quarantined)
     per_split = ", ".join(f"{count} {split}" for split, count in sorted(where.items()))
-    aside = [q.source for q in audited.quarantined]
-    note("quarantined", aside, f"{{n}} file(s) could not be read and were set aside ({per_split})")
-    note("stray", source.stray, "{n} stray file(s) or folder(s) were passed over")
-    note("empty", source.empty, "{n} folder(s) hold no images")
-    note("links", source.links, "{n} folder(s) lead by a symbolic link to one already read and were not read again")
+    aside, passed = [q.source for q in audited.quarantined], source.passed
+    note("quarantined", aside, f"file(s) could not be read and were set aside ({per_split})")
+    note("stray", passed.stray, f"stray file(s) or folder(s) were passed over ({endings(passed.stray)})")
+    note("empty", source.empty, "folder(s) hold no images")
+    note("links", passed.links, "folder(s) lead by a symbolic link to one already read and were not read again")
+    note("own output", passed.own, "folder(s) that regraft wrote (runs or models) were passed over", "info")
+    note("unreadable folders", passed.unreadable, "folder(s) could not be listed and were passed over")
+    audited.findings += [Finding(found.kind, found.severity, found.message) for found in source.notes]

@@ -11,12 +11,15 @@ from typing import Any
 
 from regraft.artifacts import atomic
 from regraft.data.audit.findings import Finding, Kept
-from regraft.data.sources import Row, Source
+from regraft.data.rows import Row
+from regraft.data.sources import Source
 from regraft.errors import DataError
 
 COLUMNS = ("source", "action", "label", "kind", "reason")
 ACTIONS = ("drop", "relabel", "keep")
-NOT_OURS = ("quarantined", "stray", "empty", "links", "copies across splits")  # nothing is left to correct
+NOT_OURS = (  # nothing is left to correct
+    "quarantined", "stray", "empty", "links", "own output", "unreadable folders", "copies across splits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, several, without
-from regraft.data.sources import Row
+from regraft.data.rows import Row
 
 
 def drop_copies(

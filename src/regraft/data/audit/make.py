@@ -15,8 +15,10 @@ from regraft.data.audit.identical import drop_copies
 from regraft.data.audit.looks import dhashes
 from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA, Examples
-from regraft.data.sources import TABLE_ENDINGS, Row, Source
+from regraft.data.rows import Row
+from regraft.data.sources import Source
 from regraft.data.splits import assign_splits
+from regraft.data.tables import is_table_name
 from regraft.errors import DataError
 
 
@@ -89,7 +91,7 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
         faults += [f"folder {folder!r} holds no images" for folder in source.empty]
         for q in audited.quarantined[:10]:
             faults.append(f"could not be read: {q.source}: {q.reason}")
-        tables = [name for name in source.stray if name.lower().endswith(TABLE_ENDINGS)]
+        tables = [name for name in source.passed.stray if is_table_name(name)]
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 

@@ -1,0 +1,233 @@
+"""Tables of examples: csv and parquet, their columns and their rows. Opens no image."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+import unicodedata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from regraft.data.examples import Task
+from regraft.data.rows import Note, Row, plainly, split_of
+from regraft.data.walker import is_image_name, some
+from regraft.errors import DataError
+
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
+DELIMITERS = ",;\t|"
+LOOKED_AT = 50  # records of a csv that are split by each delimiter to find its own
+COLUMNS = {  # what a column is called here, and the other names that certainly mean the same
+    "path": ("file", "filename", "filepath", "image", "imagepath", "imagefile", "imagename", "imagefilename", "imagefilepath",
+             "img", "imgpath", "imgfile", "imgname", "picture", "photo"),
+    "label": ("labels", "class", "classname", "classlabel", "category", "categoryname", "labelname", "target"),
+    "split": ("set", "subset", "dataset", "partition", "phase", "usage"),
+    "group": (),
+    "weight": (),
+}  # fmt: skip
+DOCUMENTED = (*COLUMNS, "file", "filename", "image")
+PERHAPS = {  # not certain enough to be taken, but worth asking about
+    "path": ("id", "imageid", "imgid", "fileid", "uuid", "url", "name", "source"),
+    "label": ("y", "species", "breed", "diagnosis", "type", "tag", "tags", "kind", "classid", "labelid", "categoryid", "truth"),
+}  # fmt: skip
+
+
+def is_table_name(name: str) -> bool:
+    """True for an ending that tables have."""
+    return name.lower().endswith(TABLE_ENDINGS)
+
+
+def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
+    """The rows of a table; `split` is theirs where the table does not say. A table of val or test without labels has none.
+
+    Raises DataError with every fault, UsageError for labels of other tasks.
+    """
+    parquet = path.suffix.lower() == ".parquet"
+    try:
+        table = pq.read_table(path) if parquet else _read_csv(path)
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)) from None
+    found, faults = _columns(table, notes, path.name)
+    if split in ("val", "test") and "path" in found and "label" not in found and faults == ["no column `label`"]:
+        notes.append(_unlabelled(path.name, "has no column `label`", table.num_rows, split))
+        return []
+    if faults:
+        raise DataError(f"{path} has the columns {', '.join(table.column_names)}:", faults, _no_header(table.column_names))
+    columns = {name: _cells(table.column(found[name])) if name in found else [None] * table.num_rows for name in COLUMNS}
+    if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
+        notes.append(_unlabelled(path.name, "has no label in its column `label`", table.num_rows, split))
+        return []
+    columns["label"] = _names(columns["label"], parquet)
+    rows: list[Row] = []
+    for number, cells in enumerate(zip(*columns.values(), strict=True), start=1 if parquet else 2):
+        try:
+            rows.append(_row(split, *cells))
+        except ValueError as error:
+            faults.append(f"row {number}: {error}")
+    if faults:
+        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
+        raise DataError(f"{path} has faults:", [*faults[:20], *more])
+    return rows
+
+
+def _columns(table: pa.Table, notes: list[Note], file: str) -> tuple[dict[str, int], list[str]]:
+    """{what a column is here: its number}, and what is missing or not certain."""
+    plain = [plainly(name) for name in table.column_names]
+    found: dict[str, int] = {}
+    faults: list[str] = []
+    for wanted, others in COLUMNS.items():
+        numbers = [n for n, name in enumerate(plain) if name == wanted] or [n for n, name in enumerate(plain) if name in others]
+        if wanted == "split" and not any(name == wanted for name in plain):
+            numbers = [n for n in numbers if _tells_splits(table.column(n))]
+        if len(numbers) > 1:
+            same = {plain[n] for n in numbers}
+            names = " and ".join(f"`{table.column_names[n].strip()}`" for n in numbers)
+            faults.append(f"{len(numbers)} columns `{wanted}`" if same == {wanted}
+                          else f"{names} could each be the column `{wanted}`: leave one, or call it `{wanted}`")  # fmt: skip
+        elif numbers:
+            found[wanted] = numbers[0]
+    if "label" not in found and not any("`label`" in fault for fault in faults):
+        faults.append("no column `label`" + _perhaps("label", table.column_names))
+    if "path" not in found and not any("`path`" in fault for fault in faults):
+        other = next((name for name in ("text", "audio") if name in plain), None)
+        told = f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`"
+        faults.append(told + ("" if other else _perhaps("path", table.column_names)))
+    if not faults:
+        _tell_columns(table.column_names, found, notes, file)
+    return found, faults
+
+
+def _tell_columns(names: list[str], found: dict[str, int], notes: list[Note], file: str) -> None:
+    """Note what was taken by another name than that in the documentation, and what was not used."""
+    taken = {wanted: names[n].strip() for wanted, n in found.items()}
+    renamed = [f"`{name}` as {wanted}" for wanted, name in taken.items() if plainly(name) not in DOCUMENTED]
+    unused = [f"`{name.strip()}`" for n, name in enumerate(names) if n not in found.values() and name.strip()]
+    said = [f"took {', '.join(renamed)}"] if renamed else []
+    said += [f"did not use {some(unused, 8)}"] if unused else []
+    if said:
+        notes.append(Note("columns", "info", f"of the columns of {file}, regraft {' and '.join(said)}"))
+
+
+def _perhaps(wanted: str, names: list[str]) -> str:
+    """; did you mean ...? where a column could be the one that is missing."""
+    known = {plainly(name): name.strip() for name in names}
+    near = [name for plain, name in known.items() if plain in PERHAPS[wanted]]
+    near = near or [known[plain] for plain in difflib.get_close_matches(wanted, known, n=2, cutoff=0.7)]
+    return f" (did you mean {' or '.join(f'`{name}`' for name in near[:3])}? Then call it `{wanted}`)" if near else ""
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """The cells of a column, those that are not a number (pandas' empty cells) as None."""
+    values: list[Any] = column.to_pylist()
+    return [None if value != value else value for value in values] if pa.types.is_floating(column.type) else values
+
+
+def _tells_splits(column: pa.ChunkedArray) -> bool:
+    """True for a column of nothing but the words for splits, and empty cells."""
+    values = [value for value in column.unique().to_pylist() if value not in (None, "")]
+    return bool(values) and all(isinstance(value, str) and split_of(value) for value in values)
+
+
+def _unlabelled(name: str, what: str, rows: int, split: str) -> Note:
+    cut = "the test set is cut from the rest" if split == "test" else "val is cut from train"
+    return Note("unlabelled", "warning", f"{name} {what}: its {rows:,} rows were passed over, and {cut}")
+
+
+def _no_header(names: list[str]) -> str:
+    if any(is_image_name(name.strip()) for name in names):
+        return "Its first line looks like an example. Put a header before it: path,label"
+    return ""
+
+
+def _encoding(error: Exception) -> str:
+    return "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error) else ""
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """Every column as text: a class may be called 01 or NA."""
+    with open(path, encoding="utf-8-sig", newline="") as handle:
+        first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
+    delimiter = _delimiter(first)
+    names = next(csv.reader(first, delimiter=delimiter), [])
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+        ),
+    )
+
+
+def _delimiter(lines: list[str]) -> str:
+    """What separates the cells: by it the header has the columns that are needed, and the records have as many cells."""
+
+    def fits(mark: str) -> tuple[int, float, int]:
+        records = [record for record in islice(csv.reader(lines, delimiter=mark), LOOKED_AT) if record]
+        if not records or len(records[0]) < 2:
+            return 0, 0.0, 0
+        plain = {plainly(cell) for cell in records[0]}
+        known = sum(not plain.isdisjoint((wanted, *COLUMNS[wanted])) for wanted in ("path", "label"))
+        return known, sum(len(record) == len(records[0]) for record in records) / len(records), len(records[0])
+
+    return max(DELIMITERS, key=fits)
+
+
+def _names(labels: list[Any], parquet: bool) -> list[Any]:
+    """Labels as they are, but whole numbers without their decimals: 0.0 and 1.0 are the classes 0 and 1.
+
+    Raises UsageError for lists, and for numbers that are no classes.
+    """
+    if any(isinstance(label, (list, tuple)) for label in labels):
+        Task("multi", ()).require_supported()
+    known = [label for label in labels if label not in (None, "")]
+    if not parquet:
+        texts = {label.strip() for label in known}
+        if not texts or not all(re.fullmatch(r"[+-]?\d+\.\d+(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts):
+            return labels
+        if not all(float(text).is_integer() for text in texts):
+            if len(texts) > max(20, len(known) / 2):  # fewer may be names, such as versions
+                Task("regression", ()).require_supported()
+            return labels
+        return [str(int(float(label))) if label not in (None, "") else label for label in labels]
+    if any(isinstance(label, float) and not label.is_integer() for label in known):
+        Task("regression", ()).require_supported()
+    return [_whole(label) for label in labels]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _row(split: str | None, file: Any, label: Any, own: Any, group: Any, weight: Any) -> Row:
+    """One line of a table. Raises ValueError."""
+    if file in (None, ""):
+        raise ValueError("no path")
+    if not isinstance(file, str):
+        raise ValueError(f"its path is no text but {type(file).__name__}")
+    name = unicodedata.normalize("NFC", str(label).strip())
+    if label is None or not name:
+        raise ValueError(f"no label for {file}")
+    if not isinstance(label, (str, int)):
+        raise ValueError(f"its label is no name but {type(label).__name__}")
+    if own not in (None, ""):
+        split = split_of(str(own))
+        if split is None:
+            raise ValueError(f"split {own!r} is none of train, val, test")
+    amount = None if weight in (None, "") else _number(weight)
+    return Row(file, name, None if group in (None, "") else str(_whole(group)), amount, split)
+
+
+def _number(weight: Any) -> float:
+    try:
+        value = float(weight)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"weight {weight!r} is no number from 0 up")
+    return value
+

@@ -1,0 +1,142 @@
+"""One rule for what is an input, and the one walk by it: for training, evaluation and prediction alike."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regraft.data.rows import shown
+from regraft.errors import DataError
+
+IMAGE_ENDINGS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".heic", ".heif", ".hif",
+))  # fmt: skip
+SYSTEM = frozenset((  # what file managers, archives and notebooks leave behind, besides names that begin with a dot
+    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found",
+))  # fmt: skip
+OWN = {"run.json": "a run of regraft", "repeats.json": "runs of regraft", "regraft.json": "a model of regraft"}
+
+
+@dataclass
+class Passed:
+    """What walks passed over. Names are relative to `base`, or whole where there is none."""
+
+    base: Path | None = None
+    hidden: int = 0
+    stray: list[str] = field(default_factory=list)  # files that are no images by their ending
+    links: list[str] = field(default_factory=list)  # folders that lead to one already read
+    own: list[str] = field(default_factory=list)  # runs and models of regraft
+    unreadable: list[str] = field(default_factory=list)  # folders that cannot be listed
+
+    def name(self, path: str | Path) -> str:
+        """How a path is called here."""
+        return shown((Path(path).relative_to(self.base) if self.base else Path(path)).as_posix())
+
+    def in_words(self) -> str:
+        """One line with counts; "" where nothing was passed over."""
+        several = [
+            f"{self.hidden:,} hidden" if self.hidden else "",
+            f"{len(self.stray):,} no images ({endings(self.stray)})" if self.stray else "",
+            f"{len(self.links):,} links to a folder already read" if self.links else "",
+            f"{len(self.own):,} runs or models of regraft ({some(self.own)})" if self.own else "",
+            f"{len(self.unreadable):,} folders that cannot be listed ({some(self.unreadable)})" if self.unreadable else "",
+        ]
+        return ", ".join(filter(None, several))
+
+
+def is_hidden(name: str) -> bool:
+    """True for a file or folder that is never data."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def is_image_name(name: str) -> bool:
+    """True for an ending that images have."""
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+
+
+def own_output(folder: str | Path) -> str:
+    """What a folder that regraft wrote is, in words; "" for every other."""
+    return next((what for name, what in OWN.items() if os.path.isfile(os.path.join(folder, name))), "")
+
+
+def walk(folder: str | Path, passed: Passed, seen: set[str] | None = None) -> Iterator[Path]:
+    """The images by name below a folder, sorted folder by folder, as they are found.
+
+    Links are followed, and each real folder is entered once for a set `seen` of real paths, so loops end. What regraft wrote
+    itself, hidden files and what is no image by its ending are told to `passed`.
+    """
+    seen = set() if seen is None else seen
+    stack = [_entries(str(folder), passed, seen)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif is_hidden(entry.name):
+            passed.hidden += 1
+        elif is_folder(entry):
+            stack.append(_entries(entry.path, passed, seen))
+        elif is_image_name(entry.name):
+            yield Path(entry.path)
+        else:
+            passed.stray.append(passed.name(entry.path))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """True for a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntry[str]]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        passed.links.append(passed.name(folder))
+        return iter(())
+    seen.add(real)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        passed.unreadable.append(passed.name(folder))
+        return iter(())
+    if not OWN.keys().isdisjoint(entry.name for entry in entries):
+        passed.own.append(passed.name(folder))
+        return iter(())
+    return iter(entries)
+
+
+def inputs(names: Iterable[str], passed: Passed) -> Iterator[str]:
+    """The images that names of files and folders stand for, as they are found: a named file always, a folder's by `walk`.
+
+    Raises DataError at the end where there were none.
+    """
+    found, given = 0, 0
+    for name in names:
+        given += 1
+        for path in walk(name, passed) if os.path.isdir(name) else (name,):
+            found += 1
+            yield str(path)
+    if not given:
+        raise DataError("there is nothing to predict: no file or folder was named.", [])
+    if not found:
+        raise DataError("no images were found in what was named.", [f"passed over: {passed.in_words()}"] if passed.in_words()
+                        else ["the folders are empty"], "A file that is named itself is always tried.")  # fmt: skip
+
+
+def endings(names: Iterable[str]) -> str:
+    """The commonest endings of file names, counted: `12 .txt, 3 .mp4`."""
+    counts = Counter(
+        "folders" if name.endswith("/") else os.path.splitext(name)[1].lower() or "without an ending" for name in names
+    )
+    return ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(4)) + (", ..." if len(counts) > 4 else "")
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """The first few names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
