@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from regraft.runtime import ready_torchvision
+from skips import pytest_make_collect_report, pytest_runtest_makereport, pytest_terminal_summary
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
 ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 
@@ -40,9 +43,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch:
 def real_data() -> Path:
     folder = Path(os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        if os.environ.get("REGRAFT_REQUIRE_DATA"):
-            pytest.fail(f"the real data sets are not in {folder}, and REGRAFT_REQUIRE_DATA is set")
-        pytest.skip(f"the real data sets are not in {folder}; set REGRAFT_DATA")
+        pytest.skip(f"the real data sets are not in {folder}: set REGRAFT_DATA to the folder that has them (CONTRIBUTING.md)")
     return folder
 
 

@@ -13,7 +13,7 @@ import torch
 import regraft
 from regraft.backbones import make_base, obtain_weights
 
-transformers = pytest.importorskip("transformers", reason="the extra regraft[transformers] is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install regraft[transformers]")
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_one_class_name_written_in_two_unicode_forms(tmp_path: Path) -> None:
     assert all((tmp_path / row.source).is_file() for row in source.rows)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX links")
 def test_links_are_followed_once(tmp_path: Path) -> None:
     root, other = tmp_path / "data", tmp_path / "elsewhere"
     touch(root, "cat/1.png", "dog/2.png")
@@ -92,7 +92,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert source.empty == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX links")
 def test_a_ladder_of_links_is_not_climbed_by_every_path(tmp_path: Path) -> None:
     touch(tmp_path, *(f"cat/{step}/{step}.png" for step in range(30)), "dog/1.png")
     for step in range(29):
@@ -101,7 +101,7 @@ def test_a_ladder_of_links_is_not_climbed_by_every_path(tmp_path: Path) -> None:
     assert len(read_source(tmp_path).rows) == 31
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of other bytes exist on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, where names may have any bytes")
 def test_names_that_are_no_text_are_strays(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png", "dog/2.png", "cat/two\nlines.png")
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.png"))).write_bytes(b"-")

@@ -54,7 +54,7 @@ FORMATS = [("a.png", {}), ("a.JPG", {"quality": 98}), ("a.bmp", {}), ("a.gif", {
 def test_formats(name: str, options: dict, tmp_path: Path) -> None:
     needs = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000"}.get(Path(name).suffix)
     if needs and not features.check(needs):
-        pytest.skip(f"this Pillow was built without {needs}")
+        pytest.skip(f"this Pillow was built without {needs}: a wheel of pip has it")
     path = saved(quarters(), tmp_path / name, **options)
     assert size_of(path) == (32, 32)
     assert np.abs(corners(load_rgb(path)) - COLOURS).max() <= 8
@@ -185,7 +185,7 @@ def test_what_is_no_image_says_why(tmp_path: Path) -> None:
             load_rgb(item)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(UnreadableImage, match="not a plain file"):

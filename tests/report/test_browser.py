@@ -13,7 +13,8 @@ from made_run import HOSTILE, full_run, predictions, rendered
 from regraft.report import write_gallery
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the path")
+NO_BROWSER = "no chromium, chromium-browser or google-chrome on the path: `apt-get install chromium`, or Chrome for your system"
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 CLASSES = ("daisy", "rose", HOSTILE, "tulip")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -32,7 +33,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium; the Debian package's will do."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
         yield chromium

@@ -142,7 +142,7 @@ def test_ctrl_c_outside_of_training_loses_nothing_that_was_trained(base: Backbon
 @pytest.mark.parametrize("strategy", ["lora", "gradual", "first", "bias"])
 def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strategy: str) -> None:
     if strategy == "lora":
-        pytest.importorskip("peft", reason="LoRA needs peft (the extra `lora`)")
+        pytest.importorskip("peft", reason="peft is not installed: pip install regraft[lora]")
     train, val = data(16, 1), data(10, 2)
     head = linear_head(features(base, train), train.labels, train.weights, 2, 0.3)
     ours = context(None, epochs=2, lr=1e-3)

@@ -175,7 +175,7 @@ def test_a_name_that_is_none_and_telemetry(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_real_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install regraft[tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     walk(tmp_path / "run", "tensorboard")

@@ -72,7 +72,7 @@ def test_gradual_unfreezing_releases_stage_after_stage() -> None:
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny_patch16_224"])
 def test_adapters_learn_and_are_merged_into_plain_weights(name: str) -> None:
-    pytest.importorskip("peft", reason="LoRA needs peft (the extra `lora`)")
+    pytest.importorskip("peft", reason="peft is not installed: pip install regraft[lora]")
     torch.manual_seed(0)
     size = {"img_size": 32, "patch_size": 16} if name.startswith("vit") else {}
     module = timm.create_model(name, num_classes=0, **size).eval()
