@@ -16,6 +16,7 @@ from regraft.artifacts import Events, Listener, RunFolder, next_free, write_json
 from regraft.data import (
     Examples,
     Finding,
+    KnownFile,
     Source,
     audit_files,
     make_examples,
@@ -25,7 +26,8 @@ from regraft.data import (
     readings,
 )  # fmt: skip
 from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
-from regraft.errors import DataError, UsageError
+from regraft.data.known import DIGITS
+from regraft.errors import ChangedError, DataError, UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.repeats import Repeats
 from regraft.experiments.run import Run
@@ -347,6 +349,8 @@ def _walk(
         walk.state["error"] = str(error)
         with contextlib.suppress(OSError):  # a full disk must not hide what went wrong first
             walk.write()
+        if isinstance(error, ChangedError):
+            raise error.of_run(str(folder.path), examples.changed()) from None
         raise
     return Run(folder.path)
 
@@ -477,7 +481,11 @@ def extract(
         engine, _ = pick_engine(made, sample, len(items), (base.architecture, *key, on.type, str(depths)), place)
     if engine not in made:
         raise UsageError(f"the engine {engine!r} does not run on {on.type}; these do: {', '.join(made)}.")
-    ids = [file_sha256(Path(item))[:32] if cache is not None else f"{number:032x}" for number, item in enumerate(items)]
+    if cache is None:
+        ids = [f"{number:032x}" for number in range(len(items))]
+    else:
+        ids = [file_sha256(Path(item))[:DIGITS] for item in items]
+        items = [KnownFile(os.fspath(item), identity) for item, identity in zip(items, ids, strict=True)]
     quiet: Callable[..., None] = lambda **_: None  # noqa: E731
     columns = ("pooled", *(f"depth {depth}" for depth in depths or ()))
     found = FeatureStore(place).features(ids, items, key, base.preprocess, made[engine](), quiet, columns=columns)
@@ -540,7 +548,7 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
     test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(folder.events).emit)
     write_json(folder.state, {**folder.read_state(), "readings": readings(folder)})
 
-    def pixels(paths: Sequence[str]) -> np.ndarray:
+    def pixels(paths: Sequence[KnownFile]) -> np.ndarray:
         return np.stack([np.asarray(load_rgb(path).convert("L")).ravel() for path in paths]).astype(np.float32)
 
     known = KNeighborsClassifier(k).fit(pixels(train.paths + val.paths), np.concatenate([train.labels, val.labels]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 
@@ -34,6 +35,24 @@ class DataError(FaultsError):
 
 class RecipeError(FaultsError):
     """The settings are wrong; all of them are listed."""
+
+
+class ChangedError(RegraftError):
+    """A file is not what it was when the run first looked at it; `path` names it, `how` says what became of it."""
+
+    def __init__(self, path: str, how: str, message: str = "") -> None:
+        self.path, self.how = path, how
+        super().__init__(message or f"{path} is not the file that was looked at before: {how}. Put it back as it was.")
+
+    def of_run(self, run: str, changed: Iterable[str]) -> ChangedError:
+        """The same in a run's words: `changed` are all files that are not as they were by now, `run` its folder."""
+        others = [name for name in changed if not self.path.endswith(name)]
+        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        text = (
+            f"{self.path} is not as it was when the run began: {self.how}{f'; so with {some}' if some else ''}. "
+            f"Nothing was learnt from it. Put it back as it was, then: regraft fit --resume --out {shlex.quote(run)}"
+        )
+        return ChangedError(self.path, self.how, text)
 
 
 class SealedError(RegraftError):

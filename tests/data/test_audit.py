@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -242,7 +244,7 @@ def test_the_seal(tmp_path: Path) -> None:
         part = examples.unseal("to see", log)
         log.assert_called_once_with("unseal", reason="to see", examples=24)
         assert len(part) == 24
-        assert all(path.startswith(str(tmp_path)) for path in part.paths)
+        assert all(str(path).startswith(str(tmp_path)) for path in part.paths)
         assert examples.fingerprint == made.fingerprint
 
 
@@ -253,6 +255,25 @@ def test_files_that_change_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "train/a/0.png").unlink()
     (tmp_path / "test/a/0.png").write_bytes(b"other")
     assert sorted(examples.changed()) == ["test/a/0.png", "train/a/0.png"]
+    assert examples.changed(("train",)) == ["train/a/0.png"]
+
+
+def test_what_was_touched_copied_or_moved_has_not_changed(tmp_path: Path) -> None:
+    """Files are judged by what they hold: a copy has another time, a moved folder other paths."""
+    many(tmp_path / "data", "train/a", "train/b", "test/a", "test/b")
+    examples, _ = examples_of(tmp_path / "data")
+    for file in (tmp_path / "data").rglob("*.png"):
+        os.utime(file, (1, 1))
+    assert examples.changed() == []
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    assert len(examples.changed()) == 48
+    moved = examples.moved_to(tmp_path / "elsewhere")
+    assert moved.changed() == []
+    assert moved.fingerprint == examples.fingerprint
+    (tmp_path / "elsewhere/train/a/0.png").write_bytes(b"other")
+    assert moved.changed() == ["train/a/0.png"]
+    with pytest.raises(UsageError, match="does not exist"):
+        examples.moved_to(tmp_path / "data")
 
 
 def test_pixels_decide_what_is_a_copy_and_copies_move_together(tmp_path: Path) -> None:

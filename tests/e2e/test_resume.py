@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import regraft
 from regraft.artifacts import RunFolder, read_events, write_text
-from regraft.errors import UsageError
+from regraft.errors import ChangedError, UsageError
 from regraft.recipe import read_recipe
 
 CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
@@ -168,6 +169,40 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert "another process" in result.stderr
     folder.release()
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back(colours: Path, tmp_path: Path) -> None:
+    """It is noticed where it is read: in fine-tuning, and by the features of a file that is another one for a moment."""
+    out, gone, other = tmp_path / "run", tmp_path / "gone.png", (colours / "red" / "1.png").read_bytes() + b" "
+    recipe = {"base": {"size": 32}, "finetune": {"epochs": 1, "folds": 0, "refit": False, "mirror": False}}
+    place: dict[str, Path] = {}
+
+    def remove(event: dict[str, Any]) -> None:
+        if event["kind"] == "step" and event["step"] == "finetune":
+            table = pq.read_table(out / "examples.parquet").to_pylist()
+            place["file"] = colours / next(row["source"] for row in table if row["split"] == "train")
+            place["file"].rename(gone)
+
+    with pytest.raises(ChangedError) as raised:
+        regraft.fit(colours, out, recipe=recipe, listeners=[remove])
+    assert str(place["file"]) in str(raised.value)
+    assert "it is gone" in str(raised.value)
+    assert f"--resume --out {out}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert json.loads((out / "run.json").read_text())["state"] == "failed"
+    with pytest.raises(UsageError, match=r"1 file\(s\) changed or went"):
+        regraft.fit(out=out, resume=True)
+    gone.rename(place["file"])
+
+    def replace(event: dict[str, Any]) -> None:
+        if event["kind"] == "step" and event["step"] == "base":
+            (tmp_path / "kept.png").write_bytes(place["file"].read_bytes())
+            place["file"].write_bytes(other)
+
+    with pytest.raises(ChangedError, match="its content is another one"):
+        regraft.fit(out=out, resume=True, listeners=[replace], cache=None)
+    place["file"].write_bytes((tmp_path / "kept.png").read_bytes())  # its time of change is another one by now
+    assert regraft.fit(out=out, resume=True).state["state"] == "finished"
 
 
 def test_changed_files_and_changed_settings_are_refused_on_resume(colours: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from regraft.data.known import KnownFile, content_id
+from regraft.errors import ChangedError
 from regraft.features import FeatureStore
 
 
@@ -49,6 +53,32 @@ def test_each_is_computed_once_and_given_in_the_order_asked(tmp_path: Path) -> N
     assert ask(store, engine, [5, 9, 1])[:, 0].tolist() == [5, 9, 1]
     assert engine.seen == 5  # only the new one
     assert ask(FeatureStore(tmp_path), Engine(), [9, 2])[:, 0].tolist() == [9, 2]
+
+
+class Files:
+    """An item is a file whose first byte is the colour of its image."""
+
+    def host(self, item: Any) -> np.ndarray:
+        return np.full((2, 2, 3), item.read()[0], dtype=np.uint8)
+
+
+def test_a_file_that_is_not_what_it_was_is_named_and_nothing_of_it_is_stored(tmp_path: Path) -> None:
+    """Replaced while features are made and put back: later runs on the untouched data must not meet the other's features."""
+    paths = [tmp_path / f"{number}.bin" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]))
+    files = [KnownFile(str(path), content_id(path.read_bytes())) for path in paths]
+    store, names = FeatureStore(tmp_path / "cache"), [file.id for file in files]
+
+    def features() -> np.ndarray:
+        return store.features(names, files, ("w", "p"), Files(), Engine(), lambda **_: None)[0]
+
+    for spoil in (lambda: paths[1].write_bytes(b"x"), paths[1].unlink):
+        spoil()
+        with pytest.raises(ChangedError, match=re.escape(str(paths[1]))):
+            features()
+        paths[1].write_bytes(bytes([1]))
+    assert features()[:, 0].tolist() == [0, 1, 2]
 
 
 def test_another_key_is_a_miss(tmp_path: Path) -> None:

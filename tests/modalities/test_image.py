@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, features
 from sklearn.datasets import load_sample_images
 
-from regraft.errors import UsageError
-from regraft.modalities import ImagePreprocess, UnreadableImage, inspect_image, thumbnail
+from regraft.data.known import KnownFile, content_id
+from regraft.errors import ChangedError, UsageError
+from regraft.modalities import ImagePreprocess, UnreadableImage, inspect_image, pixel_digest, thumbnail
 from regraft.modalities.image import Augment, load_rgb
 
 LITE0 = ImagePreprocess(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -48,6 +49,18 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 
 FORMATS = [("a.png", {}), ("a.JPG", {"quality": 98}), ("a.bmp", {}), ("a.gif", {}), ("a.tiff", {}), ("a.ppm", {}),
            ("a.webp", {"lossless": True}), ("a.tga", {}), ("a.jp2", {}), ("a.avif", {"quality": 95})]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
+def test_a_known_file_gives_the_pixels_that_its_path_gives(ending: str, tmp_path: Path) -> None:
+    path = saved(Image.fromarray(PHOTOS[0]), tmp_path / f"a.{ending}")
+    known = KnownFile(str(path), content_id(path.read_bytes()))
+    assert (LITE0.host(known) == LITE0.host(path)).all()
+    assert inspect_image(known) == inspect_image(path)
+    assert pixel_digest(known) == pixel_digest(path)
+    path.write_bytes(path.read_bytes() + b" ")  # it shows the same, but is another file
+    with pytest.raises(ChangedError, match="its content is another one"):
+        load_rgb(known)
 
 
 @pytest.mark.parametrize(("name", "options"), FORMATS)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from regraft.data.examples import SCHEMA, Examples, Task
+from regraft.data.known import content_id
 from regraft.evaluation import evaluate_single, paired_accuracy, per_class, wilson
 from regraft.evaluation.metrics import confusion
 from regraft.report import write_report
@@ -253,13 +254,14 @@ def predictions(folder: Path, classes: tuple[str, ...], n: int = 250, pixels: in
         (root / str(index)).mkdir()
     for number, source in enumerate(sources):
         os.link(root / f"{number % pictures}.png", root / source)
+    known = [content_id((root / f"{number}.png").read_bytes()) for number in range(pictures)]
     blank = {"group": None, "weight": None, "width": pixels, "height": pixels, "bytes": 1, "mtime_ns": 1, "flags": []}
     rows = [
-        {"id": f"{i:032x}", "source": source, "label": classes[labels[i]], "split": "test", "block": i, **blank}
+        {"id": known[i % pictures], "source": source, "label": classes[labels[i]], "split": "test", "block": i, **blank}
         for i, source in enumerate(sources)
     ]
     rows += [
-        {"id": f"{n + i:032x}", "source": f"{i}.png", "label": classes[i % k], "split": "train", "block": n + i, **blank}
+        {"id": known[i], "source": f"{i}.png", "label": classes[i % k], "split": "train", "block": n + i, **blank}
         for i in range(pictures)
     ]
     Examples(pa.Table.from_pylist(rows, schema=SCHEMA), Task("single", classes), root).save(folder / "examples.parquet")

@@ -13,6 +13,7 @@ from regraft.data.audit import (
     write_fixes,
 )
 from regraft.data.examples import Examples, Inputs, Task
+from regraft.data.known import KnownFile
 from regraft.data.readings import Readings, count_readings, readings
 from regraft.data.rows import Row
 from regraft.data.sources import Source, read_source
@@ -25,6 +26,7 @@ __all__ = [
     "Finding",
     "Fixes",
     "Inputs",
+    "KnownFile",
     "Look",
     "Passed",
     "Quarantined",

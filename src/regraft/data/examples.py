@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +16,9 @@ import pyarrow.parquet as pq
 
 from regraft.artifacts import atomic, fingerprint
 from regraft.data.blocks import blocks_of
+from regraft.data.known import KnownFile
 from regraft.data.splits import val_apart
-from regraft.errors import SealedError, UsageError
+from regraft.errors import ChangedError, SealedError, UsageError
 from regraft.evaluation import all_alone
 
 SPLITS = ("train", "val", "test")
@@ -57,15 +60,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples, in a fixed order: ids, paths to read, integer labels by `task.classes`, weights, groups, blocks.
+    """Some examples, in a fixed order: ids, files to read, integer labels by `task.classes`, weights, groups, blocks.
 
-    Rows of one block number are no independent evidence of each other: a group's, copies, near-duplicates.
+    Rows of one block number are no independent evidence of each other: a group's, copies, near-duplicates. A file that changed
+    since the run began raises ChangedError when it is read.
     """
 
     name: str
     ids: tuple[str, ...]
     sources: tuple[str, ...]
-    paths: tuple[str, ...]
+    paths: tuple[KnownFile, ...]
     labels: np.ndarray  # (N,) int64
     weights: np.ndarray  # (N,) float64
     groups: tuple[str | None, ...]
@@ -113,7 +117,7 @@ class Inputs:
     name: str
     ids: tuple[str, ...]
     sources: tuple[str, ...]
-    paths: tuple[str, ...]
+    paths: tuple[KnownFile, ...]
     sizes: np.ndarray
     pixels: tuple[str, ...]
     dhashes: tuple[str, ...]
@@ -218,23 +222,32 @@ class Examples:
 
     def _inputs(self, table: pa.Table, name: str) -> Inputs:
         ids, sources, pixels, dhashes = (tuple(table[c].to_pylist()) for c in ("id", "source", "pixels", "dhash"))
-        paths = tuple(str(self.root / source) for source in sources)
-        return Inputs(name, ids, sources, paths, self._sizes(table), pixels, dhashes)
+        return Inputs(name, ids, sources, self._files(sources, ids), self._sizes(table), pixels, dhashes)
 
     def _take(self, table: pa.Table, name: str) -> Part:
         index = {label: position for position, label in enumerate(self.task.classes)}
-        sources = table["source"].to_pylist()
+        ids, sources = (tuple(table[column].to_pylist()) for column in ("id", "source"))
         weights = [1.0 if weight is None else weight for weight in table["weight"].to_pylist()]
         return Part(
             name=name,
-            ids=tuple(table["id"].to_pylist()),
-            sources=tuple(sources),
-            paths=tuple(str(self.root / source) for source in sources),
+            ids=ids,
+            sources=sources,
+            paths=self._files(sources, ids),
             labels=np.array([index[label] for label in table["label"].to_pylist()], dtype=np.int64),
             weights=np.array(weights, dtype=np.float64),
             groups=tuple(table["group"].to_pylist()),
             blocks=table["block"].to_numpy().astype(np.int64),
         )
+
+    def _files(self, sources: Iterable[str], ids: Iterable[str]) -> tuple[KnownFile, ...]:
+        root = str(self.root)
+        return tuple(KnownFile(os.path.join(root, source), known) for source, known in zip(sources, ids, strict=True))
+
+    def files(self) -> dict[str, KnownFile]:
+        """The files of all splits by their sources; nothing tells which are in test."""
+        both = pa.concat_tables([self.table, self.__sealed])
+        sources = both["source"].to_pylist()
+        return dict(zip(sources, self._files(sources, both["id"].to_pylist()), strict=True))
 
     def save(self, path: Path) -> None:
         """Write examples.parquet: every split, the root and the task in the table's metadata."""
@@ -258,17 +271,47 @@ class Examples:
         task = Task(about["kind"], tuple(about["classes"]))
         return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])
 
-    def changed(self) -> list[str]:
-        """Sources that are gone or have another size or time of change than when the run began."""
-        gone = []
-        for table in (self.table, self.__sealed):
-            columns = (table[name].to_pylist() for name in ("source", "bytes", "mtime_ns"))
-            for source, size, mtime in zip(*columns, strict=True):
-                try:
-                    found = (self.root / source).stat()
-                except OSError:
-                    gone.append(source)
-                    continue
-                if (found.st_size, found.st_mtime_ns) != (size, mtime):
-                    gone.append(source)
-        return gone
+    def changed(self, splits: Sequence[str] = SPLITS, tick: Callable[..., None] = lambda **_: None) -> list[str]:
+        """Sources of these splits that are gone or have another content than when the run began.
+
+        A file of the size and the time of change that it had counts as unchanged; of any other the content is hashed.
+        """
+        table = pa.concat_tables([self.table, self.__sealed])
+        columns = (table[name].to_pylist() for name in ("source", "id", "split", "bytes", "mtime_ns"))
+        rows = [row for row in zip(*columns, strict=True) if row[2] in splits]
+        files = self._files((row[0] for row in rows), (row[1] for row in rows))
+
+        def changed(number: int) -> bool:
+            _, _, _, size, mtime = rows[number]
+            try:
+                about = os.stat(files[number])
+                if (about.st_size, about.st_mtime_ns) != (size, mtime):
+                    files[number].read()
+            except (OSError, ChangedError):
+                return True
+            return False
+
+        found = []
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            for number, wrong in enumerate(pool.map(changed, range(len(rows)))):
+                if wrong:
+                    found.append(rows[number][0])
+                tick(label="looking whether files changed", done=number + 1, total=len(rows))
+        return found
+
+    def moved_to(self, place: Path) -> Examples:
+        """The same examples below another folder (or that of another table), where their files are now.
+
+        Sources that a table gave as absolute paths below the old root become relative to the new one. Raises UsageError where
+        there is no such place.
+        """
+        place = place.expanduser()
+        if not place.exists():
+            raise UsageError(f"{place} does not exist. Name the folder, or the table, that the data are in now.")
+        root = place.resolve() if place.is_dir() else place.resolve().parent
+        table = pa.concat_tables([self.table, self.__sealed])
+        old = str(self.root) + os.sep
+        sources = [source.removeprefix(old).replace(os.sep, "/") if source.startswith(old) else source
+                   for source in table["source"].to_pylist()]  # fmt: skip
+        table = table.set_column(table.schema.get_field_index("source"), "source", pa.array(sources, pa.string()))
+        return Examples(table, self.task, root, self.modality)

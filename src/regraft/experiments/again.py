@@ -14,7 +14,18 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
-from regraft.data import Examples, Readings, Source, audit_files, count_readings, read_assignment, read_source, readings, several
+from regraft.data import (
+    Examples,
+    KnownFile,
+    Readings,
+    Source,
+    audit_files,
+    count_readings,
+    read_assignment,
+    read_source,
+    readings,
+    several,
+)
 from regraft.data.examples import clusters
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
@@ -112,7 +123,7 @@ def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listene
             events.emit("unseal", reason=why, examples=new.own)
             counted = count_readings(folder)
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
-        logits = _logits(model, new.paths, device, events)
+        logits = _logits(model, new.files, device, events)
         file = next_free(folder.evaluations, source.name, ".json")
         found = _evaluated(
             place, str(data), reason, new.labels, logits, model, new.clusters, tuple(said), new.left_out, counted, str(file)
@@ -133,7 +144,7 @@ def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listene
 class _New:
     """Labelled examples a run was not made with; `own` of them are in its test set."""
 
-    paths: list[str]
+    files: list[KnownFile]
     labels: np.ndarray  # (N,) int64
     clusters: np.ndarray | None  # (N,) numbers of the groups
     own: int
@@ -149,12 +160,13 @@ def _new_to(folder: RunFolder, source: Source, classes: tuple[str, ...], events:
     kept = [i for i, split in enumerate(splits) if split not in ("train", "val")]
     if not kept:
         raise DataError(f"nothing is left of {source.root} to evaluate on:", [f"{n:,} {why}" for why, n in left_out.items() if n])
+    files = [KnownFile(str(source.root / audited.rows[i].source), audited.facts[i].id) for i in kept]
     rows, index = [audited.rows[i] for i in kept], {name: number for number, name in enumerate(classes)}
     copies = len(kept) - len({audited.facts[i].id for i in kept})
     said = (*_about(left_out, copies, set(classes) - {row.label for row in rows}), *unknown)
     labels = np.array([index[row.label] for row in rows], dtype=np.int64)
     groups = clusters([row.group for row in rows])
-    return _New([str(source.root / row.source) for row in rows], labels, groups, splits.count("test"), left_out, said)
+    return _New(files, labels, groups, splits.count("test"), left_out, said)
 
 
 def _finished(place: Path) -> RunFolder:
@@ -211,7 +223,7 @@ def _about(left_out: dict[str, int], copies: int, missing: set[str]) -> list[str
     return said
 
 
-def _logits(model: Model, paths: Sequence[str], device: str, events: Events) -> np.ndarray:
+def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Events) -> np.ndarray:
     """(N, K) logits, by the very code that predicts."""
     rows = []
     for number, row in enumerate(model.rows(paths, pick_device(device)), start=1):

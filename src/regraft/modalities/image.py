@@ -22,6 +22,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from regraft.artifacts import fingerprint
 from regraft.data.audit import ALIGNED, SIDE, Look
+from regraft.data.known import KnownFile, NewFile
 from regraft.errors import UsageError
 
 MAX_PIXELS = 120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
@@ -74,8 +75,11 @@ def _open(item: Any) -> Image.Image:
         return item
     if isinstance(item, np.ndarray):
         return _from_array(item)
-    if isinstance(item, (str, os.PathLike)):
-        source: Any = _checked(Path(item))
+    if isinstance(item, KnownFile):
+        source: Any = io.BytesIO(item.read())
+    elif isinstance(item, (str, os.PathLike)):
+        source = _checked(Path(item))
+        source = io.BytesIO(item.read()) if isinstance(item, NewFile) else source
     elif isinstance(item, (bytes, bytearray, memoryview)):
         if not len(item):
             raise UnreadableImage("empty (zero bytes)")
@@ -178,7 +182,7 @@ def thumbnail(item: Any, size: int = 160, quality: int = 70) -> bytes:
     return buffer.getvalue()
 
 
-def inspect_image(path: str | Path) -> Look:
+def inspect_image(path: str | os.PathLike[str]) -> Look:
     """Decode a file wholly and tell what the audit asks of it. Raises UnreadableImage."""
     with _open(path) as image:
         (width, height), form, mode = image.size, image.format or "", image.mode
@@ -193,13 +197,13 @@ def _is_plain(image: Image.Image) -> bool:
     return all(high - low <= PLAIN for low, high in image.getextrema())  # type: ignore[misc, union-attr]
 
 
-def pixel_digest(path: str | Path) -> str:
+def pixel_digest(path: str | os.PathLike[str]) -> str:
     """32 hex digits of all pixels of the upright RGB image and its size. Raises UnreadableImage."""
     image = load_rgb(path)
     return hashlib.sha256(f"{image.width}x{image.height}".encode() + image.tobytes()).hexdigest()[:32]
 
 
-def small_image_or_none(path: str | Path) -> np.ndarray | None:
+def small_image_or_none(path: str | os.PathLike[str]) -> np.ndarray | None:
     """The whole upright image as the audit lays it over others, its shape not kept; None where it cannot be read."""
     try:
         return np.asarray(load_rgb(path, least=ALIGNED).resize((ALIGNED, ALIGNED), Image.Resampling.BILINEAR))
@@ -262,7 +266,7 @@ class ImagePreprocess:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def host(self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None) -> np.ndarray:
-        """(size, size, 3) uint8 of a path, bytes, PIL image or array; augmented when `rng` and `augment` are given."""
+        """(size, size, 3) uint8 of a path, KnownFile, bytes, PIL image or array; augmented when `rng` and `augment` are given."""
         image = load_rgb(item, least=max(1, round(self.size / self.crop)))
         width, height = image.size
         if rng is not None and augment is not None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regraft.artifacts import RunFolder, read_json, write_json
-from regraft.data import Examples, several
+from regraft.data import Examples, KnownFile, several
+from regraft.errors import ChangedError
 from regraft.modalities import UnreadableImage, thumbnail
 from regraft.report.pictures import jpeg, tinted, uri
 
@@ -82,9 +83,9 @@ def write_gallery(
     galleries = [*_answers(predicted), *_found(findings, known)]
     cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
     if examples.modality == "image":
-        _add_pictures([*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)], examples.root)
+        _add_pictures([*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)], examples.files())
         if model is not None and predicted is not None and seconds > 0:
-            galleries.insert(0, _looks(galleries[0]["items"], examples.root, model, device, seconds, precision))
+            galleries.insert(0, _looks(galleries[0]["items"], examples.files(), model, device, seconds, precision))
     write_json(run.gallery, {"galleries": [g for g in galleries if g["items"]], "cells": cells})
     return run.gallery
 
@@ -154,12 +155,12 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
     return found | {f"{i},{j}": predicted.items(rows[i, j][::-1][:RIGHT]) for i, j in right}
 
 
-def _add_pictures(items: list[Item], root: Path) -> None:
+def _add_pictures(items: list[Item], files: Mapping[str, KnownFile]) -> None:
     """Thumbnails, in the order given, until they would make the page too large; each file is read once."""
     def shown(source: str) -> str:
         try:
-            return uri("image/jpeg", thumbnail(root / source))
-        except UnreadableImage:
+            return uri("image/jpeg", thumbnail(files[source]))
+        except (UnreadableImage, ChangedError, KeyError):
             return ""
 
     sources = list(dict.fromkeys(i["source"] for i in items))
@@ -172,13 +173,14 @@ def _add_pictures(items: list[Item], root: Path) -> None:
         if picture and left > 0:
             one["picture"] = picture
         else:
-            missing = "left out, to keep the page small" if picture else "the file is gone or cannot be read"
+            missing = "left out, to keep the page small" if picture else "the file changed, is gone or cannot be read"
             one["note"] = f"{one['note']}; {missing}" if one["note"] else missing
 
 
 def _looks(
-    mistakes: list[Item], root: Path, model: Model, device: torch.device | None, seconds: float, precision: str
-) -> dict[str, Any]:
+    mistakes: list[Item], files: Mapping[str, KnownFile], model: Model, device: torch.device | None, seconds: float,
+    precision: str,
+) -> dict[str, Any]:  # fmt: skip
     """Maps by occlusion for the first few mistakes whose files can be read."""
     import torch
 
@@ -190,8 +192,8 @@ def _looks(
     for mistake in mistakes[:LOOKS]:
         start = time.monotonic()
         try:
-            image, picture = pre.host(root / mistake["source"]), large.host(root / mistake["source"])
-        except UnreadableImage:
+            image, picture = pre.host(files[mistake["source"]]), large.host(files[mistake["source"]])
+        except (UnreadableImage, ChangedError, KeyError):
             continue
         answer = model.classes.index(mistake["predicted"])
         (found,) = occlusion(image[None], np.array([answer]), predict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from regraft.steps.context import Context
 SAMPLE = 32  # images of the trial
 
 
-def choose_engine(backbone: Backbone, items: Sequence[str], count: int, context: Context) -> Engine:
+def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context: Context) -> Engine:
     """The recipe's engine, or the fastest for `count` images that agrees with float32 on some of `items`."""
     run, pre, memory = context.recipe.run, backbone.preprocess, context.store.folder
     made = makers(backbone, context.device, run.feature_batch, cache=memory)

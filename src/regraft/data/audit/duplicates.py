@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from regraft.data.audit.align import SIDE, similarity
 from regraft.data.audit.looks import bits
 
-Read = Callable[[str], "np.ndarray | None"]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
+Read = Callable[[Any], "np.ndarray | None"]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
 NEIGHBOURS = 5
 LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
 ALONE, BESIDE = 1 - 2 * 14 / 64, 1 - 2 * 10 / 64  # the same of hashes, of which 14 or 10 bits differ: without features, or with
@@ -23,7 +24,7 @@ Pair = tuple[int, int, float]
 
 
 def near_duplicates(
-    paths: Sequence[str], pixels: Sequence[str], features: np.ndarray | None, dhashes: Sequence[str], read: Read,
+    paths: Sequence[Any], pixels: Sequence[str], features: np.ndarray | None, dhashes: Sequence[str], read: Read,
     tick: Callable[..., None],
 ) -> tuple[list[Pair], int]:  # fmt: skip
     """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates were left out.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regraft.artifacts import file_sha256
 from regraft.data.audit.findings import Finding, Severity
 from regraft.data.audit.looks import Look, colours
+from regraft.data.known import KnownFile, NewFile
 from regraft.data.rows import Row
 from regraft.data.sources import Source
 from regraft.data.walker import endings
@@ -52,23 +52,25 @@ class Audited:
 
 
 def audit_files(
-    source: Source, inspect: Callable[[str], Look], digest: Callable[[str], str], unreadable: type[Exception],
+    source: Source, inspect: Callable[[NewFile], Look], digest: Callable[[KnownFile], str], unreadable: type[Exception],
     tick: Callable[..., None],
 ) -> Audited:  # fmt: skip
-    """Hash and decode every file. `inspect` and `digest` (a hash of all pixels) raise `unreadable`."""
+    """Hash and decode every file, both from one reading. `inspect` and `digest` (a hash of all pixels) raise `unreadable`.
+
+    Raises ChangedError for a file that becomes another one meanwhile.
+    """
 
     def look(row: Row) -> Fact | str:
         """What is known of one file, or why it cannot be read."""
-        path = str(source.root / row.source)
+        file = NewFile(str(source.root / row.source))
         try:
-            seen = inspect(path)
-            about = os.stat(path)
-            identity = file_sha256(source.root / row.source)[:32]
-            return Fact(identity, identity, seen, about.st_size, about.st_mtime_ns)
+            about = os.stat(file)  # before it is read: a file that changes meanwhile has another time than this
+            seen = inspect(file)
+            return Fact(file.id, file.id, seen, about.st_size, about.st_mtime_ns)
         except unreadable as error:
             return str(error)
-        except OSError as error:
-            return f"cannot be opened: {error.strerror or error}"
+        except (OSError, ValueError) as error:  # a name may hold what no file system takes
+            return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
 
     audited = Audited([], [])
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
@@ -80,21 +82,12 @@ def audit_files(
                 audited.facts.append(fact)
             tick(label="looking at the files", done=number, total=len(source.rows))
         alike = _alike(audited.facts)
-        paths = [str(source.root / audited.rows[i].source) for i in alike]
-        for i, pixels in zip(alike, pool.map(lambda path: _digest(path, digest, unreadable), paths), strict=True):
-            if pixels:
-                about = audited.facts[i]
-                audited.facts[i] = Fact(about.id, pixels, about.look, about.bytes, about.mtime_ns)
+        files = [KnownFile(str(source.root / audited.rows[i].source), audited.facts[i].id) for i in alike]
+        for i, pixels in zip(alike, pool.map(digest, files), strict=True):
+            about = audited.facts[i]
+            audited.facts[i] = Fact(about.id, pixels, about.look, about.bytes, about.mtime_ns)
     _note_layout(source, audited)
     return audited
-
-
-def _digest(path: str, digest: Callable[[str], str], unreadable: type[Exception]) -> str:
-    """The hash of a file's pixels; "" for one that has gone since."""
-    try:
-        return digest(path)
-    except (unreadable, OSError):
-        return ""
 
 
 def _alike(facts: list[Fact]) -> list[int]:

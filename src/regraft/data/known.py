@@ -1,0 +1,59 @@
+"""Files that have been looked at: whoever reads one is given the very bytes that were seen, or an error that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+from regraft.errors import ChangedError
+
+DIGITS = 32  # hexadecimal digits of the SHA-256 that make a content id
+
+
+def content_id(content: bytes) -> str:
+    """The id of a file's content: the first DIGITS hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile(os.PathLike[str]):
+    """A file and the id of the content that it had when it was first looked at. Everything that reads images takes one."""
+
+    path: str
+    id: str
+
+    def read(self) -> bytes:
+        """The content. Raises ChangedError where it is another one by now, or cannot be had."""
+        try:
+            with open(self.path, "rb") as handle:
+                content = handle.read()
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            raise ChangedError(self.path, "it is gone" if gone else f"it cannot be read: {error.strerror or error}") from None
+        if content_id(content) != self.id:
+            raise ChangedError(self.path, "its content is another one")
+        return content
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class NewFile(os.PathLike[str]):
+    """A file that is looked at for the first time: `id` is that of the content that `read` gave ("" before)."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.id = path, ""
+
+    def read(self) -> bytes:
+        """The content, as it is. Raises OSError."""
+        with open(self.path, "rb") as handle:
+            content = handle.read()
+        self.id = content_id(content)
+        return content
+
+    def __fspath__(self) -> str:
+        return self.path
