@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +11,11 @@ import pytest
 from PIL import Image, ImageOps
 
 import regraft
+from commands import call
 from regraft.errors import DataError
 
-CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
 RECIPE = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
 PLANTED = {"test/red/5.png": "train/red/copy.png", "test/blue/6.png": "train/blue/copy.png"}
-
-
-def call(*words: object) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run([*CLI, *map(str, words)], capture_output=True, text=True)
-    assert "Traceback" not in result.stderr, result.stderr
-    return result
 
 
 def texture(seed: int, colour: int) -> Image.Image:

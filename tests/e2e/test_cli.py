@@ -5,20 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import regraft
+from commands import call
 from regraft.errors import BudgetError
-
-CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
-
-
-def call(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *map(str, words)], capture_output=True, text=True, input=stdin)
 
 
 @pytest.fixture

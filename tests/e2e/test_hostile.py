@@ -6,7 +6,6 @@ import json
 import os
 import random
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -16,14 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, features
 
-CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
+from commands import call
+
 HEAD = ["--size", "64", "--freeze", "head"]
-
-
-def call(*words: object) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run([*CLI, *map(str, words)], capture_output=True, text=True, encoding="utf-8")
-    assert "Traceback" not in result.stdout + result.stderr, result.stderr
-    return result
 
 
 def picture(colour: int, seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

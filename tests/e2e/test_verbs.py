@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,10 @@ import pytest
 from PIL import Image
 
 import regraft
+from commands import call
 from regraft.errors import DataError, UsageError
 
-CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
 COLOURS = ("red", "green", "blue")
-
-
-def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *map(str, words)], capture_output=True, text=True, cwd=cwd)
 
 
 def picture(place: Path, channel: int, rng: np.random.Generator) -> None:
