@@ -83,7 +83,8 @@ def _promise(offer: dict[str, Any]) -> str:
     answered, right = (offer["test"][key]["value"] for key in ("answered", "precision"))
     said = "answer always" if offer["threshold"] == 0 else f"answer only above {offer['threshold']:.2f}"
     found = "nothing" if right is None else f"{right:.1%} right on {answered:.0%} of examples"
-    return f"{said} for {offer['wanted']:.0%}: on test {found}"
+    kind = ", indicative" if offer.get("indicative") else ""
+    return f"{said} for {offer['wanted']:.0%}{kind}: on test {found}"
 
 
 @app.command()

@@ -20,7 +20,7 @@ from regraft.data import Examples, readings
 from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
 from regraft.data.examples import Inputs, Part
 from regraft.errors import BudgetError, DataError, RegraftError, UsageError
-from regraft.evaluation import knn_logits, refined_log_losses, score
+from regraft.evaluation import knn_logits
 from regraft.features import Engine, FeatureStore
 from regraft.modalities.image import Mirrored, small_image_or_none
 from regraft.model import Model, softmax
@@ -32,15 +32,15 @@ from regraft.steps.audit import audit, nearly_known, without_near_duplicates
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
-from regraft.steps.evaluate import Calibration, Held, Verdict, cross_validate, evaluate_test, majority_logits
+from regraft.steps.evaluate import Calibration, Held, Verdict, cross_validate, evaluate_test, from_folds, majority_logits
 from regraft.steps.explore import explore
-from regraft.steps.fewshot import OutOfFold, compare_out_of_fold, folds
 from regraft.steps.finetune import Finetuned, finetune, worth
 from regraft.steps.freeze import freeze, planned
 from regraft.steps.head import head
+from regraft.steps.judge import Judged, cross_fit, judge
 from regraft.steps.obtain import obtain
 from regraft.steps.prefix import Data
-from regraft.steps.rules import REFIT, mirror_allowed, settle
+from regraft.steps.rules import REFIT, folds, mirror_allowed, settle
 from regraft.steps.scratch import from_scratch
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import Checkpoint, FreezePlan, class_weighted
@@ -49,15 +49,6 @@ STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
 MIRROR_SAMPLE = 512
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
 Result = TypeVar("Result")
-
-
-def standing(labels: np.ndarray, logits: np.ndarray, metric: str) -> tuple[float, float]:
-    """What the choice between head only and fine-tuned goes by: the metric on val, and the log loss, negative, which breaks ties.
-
-    The log loss is that at the best temperature: what is handed over gets one.
-    """
-    loss = -float(refined_log_losses(labels, logits).mean())
-    return (loss if metric == "log_loss" else score(labels, logits, metric)), loss
 
 
 class Walk:
@@ -85,7 +76,8 @@ class Walk:
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
-        self.judged: OutOfFold | None = None  # by cross-validation, where val is too small
+        self.judged: Judged | None = None  # by folds of train and val
+        self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))  # predictions of what won
         self.calibration = Calibration("val", 1.0, ())  # of the model that is handed over
         self.interrupted = False  # by the user, while the chosen model was trained once more
         self.nearly_known: frozenset[str] = frozenset()  # test examples with a near-duplicate in train or val
@@ -206,12 +198,12 @@ class Walk:
         self, backbone: Backbone, plan: FreezePlan | None, heads: Heads, fit: Part, val: Part, known: Features,
         engine: Engine,
     ) -> Finetuned | None:  # fmt: skip
-        """Step 6: judged on val, or by cross-validation where there are too few examples for one."""
+        """Step 6: judged by folds of train and val, or on val where there are many examples or little time."""
         recipe, context, classes = self.recipe.finetune, self.context, len(self.examples.task.classes)
         if recipe.epochs == 0 or (plan is not None and plan.strategy == "head"):
             return self.not_finetuned("the head alone was asked for")
-        if not len(val) and (plan is None or not self.examples.counts()["test"]):
-            return self.not_finetuned("too few examples to judge it on val")
+        if not len(val) and plan is None:
+            return self.not_finetuned("there is no val set to compare strategies on")
         settle(recipe, len(fit), self.examples.image_sizes().min(axis=1), backbone.preprocess.size)
         if recipe.mirror == "auto":
             step = -(-len(fit) // MIRROR_SAMPLE)
@@ -222,27 +214,27 @@ class Walk:
             recipe.mirror, why = mirror_allowed(known.values[: len(fit) : step], mirrored)
             answer = "are" if recipe.mirror else "are not"
             context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
-        data, judge, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
+        data, held_out, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
         if plan is None:  # val compares strategies; a resumed run, its strategy decided, is not to judge them anew
             recipe.folds = 0
         if recipe.folds == "auto":
             unhurried = self.recipe.run.budget_seconds is None and self.recipe.run.prefer == "accuracy"
-            recipe.folds = folds(len(val), unhurried)
+            recipe.folds = folds(len(fit), len(val), unhurried)
         if plan is not None and (recipe.folds > 1 or not len(val)):
-            return self.few(backbone, plan, heads, self.data(fit.then(val)), known, classes, keeper)
+            return self.by_folds(backbone, plan, heads, self.data(fit.then(val)), known, classes, keeper)
         before = apply_head(heads.on_train, known.values[len(fit) :])
         if plan is None:
-            return self.explore(backbone, heads, before, data, judge)
+            return self.explore(backbone, heads, before, data, held_out)
         assert plan is not None
         if self.recipe.run.prefer == "speed" and not self.folder.strategies.is_file():
             trial = context.trial()
             trial.recipe.finetune.epochs = max(1, round(int(recipe.epochs) / TRIAL))
-            short = finetune(backbone, plan, heads.on_train, data, judge, trial)
+            short = finetune(backbone, plan, heads.on_train, data, held_out, trial)
             if short is not None and short.logits is not None:
                 gains, text = worth(val.labels, before, short.logits, val.blocks)
                 if not gains:
                     return self.not_finetuned(f"a trial of {trial.recipe.finetune.epochs} epoch(s): {text}")
-        tuned = finetune(backbone, plan, heads.on_train, data, judge, context, self.show_batch, keeper)
+        tuned = finetune(backbone, plan, heads.on_train, data, held_out, context, self.show_batch, keeper)
         if tuned is not None and tuned.logits is not None:
             said = worth(val.labels, before, tuned.logits, val.blocks)[1]
             context.events.emit("note", text=f"{said} (indicative; the test is in step 7)")
@@ -258,13 +250,11 @@ class Walk:
         """The checkpoint of one of several trainings: of a fold, of a strategy at full length."""
         return Checkpoint(self.folder.numbered(number))
 
-    def few(
+    def by_folds(
         self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int, keeper: Checkpoint
     ) -> Finetuned | None:
-        """Fine-tune on train and val where cross-validation says that it is worth it."""
-        found = compare_out_of_fold(
-            backbone, plan, heads.chosen, data, known, classes, self.context, self.numbered
-        )
+        """Fine-tune on all of train and val where folds of them say that it is worth it."""
+        found = cross_fit(backbone, plan, heads.chosen, data, known, classes, self.context, self.numbered)
         if found is None:
             return self.not_finetuned("too few examples, or too little time, to judge it by cross-validation")
         self.judged = found
@@ -342,37 +332,33 @@ class Walk:
     def choose(
         self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, fit: Part, val: Part, stopped: bool
     ) -> Model:
-        """The better of head-only and fine-tuned on val (rule 11); what wins may be trained once more on train and val."""
-        head_only = self.model(backbone, heads.on_train)
-        chosen, why, best, shown = "head only", "nothing else was trained", head_only, np.zeros((0, 0))
-        both = np.concatenate([fit.labels, val.labels])
-        if self.judged is not None:
-            chosen, why, shown = "fine-tuned" if tuned else "head only", self.judged.why, self.judged.logits[len(fit) :]
-            best = self.model(tuned.backbone, tuned.head) if tuned else head_only
-        elif len(val):
-            rows = {"head only": self.logits(head_only, val)}
+        """The fine-tuned model where it is better than the head alone outside the noise, else the head alone (rules 11, 12).
+
+        What was judged on val may be trained once more on train and val.
+        """
+        both, shown, rows = fit.then(val), val, np.zeros((0, len(self.examples.task.classes)))
+        judged, why = self.judged, "nothing else was trained"
+        if judged is None and len(val):
+            rows = self.logits(self.model(backbone, heads.on_train), val)
             if tuned is not None:
-                fine_tuned = self.model(tuned.backbone, tuned.head)
-                rows["fine-tuned"] = self.logits(fine_tuned, val)
-                metric = self.recipe.run.metric
-                ranks = {name: standing(val.labels, logits, metric) for name, logits in rows.items()}
-                chosen = max(ranks, key=lambda name: ranks[name])
-                other = next(name for name in ranks if name != chosen)
-                best = fine_tuned if chosen == "fine-tuned" else head_only
-                (top, top_loss), (low, low_loss) = ranks[chosen], ranks[other]
-                why = f"val {metric} {top:.4f} against {low:.4f} of {other} ({top - low:+.4f}), "
-                why += f"log loss {-top_loss:.3f} against {-low_loss:.3f}"
-            shown = rows[chosen]
-        if chosen == "head only":
-            held = self.head_held(heads, fit.then(val))
-        elif self.judged:
-            held = Held("out-of-fold", both, self.judged.logits, np.concatenate([fit.blocks, val.blocks]))
+                of_tuned = self.logits(self.model(tuned.backbone, tuned.head), val)
+                place = len(fit) + np.arange(len(val))
+                judged = judge(val.labels, {0.0: rows, 1.0: of_tuned}, val.blocks, self.recipe.run.metric, place)
+        if judged is not None:
+            seen = judged.rows >= len(fit)
+            shown, rows = val.some(judged.rows[seen] - len(fit)), judged.logits[seen]
+            source = "val" if self.judged is None else f"{len(judged.rows):,} examples held out of train and val in turn"
+            why = f"{source}: {judged.why}"
+        chosen = "fine-tuned" if judged is not None and judged.share and tuned is not None else "head only"
+        if judged is None or chosen == "head only":
+            self.held = self.head_held(heads, both)
         else:
-            held = Held("val", val.labels, shown, val.blocks)
-        self.calibration = held.calibration()
-        if len(val):
-            self.metrics["val"] = Verdict(val.labels, shown / self.calibration.temperature, val.clusters()).estimates()
-            self.predictions.append((val, shown))
+            source = "val" if self.judged is None else "out-of-fold"
+            self.held = Held(source, both.labels[judged.rows], judged.logits, both.blocks[judged.rows])
+        self.calibration = self.held.calibration()
+        if len(shown):
+            self.metrics["val"] = Verdict(shown.labels, rows / self.calibration.temperature, shown.clusters()).estimates()
+            self.predictions.append((shown, rows))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
         self.write()
@@ -381,8 +367,9 @@ class Walk:
                 self.recipe.finetune.refit = False
             return self.model(backbone, heads.refitted)
         if stopped or self.judged is not None:
-            return best
-        return self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val) or best
+            return self.model(tuned.backbone, tuned.head)
+        again = self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val)
+        return again or self.model(tuned.backbone, tuned.head)
 
     @staticmethod
     def head_held(heads: Heads, both: Part) -> Held:
@@ -440,7 +427,10 @@ class Walk:
             why = f"each was predicted by one of {folds} walks that had not seen it; this model is made of all"
             self.context.decide("evaluate", f"cross-validated {text}", why)
         elif not len(val):
-            self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
+            if self.state["chosen"] == "fine-tuned":
+                self.metrics["cv"] = from_folds(self.held, self.calibration.temperature, self.context)
+            else:
+                self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
         else:
             asked = self.state["data"].get("no_test")
             self.context.decide("evaluate", "no test set", "none was to be set apart" if asked else "the data hold none")

@@ -63,7 +63,7 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         logits = np.eye(3)[val.labels].astype(np.float32) if val is not None else None
         return Finetuned(copy.deepcopy(backbone), copy.deepcopy(known["head"]), made, 10, logits)
 
-    for place in ("regraft.pipeline", "regraft.steps.fewshot", "regraft.steps.explore"):
+    for place in ("regraft.pipeline", "regraft.steps.judge", "regraft.steps.explore"):
         monkeypatch.setattr(f"{place}.finetune", stand_in)
     wanted = functools.partial(choose_thresholds, wanted=(0.2, 0.3, 0.999))  # so few examples promise no more
     monkeypatch.setattr("regraft.steps.evaluate.choose_thresholds", wanted)

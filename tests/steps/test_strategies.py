@@ -11,14 +11,12 @@ import torch
 from tinted import context, data
 
 from regraft.backbones import Backbone, make_base, obtain_weights
-from regraft.evaluation import log_losses
 from regraft.features import TorchEngine
-from regraft.pipeline import standing
 from regraft.steps.context import Context
 from regraft.steps.explore import RUNGS, Explored, Trial, advice, explore
-from regraft.steps.fewshot import compare_out_of_fold
 from regraft.steps.finetune import Finetuned, finetune, worth
 from regraft.steps.freeze import planned
+from regraft.steps.judge import cross_fit
 from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, apply_head
 from regraft.training import Checkpoint, FreezePlan, Layers, Trained, linear_head, plan_freeze
@@ -224,27 +222,15 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     nothing = np.zeros(0)
     chosen = Candidate(Layers("linear"), 0.3, 0, nothing, nothing, nothing)
     plan = plan_freeze(base.module, base.stages, "last-1")
-    found = compare_out_of_fold(base, plan, chosen, few, known, 2, ours)
+    found = cross_fit(base, plan, chosen, few, known, 2, ours)
     assert found is not None
+    assert found.rows.tolist() == list(range(10))
     assert found.logits.shape == (10, 2)
     assert np.isfinite(found.logits).all()
     assert (np.abs(found.logits).sum(axis=1) > 0).all()
-    assert "5-fold" in found.why
     assert ours.recipe.finetune.interpolation == "auto", "folds leave the run's own settings alone"
     lone = Data(few.items[:3], few.ids[:3], np.array([0, 0, 1]), few.weights[:3])
     three = Features(known.values[:3], lone.labels, lone.weights)
-    assert compare_out_of_fold(base, plan, chosen, lone, three, 2, ours) is None
+    assert cross_fit(base, plan, chosen, lone, three, 2, ours) is None
 
 
-def test_the_choice_goes_by_the_metric_then_by_the_log_loss_at_the_best_temperature() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 60)
-    vague = 0.5 * np.eye(3)[labels]
-    vague[:12] = 0.5 * np.eye(3)[(labels[:12] + 1) % 3]
-    sure = 12 * vague + 0.5 * rng.normal(size=vague.shape)  # as often right, but far too sure: a temperature mends that
-    sure[:12] += 4 * np.eye(3)[labels[:12]]
-    assert (sure.argmax(1) == labels).mean() == (vague.argmax(1) == labels).mean() == 0.8
-    assert log_losses(labels, 20 * sure).mean() > log_losses(labels, vague).mean()
-    assert standing(labels, 20 * sure, "accuracy") > standing(labels, vague, "accuracy")
-    assert standing(labels, 20 * sure, "log_loss")[0] > standing(labels, vague, "log_loss")[0]
-    assert standing(labels, np.eye(3)[labels], "accuracy") > standing(labels, 20 * sure, "accuracy")

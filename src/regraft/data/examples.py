@@ -87,13 +87,16 @@ class Part:
             self.groups + other.groups, np.concatenate([self.blocks, other.blocks]),
         )  # fmt: skip
 
+    def some(self, rows: Sequence[int] | np.ndarray) -> Part:
+        """The examples at some positions."""
+        at = np.asarray(rows, dtype=np.int64)
+        ids, sources, paths = (tuple(values[i] for i in at) for values in (self.ids, self.sources, self.paths))
+        groups = tuple(self.groups[i] for i in at)
+        return Part(self.name, ids, sources, paths, self.labels[at], self.weights[at], groups, self.blocks[at])
+
     def every(self, step: int) -> Part:
         """Every `step`-th example, the first included."""
-        some = slice(0, None, step)
-        return Part(
-            self.name, self.ids[some], self.sources[some], self.paths[some], self.labels[some], self.weights[some],
-            self.groups[some], self.blocks[some],
-        )  # fmt: skip
+        return self.some(range(0, len(self), step))
 
     def clusters(self) -> np.ndarray | None:
         """(N,) numbers of the blocks; None where the user named no groups and every example is alone in its block."""

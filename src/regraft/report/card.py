@@ -160,6 +160,7 @@ def _certainty(metrics: Json, modality: str) -> str:
         lines.append(line)
     for one in metrics.get("thresholds") or []:
         wanted, test = f"{100 * float(one['wanted']):.0f}%", one.get("test") or {}
+        wanted += ", indicative" if one.get("indicative") and one.get("threshold") is not None else ""
         right, answered = (words.cell(name, test.get(name)) for name in ("precision", "answered"))
         if one.get("threshold") is None:
             lines.append(f"- No threshold promises {wanted}: {_text(one.get('why') or 'too few examples')}.")

@@ -59,6 +59,7 @@ def thresholds(metrics: Json) -> Json | None:
             "precision": _share(one.get("precision")),
             "bound": _share(one.get("bound")),
             "why": words.sentence(str(one.get("why") or "")),
+            "indicative": one.get("indicative"),
             "test": {name: words.cell(name, (one.get("test") or {}).get(name)) for name in ("answered", "precision")},
         }
         for one in metrics.get("thresholds") or []

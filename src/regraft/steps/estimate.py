@@ -9,7 +9,7 @@ import torch
 
 from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step
 from regraft.recipe import Recipe
-from regraft.steps.rules import REFIT, batch_size, length
+from regraft.steps.rules import REFIT, batch_size, folds, length, trainings
 from regraft.training import FreezePlan, Network, make_head, plan_freeze
 
 SMALL = 8  # images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long
@@ -29,7 +29,8 @@ def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int) -> int:
     """The epochs of fine-tuning that step 6 would take."""
     if recipe.finetune.epochs != "auto":
         return int(recipe.finetune.epochs)
-    return 0 if recipe.freeze.strategy == "head" or not counts["val"] else length(counts["train"], size)
+    judged = counts["val"] or recipe.freeze.strategy != "auto"  # strategies are compared on val only
+    return length(counts["train"], size) if recipe.freeze.strategy != "head" and judged else 0
 
 
 def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, recipe: Recipe) -> float:
@@ -49,8 +50,10 @@ def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, re
 
 def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
     """Seconds of the seven steps at an input `size`, from seconds an image of a forward pass and of a training step."""
-    refit = recipe.finetune.refit
-    tries = TRIES if recipe.freeze.strategy == "auto" else 1.0
-    tries += refit is True or (refit == "auto" and counts["train"] + counts["val"] <= REFIT)
+    refit, both = recipe.finetune.refit, counts["train"] + counts["val"]
+    refit = refit is True or (refit == "auto" and both <= REFIT)
+    unhurried = recipe.run.budget_seconds is None and recipe.run.prefer == "accuracy"
+    parts = folds(counts["train"], counts["val"], unhurried) if recipe.finetune.folds == "auto" else recipe.finetune.folds
+    tries = TRIES + refit if recipe.freeze.strategy == "auto" else trainings(both, parts, refit)
     epoch = 1.1 * step * counts["train"] + forward * counts["val"]
     return 1.2 * forward * sum(counts.values()) + tries * epochs_of(recipe, counts, size) * epoch

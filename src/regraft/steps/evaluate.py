@@ -10,6 +10,7 @@ import numpy as np
 
 from regraft.evaluation import (
     Threshold,
+    all_alone,
     choose_thresholds,
     confusion,
     ece,
@@ -44,16 +45,22 @@ class Calibration:
     offers: tuple[Threshold, ...]
 
     @property
+    def indicative(self) -> bool:
+        """Whether the predictions also chose the epoch and the winner: then what they promise is not proven by them."""
+        return self.fitted_on == "val"
+
+    @property
     def thresholds(self) -> dict[float, float]:
         """The promises that can be kept: the threshold by wanted precision."""
         return {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
 
     def to_metrics(self, kept: Sequence[dict[str, Any] | None] = ()) -> dict[str, Any]:
         """`calibration` and `thresholds` of metrics.json; `kept` is what came of each offer on test, nothing without one."""
-        offers = zip(self.offers, kept or [None] * len(self.offers), strict=True)
+        offers, source = zip(self.offers, kept or [None] * len(self.offers), strict=True), self.fitted_on
+        about = {"chosen_on": source, "indicative": self.indicative}
         return {
-            "calibration": {"temperature": self.temperature, "fitted_on": self.fitted_on},
-            "thresholds": [{**asdict(offer), "chosen_on": self.fitted_on, "test": found} for offer, found in offers],
+            "calibration": {"temperature": self.temperature, "fitted_on": source},
+            "thresholds": [{**asdict(offer), **about, "test": found} for offer, found in offers],
         }
 
 
@@ -149,6 +156,20 @@ def evaluate_folds(
     for estimate in found.values():
         estimate["method"] += f"; {folds}-fold cross-validation of the whole walk"
     return {"cv": found, **_class_by_class(verdict, classes)}
+
+
+def from_folds(held: Held, temperature: float, context: Context) -> dict[str, Any]:
+    """Metrics of the held-out predictions that chose fine-tuning, where there is neither val nor test."""
+    found = Verdict(held.labels, held.logits / temperature, None if all_alone(held.blocks) else held.blocks).estimates()
+    for estimate in found.values():
+        estimate["method"] += f"; {context.recipe.finetune.folds}-fold cross-validation, which also chose to fine-tune"
+    accuracy = found["accuracy"]
+    context.decide(
+        "evaluate", f"cross-validated accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on "
+        f"{accuracy['n']} examples, no test",
+        "fewer than 10 examples a class: too few to spare a test set",
+    )  # fmt: skip
+    return found
 
 
 def cross_validate(layers: Layers, data: Features, classes: int, context: Context) -> dict[str, Any]:

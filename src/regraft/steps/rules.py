@@ -8,6 +8,9 @@ from regraft.recipe import FinetuneRecipe
 
 CHEAP = 96  # pixels
 REFIT = 1_000  # examples up to which what val chose is trained once more on train and val together
+JUDGED = 1_000  # examples of train and val up to which fine-tuning is judged by folds of both, beyond them by val
+FOLDS, THIRDS = 5, 3  # without a val set, with one
+HELD = 200  # held-out examples that are enough to judge by: then no further fold is tried
 CHIRAL = 0.75  # share of pairs whose mirror image is found out
 
 
@@ -41,6 +44,21 @@ def rates(short_sides: np.ndarray, size: int) -> tuple[float, float]:
     at 0.14 and 0.17 on sign digits, 0.86 and 0.92 on CIFAR-10; on flowers (2e-4, 0.8) at 0.22 and (5e-4, 0.7) at 0.27.
     """
     return (5e-4, 1.0) if float(np.median(short_sides)) < size else (2e-4, 0.8)
+
+
+def folds(train: int, val: int, unhurried: bool) -> int:
+    """Into how many folds train and val are cut to judge fine-tuning; 0: val judges it, as it does where time is short."""
+    if not val:
+        return FOLDS
+    return THIRDS if train + val <= JUDGED and unhurried else 0
+
+
+def trainings(examples: int, folds: int, refit: bool) -> float:
+    """How many times step 6 trains all `examples` of train and val for the whole length, at most: in folds, and at the end."""
+    if not folds:
+        return 1.0 + refit
+    tried = min(folds, -(-HELD * folds // max(1, examples)))
+    return 1.0 + tried * (1 - 1 / folds)
 
 
 def mirror_allowed(plain: np.ndarray, mirrored: np.ndarray) -> tuple[bool, str]:

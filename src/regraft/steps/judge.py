@@ -1,0 +1,114 @@
+"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one inside the noise.
+
+Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a part of train and val
+together and compared on the rest, fold after fold, until enough examples have been held out or the answer is clear. What wins
+is then fitted once more on all of them, for the same number of epochs, as VTAB does (Zhai et al. 2019). Beyond that, val judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from regraft.backbones import Backbone
+from regraft.evaluation import fewest_blocks, folds_of, refined_log_losses, score, standard_error
+from regraft.steps.context import Context
+from regraft.steps.finetune import MIXTURES, finetune, mixtures
+from regraft.steps.prefix import Data
+from regraft.steps.rules import HELD
+from regraft.steps.train import Candidate, Features, fit_chosen
+from regraft.training import Checkpoint, FreezePlan
+
+FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear before that
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What won: `share` is how far it lies from the head-only weights to the fine-tuned ones, 0 for the head alone.
+
+    `logits` (M, K) are held-out predictions of it, of the positions `rows` (M,). Those of a fine-tuned model are cross-fitted:
+    the share of each half of the blocks was chosen on the other half.
+    """
+
+    share: float
+    rows: np.ndarray
+    logits: np.ndarray
+    why: str
+    gain: float
+    error: float
+
+
+def judge(
+    labels: np.ndarray, logits: Mapping[float, np.ndarray], blocks: np.ndarray | None, metric: str, rows: np.ndarray
+) -> Judged:
+    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M,) labels of the positions `rows`.
+
+    The fine-tuned model wins if its log loss is lower by more than one standard error of the paired difference, which counts
+    `blocks`, and if it is no worse in the run's metric. Losses are those at the best temperature, since what is handed over
+    gets one: without it a fine-tuned model, surer of itself, looks worse than it is. Where there are several shares, the
+    loss of each half of the blocks is that of the share with the lowest loss on the other half, so that what is compared
+    chose nothing.
+    """
+    losses = {share: refined_log_losses(labels, found) for share, found in logits.items()}
+    shares = [share for share in logits if share]
+    crossed, loss = np.empty_like(logits[0.0]), np.empty(len(labels))
+    half = _halves(len(labels), blocks)
+    for own in (0, 1):
+        here, there = half == own, half != own
+        best = min(shares, key=lambda share: float(losses[share][there].mean()) if there.any() else 0.0)
+        crossed[here], loss[here] = logits[best][here], losses[best][here]
+    gains = losses[0.0] - loss
+    gain, error = float(gains.mean()), standard_error(gains, blocks)
+    before, after = score(labels, logits[0.0], metric), score(labels, crossed, metric)
+    wins = gain > error and after >= before
+    why = f"log loss {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard error "
+    why += f"{error:.3f}), {metric.replace('_', ' ')} {abs(before):.3f} and {abs(after):.3f}"
+    share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
+    return Judged(share, rows, crossed if wins else logits[0.0], why, gain, error)
+
+
+def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
+    """(N,) 0 or 1, as many blocks of each, by lot."""
+    number = np.arange(count) if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
+    return np.asarray((np.random.default_rng(0).permutation(int(number.max()) + 1) % 2)[number])
+
+
+def cross_fit(
+    backbone: Backbone, plan: FreezePlan, chosen: Candidate, data: Data, known: Features, classes: int, context: Context,
+    keeper: Callable[[int], Checkpoint] = lambda _: Checkpoint(),
+) -> Judged | None:  # fmt: skip
+    """Head and fine-tuned model judged by folds of `data`, whose frozen features are `known`: of HELD examples, or all.
+
+    Fewer are held out where the gain is CLEAR standard errors from zero. It is None where a class has a single block, so that
+    no fold can spare it, or where the time is up. `keeper` gives the checkpoint of each fold's training. Raises
+    KeyboardInterrupt when the user stops it.
+    """
+    if fewest_blocks(data.labels, data.blocks) < 2:
+        return None
+    recipe = context.recipe
+    logits = {share: np.zeros((len(data.labels), classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
+    splits = folds_of(data.labels, int(recipe.finetune.folds), recipe.run.seed, data.blocks)
+    rows, found = np.zeros(0, dtype=np.int64), None
+    for number, (fit, held) in enumerate(splits):
+        if context.out_of_time():
+            return None
+        head = fit_chosen(chosen, known.some(fit), classes, context)
+        trial = context.trial()
+        trial.recipe.finetune.interpolation = 1.0
+        tuned = finetune(backbone, plan, head, data.some(fit), None, trial, checkpoint=keeper(number))
+        if tuned is None or tuned.trained.stopped == "interrupted":
+            raise KeyboardInterrupt
+        if tuned.trained.stopped == "budget":
+            return None
+        for share, each in mixtures(backbone, head, tuned, data.some(held), context).items():
+            logits[share][held] = each
+        rows = np.sort(np.concatenate([rows, held]))
+        tried = {share: values[rows] for share, values in logits.items()}
+        blocks = None if data.blocks is None else data.blocks[rows]
+        found = judge(data.labels[rows], tried, blocks, recipe.run.metric, rows)
+        context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {found.why}")
+        if len(rows) >= HELD or (len(rows) >= FEWEST and abs(found.gain) > CLEAR * found.error):
+            break
+    return found

@@ -1,0 +1,138 @@
+"""Head alone or fine-tuned: the evidence chose nothing else, and the simpler one wins inside the noise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.artifacts import Events
+from regraft.features import FeatureStore
+from regraft.recipe import Recipe
+from regraft.steps import judge as module
+from regraft.steps.context import Context
+from regraft.steps.judge import cross_fit, judge
+from regraft.steps.prefix import Data
+from regraft.steps.rules import HELD, folds, trainings
+from regraft.steps.train import Features
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+def made(count: int, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of three classes, and logits that tell them with so much strength in so much noise."""
+    labels = np.random.default_rng(99).integers(0, 3, count)
+    return labels, strength * np.eye(3)[labels] + np.random.default_rng(seed).normal(size=(count, 3))
+
+
+def compared(count: int, before: float, after: float, seed: int = 0, blocks: np.ndarray | None = None) -> module.Judged:
+    labels, head = made(count, before, seed)
+    tuned = {share: made(count, after, seed + 1 + k)[1] for k, share in enumerate(SHARES)}
+    return judge(labels, {0.0: head, **tuned}, blocks, "accuracy", np.arange(count))
+
+
+def test_a_clear_gain_wins_and_a_difference_inside_the_noise_leaves_the_head_alone() -> None:
+    assert compared(300, 1.0, 2.5).share > 0
+    wins = [compared(60, 1.5, 1.5, seed).share > 0 for seed in range(0, 200, 5)]
+    assert np.mean(wins) < 0.25  # of equals, the best of four shares would win nearly always by its own loss
+
+
+def test_the_share_that_is_judged_was_chosen_on_other_examples() -> None:
+    labels, head = made(200, 1.0, 0)
+    half = module._halves(200, None)
+    right = 4 * np.eye(3)[labels]
+    tuned = {share: np.where((half == own)[:, None], right, -right) for own, share in ((0, 0.25), (1, 1.0))}
+    found = judge(labels, {0.0: head, **tuned}, None, "accuracy", np.arange(200))
+    assert found.gain < 0  # each share is perfect on one half, which the other half cannot know
+    assert found.share == 0
+    np.testing.assert_array_equal(found.logits, head)
+
+
+def test_the_error_counts_blocks() -> None:
+    labels, head = made(40, 1.0, 0)
+    _, tuned = made(40, 1.6, 1)
+    each = np.repeat(np.arange(40), 10)
+    alone = judge(labels[each], {0.0: head[each], 1.0: tuned[each]}, None, "accuracy", np.arange(400))
+    together = judge(labels[each], {0.0: head[each], 1.0: tuned[each]}, each, "accuracy", np.arange(400))
+    assert together.gain == pytest.approx(alone.gain)
+    assert together.error > 2.5 * alone.error
+
+
+def test_a_lower_log_loss_does_not_outweigh_a_worse_metric() -> None:
+    labels = np.zeros(200, dtype=int)
+    head = np.where(np.arange(200)[:, None] < 150, [0.1, 0.0], [-8.0, 0.0])  # 150 right, most sure where it is wrong
+    tuned = np.where(np.arange(200)[:, None] < 149, [0.1, 0.0], [-0.1, 0.0])
+    assert judge(labels, {0.0: head, 1.0: tuned}, None, "log_loss", np.arange(200)).share == 1
+    assert judge(labels, {0.0: head, 1.0: tuned}, None, "accuracy", np.arange(200)).share == 0
+
+
+def test_being_too_sure_is_no_reason_against_a_model_that_gets_a_temperature() -> None:
+    labels, head = made(300, 1.0, 0)
+    sure = 20 * made(300, 2.0, 1)[1]
+    assert judge(labels, {0.0: head, 1.0: sure}, None, "accuracy", np.arange(300)).share == 1
+
+
+def test_folds_judge_up_to_a_thousand_examples_and_val_beyond() -> None:
+    assert folds(80, 0, True) == folds(80, 0, False) == 5
+    assert folds(85, 15, True) == folds(850, 150, True) == 3
+    assert folds(851, 150, True) == folds(85, 15, False) == 0
+    assert trainings(100, 3, False) == pytest.approx(3.0)
+    assert trainings(900, 3, False) == pytest.approx(1 + 2 / 3)
+    assert trainings(900, 0, True) == 2
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples each fold was trained on; training is a stand-in whose models are as good as the test says."""
+    counts: list[int] = []
+
+    def train(backbone, plan, head, data, val, context, checkpoint=None):  # type: ignore[no-untyped-def]
+        counts.append(len(data.items))
+        return SimpleNamespace(trained=SimpleNamespace(stopped="length"))
+
+    monkeypatch.setattr(module, "finetune", train)
+    monkeypatch.setattr(module, "fit_chosen", lambda *_: None)
+    return counts
+
+
+def cross(count: int, after: float, monkeypatch: pytest.MonkeyPatch, blocks: np.ndarray | None = None) -> module.Judged | None:
+    labels, head = made(count, 1.5, 0)
+    _, tuned = made(count, after, 1)
+    names = tuple(str(i) for i in range(count))
+
+    def predict(backbone, head_, tuned_, held, context):  # type: ignore[no-untyped-def]
+        rows = [int(name) for name in held.items]
+        return {0.0: head[rows], **dict.fromkeys(SHARES, tuned[rows])}
+
+    monkeypatch.setattr(module, "mixtures", predict)
+    context = Context(Recipe.build({"finetune": {"folds": 3}}), FeatureStore(None), torch.device("cpu"), Events())
+    data = Data(names, names, labels, np.ones(count), blocks)
+    known = Features(np.zeros((count, 2), dtype=np.float32), labels, np.ones(count), blocks)
+    return cross_fit(None, None, None, data, known, 3, context)  # type: ignore[arg-type]
+
+
+def test_no_more_folds_are_tried_than_it_takes(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    unclear = cross(400, 1.5, monkeypatch)
+    assert unclear is not None
+    assert len(tried) == 2
+    assert HELD <= len(unclear.rows) < 400
+    tried.clear()
+    clear = cross(400, 4.0, monkeypatch)
+    assert clear is not None
+    assert clear.share > 0
+    assert len(tried) == 1
+    tried.clear()
+    few = cross(90, 4.0, monkeypatch)
+    assert few is not None
+    assert len(few.rows) == 90  # so few examples are all held out in turn
+    assert len(tried) == 3
+
+
+def test_no_block_is_trained_on_and_held_out(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = np.repeat(np.arange(30), 5)
+    found = cross(150, 1.5, monkeypatch, blocks)
+    assert found is not None
+    assert len(found.rows) == 150
+    assert all(count % 5 == 0 for count in tried)
