@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -345,10 +344,7 @@ def _walk(
                     findings=about["findings"], name=about["name"])  # fmt: skip
         walk.walk(until)
     except BaseException as error:
-        walk.state["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        walk.state["error"] = str(error)
-        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong first
-            walk.write()
+        walk.broken_off(error)
         if isinstance(error, ChangedError):
             raise error.of_run(str(folder.path), examples.changed()) from None
         raise
@@ -401,8 +397,8 @@ def _resume(
     folder.lock()
     try:
         state = folder.read_state()
-        if state["state"] == "finished" and folder.report.is_file():
-            return Run(folder.path)
+        if state["state"] == "finished":
+            return Run(folder.path).completed()
         examples = Examples.load(folder.examples)
         changed = examples.changed()
         if changed:

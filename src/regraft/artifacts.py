@@ -133,6 +133,7 @@ class RunFolder:
     """One run's folder: its files by name, its state, its lock."""
 
     SCHEMA = 1
+    REPORT, PICTURES = "report", "photographs in the report"  # as run.json calls them where they are `missing`
     OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
             "predictions.parquet", "gallery.json", "audit.json")  # fmt: skip
 

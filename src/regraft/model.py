@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from regraft.artifacts import atomic, read_json, write_json
+from regraft.artifacts import atomic, read_json, to_json
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data import Task
 from regraft.errors import UsageError
@@ -118,21 +119,31 @@ class Model:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
 
         A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is kept beside, and so is
-        any head of a truncated backbone, which is no network timm knows.
+        any head of a truncated backbone, which is no network timm knows. All files are written before the first takes its
+        place, and without regraft.json a folder is no model: one that cannot be written leaves the model that was there.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.module.state_dict().items()}
+        head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
         linear = self.head_kind == "linear" and bool(self.backbone.classifier)
         if linear:
             last = self.head[-1]  # type: ignore[index]
             state[f"{self.backbone.classifier}.weight"] = last.weight.detach().cpu().contiguous()
             state[f"{self.backbone.classifier}.bias"] = last.bias.detach().cpu().contiguous()
-        else:
-            head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
-            with atomic(folder / "head.safetensors") as temporary:
-                save_file(head, str(temporary))
-        with atomic(folder / "model.safetensors") as temporary:
-            save_file(state, str(temporary), metadata={"format": "pt"})
+        config, about = self._described(linear)
+        with contextlib.ExitStack() as stack:
+            last_of_all = stack.enter_context(atomic(folder / "regraft.json"))  # entered first, it is renamed last
+            places = {name: stack.enter_context(atomic(folder / name)) for name in ("model.safetensors", "config.json")}
+            save_file(state, str(places["model.safetensors"]), metadata={"format": "pt"})
+            if not linear:
+                save_file(head, str(stack.enter_context(atomic(folder / "head.safetensors"))))
+            if card:
+                stack.enter_context(atomic(folder / "README.md")).write_text(card, encoding="utf-8", newline="\n")
+            places["config.json"].write_text(to_json(config) + "\n", encoding="utf-8", newline="\n")
+            last_of_all.write_text(to_json(about) + "\n", encoding="utf-8", newline="\n")
+            (folder / "regraft.json").unlink(missing_ok=True)
+
+    def _described(self, linear: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The contents of config.json and regraft.json."""
         pre = self.backbone.preprocess
         config = {
             **{k: v for k, v in self.backbone.config.items() if k not in ("url", "hf_hub_id", "file", "state_dict")},
@@ -140,20 +151,16 @@ class Model:
             "mean": list(pre.mean), "std": list(pre.std), "num_classes": len(self.classes) if linear else 0,
             "pool_size": None, "label_names": list(self.classes),
         }  # fmt: skip
-        write_json(folder / "config.json", {
+        return {
             "architecture": self.backbone.architecture, "num_classes": config["num_classes"],
             "num_features": self.backbone.width, "pretrained_cfg": config, "label_names": list(self.classes),
-        })  # fmt: skip
-        write_json(folder / "regraft.json", {
+        }, {
             "schema": SCHEMA, "name": self.name, "task": self.task.kind, "classes": list(self.classes),
             "preprocess": pre.to_dict(), "temperature": self.temperature,
             "thresholds": {f"{wanted:g}": threshold for wanted, threshold in self.thresholds.items()},
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
             "plain_timm": linear, "depth": self.backbone.depth, "provenance": asdict(self.backbone.provenance),
-        })  # fmt: skip
-        if card:
-            with atomic(folder / "README.md") as temporary:
-                temporary.write_text(card, encoding="utf-8")
+        }  # fmt: skip
 
     @classmethod
     def load(cls, folder: Path) -> Model:

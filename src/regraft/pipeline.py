@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,23 +12,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from regraft.artifacts import Events, RunFolder, atomic, read_json, write_json, write_text
+from regraft.artifacts import Events, RunFolder, read_json, write_json, write_text
 from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples, readings
 from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
 from regraft.data.examples import Inputs, Part
-from regraft.errors import BudgetError, DataError, RegraftError, UsageError
+from regraft.errors import BudgetError, ChangedError, DataError, RegraftError, UsageError
 from regraft.evaluation import knn_logits
 from regraft.features import Engine, FeatureStore
 from regraft.modalities.image import Mirrored, small_image_or_none
-from regraft.model import Model, softmax
+from regraft.model import Model
+from regraft.predictions import write_predictions
 from regraft.recipe import Recipe
-from regraft.report import model_card, write_gallery, write_report
+from regraft.report import model_card, write_batch, write_gallery, write_report
 from regraft.report.gallery import SECONDS
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
 from regraft.steps.audit import audit, nearly_known, without_near_duplicates
@@ -72,7 +74,7 @@ class Walk:
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
                      "class_counts": examples.class_counts()},
             "steps": {name: {"state": "pending"} for name in STEPS}, "chosen": None, "chosen_why": "",
-            "seed": recipe.run.seed, "device": device.type, "versions": versions(), "readings": readings(folder),
+            "seed": recipe.run.seed, "device": device.type, "versions": versions(), "readings": readings(folder), "missing": {},
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
@@ -80,6 +82,7 @@ class Walk:
         self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))  # predictions of what won
         self.calibration = Calibration("val", 1.0, ())  # of the model that is handed over
         self.interrupted = False  # by the user, while the chosen model was trained once more
+        self.kept = self.finished = False  # the model is saved; all that a run must leave is written
         self.nearly_known: frozenset[str] = frozenset()  # test examples with a near-duplicate in train or val
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
@@ -132,7 +135,8 @@ class Walk:
         engine = self.engine(backbone, fit)
         known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
-        self.step("audit", lambda: self.audit(backbone, engine, known, heads))
+        look = functools.partial(self.audit, backbone, engine, known, heads)
+        self.step("audit", look if self.recipe.data.strict else lambda: self.optional("audit of the features", look))
         tuned, stopped = None, False
         try:
             tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, known, engine))
@@ -145,13 +149,69 @@ class Walk:
             self.report()
             return
         model = self.calibrated(self.choose(backbone, heads, tuned, fit, val, stopped))
+        self.keep(model)
         if stopped or self.interrupted:
-            model.save(self.folder.model, model_card(self.state, self.metrics))
-            write_json(self.folder.metrics, self.metrics)
-            write_report(self.folder.path)
             raise KeyboardInterrupt
+        if left := self.recipe.open_choices():
+            raise RegraftError(f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it")
         self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, fit, val))
         self.finish(model)
+
+    def keep(self, model: Model) -> None:
+        """The model, whole and ready for use, while test is sealed: whatever happens afterwards, it is there."""
+        for place in (self.folder.report, self.folder.gallery):  # of an earlier ending of this run
+            place.unlink(missing_ok=True)
+        write_json(self.folder.metrics, self.metrics)
+        model.save(self.folder.model, model_card(self.state, self.metrics))
+        self.kept = True
+
+    def optional(self, what: str, make: Callable[[], Result]) -> Result | None:
+        """Something a run can do without; None where it went wrong. Raises ChangedError: then nothing is as it was."""
+        try:
+            return make()
+        except ChangedError:
+            raise
+        except Exception as error:  # whatever it is: the run goes on
+            self.leave_out(what, _reason(error))
+            return None
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Say that the run goes on without something, and keep it in run.json under `missing`."""
+        self.state["missing"][what] = why
+        self.say(f"without {what}: {why}")
+
+    def say(self, text: str) -> None:
+        """A note, heard even where the log cannot be written any more."""
+        try:
+            self.context.events.emit("note", text=text)
+        except OSError:
+            for hear in self.context.events.listeners:
+                hear({"kind": "note", "text": text})
+
+    def broken_off(self, error: BaseException) -> None:
+        """Write down that the run ends early and why, and say what is kept and what is missing.
+
+        What cannot be written (the disk may be full) is passed over, so that the error itself is heard.
+        """
+        stopped, state = isinstance(error, KeyboardInterrupt), self.state
+        why = "stopped by the user" if stopped else _reason(error)
+        if not self.finished:
+            state["state"], state["error"] = "interrupted" if stopped else "failed", str(error)
+            if self.kept:
+                state["missing"]["result on test" if self.examples.counts()["test"] else "evaluation"] = why
+        elif not self.folder.report.is_file():
+            state["missing"][RunFolder.REPORT] = why
+        with contextlib.suppress(OSError):
+            state["readings"] = readings(self.folder)
+            self.write()
+        if not self.kept or not state["missing"]:
+            return
+        if not self.finished:
+            with contextlib.suppress(Exception):
+                write_report(self.folder.path)
+        missing = "; ".join(f"{what} ({said})" for what, said in state["missing"].items())
+        how = "" if stopped else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.path))}"
+        self.say(f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}")
 
     def obtain(self, both: Part) -> Obtained:
         """Step 1; a comparison of several backbones is kept beside the run."""
@@ -174,13 +234,13 @@ class Walk:
         """The audit on features, beside what the files told; the features of test are those that step 7 asks for."""
         data, events, test, ahead = self.state["data"], self.context.events, None, None
         if self.context.out_of_time():
-            return events.emit("note", text="no time for the audit of the features")
+            return self.leave_out("audit of features", "no time was left for it")
         if self.examples.counts()["test"]:
             test = self.examples.audit_view("near-duplicates of train and val", events.emit)
             try:
                 ahead = self.features(test, backbone, engine)
-            except BudgetError:
-                events.emit("note", text="no time to look for near-duplicates of test examples")
+            except BudgetError as error:
+                self.leave_out("near-duplicates of test examples", str(error))
         kept = frozenset((source, kind) for source, kind in data.get("fixes", {}).get("kept", []))
         found = audit(self.examples, known, heads, test, ahead, small_image_or_none, kept, self.context)
         files = read_json(self.folder.audit)["findings"] if self.folder.audit.is_file() else data["findings"]
@@ -320,14 +380,7 @@ class Walk:
 
     def show_batch(self, images: np.ndarray) -> None:
         """Save the first augmented batch as a picture."""
-        from PIL import Image
-
-        some = images[:16]
-        columns = min(8, len(some))
-        some = some[: len(some) // columns * columns]
-        grid = np.concatenate([np.concatenate(list(some[i : i + columns]), axis=1) for i in range(0, len(some), columns)])
-        with atomic(self.folder.first_batch) as temporary:
-            Image.fromarray(grid).save(temporary, format="PNG")
+        self.optional("picture of the first batch", lambda: write_batch(self.folder.first_batch, images))
 
     def choose(
         self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, fit: Part, val: Part, stopped: bool
@@ -394,12 +447,17 @@ class Walk:
 
     def logits(self, model: Model, part: Part) -> np.ndarray:
         """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
-        rows = []
-        for number, row in enumerate(model.rows(part.paths, self.context.device, self.recipe.run.feature_batch), start=1):
+        rows, began, batch = [], time.monotonic(), self.recipe.run.feature_batch
+        for number, row in enumerate(model.rows(part.paths, self.context.device, batch), start=1):
             if not isinstance(row, np.ndarray):
                 raise UsageError(f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}.")
             rows.append(row)
             self.context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
+            if number == 2 * batch and part.name == "test":
+                needed, left = (time.monotonic() - began) / number * (len(part) - number), self.context.seconds_left
+                if needed > left:
+                    self.say(f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
+                             "it is predicted in full all the same")  # fmt: skip
         return np.stack(rows)
 
     def evaluate(
@@ -408,19 +466,7 @@ class Walk:
         """Step 7: test read once; without test, cross-validation of all steps, or of the head where nothing was held out."""
         classes = len(self.examples.task.classes)
         if self.examples.counts()["test"]:
-            reason = "step 7 of the run" + (", again after it was stopped" if self.state["readings"] else "")
-            test = self.examples.unseal(reason, self.context.events.emit)
-            self.state["readings"] = readings(self.folder)
-            self.write()
-            rows = self.logits(model, test)
-            verdict = Verdict(test.labels, rows, test.clusters())
-            baselines = self.baselines(heads, backbone, engine, known, fit.then(val), test)
-            self.metrics.update(
-                evaluate_test(verdict, self.calibration, baselines, self.examples.task.classes, self.context)
-            )
-            scaled = rows / self.calibration.temperature
-            self.metrics.update(without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known))
-            self.predictions.append((test, rows))
+            self.read_test(model, heads, backbone, engine, known, fit.then(val))
         elif "cv" in self.metrics:
             accuracy, folds = self.metrics["cv"]["accuracy"], self.recipe.data.folds
             text = f"accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on {accuracy['n']} examples"
@@ -435,63 +481,86 @@ class Walk:
             asked = self.state["data"].get("no_test")
             self.context.decide("evaluate", "no test set", "none was to be set apart" if asked else "the data hold none")
 
+    def read_test(
+        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, both: Part
+    ) -> None:
+        """Break the seal and score the model, in full whatever the budget, and the baselines that there is time for."""
+        scratch = self.optional("from scratch", lambda: self.from_scratch(backbone, both)) if self.recipe.run.scratch else None
+        reason = "step 7 of the run" + (", again after it was stopped" if self.state["readings"] else "")
+        test = self.examples.unseal(reason, self.context.events.emit)
+        self.state["readings"] = readings(self.folder)
+        self.write()
+        rows = self.logits(model, test)
+        verdict = Verdict(test.labels, rows, test.clusters())
+        baselines = self.baselines(heads, backbone, engine, known, both, test, scratch)
+        self.metrics.update(evaluate_test(verdict, self.calibration, baselines, self.examples.task.classes, self.context))
+        scaled = rows / self.calibration.temperature
+        self.metrics.update(without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known))
+        self.predictions.append((test, rows))
+
     def baselines(
-        self, heads: Heads, backbone: Backbone, engine: Engine, known: Features, both: Part, test: Part
+        self, heads: Heads, backbone: Backbone, engine: Engine, known: Features, both: Part, test: Part, scratch: Model | None
     ) -> dict[str, np.ndarray]:
-        """(N, K) logits of test by what the model has to beat."""
+        """(N, K) logits of test by what the model has to beat; what fails, or there is no time for, is left out and said."""
         classes = len(self.examples.task.classes)
-        features = self.features(test, backbone, engine)
-        neighbours, _ = knn_logits(known.values, known.labels, features, classes)
-        found = {"majority class": majority_logits(known.labels, len(test), classes), "nearest neighbours": neighbours}
+        features = functools.cache(lambda: self.features(test, backbone, engine))
+        made: dict[str, Callable[[], np.ndarray]] = {
+            "nearest neighbours": lambda: knn_logits(known.values, known.labels, features(), classes)[0]
+        }
         if self.state["chosen"] == "fine-tuned":
             temperature = self.head_held(heads, both).calibration().temperature
-            found["head only"] = apply_head(heads.refitted, features) / temperature
-        if self.recipe.run.scratch:
-            made = from_scratch(backbone, self.data(both), classes, self.context, Checkpoint(self.folder.scratch))
-            if made is None:
-                self.context.events.emit("note", text="no time was left for the network from random weights")
-            else:
-                found["from scratch"] = self.logits(Model(*made, "linear", self.examples.task), test)
+            made["head only"] = lambda: apply_head(heads.refitted, features()) / temperature
+        if scratch is not None:
+            made["from scratch"] = lambda: self.logits(scratch, test)
+        found = {"majority class": majority_logits(known.labels, len(test), classes)}
+        for name, make in made.items():
+            logits = self.optional(name, functools.partial(self.in_time, make))
+            if logits is not None:
+                found[name] = logits
         return found
 
-    def write_predictions(self) -> None:
-        """predictions.parquet: one row a val or test example."""
-        names = self.examples.task.classes
-        tables = []
-        for part, logits in self.predictions:
-            shares = softmax(logits, self.calibration.temperature)
-            columns: dict[str, Any] = {
-                "id": part.ids, "source": part.sources, "split": [part.name] * len(part),
-                "label": [names[i] for i in part.labels], "predicted": [names[i] for i in logits.argmax(1)],
-            }  # fmt: skip
-            columns |= {f"probability:{name}": shares[:, i] for i, name in enumerate(names)}
-            columns |= {f"logit:{name}": logits[:, i].astype(np.float32) for i, name in enumerate(names)}
-            tables.append(pa.table(columns))
-        if tables:
-            with atomic(self.folder.predictions) as temporary:
-                pq.write_table(pa.concat_tables(tables), temporary)
+    def in_time(self, make: Callable[[], Result]) -> Result:
+        """Do it while the budget lasts. Raises BudgetError."""
+        if self.context.seconds_left <= 0:
+            raise BudgetError("no time was left for it")
+        return make()
+
+    def from_scratch(self, backbone: Backbone, both: Part) -> Model:
+        """The same network trained from random weights. Raises BudgetError, and KeyboardInterrupt when the user stops it."""
+        checkpoint = Checkpoint(self.folder.scratch)
+        made = from_scratch(backbone, self.data(both), len(self.examples.task.classes), self.context, checkpoint)
+        if made is None:
+            raise BudgetError("no time was left for it")
+        return Model(*made, "linear", self.examples.task)
 
     def finish(self, model: Model) -> None:
-        """Everything that is handed back; the word that the run is finished comes last."""
-        left = self.recipe.open_choices()
-        if left:
-            raise RegraftError(f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it")
-        self.write_predictions()
+        """Everything that is handed back; the word that the run is finished comes last, but for the report."""
+        classes, temperature = self.examples.task.classes, self.calibration.temperature
+        write_predictions(self.folder.predictions, self.predictions, classes, temperature)
         write_json(self.folder.metrics, self.metrics)
-        self.state["state"] = "finished"
-        model.save(self.folder.model, model_card(self.state, self.metrics))
+        write_text(self.folder.model / "README.md", model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
+        self.state["state"] = "finished"
         self.write()
+        self.finished = True
         for place in self.folder.path.glob("checkpoint*.safetensors"):
-            place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
         self.report(model)
 
     def report(self, model: Model | None = None) -> None:
         """report.html with its photographs; whatever goes wrong with those is said, and leaves the run as it is."""
         precision = "bfloat16" if self.recipe.finetune.precision == "bfloat16" else "float32"
-        try:
-            seconds = min(SECONDS, self.context.seconds_left)
-            write_gallery(self.folder.path, model, self.context.device, seconds, precision)
-        except (RegraftError, OSError, ValueError, KeyError, RuntimeError) as error:
-            self.context.events.emit("note", text=f"the report has no photographs: {error}")
-        write_report(self.folder.path)
+        seconds, already = min(SECONDS, self.context.seconds_left), len(self.state["missing"])
+        self.optional(RunFolder.PICTURES,
+                      lambda: write_gallery(self.folder.path, model, self.context.device, seconds, precision))  # fmt: skip
+        if len(self.state["missing"]) > already:
+            self.optional("what is missing in run.json", self.write)
+        if self.optional(RunFolder.REPORT, lambda: write_report(self.folder.path)) is None:
+            self.optional("what is missing in run.json", self.write)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line; the kind of error too where the text alone may say little."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (RegraftError, OSError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 import regraft
-from regraft.artifacts import read_json
+from regraft.artifacts import RunFolder, read_json
 from regraft.evaluation import choose_thresholds
 from regraft.features import TorchEngine
 from regraft.model import Model, softmax
@@ -70,18 +71,18 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return endings
 
 
-def check(place: Path, chosen: str) -> dict[str, Any]:
-    """Compare what metrics.json and predictions.parquet say with what the loaded model has and does; gives the metrics."""
+def check(place: Path, chosen: str, written: bool = True) -> dict[str, Any]:
+    """Compare what metrics.json and predictions.parquet (`written`) say with what the loaded model has and does."""
     state, metrics, model = read_json(place / "run.json"), read_json(place / "metrics.json"), Model.load(place)
     assert state["chosen"] == chosen
     assert model.classes == CLASSES
     assert metrics["calibration"]["temperature"] == model.temperature != 1
     offered = {offer["wanted"]: offer["threshold"] for offer in metrics["thresholds"] if offer["threshold"] is not None}
     assert offered == model.thresholds
-    assert len(metrics["thresholds"]) == 3
+    assert metrics["thresholds"]
     assert all(offer["chosen_on"] == metrics["calibration"]["fitted_on"] for offer in metrics["thresholds"])
     assert "How sure it is" in (place / "model" / "README.md").read_text(encoding="utf-8")
-    if not (place / "predictions.parquet").is_file():
+    if not written or not (place / "predictions.parquet").is_file():
         return metrics
     rows = [row for row in pq.read_table(place / "predictions.parquet").to_pylist() if row["split"] == "test"]
     root = Path(state["data"]["source"])
@@ -150,3 +151,157 @@ def test_strategies_explored_and_then_a_run_to_the_end(noise: Path, tmp_path: Pa
     assert not (tmp_path / "run" / "model").exists()
     regraft.fit(out=tmp_path / "run", resume=True)
     assert "test" in check(tmp_path / "run", "fine-tuned")
+
+
+@pytest.fixture(scope="module")
+def decided(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run stopped where step 7 begins, with head only as its winner, and the cache of its features."""
+    place = tmp_path_factory.mktemp("decided")
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "step" and event["step"] == "evaluate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        regraft.fit(noise, place / "run", recipe=recipe(freeze={"strategy": "head"}), cache=place / "cache", listeners=[stop])
+    return place / "run", place / "cache"
+
+
+def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None:
+    """Let step 7 meet an error at this moment, once."""
+    from regraft import pipeline
+    from regraft.artifacts import write_json, write_text
+    from regraft.data import Examples
+
+    def after(call: Any) -> Any:
+        def both(*given: Any, **named: Any) -> Any:
+            call(*given, **named)
+            raise error
+
+        return both
+
+    def instead(*_: Any, **__: Any) -> Any:
+        raise error
+
+    def when(write: Any, name: str, told: Any) -> Any:
+        def checked(place: Path, value: Any) -> None:
+            if place.name == name and told(value):
+                raise error
+            write(place, value)
+
+        return checked
+
+    places: dict[str, tuple[Any, str, Any]] = {
+        "before the seal is broken": (Examples, "unseal", instead),
+        "after the seal was broken": (Examples, "unseal", after(Examples.unseal)),
+        "predicting test": (Model, "rows", _failing_rows(error)),
+        "baselines": (pipeline, "knn_logits", instead),
+        "metrics": (pipeline, "evaluate_test", instead),
+        "predictions.parquet": (pipeline, "write_predictions", instead),
+        "metrics.json": (pipeline, "write_json", when(write_json, "metrics.json", lambda value: "test" in value)),
+        "model card": (pipeline, "write_text", when(write_text, "README.md", lambda _: True)),
+        "run.json": (pipeline, "write_json", when(write_json, "run.json", lambda value: value["state"] == "finished")),
+        "gallery": (pipeline, "write_gallery", instead),
+        "report": (pipeline, "write_report", instead),
+    }
+    patch.setattr(*places[moment])
+
+
+def _failing_rows(error: BaseException) -> Any:
+    """`Model.rows` that goes wrong after five of the test examples."""
+    rows = Model.rows
+
+    def failing(self: Model, items: Any, *given: Any) -> Any:
+        for number, row in enumerate(rows(self, items, *given)):
+            if number == 5 and len(items) == 12:
+                raise error
+            yield row
+
+    return failing
+
+
+FULL = OSError(28, "No space left on device")
+OPTIONAL = {"baselines": "nearest neighbours", "gallery": RunFolder.PICTURES, "report": RunFolder.REPORT}
+READING = ("before the seal is broken", "after the seal was broken", "predicting test", "baselines", "metrics")
+WRITING = ("predictions.parquet", "metrics.json", "model card", "run.json", "gallery", "report")
+CASES = [(moment, error) for moment in READING for error in (KeyboardInterrupt(), RuntimeError("out of memory"))]
+CASES += [(moment, error) for moment in WRITING for error in (KeyboardInterrupt(), FULL)]
+
+
+@pytest.mark.parametrize(("moment", "error"), CASES, ids=[f"{moment}-{type(error).__name__}" for moment, error in CASES])
+def test_no_moment_of_step_7_loses_the_model(
+    moment: str, error: BaseException, decided: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run can do without is left out and said; anything else ends it with a usable model, and a resume completes it."""
+    out, heard = tmp_path / "run", []
+    shutil.copytree(decided[0], out)
+    if moment not in OPTIONAL:  # they take most of the time
+        monkeypatch.setattr("regraft.pipeline.write_gallery", lambda *_: out)
+        monkeypatch.setattr("regraft.pipeline.write_report", lambda place: (place / "report.html").touch() or place)
+    with monkeypatch.context() as patch:
+        inject(moment, error, patch)
+        if moment in OPTIONAL and isinstance(error, Exception):
+            regraft.fit(out=out, resume=True, cache=decided[1], listeners=[heard.append])
+            state = read_json(out / "run.json")
+            assert state["state"] == "finished"
+        else:
+            with pytest.raises(type(error)):
+                regraft.fit(out=out, resume=True, cache=decided[1], listeners=[heard.append])
+            state, finished = read_json(out / "run.json"), moment in ("gallery", "report")
+            ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            assert state["state"] == ("finished" if finished else ended)
+    missing = OPTIONAL[moment] if state["state"] == "finished" and isinstance(error, Exception) else "result on test"
+    missing = RunFolder.REPORT if moment in ("gallery", "report") and not isinstance(error, Exception) else missing
+    assert missing in state["missing"]
+    assert any(missing in event["text"] for event in heard if event["kind"] == "note")
+    check(out, "head only", written=state["state"] == "finished")
+    assert (out / "report.html").is_file() or missing == RunFolder.REPORT
+    before = len(state["readings"])
+    assert before == (0 if moment == "before the seal is broken" else 1)
+    run = regraft.fit(out=out, resume=True, cache=decided[1])
+    assert run.state["state"] == "finished"
+    assert run.state["missing"].keys() == ({missing} if moment == "baselines" and state["state"] == "finished" else set())
+    assert (out / "report.html").is_file()
+    assert len(run.state["readings"]) == before + (state["state"] != "finished")
+    assert "test" in check(out, "head only")
+
+
+def test_a_fault_before_the_model_is_whole_leaves_the_model_that_was_there(
+    decided: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second save that meets a full disk: the first model is still there, bit by bit, and nothing else."""
+    from safetensors import SafetensorError
+
+    out = tmp_path / "run"
+    shutil.copytree(decided[0], out)
+    before = {file.name: file.read_bytes() for file in (out / "model").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("regraft.model.to_json", lambda _: (_ for _ in ()).throw(SafetensorError("I/O error: No space left")))
+        with pytest.raises(SafetensorError):
+            Model.load(out).save(out / "model")
+    assert {file.name: file.read_bytes() for file in (out / "model").iterdir()} == before
+
+
+def test_a_budget_that_is_over_leaves_out_baselines_and_predicts_test_in_full(
+    decided: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """17.8: the nearest neighbours ran out of budget, and the run was lost with the model that it had."""
+    out, heard = tmp_path / "run", []
+    shutil.copytree(decided[0], out)
+    monkeypatch.setattr("regraft.pipeline.write_gallery", lambda *_: None)
+    text = (out / "recipe.yaml").read_text().replace("budget_seconds: null", "budget_seconds: 3600.0")
+    (out / "recipe.yaml").write_text(text.replace("feature_batch: 32", "feature_batch: 4"))
+
+    def late(event: dict[str, Any]) -> None:
+        heard.append(event)
+        if event["kind"] == "unseal":
+            monkeypatch.setattr("regraft.steps.context.Context.seconds_left", -1.0)
+
+    run = regraft.fit(out=out, resume=True, cache=decided[1], listeners=[late])
+    assert run.state["missing"]["nearest neighbours"] == "no time was left for it"
+    assert set(run.metrics["baselines"]) == {"majority class"}
+    assert run.metrics["test"]["accuracy"].n == 12
+    assert any("predicted in full" in event["text"] for event in heard if event["kind"] == "note")
+    check(out, "head only")
+    for surface in ("report.html", "model/README.md"):
+        assert "nearest neighbours (no time was left for it)" in (out / surface).read_text(encoding="utf-8")

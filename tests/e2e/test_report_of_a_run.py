@@ -39,4 +39,4 @@ def test_a_gallery_that_fails_leaves_the_run_finished(
     assert run.state["state"] == "finished"
     assert "Most uncertain" not in (run.path / "report.html").read_text(encoding="utf-8")
     notes = [event["text"] for event in read_events(run.path / "events.jsonl") if event["kind"] == "note"]
-    assert notes[-1] == "the report has no photographs: the disk is full"
+    assert notes[-1] == "without photographs in the report: the disk is full"

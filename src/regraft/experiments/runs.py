@@ -41,7 +41,7 @@ def headline(metrics: Mapping[str, Mapping[str, Estimate]], state: str) -> str:
     for split, word in SPLITS.items():
         if split in metrics:
             e = metrics[split]["accuracy"]
-            untested = " (no test set)" if split == "val" else ""
+            untested = (" (no test set)" if state == "finished" else f" ({state} before test)") if split == "val" else ""
             return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples{untested}"
     return f"{state}, not evaluated"
 

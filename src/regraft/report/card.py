@@ -180,7 +180,10 @@ def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     noun = words.noun(modality, 2)
     lines = [f"Nothing is known about {noun} from elsewhere: other places, devices or times. Measure before relying on it there."]
     if split != "test":
-        lines.append("There is no result on a test set.")
+        sealed = ((run.get("data") or {}).get("counts") or {}).get("test")
+        unread = ": there is one, and the run ended before the model was scored on it" if sealed else ""
+        lines.append(f"There is no result on a test set{unread}.")
+    lines += [f"Missing here: {_text(what)} ({_text(why)})." for what, why in (run.get("missing") or {}).items()]
     accuracy = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
     if accuracy:
         rest = f"{words.count(accuracy.n)} {words.noun(modality, accuracy.n)}"

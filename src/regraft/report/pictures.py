@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from regraft.artifacts import atomic
+
 LARGEST = 400_000  # bytes of a picture file that goes into the page as it is
 WARM = np.array([232, 89, 12])  # what a place that counts is tinted with: no grey picture has it
 TINT = 0.7  # how strongly
@@ -38,6 +40,17 @@ def picture(path: Path) -> str:
         return jpeg(np.asarray(small))
     except OSError:
         return ""
+
+
+def write_batch(place: Path, images: NDArray[np.uint8]) -> Path:
+    """Write the first of (B, S, S, 3) uint8 images as one PNG, two rows of eight at most."""
+    some = images[:16]
+    columns = min(8, len(some))
+    some = some[: len(some) // columns * columns]
+    grid = np.concatenate([np.concatenate(list(some[i : i + columns]), axis=1) for i in range(0, len(some), columns)])
+    with atomic(place) as temporary:
+        Image.fromarray(grid).save(temporary, format="PNG")
+    return place
 
 
 def tinted(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:

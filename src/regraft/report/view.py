@@ -118,6 +118,10 @@ def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) 
     found, data = [], run.get("data") or {}
     if split and split != "test" and data.get("no_test"):
         found.append("No test set was asked for: nothing here was measured on examples that had no part in the choices.")
+    if split != "test" and (data.get("counts") or {}).get("test") and run.get("state") in ("interrupted", "failed"):
+        found.append("The run ended before its test set was scored: nothing here is a result on new examples.")
+    for what, why in (run.get("missing") or {}).items():
+        found.append(f"Missing here: {what} ({str(why).rstrip('.')}).")
     if len(readings := run.get("readings") or []) > 1:
         when = "; ".join(f"{str(one.get('time', ''))[:16].replace('T', ' ')}, {one.get('reason', '')}" for one in readings)
         found.append(

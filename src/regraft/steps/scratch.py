@@ -24,7 +24,7 @@ def from_scratch(
     """The network of `backbone` and a linear head, trained from random weights on all of `data`; None where time is short.
 
     Everything moves, norm statistics too, at one rate for all layers; augmentation, batches and precision are those of
-    fine-tuning.
+    fine-tuning. Raises KeyboardInterrupt when the user stops it: half a training is no baseline.
     """
     trial = context.trial()
     recipe = trial.recipe.finetune
@@ -40,4 +40,6 @@ def from_scratch(
         empty, plan_freeze(module, empty.stages, "full", "moving"), make_head("linear", backbone.width, classes), data, None,
         trial, checkpoint=checkpoint,
     )  # fmt: skip
+    if found is not None and found.trained.stopped == "interrupted":
+        raise KeyboardInterrupt
     return None if found is None or found.trained.stopped == "budget" else (found.backbone, found.head)
