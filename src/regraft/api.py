@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -181,7 +182,7 @@ def plan(
     keep_large_blocks()
     device = pick_device(settings.run.device)
     settings.run.device = device.type
-    context = Context(settings, FeatureStore(None), device, Events(None, tuple(listeners))).trial()
+    context = Context(settings, FeatureStore(None), device, Events(None, tuple(listeners)), levels=examples.levels()).trial()
     settings = context.recipe
     counts, classes, both = examples.counts(), len(examples.task.classes), examples.part("train").then(examples.part("val"))
     obtained, _ = obtain(both, examples.image_sizes(), counts, classes, context)
@@ -226,7 +227,7 @@ def rank(
     place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
     device = pick_device(settings.run.device)
     settings.run.device = device.type
-    context = Context(settings, FeatureStore(place), device, Events(None, tuple(listeners)))
+    context = Context(settings, FeatureStore(place), device, Events(None, tuple(listeners)), levels=examples.levels())
     wanted: list[str] = []
     for name in backbones:
         wanted += [*candidates(network and not settings.run.offline), *earlier_runs()] if name == "auto" else [name]
@@ -262,8 +263,8 @@ def audit(
     device = pick_device(settings.run.device)
     settings.run.device = device.type
     kept = frozenset((name, kind) for name, kind in about.get("fixes", {}).get("kept", []))
-    context = Context(settings, FeatureStore(place), device, events)
-    found, test = audit_alone(examples, small_image_or_none, kept, context, features)
+    context = Context(settings, FeatureStore(place), device, events, levels=examples.levels())
+    found, test = audit_alone(examples, partial(small_image_or_none, levels=context.levels), kept, context, features)
     return Audit(source.name, examples.counts(), (*about["audited"], *found), frozenset(test.sources))
 
 

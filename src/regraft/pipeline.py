@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ class Walk:
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
         earlier = folder.read_state()["steps"]
-        self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier)
+        self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier, levels=examples.levels())
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
@@ -242,7 +243,8 @@ class Walk:
             except BudgetError as error:
                 self.leave_out("near-duplicates of test examples", str(error))
         kept = frozenset((source, kind) for source, kind in data.get("fixes", {}).get("kept", []))
-        found = audit(self.examples, known, heads, test, ahead, small_image_or_none, kept, self.context)
+        read = partial(small_image_or_none, levels=self.context.levels)
+        found = audit(self.examples, known, heads, test, ahead, read, kept, self.context)
         files = read_json(self.folder.audit)["findings"] if self.folder.audit.is_file() else data["findings"]
         files = [finding for finding in files if finding["kind"] not in FEATURE_KINDS]  # a resumed run's come anew
         write_json(self.folder.audit, {"findings": [*files, *(finding.to_dict() for finding in found)]})

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from regraft.data.levels import Levels
 from regraft.modalities import ImagePreprocess
 
 if TYPE_CHECKING:
     from regraft.backbones.sources import Obtained
+
+DEFAULT_LEVELS = Levels()
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Backbone:
     depth: int | None = None  # stages kept, of one that was truncated
 
 
-def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone:
-    """Take the classifier off, keep the weights' own preprocessing at input `size`.
+def make_base(obtained: Obtained, size: int, upscaled: bool = False, levels: Levels = DEFAULT_LEVELS) -> Backbone:
+    """Take the classifier off, keep the weights' own preprocessing at input `size`, with the `levels` of the set's deep pictures.
 
     Images smaller than the input have no border to spare: with `upscaled` the centre crop takes the whole short side.
     """
@@ -69,6 +72,7 @@ def make_base(obtained: Obtained, size: int, upscaled: bool = False) -> Backbone
         interpolation=str(config.get("interpolation") or "bicubic"),
         mean=tuple(float(v) for v in config["mean"]),  # type: ignore[arg-type]
         std=tuple(float(v) for v in config["std"]),  # type: ignore[arg-type]
+        levels=levels,
     )
     return Backbone(
         module=module, stages=cut_stages(module), preprocess=preprocess, provenance=obtained.provenance,

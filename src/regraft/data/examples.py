@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from regraft.artifacts import atomic, fingerprint
 from regraft.data.blocks import blocks_of
 from regraft.data.known import KnownFile
+from regraft.data.levels import Deep, Levels, levels_of
 from regraft.data.splits import val_apart
 from regraft.errors import ChangedError, SealedError, UsageError
 from regraft.evaluation import all_alone
@@ -37,6 +38,9 @@ SCHEMA = pa.schema(
         ("pixels", pa.string()),  # the id, or a hash of the pixels where other bytes may show the same
         ("block", pa.int64()),  # examples that belong together, test included: a group, the same pixels, near-duplicates
         ("dhash", pa.string()),  # difference hashes of the image and its mirror, 32 hex digits
+        ("deep", pa.string()),  # of more than 8 bits: whole or real, and the smallest and largest value; else null
+        ("low", pa.float64()),
+        ("top", pa.float64()),
         ("flags", pa.list_(pa.string())),
     ]
 )
@@ -218,6 +222,11 @@ class Examples:
     def image_sizes(self) -> np.ndarray:
         """(N, 2) widths and heights of train and val."""
         return self._sizes(self.table)
+
+    def levels(self) -> Levels:
+        """Which values of pictures with more than 8 bits become black and white, by train and val."""
+        columns = (self.table[name].to_pylist() for name in ("deep", "low", "top"))
+        return levels_of(Deep(kind, low, top) for kind, low, top in zip(*columns, strict=True) if kind is not None)
 
     @staticmethod
     def _sizes(table: pa.Table) -> np.ndarray:

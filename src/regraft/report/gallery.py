@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from regraft.artifacts import RunFolder, read_json, write_json
 from regraft.data import Examples, KnownFile, several
+from regraft.data.levels import Levels
 from regraft.errors import ChangedError
 from regraft.modalities import UnreadableImage, thumbnail
 from regraft.report.pictures import jpeg, tinted, uri
@@ -83,7 +84,8 @@ def write_gallery(
     galleries = [*_answers(predicted), *_found(findings, known)]
     cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
     if examples.modality == "image":
-        _add_pictures([*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)], examples.files())
+        some = [*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)]
+        _add_pictures(some, examples.files(), examples.levels())
         if model is not None and predicted is not None and seconds > 0:
             galleries.insert(0, _looks(galleries[0]["items"], examples.files(), model, device, seconds, precision))
     write_json(run.gallery, {"galleries": [g for g in galleries if g["items"]], "cells": cells})
@@ -155,11 +157,11 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
     return found | {f"{i},{j}": predicted.items(rows[i, j][::-1][:RIGHT]) for i, j in right}
 
 
-def _add_pictures(items: list[Item], files: Mapping[str, KnownFile]) -> None:
+def _add_pictures(items: list[Item], files: Mapping[str, KnownFile], levels: Levels) -> None:
     """Thumbnails, in the order given, until they would make the page too large; each file is read once."""
     def shown(source: str) -> str:
         try:
-            return uri("image/jpeg", thumbnail(files[source]))
+            return uri("image/jpeg", thumbnail(files[source], levels=levels))
         except (UnreadableImage, ChangedError, KeyError):
             return ""
 

@@ -47,7 +47,7 @@ def base(obtained: Obtained, sizes: np.ndarray, context: Context) -> Backbone:
         size, why = input_size(native, fixed, short, len(sizes), context.device.type == "cpu")
         recipe.size = size
     size = int(recipe.size)
-    backbone = make_base(obtained, size, is_upscaled(short, size))
+    backbone = make_base(obtained, size, is_upscaled(short, size), context.levels)
     whole = len(backbone.stages)
     depth = recipe.depth = whole if recipe.depth == "auto" else int(recipe.depth)
     if depth > whole:

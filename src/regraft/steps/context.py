@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from regraft.artifacts import Events
+from regraft.data.levels import Levels
 from regraft.features import FeatureStore
 from regraft.recipe import Recipe
 
@@ -24,6 +25,7 @@ class Context:
     started: float = field(default_factory=time.monotonic)
     earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # what a resumed run decided before it stopped
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    levels: Levels = field(default_factory=Levels)  # of the set's pictures with more than 8 bits
 
     def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
         """Record what a step decided and why, in words. A resumed run keeps the reason it had for the same decision."""
@@ -42,7 +44,7 @@ class Context:
                     hear(event)
 
         events = Events(None, (pass_on,)) if quiet else self.events
-        return Context(self.recipe.model_copy(deep=True), self.store, self.device, events, self.started, self.earlier)
+        return replace(self, recipe=self.recipe.model_copy(deep=True), events=events, said={})
 
     @property
     def seconds_left(self) -> float:

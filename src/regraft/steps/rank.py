@@ -312,7 +312,7 @@ class _Race:
 
     def backbone(self, obtained: Obtained, size: int) -> Backbone:
         """As step 2 would make it."""
-        return make_base(obtained, size, is_upscaled(self.short_sides, size))
+        return make_base(obtained, size, is_upscaled(self.short_sides, size), self.context.levels)
 
     def look(self, reference: str, obtained: Obtained, size: int) -> _Look:
         """What a backbone offers and costs at one size; its engine by a trial."""

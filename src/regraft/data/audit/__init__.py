@@ -7,7 +7,7 @@ from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Seen, audit_featu
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal, several
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
-from regraft.data.audit.looks import SIDE, Look
+from regraft.data.audit.looks import PLAIN, SIDE, Look
 from regraft.data.audit.make import make_examples
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ALIGNED",
     "FEATURE_KINDS",
     "LISTED",
+    "PLAIN",
     "SIDE",
     "Audited",
     "Fact",

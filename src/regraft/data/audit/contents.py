@@ -12,12 +12,14 @@ from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, Severity, several, without
 from regraft.data.audit.metadata import Told, told_by_borders, told_by_colours, told_by_files
 from regraft.data.blocks import blocks_of
+from regraft.data.levels import levels_of
 from regraft.data.rows import Row
 from regraft.data.splits import FEW
 
 UNEQUAL = 10.0  # times the smallest class that the largest has
 SMALL = 0.25  # of the usual short side: what is below is tiny for its set
 LONG = 3.0  # times longer, or shorter, for its height than is usual
+DARK = 64  # of 255: 16-bit colours of which no place is brighter use a quarter of their range
 RARE = 0.05  # share up to which grey pictures among coloured ones are odd
 
 
@@ -79,7 +81,7 @@ def odd_pictures(files: Files) -> Iterator[Finding]:
     looks = [fact.look for fact in files.facts]
     width, height = (np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height"))
     short, shape = np.minimum(width, height), np.log(width / height)
-    grey = np.array([look.mode in ("1", "L", "LA") or look.mode.startswith("I") for look in looks])
+    grey = np.array([look.mode in ("1", "L", "LA") or look.deep is not None for look in looks])
     usual = float(np.median(short))
     for kind, which, text in (
         ("tiny pictures", short < SMALL * usual, f"tiny beside the others, whose short side is {usual:.0f}"),
@@ -90,6 +92,26 @@ def odd_pictures(files: Files) -> Iterator[Finding]:
         if sources := files.sources(kind, which):
             severity: Severity = "warning" if kind == "plain pictures" else "info"
             yield Finding(kind, severity, f"{several(len(sources), 'picture', 'is', 'are')} {text}", sources)
+
+
+def deep_pictures(files: Files) -> Iterator[Finding]:
+    """How pictures with more than 8 bits are scaled, by train and val; and colours of which only 8 bits can be read."""
+    known = [fact.look for fact, split in zip(files.facts, files.splits, strict=True) if split != "test"]
+    levels = levels_of(look.deep for look in known if look.deep is not None)
+    kinds = ("whole", levels.whole, "more than 8 bits"), ("real", levels.real, "floating point values")
+    for kind, (black, white), noun in kinds:
+        some = [look.deep for look in known if look.deep is not None and look.deep.kind == kind]
+        if some:
+            cut = sum(deep.top > white or deep.low < black for deep in some)
+            beyond = f"; {cut:,} of them go beyond and are cut off there" if cut else ""
+            text = f"{several(len(some), 'picture', 'has', 'have')} {noun}: from {black:g} to {white:g} is from black to white"
+            yield Finding("deep pictures", "info", f"{text}, for all of them and at prediction{beyond}")
+    halved = [look for look in known if look.mode.endswith(";16")]
+    if halved:
+        dark = max(max(look.small) for look in halved) < DARK
+        text = f"of {several(len(halved), 'colour picture')} with 16 bits a channel the upper 8 are read"
+        text += ", and these are nearly black: stretch them to the full 16 bits" if dark else ""
+        yield Finding("16-bit colours", "warning" if dark else "info", text)
 
 
 def leaks(files: Files) -> Iterator[Finding]:
@@ -110,4 +132,6 @@ def leaks(files: Files) -> Iterator[Finding]:
     yield from finding("colours tell the label", "info", mere, "mean colour and contrast alone")
 
 
-CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (groups_across, missing_classes, imbalance, odd_pictures, leaks)
+CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (
+    groups_across, missing_classes, imbalance, odd_pictures, deep_pictures, leaks,
+)  # fmt: skip

@@ -6,13 +6,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from regraft.data.audit.findings import Finding, Severity
 from regraft.data.audit.looks import Look, colours
 from regraft.data.known import KnownFile, NewFile
+from regraft.data.levels import levels_of
 from regraft.data.rows import Row
 from regraft.data.sources import Source
 from regraft.data.walker import endings
@@ -81,13 +82,19 @@ def audit_files(
                 audited.rows.append(row)
                 audited.facts.append(fact)
             tick(label="looking at the files", done=number, total=len(source.rows))
+        audited.facts = _levelled(audited.facts)
         alike = _alike(audited.facts)
         files = [KnownFile(str(source.root / audited.rows[i].source), audited.facts[i].id) for i in alike]
         for i, pixels in zip(alike, pool.map(digest, files), strict=True):
-            about = audited.facts[i]
-            audited.facts[i] = Fact(about.id, pixels, about.look, about.bytes, about.mtime_ns)
+            audited.facts[i] = replace(audited.facts[i], pixels=pixels)
     _note_layout(source, audited)
     return audited
+
+
+def _levelled(facts: list[Fact]) -> list[Fact]:
+    """The looks of deep pictures on one scale: that of all of them, since no model sees these."""
+    levels = levels_of(fact.look.deep for fact in facts if fact.look.deep is not None)
+    return [fact if fact.look.deep is None else replace(fact, look=fact.look.levelled(levels)) for fact in facts]
 
 
 def _alike(facts: list[Fact]) -> list[int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from regraft.data.levels import Deep, Levels
+
 SIDE = 16  # pixels of the small picture
+PLAIN = 4  # grey levels between the darkest and the brightest pixel of a picture that shows nothing
 CLEARLY = 0.5  # grey levels: in a plain area neither side is the brighter one, nor in its mirror image
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -17,7 +20,7 @@ class Look:
     """What one decoding tells of a file.
 
     Width and height are those of the upright image, `format` and `mode` as stored; `plain`: it is of one colour; `small`: the
-    bytes of (SIDE, SIDE, 3) RGB pixels of the whole.
+    bytes of (SIDE, SIDE, 3) RGB pixels of the whole. `deep` is known of pictures with more than 8 bits only.
     """
 
     width: int
@@ -26,6 +29,15 @@ class Look:
     mode: str
     plain: bool
     small: bytes
+    deep: Deep | None = None
+
+    def levelled(self, levels: Levels) -> Look:
+        """The same with deep values scaled by levels of the whole set."""
+        if self.deep is None:
+            return self
+        grey = levels.scaled(np.frombuffer(self.deep.small, dtype=np.float32), self.deep.kind)
+        low, top = levels.scaled(np.array([self.deep.low, self.deep.top]), self.deep.kind).astype(int)
+        return replace(self, plain=bool(top - low <= PLAIN), small=grey.repeat(3).tobytes())
 
 
 def pictures(looks: Iterable[Look]) -> np.ndarray:

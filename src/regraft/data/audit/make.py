@@ -71,6 +71,9 @@ def make_examples(
             [fact.id for fact in files.facts], [row.group for row in files.rows], [fact.pixels for fact in files.facts]
         ).tolist(),
         "dhash": dhashes(fact.look for fact in files.facts),
+        "deep": [None if (deep := fact.look.deep) is None else deep.kind for fact in files.facts],
+        "low": [None if (deep := fact.look.deep) is None else deep.low for fact in files.facts],
+        "top": [None if (deep := fact.look.deep) is None else deep.top for fact in files.facts],
         "flags": [flags[i] for i in kept],
     }
     return Examples(pa.table(columns, schema=SCHEMA), source.task, source.root)
