@@ -47,6 +47,19 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A reference to an untrained network of 100,000 parameters, for tests of what does not depend on the weights."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_file(timm.create_model("test_efficientnet", num_classes=10).state_dict(), str(file))
+    return f"path:{file}@test_efficientnet"
+
+
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
     """30 noisy 48x48 PNGs of each of three colours: red, green and blue."""

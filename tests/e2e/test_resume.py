@@ -18,27 +18,19 @@ import pytest
 from PIL import Image
 
 import regraft
+from commands import Started, call, start
 from regraft.artifacts import RunFolder, read_events, write_text
 from regraft.errors import ChangedError, UsageError
 from regraft.recipe import read_recipe
 
-CLI = [sys.executable, "-c", "from regraft.cli import main; main()"]
-RECIPE = ["--set", "base.size=64", "--set", "finetune.epochs=2", "--set", "finetune.folds=0", "--set", "run.threads=1"]
+
+def _words(colours: Path, backbone: str, *settings: str) -> list[str]:
+    """`fit` with settings, so that one step takes hundredths of a second."""
+    usual = (f"obtain.backbone={backbone}", "base.size=32", "run.engine=torch-float32", "run.threads=1", "finetune.folds=0")
+    return ["fit", str(colours), *(word for setting in (*usual, *settings) for word in ("--set", setting))]
 
 
-def _start(colours: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*CLI, "fit", str(colours), "--out", str(out), *RECIPE, *more], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        preexec_fn=_heed_ctrl_c if os.name == "posix" else None,
-    )  # fmt: skip
-
-
-def _heed_ctrl_c() -> None:
-    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _wait_for(out: Path, kind: str, process: subprocess.Popen[str], **fields: object) -> None:
+def _wait_for(out: Path, kind: str, process: Started, **fields: object) -> None:
     while process.poll() is None:
         for event in read_events(out / "events.jsonl"):
             if event["kind"] == kind and all(event.get(k) == v for k, v in fields.items()):
@@ -48,20 +40,18 @@ def _wait_for(out: Path, kind: str, process: subprocess.Popen[str], **fields: ob
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_a_killed_run_ends_with_the_same_bits(colours: Path, tmp_path: Path) -> None:
-    whole = _start(colours, tmp_path / "whole")
-    assert whole.wait() == 0
+def test_a_killed_run_ends_with_the_same_bits(colours: Path, tmp_path: Path, tiny: str) -> None:
+    words = _words(colours, tiny, "finetune.epochs=2")
+    assert call(*words, "--out", tmp_path / "whole").returncode == 0
     expected = (tmp_path / "whole" / "model" / "model.safetensors").read_bytes()
     out = tmp_path / "killed"
     for moment in (("step", {"step": "train"}), ("epoch", {"epoch": 1})):
-        process = _start(colours, out) if not out.exists() else subprocess.Popen(
-            [*CLI, "fit", "--resume", "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )  # fmt: skip
+        process = start(*(["fit", "--resume"] if out.exists() else words), "--out", out)
         _wait_for(out, moment[0], process, **moment[1])
         process.kill()
         process.wait()
         assert not list(out.glob("model/*.tmp"))
-    result = subprocess.run([*CLI, "fit", "--resume", "--out", str(out)], capture_output=True, text=True)
+    result = call("fit", "--resume", "--out", out)
     assert result.returncode == 0, result.stderr
     assert (out / "model" / "model.safetensors").read_bytes() == expected
 
@@ -69,24 +59,20 @@ def test_a_killed_run_ends_with_the_same_bits(colours: Path, tmp_path: Path) -> 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("strategy", ["half", "full"])  # on cached activations, and on images
 def test_a_run_killed_at_random_moments_of_fine_tuning_ends_with_the_same_bits(
-    colours: Path, tmp_path: Path, strategy: str
+    colours: Path, tmp_path: Path, strategy: str, tiny: str
 ) -> None:
     """Every step is saved, the head has dropout, and the kill hits wherever it hits."""
-    code = (
-        "import sys; from regraft.training import checkpoint; checkpoint.Checkpoint.due = lambda self: True\n"
-        "from regraft.cli import main; main()"
-    )
-    settings = ("base.size=64", "finetune.epochs=4", "finetune.folds=0", "head.dropout=0.3", "finetune.batch_size=8")
-    words = ["fit", str(colours), "--freeze", strategy, *(word for setting in settings for word in ("--set", setting))]
-    assert subprocess.run([*CLI, *words, "--out", str(tmp_path / "whole")]).returncode == 0
+    every_step = "from regraft.training import checkpoint; checkpoint.Checkpoint.due = lambda self: True"
+    settings = (f"freeze.strategy={strategy}", "finetune.epochs=12", "head.dropout=0.3", "finetune.batch_size=8")
+    words = _words(colours, tiny, *settings)
+    assert call(*words, "--out", tmp_path / "whole").returncode == 0
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
     for _ in range(4):
-        more = ["fit", "--resume"] if out.exists() else words
-        process = subprocess.Popen([sys.executable, "-c", code, *more, "--out", str(out)])
+        process = start(*(["fit", "--resume"] if out.exists() else words), "--out", out, first=every_step)
         before = _saved(out)
         while process.poll() is None and _saved(out) == before:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.6))
+        time.sleep(rng.uniform(0, 0.2))
         if process.poll() is not None:
             break
         process.kill()
@@ -94,7 +80,7 @@ def test_a_run_killed_at_random_moments_of_fine_tuning_ends_with_the_same_bits(
         kills += 1
     assert kills >= 2
     if process.returncode != 0:
-        assert subprocess.run([*CLI, "fit", "--resume", "--out", str(out)]).returncode == 0
+        assert call("fit", "--resume", "--out", out).returncode == 0
     for name in ("model/model.safetensors", "model/regraft.json"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not (out / "checkpoint.safetensors").exists()
@@ -108,9 +94,9 @@ def _saved(out: Path) -> int:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_path: Path, tiny: str) -> None:
     out = tmp_path / "run"
-    process = _start(colours, out, "--set", "finetune.epochs=12")
+    process = start(*_words(colours, tiny, "finetune.epochs=40"), "--out", out)
     _wait_for(out, "epoch", process, epoch=1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
@@ -129,13 +115,14 @@ def _fainter(colours: Path) -> None:
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
 
 
-def test_ctrl_c_leaves_open_what_was_not_decided(colours: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_open_what_was_not_decided(colours: Path, tmp_path: Path, tiny: str) -> None:
     """How far to go from the head, and whether to train once more: a resume decides as a run left alone does.
 
     In the first epoch nothing but the head is there to hand over; the second training is that on train and val.
     """
     _fainter(colours)
-    recipe = {"base": {"size": 64}, "finetune": {"epochs": 3, "folds": 0, "lr": 1e-3}}
+    recipe = {"obtain": {"backbone": tiny}, "base": {"size": 32}, "run": {"engine": "torch-float32"},
+              "finetune": {"epochs": 3, "folds": 0, "lr": 1e-3}}  # fmt: skip
     alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
     assert read_recipe(alone.path / "recipe.yaml")["finetune"]["refit"] is True
     for training, epoch in ((1, 1), (1, 2), (2, 2)):
@@ -171,10 +158,13 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back(colours: Path, tmp_path: Path) -> None:
+def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back(
+    colours: Path, tmp_path: Path, tiny: str
+) -> None:
     """It is noticed where it is read: in fine-tuning, and by the features of a file that is another one for a moment."""
     out, gone, other = tmp_path / "run", tmp_path / "gone.png", (colours / "red" / "1.png").read_bytes() + b" "
-    recipe = {"base": {"size": 32}, "finetune": {"epochs": 1, "folds": 0, "refit": False, "mirror": False}}
+    recipe = {"obtain": {"backbone": tiny}, "base": {"size": 32}, "run": {"engine": "torch-float32"},
+              "finetune": {"epochs": 1, "folds": 0, "refit": False, "mirror": False}}  # fmt: skip
     place: dict[str, Path] = {}
 
     def remove(event: dict[str, Any]) -> None:
@@ -207,7 +197,7 @@ def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back
 
 def test_changed_files_and_changed_settings_are_refused_on_resume(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    regraft.fit(colours, out, recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
+    regraft.fit(colours, out, recipe={"base": {"size": 32}, "freeze": {"strategy": "head"}, "run": {"engine": "torch-float32"}})
     state = json.loads((out / "run.json").read_text())
     write_text(out / "run.json", json.dumps({**state, "state": "running"}))
     with pytest.raises(UsageError, match="settings"):
