@@ -507,8 +507,10 @@ class Walk:
         classes = len(self.examples.task.classes)
         features = functools.cache(lambda: self.features(test, backbone, engine))
         made: dict[str, Callable[[], np.ndarray]] = {
-            "nearest neighbours": lambda: knn_logits(known.values, known.labels, features(), classes)[0]
-        }
+            "nearest neighbours": lambda: knn_logits(
+                known.values, known.labels, features(), classes, self.context.events.tick, lambda: self.context.seconds_left <= 0
+            )[0]
+        }  # fmt: skip
         if self.state["chosen"] == "fine-tuned":
             temperature = self.head_held(heads, both).calibration().temperature
             made["head only"] = lambda: apply_head(heads.refitted, features()) / temperature

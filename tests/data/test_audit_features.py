@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regraft.data.audit import Finding, Seen, audit_features
+from regraft.data.audit import Finding, Seen, audit_features, near_duplicates
 from regraft.data.examples import Inputs
 
 CLASSES = ("ant", "bee", "cat")
@@ -138,3 +138,53 @@ def test_pictures_of_a_few_pixels_are_no_near_duplicates() -> None:
         inputs = replace(about.inputs, sizes=np.full((30, 2), side))
         pairs = [pair for finding in audit_features(replace(about, inputs=inputs)) for pair in finding.pairs]
         assert bool(pairs) == found
+
+
+@pytest.mark.parametrize("by_features", [True, False])
+def test_near_duplicates_of_many_pictures_are_those_that_comparing_all_with_all_finds(
+    monkeypatch: pytest.MonkeyPatch, by_features: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 16)).astype(np.float32)
+    features[200:260] = features[:60] + 0.1 * rng.normal(size=(60, 16))
+    raw = rng.integers(0, 256, size=(300, 16), dtype=np.uint8)
+    raw[200:260, :8] = raw[:60, :8]
+    raw[200:260, 0] ^= 1
+    names = [f"{k}.png" for k in range(300)]
+    hashes = [row.tobytes().hex() for row in raw]
+
+    def read(path: str) -> np.ndarray:
+        number = int(path.removesuffix(".png"))
+        return picture(number - 200 if 200 <= number < 260 else number)
+
+    def pairs() -> list[tuple[int, int]]:
+        found, left = near_duplicates(names, names, features if by_features else None, hashes, read, lambda **_: None)
+        assert left == 0
+        return [pair[:2] for pair in found]
+
+    exact = pairs()
+    assert set(exact) >= {(k, 200 + k) for k in range(60)}
+    monkeypatch.setattr("regraft.data.audit.duplicates.EXACT", 100)
+    monkeypatch.setattr("regraft.evaluation.neighbours.LIST", 25)
+    assert pairs() == exact
+
+
+def test_an_audit_that_runs_out_of_time_says_what_was_not_looked_for() -> None:
+    rng = np.random.default_rng(0)
+    labels, features = np.arange(90) % 3, rng.normal(size=(90, 16)).astype(np.float32)
+    features[50] = features[2]
+    about = seen(labels, features, None, read=lambda path: picture(0))
+    asked = 0
+
+    def soon() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 1
+
+    cut = [finding for finding in audit_features(replace(about, stop=soon)) if finding.kind == "audit cut short"]
+    assert "there may be more" in cut[0].message
+    assert "likely wrong labels, outliers, classes that hardly differ" in cut[1].message
+    said: list[str] = []
+    names = [str(k) for k in range(90)]
+    found, left = near_duplicates(names, names, features, ["0" * 32] * 90, picture, lambda **_: None, lambda: True, said.append)
+    assert (found, left, len(said)) == ([], 0, 1)

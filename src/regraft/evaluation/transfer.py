@@ -5,10 +5,15 @@ Shapes: features (N, D), labels (N,) integers from 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from regraft.errors import BudgetError
+from regraft.evaluation.neighbours import EXACT, Floats32, Lists, compact
 
 Floats = NDArray[np.float64]
 MOST = 100  # iterations of the fixed point, which mostly takes a dozen
@@ -16,6 +21,8 @@ CLOSE = 1e-6  # relative change of alpha / beta that ends them
 BLOCK = 1 << 22  # similarities held at once
 NEIGHBOURS = (1, 3, 5, 9, 15)
 SAMPLE = 5_000
+ROWS = 8_192  # of features looked at at once
+LARGE = 1 << 28  # bytes
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
@@ -24,22 +31,32 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
     For each class's 0/1 indicator y: the evidence p(y | F) = integral of N(y; F w, 1/beta) N(w; 0, 1/alpha) over w, at the
     alpha and beta that make it largest. One decomposition of F serves all classes and iterations.
     """
-    f, classes = np.asarray(features, dtype=np.float64), np.asarray(labels)
-    y = (classes[:, None] == np.unique(classes)).astype(np.float64)  # (N, K)
-    squares, z2 = _spectrum(f, y)
-    energy = (y**2).sum(axis=0)
-    outside = np.maximum(energy - z2.sum(axis=0), 0.0)  # what of y no linear map of F reaches
-    return float(np.mean([_evidence(squares, z2[:, k], outside[k], len(f)) for k in range(y.shape[1])]) / len(f))
+    classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(classes).astype(np.float64)  # (K,): each indicator's squared length
+    squares, z2 = _spectrum(np.asarray(features), classes, len(counts))
+    outside = np.maximum(counts - z2.sum(axis=0), 0.0)  # what of y no linear map of F reaches
+    return float(np.mean([_evidence(squares, z2[:, k], outside[k], len(classes)) for k in range(len(counts))]) / len(classes))
 
 
-def _spectrum(f: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of Y by the left singular vectors."""
-    tall = f.shape[0] > f.shape[1]
-    values, vectors = np.linalg.eigh(f.T @ f if tall else f @ f.T)
+def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
+    """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of the indicators by the left ones.
+
+    F, which may be memory-mapped, is read a chunk at a time where it has more rows than columns.
+    """
+    n, width = f.shape
+    if n <= width:
+        f, y = f.astype(np.float64), (classes[:, None] == np.arange(k)).astype(np.float64)
+        values, vectors = np.linalg.eigh(f @ f.T)
+        real = values > 1e-10 * max(float(values[-1]), 1e-300)
+        return values[real], (vectors[:, real].T @ y) ** 2
+    square, sums = np.zeros((width, width)), np.zeros((k, width))
+    for start in range(0, n, ROWS):
+        x, own = f[start : start + ROWS].astype(np.float64), classes[start : start + ROWS]
+        square += x.T @ x
+        sums += sparse.csr_matrix((np.ones(len(own)), (own, np.arange(len(own)))), shape=(k, len(own))) @ x
+    values, vectors = np.linalg.eigh(square)
     real = values > 1e-10 * max(float(values[-1]), 1e-300)
-    values, vectors = values[real], vectors[:, real]
-    z = (vectors.T @ (f.T @ y)) / np.sqrt(values)[:, None] if tall else vectors.T @ y
-    return values, z**2
+    return values[real], (vectors[:, real].T @ sums.T) ** 2 / values[real][:, None]
 
 
 def _evidence(squares: Floats, z2: Floats, outside: float, n: int) -> float:
@@ -68,54 +85,91 @@ def knn_out_of_fold(
     `folds` are (fit, held) positions; what no fold holds out is -1. Each neighbour has one vote; ties go to the class
     whose neighbours are nearer.
     """
-    unit, y = _unit(features), np.asarray(labels, dtype=np.int64)
-    predicted = np.full(len(y), -1, dtype=np.int64)
+    f, y = np.asarray(features), np.asarray(labels, dtype=np.int64)
+    unit, predicted = compact(f, centre=False)(f), np.full(len(y), -1, dtype=np.int64)
     for fit, held in folds:
-        predicted[held] = _votes(unit[fit], y[fit], unit[held], int(y.max()) + 1, (k,))[0].argmax(axis=1)
+        rows, close = _nearest(unit[fit], unit[held], k)
+        predicted[held] = np.concatenate([votes.argmax(axis=1) for _, votes in _votes(rows, close, y[fit], int(y.max()) + 1, k)])
     return predicted
 
 
-def knn_logits(features: ArrayLike, labels: ArrayLike, queries: ArrayLike, classes: int) -> tuple[Floats, int]:
+def knn_logits(
+    features: ArrayLike, labels: ArrayLike, queries: ArrayLike, classes: int, tick: Callable[..., None] = lambda **_: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[NDArray[Any], int]:  # fmt: skip
     """(Q, classes) log shares of the votes of each query's k nearest by cosine, and k.
 
     k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out in turn (of many
     the first 5,000 in a fixed random order); the fewest in a tie. A class no neighbour votes for shares one vote with the
-    others.
+    others. Of more than EXACT examples the nearest are looked up in an index, which misses one in a hundred. Features and queries
+    may be memory-mapped. The logits are float64, or float32 where they would take more than LARGE bytes. Raises BudgetError
+    where `stop` says that time is out.
     """
-    unit, y = _unit(features), np.asarray(labels, dtype=np.int64)
+    known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
     ks = tuple(k for k in NEIGHBOURS if k < len(y)) or (1,)
     some = np.sort(np.random.default_rng(0).permutation(len(y))[:SAMPLE])
-    right = [(f.argmax(axis=1) == y[some]).mean() for f in _votes(unit, y, unit[some], classes, ks, leaving_out=some)]
+    alike = compact(known, centre=False)
+    unit = alike(known)
+    index = Lists(unit) if len(unit) > EXACT else None
+    rows, close = _nearest(unit, unit[some], max(ks), some, index, stop=stop)
+    right = []
+    for k in ks:
+        answers = [votes.argmax(axis=1) for _, votes in _votes(rows, close, y, classes, k)]
+        right.append((np.concatenate(answers) == y[some]).mean())
     k = ks[int(np.argmax(right))]
-    return np.log((_votes(unit, y, _unit(queries), classes, (k,))[0] + 1 / classes) / (k + 1)), k
+    found = np.empty((len(asked), classes), dtype=np.float64 if 8 * len(asked) * classes <= LARGE else np.float32)
+    rows, close = _nearest(unit, alike(asked), k, None, index, tick, stop)
+    for lines, votes in _votes(rows, close, y, classes, k):
+        found[lines] = np.log((votes + 1 / classes) / (k + 1))
+    return found, k
 
 
-def _unit(features: ArrayLike) -> NDArray[np.float32]:
-    f = np.asarray(features, dtype=np.float32)
-    return np.asarray(f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12))
+def _nearest(
+    known: Floats32, asked: Floats32, many: int, leaving_out: NDArray[np.int64] | None = None, index: Lists | None = None,
+    tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
+) -> tuple[NDArray[np.int64], Floats32]:  # fmt: skip
+    """(Q, many) rows of `known` that are nearest, the nearest first, and their cosines.
 
-
-def _votes(
-    known: NDArray[np.float32], labels: NDArray[np.int64], asked: NDArray[np.float32], classes: int, ks: tuple[int, ...],
-    leaving_out: NDArray[np.int64] | None = None,
-) -> list[Floats]:  # fmt: skip
-    """For each k, (Q, classes) votes of the k nearest; a nearer neighbour's weighs a trifle more.
-
-    `leaving_out` (Q,) are rows of `known`, one for each of `asked`, that have no vote for it: itself.
+    `leaving_out` (Q,) are rows of `known`, one for each of `asked`, that do not count for it: itself. Raises BudgetError.
     """
-    many, rows = min(max(ks), len(known) - (leaving_out is not None)), max(1, BLOCK // len(known))
-    found = [np.zeros((len(asked), classes)) for _ in ks]
-    for start in range(0, len(asked), rows):
-        near = asked[start : start + rows] @ known.T
+    if index is None and len(known) > EXACT:
+        index = Lists(known)
+    if index is not None:
+        found = index.search(asked, many, own=leaving_out, tick=tick, stop=stop)
+        _in_time(stop)
+        return found
+    many = min(many, len(known) - (leaving_out is not None))
+    rows, close = np.empty((len(asked), many), dtype=np.int64), np.empty((len(asked), many), dtype=np.float32)
+    step = max(1, BLOCK // len(known))
+    for start in range(0, len(asked), step):
+        _in_time(stop)
+        near = asked[start : start + step] @ known.T
         count = len(near)
         if leaving_out is not None:
             near[np.arange(count), leaving_out[start : start + count]] = -np.inf
         best = np.argpartition(-near, many - 1, axis=1)[:, :many]
-        closeness = np.take_along_axis(near, best, axis=1).astype(np.float64)
+        closeness = np.take_along_axis(near, best, axis=1)
         order = np.argsort(-closeness, axis=1, kind="stable")
-        best, closeness = np.take_along_axis(best, order, axis=1), np.take_along_axis(closeness, order, axis=1)
-        for votes, k in zip(found, ks, strict=True):
-            some = min(k, many)
-            lines = np.repeat(np.arange(start, start + count), some)
-            np.add.at(votes, (lines, labels[best[:, :some]].ravel()), (1 + 1e-3 * closeness[:, :some]).ravel())
-    return found
+        rows[start : start + count] = np.take_along_axis(best, order, axis=1)
+        close[start : start + count] = np.take_along_axis(closeness, order, axis=1)
+        tick(label="looking for neighbours", done=start + count, total=len(asked))
+    return rows, close
+
+
+def _in_time(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise BudgetError("no time was left to look for the nearest neighbours")
+
+
+def _votes(
+    rows: NDArray[np.int64], close: Floats32, labels: NDArray[np.int64], classes: int, k: int
+) -> Iterator[tuple[slice, Floats]]:
+    """(q, classes) votes of the k nearest, a bounded number of queries at a time; a nearer neighbour's weighs a trifle more."""
+    step = max(1, BLOCK // classes)
+    for start in range(0, len(rows), step):
+        some = slice(start, start + step)
+        near, closeness = rows[some, :k], close[some, :k].astype(np.float64)
+        votes, known = np.zeros((len(near), classes)), near >= 0
+        lines = np.nonzero(known)[0]
+        np.add.at(votes, (lines, labels[near[known]]), 1 + 1e-3 * closeness[known])
+        yield some, votes

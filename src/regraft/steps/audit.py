@@ -71,7 +71,6 @@ def audit_alone(
     engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
     key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, "plain")
 
-
     def features(part: Part | Inputs) -> np.ndarray:
         tick, label = context.events.tick, f"features of {part.name}"
         return context.store.features(part.ids, part.paths, key, backbone.preprocess, engine, tick, label)[0]
@@ -92,7 +91,7 @@ def _seen(
         examples.task.classes, examples.inputs(), splits, both.labels, None if known is None else known.values,
         np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
         None if logits is None else softmax(logits.astype(np.float64), axis=1), test, test_features, read, kept,
-        context.events.tick,
+        context.events.tick, context.out_of_time,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from regraft.data.audit.align import SIDE, similarity
 from regraft.data.audit.looks import bits
+from regraft.data.blocks import blocks_of
+from regraft.evaluation.neighbours import EXACT, Features, Lists, compact
 
 Read = Callable[[Any], "np.ndarray | None"]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
 NEIGHBOURS = 5
@@ -18,96 +20,123 @@ LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, a
 ALONE, BESIDE = 1 - 2 * 14 / 64, 1 - 2 * 10 / 64  # the same of hashes, of which 14 or 10 bits differ: without features, or with
 MOST = 30_000  # candidates that are looked at, the closest first: half a minute
 BLOCK = 1 << 24  # similarities held at once
-MANY, WIDE = 20_000, 128  # examples from which on only the first so many principal directions of the features count
 CHUNK = 1_024  # pairs whose pictures are held at once
 Pair = tuple[int, int, float]
 
 
 def near_duplicates(
-    paths: Sequence[Any], pixels: Sequence[str], features: np.ndarray | None, dhashes: Sequence[str], read: Read,
-    tick: Callable[..., None],
+    paths: Sequence[Any], pixels: Sequence[str], features: Features | None, dhashes: Sequence[str], read: Read,
+    tick: Callable[..., None], stop: Callable[[], bool] = lambda: False, say: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Pair], int]:  # fmt: skip
     """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates were left out.
 
-    Candidates come from `features` (N, D) and from hashes, of these alone where `features` is None. Where pictures are so
-    uniform that hashes name more candidates than there are pictures, they say nothing and features alone count; so too where
-    there are very many pictures, to save time.
+    Candidates come from `features` (N, D), which may be memory-mapped and in several parts, and from hashes, of these alone
+    where `features` is None. Where pictures are so uniform that hashes name more candidates than there are pictures, they say
+    nothing and features alone count; so too above EXACT pictures, whose nearest are looked up in an index: it finds 99 in 100
+    of those that comparing all with all finds, and takes a time that grows with their number. Where `stop` says so, the search
+    ends with what it has found, and `say` is told.
     """
+    shown = numbered(pixels)
     if features is None:
-        found = candidates(by_hash(dhashes, ALONE), pixels)
+        found = candidates(by_hash(dhashes, ALONE, tick, stop), shown)
     else:
-        unit = centred(features)
-        found = candidates(neighbours(unit, unit, LEAST), pixels)
-        beside = candidates(by_hash(dhashes, BESIDE), pixels) if len(paths) <= MANY else {}
-        found = {**beside, **found} if len(beside) <= len(paths) else found
-    order = sorted(found, key=lambda pair: -found[pair])[:MOST]
+        unit = compact(features, centre=True)(features)
+        found = candidates([neighbours(unit, unit, LEAST, tick, stop)], shown)
+        del unit
+        beside = candidates(by_hash(dhashes, BESIDE, tick, stop), shown) if len(paths) <= EXACT else _NOTHING
+        found = joined(found, beside) if len(beside[1]) <= len(paths) else found
+    searched = not stop()
+    order = [(int(i), int(j)) for i, j in found[0][np.argsort(-found[1], kind="stable")[:MOST]]]
     confirmed: list[Pair] = []
+    done = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for start in range(0, len(order), CHUNK):
-            some = order[start : start + CHUNK]
+        while done < len(order) and not stop():
+            some = order[done : done + CHUNK]
+            done += len(some)
             rows = sorted({row for pair in some for row in pair})
             pictures = {r: p for r, p in zip(rows, pool.map(read, [paths[r] for r in rows]), strict=True) if p is not None}
             some = [pair for pair in some if pair[0] in pictures and pair[1] in pictures]
             first, second = (np.stack([pictures[pair[k]] for pair in some]) if some else _NONE for k in (0, 1))
             alike = similarity(first, second)
             confirmed += [(i, j, float(value)) for (i, j), value in zip(some, alike, strict=True) if value > 0]
-            tick(label="looking for near-duplicates", done=min(start + CHUNK, len(order)), total=len(order))
-    return sorted(confirmed), max(0, len(found) - MOST)
+            tick(label="looking for near-duplicates", done=done, total=len(order))
+    if not searched:
+        say("time ran out while near-duplicates were looked for: there may be more than were found")
+    elif done < len(order):
+        say(f"time ran out: {len(order) - done:,} of {len(order):,} likely near-duplicates were not looked at")
+    return sorted(confirmed), len(found[1]) - done
 
 
 _NONE = np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8)
+Close = tuple[np.ndarray, np.ndarray]  # (P, 2) rows, (P,) how close they are
+_NOTHING: Close = (np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
-def candidates(searched: Iterable[Pair], pixels: Sequence[str]) -> dict[tuple[int, int], float]:
-    """(i, j), i < j: how close they are. What is the same to the pixel is not among them."""
-    found: dict[tuple[int, int], float] = {}
-    for i, j, close in searched:
-        if pixels[i] != pixels[j]:
-            pair = (min(i, j), max(i, j))
-            found[pair] = max(close, found.get(pair, -1.0))
-    return found
+def numbered(names: Sequence[str]) -> np.ndarray:
+    """(N,) a number for each; the same for the same name."""
+    number: dict[str, int] = {}
+    return np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
 
 
-def by_hash(dhashes: Sequence[str], least: float) -> Iterator[Pair]:
+def candidates(searched: Iterable[Close], shown: np.ndarray) -> Close:
+    """Each pair once, the lower row first, as close as where it was found first closest.
+
+    What is the same to the pixel, by the numbers `shown` (N,), is not among them.
+    """
+    every = list(searched)
+    rows, close = np.concatenate([found[0] for found in every]), np.concatenate([found[1] for found in every])
+    other = shown[rows[:, 0]] != shown[rows[:, 1]]
+    rows, close = np.sort(rows[other], axis=1), close[other]
+    first = np.lexsort((-close, rows[:, 1], rows[:, 0]))
+    rows, close = rows[first], close[first]
+    new = np.r_[True, (np.diff(rows, axis=0) != 0).any(axis=1)][: len(rows)]
+    return rows[new], close[new]
+
+
+def joined(found: Close, beside: Close) -> Close:
+    """The pairs of both; what both hold is as close as the first says."""
+    mine, others = (rows[:, 0] << 32 | rows[:, 1] for rows in (found[0], beside[0]))
+    new = ~np.isin(others, mine)
+    return np.concatenate([found[0], beside[0][new]]), np.concatenate([found[1], beside[1][new]])
+
+
+def by_hash(dhashes: Sequence[str], least: float, tick: Callable[..., None], stop: Callable[[], bool]) -> list[Close]:
     """Those whose hashes, or a hash and the other's mirrored one, differ in few bits."""
     signs = bits(dhashes) / 8
-    for hand in (0, 1):
-        yield from neighbours(signs[:, hand], signs[:, 0], least)
+    return [neighbours(signs[:, hand], signs[:, 0], least, tick, stop) for hand in (0, 1)]
 
 
-def centred(features: np.ndarray) -> np.ndarray:
-    """(N, D) float32 rows of length 1, less the mean; of many rows the leading principal directions only."""
-    values = np.asarray(features, dtype=np.float32) - features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    if len(values) > MANY and values.shape[1] > WIDE:
-        some = values[:: len(values) // MANY]
-        values = values @ np.linalg.eigh(some.T @ some)[1][:, -WIDE:]
-    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
+def neighbours(
+    queries: np.ndarray, base: np.ndarray, least: float, tick: Callable[..., None], stop: Callable[[], bool]
+) -> Close:
+    """(row of queries, another row of base) and their cosine: the NEIGHBOURS closest of each that reach `least`.
 
-
-def neighbours(queries: np.ndarray, base: np.ndarray, least: float) -> Iterator[Pair]:
-    """(row of queries, another row of base, cosine): the NEIGHBOURS closest of each that reach `least`. Rows of length 1."""
-    rows = max(1, BLOCK // max(1, len(base)))
-    for start in range(0, len(queries), rows):
-        close = queries[start : start + rows] @ base.T
+    Rows are of length 1. Both have as many; the row of the same number is never a neighbour. Where `stop` says so, there may
+    be more than are found.
+    """
+    if len(base) > EXACT:
+        asked, known = np.ascontiguousarray(queries), np.ascontiguousarray(base)
+        near, cosines = Lists(known).search(asked, NEIGHBOURS, least=least, own=np.arange(len(asked)), tick=tick, stop=stop)
+        which = np.nonzero(near >= 0)
+        return np.stack([which[0], near[which]], axis=1), cosines[which]
+    found, step = [_NOTHING], max(1, BLOCK // max(1, len(base)))
+    for start in range(0, len(queries), step):
+        if stop():
+            break
+        close = queries[start : start + step] @ base.T
         own = np.arange(len(close))
         close[own, start + own] = -2
         crowded = np.flatnonzero((close >= least).sum(axis=1) > NEIGHBOURS)
         if len(crowded):
             cut = np.partition(close[crowded], -NEIGHBOURS, axis=1)[:, -NEIGHBOURS]
             close[crowded] = np.where(close[crowded] >= cut[:, None], close[crowded], -2)
-        for i, j in zip(*np.nonzero(close >= least), strict=True):
-            yield int(start + i), int(j), float(close[i, j])
+        which = np.nonzero(close >= least)
+        found.append((np.stack([which[0] + start, which[1]], axis=1), close[which]))
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([close for _, close in found])
 
 
 def groups(pairs: Sequence[tuple[str, str, float]]) -> int:
     """How many clusters the pairs make."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
-    for a, b, _ in pairs:
-        parent[find(a)] = find(b)
-    return len({find(name) for name in list(parent)})
+    place: dict[str, int] = {}
+    linked = [(place.setdefault(a, len(place)), place.setdefault(b, len(place))) for a, b, _ in pairs]
+    return len(set(blocks_of(tuple(place), pairs=linked).tolist()))

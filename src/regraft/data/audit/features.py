@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from types import MappingProxyType
 from typing import Any
 
@@ -19,16 +18,17 @@ from regraft.data.audit.duplicates import Read, groups, near_duplicates
 from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.audit.metadata import mean_recall
 from regraft.data.examples import Inputs
+from regraft.evaluation.neighbours import compact
 
 ACROSS, WITHIN, OTHERWISE = "near-duplicates across splits", "near-duplicates", "near-duplicates with different labels"
 WRONG, FAR, ALIKE = "likely wrong labels", "outliers", "classes that hardly differ"
-FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE))
+SHORT = "audit cut short"
+FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE, SHORT))
 SHARP = 16  # pixels of the shorter side below which pictures are too coarse to be called near-duplicates
 LONELY = 5  # neighbours whose mean distance says how far out an example is
 SPREADS = 3.0  # robust standard deviations of the log distance above the median
 SAMPLE = 10_000  # examples that neighbours are looked for in
 TELLING = 0.75  # balanced accuracy between two classes that its upper bound must reach
-PAIRS = 200_000  # pairs of classes that are looked at
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Seen:
     """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N, D) features.
 
     `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may be None, and
-    `test_features` where those of test are not to be had. `read` gives a path's small picture.
+    `test_features` where those of test are not to be had. `read` gives a path's small picture. `stop` says when time is out.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +51,7 @@ class Seen:
     read: Read
     kept: Kept = frozenset()
     tick: Callable[..., None] = lambda **_: None
+    stop: Callable[[], bool] = lambda: False
 
     def named(self, row: int) -> str:
         """The class of a row by name."""
@@ -58,8 +59,14 @@ class Seen:
 
 
 def audit_features(seen: Seen) -> list[Finding]:
-    """All that the checks find."""
-    return [finding for check in CHECKS for finding in check(seen)]
+    """All that the checks find; where time runs out, what was not looked for is a finding too."""
+    found: list[Finding] = []
+    for number, check in enumerate(CHECKS):
+        if seen.stop():
+            left = ", ".join(name for _, name in CHECKS[number:])
+            return [*found, Finding(SHORT, "info", f"time ran out before these were looked for: {left}")]
+        found += check[0](seen)
+    return found
 
 
 def duplicates(seen: Seen) -> Iterator[Finding]:
@@ -67,17 +74,23 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
 
     Of pictures below SHARP pixels only pixels can tell, not looks: two threes of eight by eight are alike and no copies.
     """
-    every, features = seen.inputs, seen.features
+    every, features = seen.inputs, None if seen.features is None else [seen.features]
     with_test = seen.test is not None and len(seen.test) > 0 and (features is None or seen.test_features is not None)
     if with_test:
         assert seen.test is not None
         every = every.then(seen.test)
-        features = None if features is None or seen.test_features is None else np.concatenate([features, seen.test_features])
+        if features is not None and seen.test_features is not None:
+            features.append(seen.test_features)
     splits = (*seen.splits, *["test"] * (len(every) - len(seen.inputs)))
     sharp = every.sizes.min(axis=1) >= SHARP
     if not sharp.any():
         return
-    pairs, left = near_duplicates(every.paths, every.pixels, features, every.dhashes, seen.read, seen.tick)
+    cut: list[str] = []
+    pairs, left = near_duplicates(
+        every.paths, every.pixels, features, every.dhashes, seen.read, seen.tick, seen.stop, cut.append
+    )
+    if cut:
+        yield Finding(SHORT, "info", cut[0])
     pairs = [(i, j, s) for i, j, s in pairs if sharp[i] and sharp[j]]
     sources, known = every.sources, len(seen.inputs)
     across = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] != splits[j]]
@@ -152,18 +165,25 @@ def _quiet() -> Iterator[None]:
 
 def outliers(seen: Seen) -> Iterator[Finding]:
     """Examples far from all others: no picture of the subject, perhaps."""
+    import torch
+
     if seen.features is None or len(seen.features) < 10 * LONELY:
         return
-    unit = seen.features / np.maximum(np.linalg.norm(seen.features, axis=1, keepdims=True), 1e-12)
+    unit = compact(seen.features, centre=False)(seen.features)
     base = np.sort(np.random.default_rng(0).permutation(len(unit))[:SAMPLE])
     place = np.full(len(unit), -1)
     place[base] = np.arange(len(base))
-    distance = np.empty(len(unit))
+    distance, others = np.empty(len(unit)), unit[base].T
     for start in range(0, len(unit), 1_000):
-        close = unit[start : start + 1_000] @ unit[base].T
+        close = unit[start : start + 1_000] @ others
         own = place[start : start + 1_000]
         close[np.flatnonzero(own >= 0), own[own >= 0]] = -2
-        distance[start : start + 1_000] = 1 - np.partition(close, -LONELY, axis=1)[:, -LONELY:].mean(axis=1)
+        nearest = torch.from_numpy(close).topk(LONELY, dim=1, sorted=False).values.numpy()
+        distance[start : start + 1_000] = 1 - nearest.mean(axis=1)
+        seen.tick(label="looking for outliers", done=min(start + 1_000, len(unit)), total=len(unit))
+        if start + 1_000 < len(unit) and seen.stop():
+            yield Finding(SHORT, "info", "time ran out while outliers were looked for: none are told")
+            return
     logs = np.log(np.maximum(distance, 1e-6))
     middle = np.median(logs)
     spread = 1.4826 * np.median(np.abs(logs - middle))
@@ -180,10 +200,12 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
     members = [np.flatnonzero(labels == k) for k in range(len(seen.classes))]
     support = np.array([len(rows) for rows in members])
     mean = np.array([shares[rows].mean(axis=0) if len(rows) else np.zeros(len(members)) for rows in members])  # (K, K)
-    confused = sorted(combinations(range(len(members)), 2), key=lambda ab: -(mean[ab] + mean[ab[::-1]]))[:PAIRS]
+    first, second = np.triu_indices(len(members), 1)
+    mixed = mean[first, second] + mean[second, first]
+    confused = np.argsort(-mixed, kind="stable")[: int((mixed > 0.2).sum())]  # at most ten for each class
     said = []
-    for a, b in confused:
-        if support[a] and support[b] and mean[a, b] + mean[b, a] > 0.2:
+    for a, b in zip(first[confused].tolist(), second[confused].tolist(), strict=True):
+        if support[a] and support[b]:
             hits = [int((shares[members[x], x] > shares[members[x], y]).sum()) for x, y in ((a, b), (b, a))]
             value, _, high = mean_recall(np.array(hits), support[[a, b]])
             if high < TELLING:
@@ -193,4 +215,6 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
         yield Finding(ALIKE, "warning", text)
 
 
-CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (duplicates, wrong_labels, outliers, alike_classes)
+CHECKS: tuple[tuple[Callable[[Seen], Iterator[Finding]], str], ...] = (
+    (duplicates, WITHIN), (wrong_labels, WRONG), (outliers, FAR), (alike_classes, ALIKE),
+)  # fmt: skip
