@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     save_file(timm.create_model("test_efficientnet", num_classes=10).state_dict(), str(file))
     return f"path:{file}@test_efficientnet"
+
+
+@pytest.fixture(scope="session")
+def quick(tiny: str) -> dict[str, Any]:
+    """A recipe for runs that take moments."""
+    return {"obtain": {"backbone": tiny}, "base": {"size": 32}, "run": {"engine": "torch-float32"}}
 
 
 @pytest.fixture
