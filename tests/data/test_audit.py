@@ -6,6 +6,9 @@ import os
 import pickle
 import re
 import shutil
+import struct
+import sys
+import zlib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -363,3 +366,55 @@ def test_the_audit_sees_test_without_labels_and_it_is_logged(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["flowers5", "sign_digits"])
 def test_no_leak_and_no_copy_is_seen_where_there_is_none(name: str, real_data: Path) -> None:
     assert [f.kind for f in examples_of(real_data / name)[1].findings] == []
+
+
+def test_pictures_that_are_heic_or_elsewhere_are_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """17.R1: a folder of nothing but HEIC, and a table whose paths leave out the folder and the ending."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("cat/1.heic", "cat/2.HEIC", "dog/3.heif", "dog/4.jpg"):
+        (tmp_path / "phone" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "phone" / name).write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(40))
+    with pytest.raises(DataError, match=r"1\.heic: not an image Pillow can read \(HEIC: pip install 'regraft\[heic\]'"):
+        examples_of(tmp_path / "phone")
+    picture(tmp_path / "table" / "train" / "0a1b.png", 0)
+    (tmp_path / "table" / "labels.csv").write_text("path,label\n0a1b,cat\n0a1c,dog\n")
+    with pytest.raises(DataError, match=r"train/0a1b\.png is there: paths in a table"):
+        examples_of(tmp_path / "table" / "labels.csv")
+
+
+def wide_png(values: np.ndarray) -> bytes:
+    """A PNG of (H, W, 3) uint16."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape[:2]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_colours_of_sixteen_bits_are_told_and_warned_of_where_they_are_dark(top: int, tmp_path: Path) -> None:
+    """17.R7: Pillow keeps the upper 8 bits, so 12 bits in 16 leave 16 levels of each colour."""
+    for number in range(24):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(wide_png(np.random.default_rng(number).integers(0, top, (8, 8, 3))))
+    _, looked = examples_of(tmp_path)
+    (found,) = [f for f in looked.findings if f.kind == "16-bit colours"]
+    assert ("stretch them" in found.message, found.severity) == ((True, "warning") if top == 4095 else (False, "info"))
+
+
+def test_the_scale_of_deep_pictures_is_that_of_train_and_val(tmp_path: Path) -> None:
+    """17.R7: sealed examples have no say in it; near-copies among dark pictures are seen on one scale."""
+    for split, top in (("train", 4000), ("test", 60000)):
+        for number in range(12):
+            path = tmp_path / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.random.default_rng(number).integers(0, top, (8, 8)).astype(np.uint16)).save(path)
+    examples, looked = examples_of(tmp_path)
+    assert examples.levels().whole == (0.0, 4095.0)
+    examples.save(tmp_path / "examples.parquet")
+    assert Examples.load(tmp_path / "examples.parquet").levels() == examples.levels()
+    assert "from 0 to 4095 is from black to white" in finding(looked, "deep pictures")[0]

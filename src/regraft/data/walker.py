@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -127,6 +128,16 @@ def inputs(names: Iterable[str], passed: Passed) -> Iterator[str]:
     if not found:
         raise DataError("no images were found in what was named.", [f"passed over: {passed.in_words()}"] if passed.in_words()
                         else ["the folders are empty"], "A file that is named itself is always tried.")  # fmt: skip
+
+
+def nearby(root: Path, name: str) -> str:
+    """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; "" where it is not found."""
+    with contextlib.suppress(OSError):
+        folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))]
+        for path in (folder / f"{name}{ending}" for folder in folders for ending in ("", *sorted(IMAGE_ENDINGS))):
+            if path.is_file():
+                return shown(path.relative_to(root).as_posix())
+    return ""
 
 
 def endings(names: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from regraft.data.rows import Row
 from regraft.data.sources import Source
 from regraft.data.splits import assign_splits
 from regraft.data.tables import is_table_name
+from regraft.data.walker import nearby
 from regraft.errors import DataError
 
 
@@ -96,6 +97,8 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
             faults.append(f"could not be read: {q.source}: {q.reason}")
         tables = [name for name in source.passed.stray if is_table_name(name)]
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
+        if not audited.rows and (found := nearby(source.root, source.rows[0].source)):
+            advice = f"{found} is there: paths in a table are relative to its folder, and have the file's ending."
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 
