@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -12,31 +13,20 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from regraft.artifacts import Events, Listener, RunFolder, next_free, write_json
-from regraft.data import (
-    Examples,
-    Finding,
-    KnownFile,
-    Source,
-    audit_files,
-    make_examples,
-    read_assignment,
-    read_fixes,
-    read_source,
-    readings,
-)  # fmt: skip
-from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
+from regraft.artifacts import Events, Listener, RunFolder, write_json
+from regraft.data import Examples, KnownFile, read_assignment, read_source, readings
 from regraft.data.known import DIGITS
-from regraft.errors import ChangedError, DataError, UsageError
+from regraft.errors import UsageError
 from regraft.evaluation import Estimate
+from regraft.experiments.going import go
+from regraft.experiments.going import resume as go_on
+from regraft.experiments.opening import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.experiments.repeats import Repeats
 from regraft.experiments.run import Run
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
+from regraft.modalities import small_image_or_none
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
 from regraft.tracking import tracked
-
-NO_TEST = "no test set was set apart, as asked: how good the model is on new examples will not be known"
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from torch import nn
@@ -65,28 +55,32 @@ def fit(
     `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an earlier run
     whose assignment is kept, `fixes` a csv of `Audit.export` that was edited; `cache` is where features are stored (None:
     nowhere); `listeners` hear every event, and so do trackers named in `track` (tensorboard, mlflow, wandb); `until` "finetune"
-    stops before the test set is read. Raises DataError, RecipeError, UsageError; KeyboardInterrupt after the best so far was
-    kept.
+    stops before the test set is read. With `resume` the run in `out` goes on by its own recipe; `data` then says where its
+    files are now, if they were moved. Raises DataError, RecipeError, UsageError, ChangedError for a file that changes under way;
+    KeyboardInterrupt after the best so far was kept.
     """
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
     if resume:
-        return _resume(out, place, listeners, track, recipe, started)
+        if out is None:
+            raise UsageError("--resume needs --out RUN, the folder of the run to go on with.")
+        if any(recipe.values() if recipe else ()):
+            raise UsageError("--resume goes on with the run's own recipe.yaml: leave the settings out, or start a new run.")
+        return go_on(out, place, listeners, track, started, data)
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
-    with tracked(track, settings.run.offline, listeners) as ears:
-        name, examples, about, target = _look(data, out, settings, splits, listeners, overwrite, fixes)
-        folder, findings = RunFolder(target), about.pop("audited")
-        folder.lock()
-        try:
-            folder.clear()
-            examples.save(folder.examples)
-            write_json(folder.audit, {"findings": [finding.to_dict() for finding in findings]})
-            return _walk(folder, examples, settings, place, ears, {"name": name, **about}, started, until)
-        finally:
-            folder.release()
+    with contextlib.ExitStack() as inside:
+        ears = inside.enter_context(tracked(track, settings.run.offline, listeners))
+        source = read_source(data)
+        folder = inside.enter_context(reserved(out, source.name, overwrite))
+        examples, about = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
+        findings = about.pop("audited")
+        folder.clear()
+        examples.save(folder.examples)
+        write_json(folder.audit, {"findings": [finding.to_dict() for finding in findings]})
+        return go(folder, examples, settings, place, ears, {"name": source.name, **about}, started, until)
 
 
 def explore(
@@ -121,27 +115,28 @@ def repeat(
     if repeats < 2:
         raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
     first = Recipe.build(recipe or {}).run.seed
-    place = Path(out) if out is not None else next_free(Path("runs"), f"{read_source(data).name}-repeats")
     runs: list[Run] = []
     kept: dict[str, Any] = {}
-    for seed in range(first, first + repeats):
-        asked = Recipe.build(recipe or {}, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
-        runs.append(fit(data, place / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, fixes=fixes,
-                        cache=cache, listeners=listeners, track=track))  # fmt: skip
-        first_run = read_recipe(runs[0].path / "recipe.yaml")
-        kept = {"obtain": {"backbone": first_run["obtain"]["backbone"]},
-                "base": {name: first_run["base"][name] for name in ("size", "depth")}}  # fmt: skip
-    found = Repeats(place, runs)
-    write_json(place / "repeats.json", found.to_dict())
+    with reserved_for_several(out, f"{read_source(data).name}-repeats") as folder:
+        for seed in range(first, first + repeats):
+            asked = Recipe.build(recipe or {}, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
+            runs.append(fit(data, folder.path / f"seed-{seed}", recipe=asked, overwrite=overwrite, splits=splits, fixes=fixes,
+                            cache=cache, listeners=listeners, track=track))  # fmt: skip
+            first_run = read_recipe(runs[0].path / "recipe.yaml")
+            kept = {"obtain": {"backbone": first_run["obtain"]["backbone"]},
+                    "base": {name: first_run["base"][name] for name in ("size", "depth")}}  # fmt: skip
+        found = Repeats(folder.path, runs)
+        write_json(folder.path / "repeats.json", found.to_dict())
     return found
 
 
 def evaluate(
     run: str | Path | Run, data: str | Path | None = None, reason: str = "", *, device: str = "auto",
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[Listener] = (), moved: str | Path | None = None,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a finished run's model again: on its own test set, or on `data`, all of it labelled and taken as a test set.
 
+    `moved` says where the run's own data are now, if they are not where they were; files are known by their content.
     Each reading of the run's test set is recorded with its date and `reason`, and `said` tells how often it was read; of
     `data`, what the run was made with is left out. Raises DataError for labels that are no classes of the run, UsageError for
     a run that is not finished or has no test set.
@@ -152,7 +147,7 @@ def evaluate(
     keep_large_blocks()
     place = run.path if isinstance(run, Run) else Path(run)
     if data is None:
-        return evaluate_own(place, reason, device, listeners)
+        return evaluate_own(place, reason, device, listeners, moved)
     return evaluate_on(place, data, reason, device, listeners)
 
 
@@ -170,7 +165,9 @@ def plan(
     """What `fit` would do: counts, findings, what steps 1 to 3 decide, a measured estimate of the seconds. Writes nothing."""
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
-    name, examples, about, target = _look(data, out, settings, splits, listeners, True, fixes)
+    source = read_source(data)
+    target, name = place_of(out, source.name), source.name
+    examples, about = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
 
     from regraft.features import FeatureStore, TorchEngine
     from regraft.steps.base import base
@@ -214,7 +211,7 @@ def rank(
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     source = read_source(data)
-    examples, _ = _examples(source, settings, None, Events(None, tuple(listeners)))
+    examples, _ = examples_of(source, settings, None, Events(None, tuple(listeners)))
 
     from dataclasses import replace
 
@@ -252,7 +249,7 @@ def audit(
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     events, source = Events(None, tuple(listeners)), read_source(data)
-    examples, about = _examples(source, settings, splits, events, fixes)
+    examples, about = examples_of(source, settings, splits, events, fixes)
 
     from regraft.features import FeatureStore
     from regraft.steps.audit import Audit, audit_alone
@@ -278,140 +275,6 @@ def _has_seen(reference: str, examples: Examples) -> str:
     except UsageError:
         return "what it was trained on is not known (no examples.parquet)"
     return f"it was made with {shared} of these examples" if shared else ""
-
-
-def _look(
-    data: str | Path, out: str | Path | None, settings: Recipe, splits: str | Path | None, listeners: Sequence[Listener],
-    overwrite: bool, fixes: str | Path | None = None,
-) -> tuple[str, Examples, dict[str, Any], Path]:  # fmt: skip
-    """Read, audit and split the data, once it is clear that the run may be written where it would go."""
-    source = read_source(data)
-    target = Path(out) if out is not None else next_free(Path("runs"), source.name)
-    if target.exists() and not (overwrite and RunFolder(target).is_run()):
-        if RunFolder(target).is_run():
-            raise UsageError(f"{target} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
-        if not target.is_dir() or any(item.name != ".lock" for item in target.iterdir()):
-            raise UsageError(f"{target} is there and holds no run. Choose another folder with --out.")
-    examples, about = _examples(source, settings, splits, Events(None, tuple(listeners)), fixes)
-    if settings.data.strict and (faults := fatal(about["audited"])):
-        raise DataError(f"{source.root} has what --strict does not let pass:", faults, "`regraft audit` tells the sources.")
-    return source.name, examples, about, target
-
-
-def _examples(
-    source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
-) -> tuple[Examples, dict[str, Any]]:
-    """The audited and split examples of a source, what the audit found for run.json, and all of it as `audited`.
-
-    Raises DataError, UsageError.
-    """
-    if settings.data.folds == 1:
-        raise UsageError("--folds 1 leaves nothing to train on; 5 are usual.")
-    untested = not settings.data.test_share or bool(settings.data.folds)
-    if untested and any(row.split == "test" for row in source.rows):
-        asked = "--folds" if settings.data.folds else "--no-test"
-        raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
-    corrections = read_fixes(Path(fixes), source) if fixes else None
-    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
-    examples = make_examples(
-        source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
-        val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
-        fixes=corrections,
-    )  # fmt: skip
-    if untested and not settings.data.folds:
-        audited.findings.append(Finding("no test set", "warning", NO_TEST))
-    return examples, {
-        "source": str(source.root), "modality": "image", "no_test": untested,
-        "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
-        "findings": [finding.to_dict(LISTED) for finding in audited.findings],
-        "audited": audited.findings, **({"fixes": corrections.to_dict()} if corrections else {}),
-    }  # fmt: skip
-
-
-def _walk(
-    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any], started: float, until: str = "evaluate",
-) -> Run:  # fmt: skip
-    events = Events(folder.events, tuple(listeners))
-
-    from regraft.pipeline import Walk
-
-    walk = Walk(examples, recipe, folder, cache, events, about, started)
-    walk.write()
-    try:
-        if recipe.data.folds:
-            walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about))
-        events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
-                    findings=about["findings"], name=about["name"])  # fmt: skip
-        walk.walk(until)
-    except BaseException as error:
-        walk.broken_off(error)
-        if isinstance(error, ChangedError):
-            raise error.of_run(str(folder.path), examples.changed()) from None
-        raise
-    return Run(folder.path)
-
-
-def _folds(
-    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again."""
-    from regraft.experiments.folds import cross_validated
-
-    count, budget = recipe.data.folds, recipe.run.budget_seconds
-    share = None if budget is None else budget / (count + 1)
-
-    def pass_on(event: dict[str, Any]) -> None:
-        for hear in listeners:
-            hear({**event, "out": str(folder.path)} if event["kind"] == "begin" else event)
-
-    def walk(number: int, some: Examples) -> Path:
-        fold, started = RunFolder(folder.folds / str(number)), time.monotonic()
-        if fold.is_run() and fold.examples.is_file() and Examples.load(fold.examples).fingerprint == some.fingerprint:
-            return _resume(fold.path, cache, (pass_on,), (), None, started).path
-        own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": share}})
-        fold.lock()
-        try:
-            fold.clear()
-            some.save(fold.examples)
-            named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
-            return _walk(fold, some, own, cache, (pass_on,), named, started).path
-        finally:
-            fold.release()
-
-    return cross_validated(examples, count, recipe.data.seed, recipe.data.val_share, walk)
-
-
-def _resume(
-    out: str | Path | None, cache: Path | None, listeners: Sequence[Listener], track: Sequence[str],
-    given: dict[str, Any] | None, started: float,
-) -> Run:  # fmt: skip
-    """Go on with a run: its table and recipe as they were, features from the store, decisions as they were pinned."""
-    if out is None:
-        raise UsageError("--resume needs --out RUN, the folder of the run to go on with.")
-    if any(given.values() if given else ()):
-        raise UsageError("--resume goes on with the run's own recipe.yaml: leave the settings out, or start a new run.")
-    folder = RunFolder(Path(out))
-    if not folder.is_run() or not folder.examples.is_file():
-        raise UsageError(f"{out} holds no run that was begun. Leave out --resume.")
-    folder.lock()
-    try:
-        state = folder.read_state()
-        if state["state"] == "finished":
-            return Run(folder.path).completed()
-        examples = Examples.load(folder.examples)
-        changed = examples.changed()
-        if changed:
-            some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
-            raise UsageError(f"{len(changed)} file(s) changed or went since the run began ({some}). Use --overwrite.")
-        recipe = Recipe.build(read_recipe(folder.recipe))
-        about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
-        about["findings"] = [finding for finding in about["findings"] if finding["kind"] not in FEATURE_KINDS]  # come anew
-        with tracked(track, recipe.run.offline, listeners) as ears:
-            return _walk(folder, examples, recipe, cache, ears, about, started)
-    finally:
-        folder.release()
 
 
 def load(path: str | Path) -> Model:
@@ -542,8 +405,12 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
     examples = Examples.load(run.path / "examples.parquet")
     train, val = examples.part("train"), examples.part("val")
     folder = RunFolder(run.path)
-    test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(folder.events).emit)
-    write_json(folder.state, {**folder.read_state(), "readings": readings(folder)})
+    folder.lock()
+    try:
+        test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(folder.events).emit)
+        write_json(folder.state, {**folder.read_state(), "readings": readings(folder)})
+    finally:
+        folder.release()
 
     def pixels(paths: Sequence[KnownFile]) -> np.ndarray:
         return np.stack([np.asarray(load_rgb(path).convert("L")).ravel() for path in paths]).astype(np.float32)

@@ -184,6 +184,39 @@ class RunFolder:
         """Give the folder back. The lock's file stays: removing it could let two others in at once."""
         self._lock.release()
 
+    @contextlib.contextmanager
+    def reserved(self, check: Callable[[RunFolder], None], made: bool = False) -> Iterator[RunFolder]:
+        """The folder for this process alone, from before the work that goes before a run until its end.
+
+        `check` raises where the folder may not be used; it is asked before the lock, so that no foreign folder gets one, and
+        again under it. If what is done inside fails before anything was written, the folder goes with all that was made for it;
+        `made` says that the caller has just made the folder itself.
+        """
+        check(self)
+        missing = [place for place in (self.path, *self.path.parents) if not place.exists()]
+        if made and not missing:
+            missing = [self.path]
+        try:
+            self.lock()
+            check(self)
+            yield self
+        except BaseException:
+            self._withdraw(missing)
+            raise
+        finally:
+            self.release()
+
+    def _withdraw(self, missing: list[Path]) -> None:
+        """Remove the lock's file and the folders that were not there before, as long as nothing else is in them."""
+        with contextlib.suppress(OSError):
+            if self._lock.is_locked and missing and [item.name for item in self.path.iterdir()] == [".lock"]:
+                if os.name == "nt":  # an open file cannot be removed there
+                    self.release()
+                (self.path / ".lock").unlink()  # whoever waits for it finds it unlinked, and makes a new one
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
     def is_run(self) -> bool:
         """True if a run was begun here."""
         return self.state.exists()
@@ -220,3 +253,16 @@ def next_free(parent: Path, name: str, ending: str = "") -> Path:
         number += 1
         candidate = parent / f"{name}-{number}{ending}"
     return candidate
+
+
+def claim_free(parent: Path, name: str) -> Path:
+    """A new folder called as `next_free` says, made at once: of two processes that ask, each gets its own."""
+    while True:
+        place = next_free(parent, name)
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another process was quicker
+        except OSError as error:
+            raise UsageError(f"{place} cannot be made or written: {error}. Choose another with --out.") from None
+        return place

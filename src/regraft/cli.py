@@ -113,6 +113,7 @@ def fit(
     offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb hear the run's events")] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    moved: Annotated[Path | None, typer.Option("--data", help="with --resume: where the run's data are now")] = None,
     overwrite: Annotated[bool, typer.Option(help="start anew in --out")] = False,
     dry_run: Annotated[bool, typer.Option(help="the plan and the estimated time; nothing is trained")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
@@ -131,10 +132,14 @@ def fit(
     }  # fmt: skip
     settings = _settings(config, sets, named)
     if repeats != 1:
-        if data is None or resume or dry_run:
-            raise UsageError("--repeats starts new runs: name DATA, and leave out --resume and --dry-run.")
+        if data is None or resume or dry_run or moved:
+            raise UsageError("--repeats starts new runs: name DATA, and leave out --resume, --data and --dry-run.")
         return _repeat(data, out, repeats, settings, splits, track or [], overwrite, quiet, as_json, fixes)
-    _fit(data, out, settings, splits, track or [], resume, overwrite, dry_run, quiet, as_json, fixes)
+    if moved and (data or not resume):
+        raise UsageError("--data goes with --resume and says where the data of the run in --out are now. Else name DATA.")
+    if resume and data:
+        raise UsageError("--resume goes on with the data of the run in --out: leave out DATA, or say with --data where they are.")
+    _fit(moved or data, out, settings, splits, track or [], resume, overwrite, dry_run, quiet, as_json, fixes)
 
 
 def _fit(
@@ -147,8 +152,8 @@ def _fit(
     try:
         from regraft import api
 
-        if resume and (data or splits or fixes or overwrite or dry_run):
-            others = "DATA, --splits, --fixes, --overwrite, --dry-run"
+        if resume and (splits or fixes or overwrite or dry_run):
+            others = "--splits, --fixes, --overwrite, --dry-run"
             raise UsageError(f"--resume goes on with the run in --out as it is: leave out {others}.")
         if dry_run:
             if data is None:

@@ -38,6 +38,7 @@ def compare(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a finished run")],
     data: Annotated[Path | None, typer.Argument(help="labelled examples, all of them a test set; else the run's own")] = None,
+    moved: Annotated[Path | None, typer.Option("--data", help="where the run's own data are now, if they were moved")] = None,
     reason: Annotated[str, typer.Option(help="why, for the record")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
@@ -50,7 +51,7 @@ def evaluate(
 
     screen = Screen(quiet or as_json)
     try:
-        found = api.evaluate(run, data, reason, device=device, listeners=[screen]).to_dict()
+        found = api.evaluate(run, data, reason, device=device, listeners=[screen], moved=moved).to_dict()
     finally:
         screen.close()
     if as_json:

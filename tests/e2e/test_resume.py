@@ -19,7 +19,7 @@ from PIL import Image
 
 import regraft
 from commands import Started, call, start
-from regraft.artifacts import RunFolder, read_events, write_text
+from regraft.artifacts import RunFolder, read_events
 from regraft.errors import ChangedError, UsageError
 from regraft.recipe import read_recipe
 
@@ -193,15 +193,3 @@ def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back
         regraft.fit(out=out, resume=True, listeners=[replace], cache=None)
     place["file"].write_bytes((tmp_path / "kept.png").read_bytes())  # its time of change is another one by now
     assert regraft.fit(out=out, resume=True).state["state"] == "finished"
-
-
-def test_changed_files_and_changed_settings_are_refused_on_resume(colours: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    regraft.fit(colours, out, recipe={"base": {"size": 32}, "freeze": {"strategy": "head"}, "run": {"engine": "torch-float32"}})
-    state = json.loads((out / "run.json").read_text())
-    write_text(out / "run.json", json.dumps({**state, "state": "running"}))
-    with pytest.raises(UsageError, match="settings"):
-        regraft.fit(out=out, resume=True, recipe={"finetune": {"epochs": 3}})
-    (colours / "red" / "0.png").write_bytes((colours / "red" / "1.png").read_bytes() + b" ")
-    with pytest.raises(UsageError, match="red/0"):
-        regraft.fit(out=out, resume=True)

@@ -109,12 +109,21 @@ def test_a_test_set_that_changed_is_refused_and_not_read(made: Path, tmp_path: P
     run = regraft.fit(data, tmp_path / "run", recipe=recipe, cache=made / "cache").path
     table = pq.read_table(run / "examples.parquet").to_pylist()
     train, test = (next(row["source"] for row in table if row["split"] == split) for split in ("train", "test"))
-    os.utime(data / train, (1, 1))
-    assert regraft.evaluate(run).readings is not None  # what it was trained on may change
-    os.utime(data / test, (1, 1))
+    (data / train).write_bytes(b"another")  # what it was trained on may change
+    os.utime(data / test, (1, 1))  # and a file's time is not its content
+    kept = (data / test).read_bytes()
+    assert regraft.evaluate(run).readings is not None
+    (data / test).write_bytes((data / test).read_bytes() + b" ")
     with pytest.raises(UsageError, match=f"1 test file.*{test}"):
         regraft.evaluate(run)
     assert len(state(run)["readings"]) == 2
+    (data / test).write_bytes(kept)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="--data FOLDER"):
+        regraft.evaluate(run)
+    result = call("evaluate", run, "--data", tmp_path / "elsewhere", "--json")
+    assert json.loads(result.stdout)["said"][0].endswith("predictions are those of the run.")
+    assert len(state(run)["readings"]) == 3
 
 
 def test_labelled_examples_from_elsewhere_are_an_external_test_set(runs: Path, made: Path, tmp_path: Path) -> None:

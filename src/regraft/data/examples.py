@@ -321,6 +321,8 @@ class Examples:
         if not place.exists():
             raise UsageError(f"{place} does not exist. Name the folder, or the table, that the data are in now.")
         root = place.resolve() if place.is_dir() else place.resolve().parent
+        if root == self.root:
+            return self
         table = pa.concat_tables([self.table, self.__sealed])
         old = str(self.root) + os.sep
         sources = [source.removeprefix(old).replace(os.sep, "/") if source.startswith(old) else source

@@ -29,6 +29,7 @@ from regraft.data import (
 from regraft.data.examples import clusters
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
+from regraft.experiments.going import same_data
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 from regraft.runtime import pick_device
 
@@ -70,19 +71,20 @@ class Evaluated:
                 "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()}}  # fmt: skip
 
 
-def evaluate_own(place: Path, reason: str, device: str, listeners: Sequence[Listener]) -> Evaluated:
-    """Predict a run's own test set afresh; the reading is recorded. Raises UsageError where it has none or it changed."""
+def evaluate_own(
+    place: Path, reason: str, device: str, listeners: Sequence[Listener], moved: str | Path | None = None
+) -> Evaluated:
+    """Predict a run's own test set afresh; the reading is recorded. `moved` says where the run's data are now.
+
+    Raises UsageError where there is no test set, or its files are gone or have another content.
+    """
     from regraft.model import Model
 
     folder = _finished(place)
     examples = Examples.load(folder.examples)
     if not examples.counts()["test"]:
         raise UsageError(f"{place} has no test set. Name labelled examples that are new to it: regraft evaluate {place} DATA")
-    others = set(examples.table["source"].to_pylist())
-    changed = [source for source in examples.changed() if source not in others]
-    if changed:
-        some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
-        raise UsageError(f"{len(changed)} test file(s) changed or went since the run began ({some}). Put them back as they were.")
+    examples = same_data(examples, moved, Events(None, tuple(listeners)), ("test",), "test file")
     model, events = Model.load(folder.path), Events(folder.events, tuple(listeners))
     if set(model.classes) != set(examples.task.classes):
         raise UsageError(f"{place / 'model'} has other classes than the run's examples: {', '.join(model.classes[:10])}.")
@@ -236,6 +238,8 @@ def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Event
 
 def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, model: Model) -> str:
     """How today's predictions differ from those in predictions.parquet, and the accuracy from that in metrics.json."""
+    if not folder.predictions.is_file():
+        return "predictions.parquet is gone: there is nothing to compare with."
     table = pq.read_table(folder.predictions, columns=["id", "source", "split", "predicted"])
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
     if [row["id"] for row in rows] != list(ids):
@@ -245,8 +249,10 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
              if said != row["predicted"]]  # fmt: skip
     if not other:
         return f"All {len(rows):,} predictions are those of the run."
-    before = read_json(folder.metrics)["test"]["accuracy"]["value"]
-    return (f"{len(other):,} of {len(rows):,} predictions differ from those of the run, whose accuracy was {before:.1%}: "
+    before = ""
+    if folder.metrics.is_file():
+        before = f", whose accuracy was {read_json(folder.metrics)['test']['accuracy']['value']:.1%}"
+    return (f"{len(other):,} of {len(rows):,} predictions differ from those of the run{before}: "
             f"{', '.join(other[:5])}{', ...' if len(other) > 5 else ''}.")  # fmt: skip
 
 

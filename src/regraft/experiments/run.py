@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft.artifacts import RunFolder, read_json, write_json
+from regraft.artifacts import RunFolder, read_json
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.runs import headline
@@ -53,16 +53,6 @@ class Run:
         if folder.predictions.is_file() and folder.examples.is_file() and not folder.gallery.is_file():
             write_gallery(self.path, self.model)
         return write_report(self.path)
-
-    def completed(self) -> Run:
-        """The finished run, its report written where that or its photographs are missing; no step is walked again."""
-        folder, missing = RunFolder(self.path), self.state.get("missing") or {}
-        if not folder.report.is_file() or RunFolder.PICTURES in missing:
-            left = {what: why for what, why in missing.items() if what not in (RunFolder.REPORT, RunFolder.PICTURES)}
-            self.state["missing"] = left
-            write_json(folder.state, self.state)  # before the report, which tells what is missing
-            self.write_report()
-        return self
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.headline()})"

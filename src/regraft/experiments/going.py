@@ -1,0 +1,171 @@
+"""A run goes: from its first step, from where it stopped, or, where it is finished, no further."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from regraft.artifacts import Events, Listener, RunFolder, read_json, write_json, write_text
+from regraft.data import Examples
+from regraft.data.audit import FEATURE_KINDS
+from regraft.data.examples import SPLITS
+from regraft.errors import ChangedError, RegraftError, UsageError
+from regraft.experiments.run import Run
+from regraft.recipe import Recipe, read_recipe
+from regraft.tracking import tracked
+
+
+def go(
+    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
+    about: dict[str, Any], started: float, until: str = "evaluate",
+) -> Run:  # fmt: skip
+    """Walk the seven steps in a folder that is locked; however the walk ends, run.json says so.
+
+    `about` is what run.json tells of the data. Raises ChangedError that names all files that are not as they were.
+    """
+    events = Events(folder.events, tuple(listeners))
+
+    from regraft.pipeline import Walk
+
+    walk = Walk(examples, recipe, folder, cache, events, about, started)
+    walk.write()
+    try:
+        if recipe.data.folds:
+            walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about))
+        events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
+                    findings=about["findings"], name=about["name"])  # fmt: skip
+        walk.walk(until)
+    except BaseException as error:
+        walk.broken_off(error)
+        if isinstance(error, ChangedError):
+            raise error.of_run(str(folder.path), examples.changed()) from None
+        raise
+    return Run(folder.path)
+
+
+def _folds(
+    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
+    about: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again."""
+    from regraft.experiments.folds import cross_validated
+
+    count, budget = recipe.data.folds, recipe.run.budget_seconds
+    share = None if budget is None else budget / (count + 1)
+
+    def pass_on(event: dict[str, Any]) -> None:
+        for hear in listeners:
+            hear({**event, "out": str(folder.path)} if event["kind"] == "begin" else event)
+
+    def walk(number: int, some: Examples) -> Path:
+        fold, started = RunFolder(folder.folds / str(number)), time.monotonic()
+        if fold.is_run() and fold.examples.is_file() and Examples.load(fold.examples).fingerprint == some.fingerprint:
+            return resume(fold.path, cache, (pass_on,), (), started, examples.root).path
+        own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": share}})
+        fold.lock()
+        try:
+            fold.clear()
+            some.save(fold.examples)
+            named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
+            return go(fold, some, own, cache, (pass_on,), named, started).path
+        finally:
+            fold.release()
+
+    return cross_validated(examples, count, recipe.data.seed, recipe.data.val_share, walk)
+
+
+def resume(
+    out: str | Path, cache: Path | None, listeners: Sequence[Listener], track: Sequence[str], started: float,
+    data: str | Path | None = None,
+) -> Run:  # fmt: skip
+    """Go on with a run: its table and recipe as they were, features from the store, decisions as they were pinned.
+
+    `data` says where its data are now. A finished run is not trained and its test set not read anew: see `complete`.
+    Raises UsageError where there is no run, where files changed, and where a finished run has lost what only training makes.
+    """
+    folder = RunFolder(Path(out))
+    if not folder.is_run():
+        raise UsageError(f"{out} holds no run that was begun. Leave out --resume.")
+    folder.lock()
+    try:
+        state = folder.read_state()
+        if state["state"] == "finished" and data is None:
+            return complete(folder, listeners)
+        if not folder.examples.is_file():
+            raise UsageError(f"{folder.examples} is gone, and with it which examples the run has. Start anew with --overwrite.")
+        examples = same_data(Examples.load(folder.examples), data, Events(None, tuple(listeners)))
+        if data is not None:
+            examples.save(folder.examples)
+        if state["state"] == "finished":
+            return complete(folder, listeners)
+        recipe = Recipe.build(read_recipe(folder.recipe))
+        about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
+        about["source"] = str(examples.root) if data is not None else about["source"]
+        about["findings"] = [finding for finding in about["findings"] if finding["kind"] not in FEATURE_KINDS]  # come anew
+        with tracked(track, recipe.run.offline, listeners) as ears:
+            return go(folder, examples, recipe, cache, ears, about, started)
+    finally:
+        folder.release()
+
+
+def same_data(
+    examples: Examples, data: str | Path | None, ears: Events, splits: Sequence[str] = SPLITS, what: str = "file"
+) -> Examples:
+    """The examples where their files are now: where they were, or below `data`.
+
+    Files are judged by their content. Raises UsageError where some of these splits are gone or have another content.
+    """
+    if data is not None:
+        examples = examples.moved_to(Path(data))
+    changed = examples.changed(splits, ears.tick)
+    if changed:
+        some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
+        where = f"They were looked for in {examples.root}"
+        raise UsageError(
+            f"{len(changed)} {what}(s) changed or went since the run began ({some}). {where}: put them back as they were, or say "
+            "with --data FOLDER where the data are now. Files are known by their content, not by their time."
+        )
+    return examples
+
+
+MADE = (OSError, ValueError, KeyError, RuntimeError, RegraftError)  # what can go wrong with pictures; a run is finished without
+
+
+def complete(folder: RunFolder, listeners: Sequence[Listener]) -> Run:
+    """A finished run as it is. What can be made from its files and is missing is made: the report, its pictures, the model card.
+
+    Nothing is trained, and the test set is not read. Raises UsageError that names what is missing and only training can make.
+    """
+    run, events = Run(folder.path), Events(folder.events, tuple(listeners))
+    counts = run.state["data"].get("counts") or {}
+    needed = [folder.examples, folder.metrics, folder.model / "regraft.json", folder.model / "model.safetensors"]
+    needed += [folder.predictions] if counts.get("val") or counts.get("test") else []
+    gone = [str(file.relative_to(folder.path)) for file in needed if not file.is_file()]
+    if gone:
+        raise UsageError(
+            f"{folder.path} is finished, and {', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone. A finished run is not "
+            f"trained anew by --resume: put back what is missing, or start anew with --overwrite."
+        )
+    from regraft.report import model_card, write_gallery, write_report
+
+    missing = dict(run.state.get("missing") or {})
+    pictures = folder.gallery.is_file() and RunFolder.PICTURES not in missing
+    if not pictures or not folder.report.is_file():
+        for what in (RunFolder.REPORT, RunFolder.PICTURES):
+            missing.pop(what, None)
+        if not pictures:
+            try:
+                write_gallery(folder.path, run.model)
+            except MADE as error:
+                missing[RunFolder.PICTURES] = str(error)
+                events.emit("note", text=f"the report has no photographs: {error}")
+        run.state["missing"] = missing
+        write_json(folder.state, run.state)  # before the report, which tells what is missing
+        write_report(folder.path)
+    if not (folder.model / "README.md").is_file():
+        write_text(folder.model / "README.md", model_card(run.state, read_json(folder.metrics)))
+    for place in folder.path.glob("checkpoint*.safetensors"):  # of a run that was killed after its last word
+        place.unlink(missing_ok=True)
+    return run
