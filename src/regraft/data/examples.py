@@ -225,8 +225,9 @@ class Examples:
 
     def levels(self) -> Levels:
         """Which values of pictures with more than 8 bits become black and white, by train and val."""
-        columns = (self.table[name].to_pylist() for name in ("deep", "low", "top"))
-        return levels_of(Deep(kind, low, top) for kind, low, top in zip(*columns, strict=True) if kind is not None)
+        deep = self.table.filter(pc.is_valid(self.table["deep"]))
+        columns = (deep[name].to_pylist() for name in ("deep", "low", "top"))
+        return levels_of(Deep(kind, low, top) for kind, low, top in zip(*columns, strict=True))
 
     @staticmethod
     def _sizes(table: pa.Table) -> np.ndarray:
