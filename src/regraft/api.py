@@ -93,6 +93,8 @@ def explore(
     UsageError where there is no val set to judge by.
     """
     settings = Recipe.build({"freeze": {"strategy": "auto"}}, recipe or {})
+    if settings.data.folds:
+        raise UsageError("explore compares strategies once, on val: leave out data.folds.")
     if settings.freeze.strategy != "auto":
         raise UsageError(f"explore compares strategies; {settings.freeze.strategy!r} names one. Use fit for that.")
     asked = settings.model_dump(exclude_unset=True)
@@ -192,10 +194,11 @@ def plan(
     engine.run(blank)
     forward = (time.perf_counter() - began) / len(blank)
     epochs = epochs_of(settings, counts, size)
-    step = step_seconds(body, counts, classes, settings) if epochs else 0.0
+    step, folds = step_seconds(body, counts, classes, settings) if epochs else 0.0, settings.data.folds
     seconds = run_seconds(settings, counts, size, forward, step)
     return {"out": str(target), "name": name, "counts": counts, "classes": list(examples.task.classes),
-            "findings": about["findings"], "steps": context.said, "epochs": epochs, "estimated_seconds": seconds}  # fmt: skip
+            "findings": about["findings"], "steps": context.said, "epochs": epochs, "walks": folds + 1,
+            "estimated_seconds": seconds}  # fmt: skip
 
 
 def rank(

@@ -162,6 +162,12 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self._lock = FileLock(str(path / ".lock"))
 
+    @property
+    def whole(self) -> Path:
+        """The folder of the run that this one is a fold of, else its own: what a user goes on with."""
+        outer = self.path.parent.parent
+        return outer if self.path.parent.name == "folds" and RunFolder(outer).is_run() else self.path
+
     def numbered(self, number: int) -> Path:
         """The checkpoint of one of several trainings."""
         return self.path / f"checkpoint-{number}.safetensors"

@@ -241,6 +241,8 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
     for name, said in plan["steps"].items():
         print(f"  {name:9} {said['decided']} ({said['why']})")
     print(f"  finetune  {plan['epochs']} epochs")
+    if plan["walks"] > 1:
+        print(f"  folds     {plan['walks'] - 1} walks of all seven steps to score it, and one on all examples")
     print(f"would take about {plan['estimated_seconds'] / 60:.1f} minutes here and write {plan['out']}")
 
 

@@ -75,7 +75,7 @@ class Screen:
         elif kind in ("note", "advice"):
             self.console.print(f"            [dim]{escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "chosen":
-            self.chosen = event["chosen"]
+            self.chosen = "" if "fold" in event else event["chosen"]  # a fold's model is not the one that is handed over
             self.console.print(f"  [bold]chosen[/]    {event['chosen']}")
             self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         return None

@@ -69,7 +69,8 @@ class Walk:
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
         earlier = folder.read_state()["steps"]
-        self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier, levels=examples.levels())
+        self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier, levels=examples.levels(),
+                               share=1 / (1 + recipe.data.folds))  # fmt: skip
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
@@ -211,7 +212,7 @@ class Walk:
             with contextlib.suppress(Exception):
                 write_report(self.folder.path)
         missing = "; ".join(f"{what} ({said})" for what, said in state["missing"].items())
-        how = "" if stopped else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.path))}"
+        how = "" if stopped else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.whole))}"
         self.say(f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}")
 
     def obtain(self, both: Part) -> Obtained:

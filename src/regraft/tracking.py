@@ -150,20 +150,20 @@ class Tracking:
                 self._give_up(error)
 
     def _hear(self, event: dict[str, Any]) -> None:
-        kind = event["kind"]
-        if kind == "begin":
+        kind, fold = event["kind"], f"fold_{event['fold']}/" if "fold" in event else ""
+        if kind == "begin" and self._folder is None:  # under --folds each walk begins, and it is one run
             self._folder = RunFolder(Path(event["out"]))
             self._tracker.open(self._folder, self._folder.path.name)
         elif kind == "epoch":
-            of = f"{event['strategy'].replace(' ', '_')}/" if "strategy" in event else ""
+            of = fold + (f"{event['strategy'].replace(' ', '_')}/" if "strategy" in event else "")
             values = {f"finetune/{of}{name}": event[name] for name in EPOCH if event.get(name) is not None}
             self._tracker.scalars(values, "epoch", event["epoch"])
         elif kind == "l2":
-            weights = str(event["class_weights"])
-            self._l2[weights] = at = self._l2.get(weights, -1) + 1
-            values = {f"train/l2_{weights}": event["l2"], f"train/log_loss_{weights}": event["log_loss"]}
+            curve = f"{fold}l2_{event['class_weights']}", f"{fold}log_loss_{event['class_weights']}"
+            self._l2[curve[0]] = at = self._l2.get(curve[0], -1) + 1
+            values = {f"train/{curve[0]}": event["l2"], f"train/{curve[1]}": event["log_loss"]}
             self._tracker.scalars(values, "l2_step", at)
-        elif kind == "finished" and self._folder is not None:
+        elif kind == "finished" and not fold and self._folder is not None:
             self._tracker.results(results(self._folder), settings(self._folder))
             self._finished = True
 

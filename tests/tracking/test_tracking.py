@@ -97,6 +97,27 @@ def test_tensorboard_gets_curves_results_and_recipe(calls: Calls, tmp_path: Path
     assert calls[-1][0] == "close"
 
 
+def test_the_walks_of_folds_are_one_run_with_curves_of_their_own(calls: Calls, tmp_path: Path) -> None:
+    """17.5: the end of the first fold ended the tracker, and every fold began a run."""
+    with tracked(["mlflow"], False, ()) as ears:
+        for fold in (1, 2, None):
+            about = {} if fold is None else {"fold": fold}
+            log = Events(None, tuple(ears), **about)
+            log.emit("begin", out=str(tmp_path), counts={}, classes=3, findings=[], name="data")
+            log.emit("l2", step="train", l2=0.1, log_loss=0.5, standard_error=0.1, class_weights="none")
+            log.emit("epoch", step="finetune", epoch=1, epochs=1, train_loss=0.7)
+            if fold is None:
+                (tmp_path / "metrics.json").write_text(json.dumps({"cv": {"accuracy": {"value": 0.9}}, "steps": {}}))
+                (tmp_path / "recipe.yaml").write_text("head: {kind: linear}\n")
+            log.emit("finished", seconds=1.0)
+    assert len(named(calls, "start_run")) == 1
+    points = {name: keywords["step"] for (values,), keywords in named(calls, "log_metrics") if keywords for name in values}
+    assert points["finetune/fold_2/train_loss"] == points["finetune/train_loss"] == 1
+    assert points["train/fold_1/l2_none"] == points["train/l2_none"] == 0
+    assert named(calls, "log_metrics")[-1][0][0] == {"cv/accuracy": 0.9}
+    assert named(calls, "end_run") == [(("FINISHED",), {})]
+
+
 def test_mlflow_gets_metrics_parameters_and_files(calls: Calls, tmp_path: Path) -> None:
     walk(tmp_path / "run", "mlflow")
     assert named(calls, "start_run") == [((), {"run_name": "run", "nested": False})]

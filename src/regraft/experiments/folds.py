@@ -30,12 +30,11 @@ def cross_validated(
         divided = table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
         runs.append(walk(number, Examples(divided, examples.task, examples.root, examples.modality)))
     everything = examples.part("train").then(examples.part("val"))
-    place = {source: row for row, source in enumerate(everything.sources)}
-    logits = np.full((len(everything), len(examples.task.classes)), np.nan)
+    answers: dict[str, np.ndarray] = {}  # by content, which lies in one fold however often it is listed
     for run in runs:
         found = pq.read_table(run / "predictions.parquet")
         found = found.filter(pc.equal(found["split"], "test"))
-        rows = [place[source] for source in found["source"].to_pylist()]
         shares = np.stack([found[f"probability:{name}"].to_numpy() for name in examples.task.classes], axis=1)
-        logits[rows] = np.log(np.maximum(shares, 1e-300))
+        answers |= dict(zip(found["id"].to_pylist(), np.log(np.maximum(shares, 1e-300)), strict=True))
+    logits = np.stack([answers[identity] for identity in everything.ids])
     return evaluate_folds(everything.labels, logits, examples.task.classes, everything.clusters(), len(runs))

@@ -33,43 +33,48 @@ def go(
     walk.write()
     try:
         if recipe.data.folds:
-            walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about))
+            walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about, started))
         events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
                     findings=about["findings"], name=about["name"])  # fmt: skip
         walk.walk(until)
     except BaseException as error:
         walk.broken_off(error)
         if isinstance(error, ChangedError):
-            raise error.of_run(str(folder.path), examples.changed()) from None
+            raise error.of_run(str(folder.whole), examples.changed()) from None
         raise
     return Run(folder.path)
 
 
 def _folds(
     folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any],
+    about: dict[str, Any], started: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again."""
+    """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again.
+
+    Each may take an equal part of what the budget leaves to those that are still to come, the last model's walk among them.
+    Their events carry `fold`.
+    """
     from regraft.experiments.folds import cross_validated
 
     count, budget = recipe.data.folds, recipe.run.budget_seconds
-    share = None if budget is None else budget / (count + 1)
-
-    def pass_on(event: dict[str, Any]) -> None:
-        for hear in listeners:
-            hear({**event, "out": str(folder.path)} if event["kind"] == "begin" else event)
 
     def walk(number: int, some: Examples) -> Path:
-        fold, started = RunFolder(folder.folds / str(number)), time.monotonic()
+        def pass_on(event: dict[str, Any]) -> None:
+            told = {**event, "fold": number, **({"out": str(folder.path)} if event["kind"] == "begin" else {})}
+            for hear in listeners:
+                hear(told)
+
+        fold, began = RunFolder(folder.folds / str(number)), time.monotonic()
         if fold.is_run() and fold.examples.is_file() and Examples.load(fold.examples).fingerprint == some.fingerprint:
-            return resume(fold.path, cache, (pass_on,), (), started, examples.root).path
-        own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": share}})
+            return resume(fold.path, cache, (pass_on,), (), began, examples.root).path
+        due = None if budget is None else max(budget - (began - started), 0.01 * budget) / (count + 2 - number)
+        own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": due}})
         fold.lock()
         try:
             fold.clear()
             some.save(fold.examples)
             named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
-            return go(fold, some, own, cache, (pass_on,), named, started).path
+            return go(fold, some, own, cache, (pass_on,), named, began).path
         finally:
             fold.release()
 

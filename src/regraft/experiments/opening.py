@@ -94,20 +94,22 @@ def examples_of(
     if settings.data.folds == 1:
         raise UsageError("--folds 1 leaves nothing to train on; 5 are usual.")
     untested = not settings.data.test_share or bool(settings.data.folds)
+    asked = "--folds" if settings.data.folds else "--no-test"
     if untested and any(row.split == "test" for row in source.rows):
-        asked = "--folds" if settings.data.folds else "--no-test"
         raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
+    known = read_assignment(Path(splits)) if splits else None
+    if untested and known and "test" in known.values():
+        raise UsageError(f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out.")
     corrections = read_fixes(Path(fixes), source) if fixes else None
     audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
     examples = make_examples(
         source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
-        val_share=settings.data.val_share, known=read_assignment(Path(splits)) if splits else None,
-        fixes=corrections,
+        val_share=settings.data.val_share, known=known, fixes=corrections,
     )  # fmt: skip
     if untested and not settings.data.folds:
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
     return examples, {
-        "source": str(source.root), "modality": "image", "no_test": untested,
+        "source": str(source.root), "modality": "image", "no_test": untested and not settings.data.folds,
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [finding.to_dict(LISTED) for finding in audited.findings],
         "audited": audited.findings, **({"fixes": corrections.to_dict()} if corrections else {}),

@@ -179,7 +179,9 @@ def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     """What the numbers do not say."""
     noun = words.noun(modality, 2)
     lines = [f"Nothing is known about {noun} from elsewhere: other places, devices or times. Measure before relying on it there."]
-    if split != "test":
+    if split == "cv":
+        lines.append("There is no test set: the numbers are those of models made like this one, each on examples new to it.")
+    elif split != "test":
         sealed = ((run.get("data") or {}).get("counts") or {}).get("test")
         unread = ": there is one, and the run ended before the model was scored on it" if sealed else ""
         lines.append(f"There is no result on a test set{unread}.")

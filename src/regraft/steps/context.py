@@ -26,6 +26,7 @@ class Context:
     earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # what a resumed run decided before it stopped
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     levels: Levels = field(default_factory=Levels)  # of the set's pictures with more than 8 bits
+    share: float = 1.0  # of the budget that this walk is due: under --folds others take the rest
 
     def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
         """Record what a step decided and why, in words. A resumed run keeps the reason it had for the same decision."""
@@ -53,6 +54,6 @@ class Context:
         return float("inf") if budget is None else budget - (time.monotonic() - self.started)
 
     def out_of_time(self) -> bool:
-        """True when the budget is used up but for what the last step needs."""
+        """True when the budget is used up but for what the last step needs, a tenth of this walk's share."""
         budget = self.recipe.run.budget_seconds
-        return budget is not None and self.seconds_left < 0.1 * budget
+        return budget is not None and self.seconds_left < 0.1 * self.share * budget

@@ -49,11 +49,22 @@ def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, re
 
 
 def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
-    """Seconds of the seven steps at an input `size`, from seconds an image of a forward pass and of a training step."""
+    """Seconds of the run at an input `size`, from seconds an image of a forward pass and of a training step.
+
+    Under `data.folds` those of all walks: features are computed once, a fold trains on all examples but its own.
+    """
+    k = recipe.data.folds
+    of_fold = {split: round(n * (k - 1) / k) for split, n in counts.items()} if k else {}
+    training = k * _training_seconds(recipe, of_fold, size, forward, step) if k else 0.0
+    return 1.2 * forward * sum(counts.values()) + training + _training_seconds(recipe, counts, size, forward, step)
+
+
+def _training_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
+    """Seconds of fine-tuning in one walk, with what judges it."""
     refit, both = recipe.finetune.refit, counts["train"] + counts["val"]
     refit = refit is True or (refit == "auto" and both <= REFIT)
     unhurried = recipe.run.budget_seconds is None and recipe.run.prefer == "accuracy"
     parts = folds(counts["train"], counts["val"], unhurried) if recipe.finetune.folds == "auto" else recipe.finetune.folds
     tries = TRIES + refit if recipe.freeze.strategy == "auto" else trainings(both, parts, refit)
     epoch = 1.1 * step * counts["train"] + forward * counts["val"]
-    return 1.2 * forward * sum(counts.values()) + tries * epochs_of(recipe, counts, size) * epoch
+    return tries * epochs_of(recipe, counts, size) * epoch
