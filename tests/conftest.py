@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import regraft
 from regraft.runtime import ready_torchvision
 from skips import pytest_make_collect_report, pytest_runtest_makereport, pytest_terminal_summary
 
@@ -67,11 +69,37 @@ def quick(tiny: str) -> dict[str, Any]:
     return {"obtain": {"backbone": tiny}, "base": {"size": 32}, "run": {"engine": "torch-float32"}}
 
 
+@pytest.fixture(scope="session")
+def head_only(quick: dict[str, Any]) -> dict[str, Any]:
+    """The same without fine-tuning."""
+    return {**quick, "freeze": {"strategy": "head"}}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run, and the folder of its data."""
+
+    run: Path
+    data: Path
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory, head_only: dict[str, Any]) -> Fitted:
+    """A finished run of the head alone on the pictures of `colours`. A test that writes to one of them copies it before."""
+    place = tmp_path_factory.mktemp("fitted")
+    run = regraft.fit(paint(place / "colours"), place / "run", recipe=head_only, cache=place / "cache")
+    return Fitted(run.path, place / "colours")
+
+
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
     """30 noisy 48x48 PNGs of each of three colours: red, green and blue."""
+    return paint(tmp_path / "colours")
+
+
+def paint(root: Path) -> Path:
+    """The pictures of `colours`."""
     rng = np.random.default_rng(0)
-    root = tmp_path / "colours"
     for channel, name in enumerate(("red", "green", "blue")):
         (root / name).mkdir(parents=True)
         for number in range(30):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from regraft.errors import BudgetError
 
 
 @pytest.fixture
-def finished(colours: Path, tmp_path: Path) -> Path:
-    return regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}}).path
+def finished(fitted: Any) -> Path:
+    return fitted.run
 
 
 def test_predict_in_every_format_in_the_order_given(finished: Path, colours: Path, tmp_path: Path) -> None:
@@ -78,10 +79,10 @@ def test_dry_run_trains_and_writes_nothing(colours: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_an_earlier_run_is_a_pre_trained_model(finished: Path, colours: Path, tmp_path: Path) -> None:
+def test_an_earlier_run_is_a_pre_trained_model(fitted: Any, tmp_path: Path) -> None:
     result = call(
-        "fit", colours, "--out", tmp_path / "second", "--backbone", f"run:{finished}", "--freeze", "head", "--json",
-        "--size", "64", "--splits", finished,
+        "fit", fitted.data, "--out", tmp_path / "second", "--backbone", f"run:{fitted.run}", "--freeze", "head", "--json",
+        "--size", "32", "--splits", fitted.run, "--set", "run.engine=torch-float32",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["metrics"]["test"]["accuracy"]["value"] > 0.8
@@ -94,19 +95,19 @@ def test_every_wrong_setting_is_named_at_once(colours: Path) -> None:
     assert "'linear' or 'mlp'" in result.stderr
 
 
-def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp_path: Path) -> None:
-    recipe = {"base": {"size": 64}, "run": {"budget_seconds": 1e-6}}
+def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    recipe = {**quick, "run": {**quick["run"], "budget_seconds": 1e-6}}
     with pytest.raises(BudgetError, match="--budget"):  # nothing usable can exist in time
         regraft.fit(colours, tmp_path / "none", recipe=recipe)
-    regraft.fit(colours, tmp_path / "first", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
+    regraft.fit(colours, tmp_path / "first", recipe={**quick, "freeze": {"strategy": "head"}})
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)  # features are stored by now
     assert run.state["chosen"] == "head only"
     assert run.state["steps"]["finetune"]["state"] == "skipped"
     assert "test" in run.metrics
 
 
-def test_an_mlp_head_is_kept_beside_the_backbone(colours: Path, tmp_path: Path) -> None:
-    recipe = {"base": {"size": 64}, "freeze": {"strategy": "head"}, "head": {"kind": "mlp", "hidden": 16}}
+def test_an_mlp_head_is_kept_beside_the_backbone(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
+    recipe = {**head_only, "head": {"kind": "mlp", "hidden": 16}}
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert (run.path / "model" / "head.safetensors").is_file()
     model, picture = run.model, str(colours / "blue" / "4.png")

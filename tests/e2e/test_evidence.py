@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import regraft
+from commands import call
 from regraft.errors import DataError, UsageError
-
-HEAD = {"base": {"size": 32}, "freeze": {"strategy": "head"}, "run": {"engine": "torch-float32"}}
 
 
 def state_of(run: regraft.Run) -> dict:
     return json.loads((run.path / "run.json").read_text())
 
 
-def test_every_result_stands_beside_baselines_and_its_reading_is_kept(colours: Path, tmp_path: Path) -> None:
-    recipe = {"base": {"size": 32}, "finetune": {"epochs": 1, "folds": 0, "refit": False},
-              "run": {"scratch": True, "engine": "torch-float32"}}  # fmt: skip
+def test_every_result_stands_beside_baselines_and_its_reading_is_kept(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    recipe = {**quick, "finetune": {"epochs": 1, "folds": 0, "refit": False}, "run": {**quick["run"], "scratch": True}}
     for picture in colours.glob("*/*.png"):
         if int(picture.stem) >= 14:
             picture.unlink()
@@ -42,10 +41,10 @@ def test_every_result_stands_beside_baselines_and_its_reading_is_kept(colours: P
     assert {f"{wanted:g}": limit for wanted, limit in run.model.thresholds.items()} == offered
 
 
-def test_without_a_test_set_every_surface_says_so(colours: Path, tmp_path: Path) -> None:
-    words = ["-c", "from regraft.cli import main; main()", "fit", colours, "--out", tmp_path / "run", "--no-test", "--size", "32",
-             "--freeze", "head", "--set", "run.engine=torch-float32"]  # fmt: skip
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=True)
+def test_without_a_test_set_every_surface_says_so(colours: Path, tmp_path: Path, tiny: str) -> None:
+    done = call("fit", colours, "--out", tmp_path / "run", "--no-test", "--size", "32", "--freeze", "head",
+                "--backbone", tiny, "--set", "run.engine=torch-float32")  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert "no test set" in done.stderr
     assert "(no test set)" in done.stdout
     run = regraft.api.Run(tmp_path / "run")
@@ -63,8 +62,10 @@ def test_without_a_test_set_every_surface_says_so(colours: Path, tmp_path: Path)
         regraft.fit(given, tmp_path / "other", recipe={"data": {"test_share": 0}})
 
 
-def test_folds_predict_every_example_once_and_a_stopped_run_keeps_its_folds(colours: Path, tmp_path: Path) -> None:
-    run = regraft.fit(colours, tmp_path / "run", recipe={**HEAD, "data": {"folds": 3}})
+def test_folds_predict_every_example_once_and_a_stopped_run_keeps_its_folds(
+    colours: Path, tmp_path: Path, head_only: dict[str, Any]
+) -> None:
+    run = regraft.fit(colours, tmp_path / "run", recipe={**head_only, "data": {"folds": 3}})
     accuracy = run.metrics["cv"]["accuracy"]
     assert accuracy.n == 90
     assert "3-fold cross-validation of the whole walk" in accuracy.method
@@ -85,13 +86,13 @@ def test_folds_predict_every_example_once_and_a_stopped_run_keeps_its_folds(colo
     assert before == [(run.path / "folds" / str(n) / "run.json").stat().st_mtime_ns for n in (1, 2, 3)]
 
 
-def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_path: Path) -> None:
+def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
     lines = ["path,label,group"]
     for picture in sorted(colours.glob("*/*.png")):
         lines.append(f"{picture},{picture.parent.name},{picture.parent.name}-{int(picture.stem) // 5}")
     table = tmp_path / "t.csv"
     table.write_text("\n".join(lines))
-    run = regraft.fit(table, tmp_path / "run", recipe={**HEAD, "data": {"folds": 2}})
+    run = regraft.fit(table, tmp_path / "run", recipe={**head_only, "data": {"folds": 2}})
     for number in (1, 2):
         examples = pq.read_table(run.path / "folds" / str(number) / "examples.parquet")
         home: dict[str, set[str]] = {}
@@ -100,5 +101,5 @@ def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_p
         assert all(len(splits) == 1 for splits in home.values())
     assert json.loads((run.path / "metrics.json").read_text())["groups"] == 18
     with pytest.raises(DataError, match="class 'blue' has 6"):
-        regraft.fit(table, tmp_path / "other", recipe={**HEAD, "data": {"folds": 7}})
+        regraft.fit(table, tmp_path / "other", recipe={**head_only, "data": {"folds": 7}})
     assert np.isfinite(run.metrics["cv"]["accuracy"].value)

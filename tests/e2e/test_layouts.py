@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,6 @@ from PIL import Image
 
 import regraft
 from regraft.data import read_source
-
-RECIPE = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
 
 
 def picture(path: Path, colour: int, seed: int) -> None:
@@ -57,8 +56,8 @@ def one_parquet(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [split_folders, tables, one_parquet])
-def test_given_splits_are_evaluated(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    run = regraft.fit(make(tmp_path / "data"), tmp_path / "run", recipe=RECIPE)
+def test_given_splits_are_evaluated(make: Callable[[Path], Path], tmp_path: Path, head_only: dict[str, Any]) -> None:
+    run = regraft.fit(make(tmp_path / "data"), tmp_path / "run", recipe=head_only)
     assert run.metrics["test"]["accuracy"].n == 10
     assert run.metrics["test"]["accuracy"].value >= 0.7
     counts = json.loads((run.path / "run.json").read_text())["data"]["counts"]
@@ -75,15 +74,15 @@ def test_given_splits_are_evaluated(make: Callable[[Path], Path], tmp_path: Path
         assert ("/test/" in f"/{source}") == (split == "test")
 
 
-def test_a_later_run_keeps_the_splits_of_an_earlier_one(colours: Path, tmp_path: Path) -> None:
+def test_a_later_run_keeps_the_splits_of_an_earlier_one(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
     def places(run: regraft.Run) -> dict[str, str]:
         table = pq.read_table(run.path / "examples.parquet").to_pydict()
         return dict(zip(table["source"], table["split"], strict=True))
 
-    first = places(regraft.fit(colours, tmp_path / "one", recipe=RECIPE))
+    first = places(regraft.fit(colours, tmp_path / "one", recipe=head_only))
     for number in range(12):
         picture(colours / "red" / f"more{number}.png", 0, number)
-    later = {"data": {"seed": 5}, **RECIPE}
+    later = {"data": {"seed": 5}, **head_only}
     second = places(regraft.fit(colours, tmp_path / "two", recipe=later, splits=tmp_path / "one"))
     assert {source: second[source] for source in first} == first
     assert len(second) == len(first) + 12

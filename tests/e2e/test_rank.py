@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import regraft
+from commands import call
 from regraft.artifacts import RunFolder, read_json
 from regraft.backbones import obtain_weights
 from regraft.errors import BackboneError, UsageError
@@ -204,16 +203,16 @@ def test_limits_are_kept_or_said(shapes: Path, tmp_path: Path) -> None:
 
 def test_the_command_prints_a_table_or_json(shapes: Path, tmp_path: Path) -> None:
     random = random_weights(tmp_path / "weights", "test_efficientnet")
-    command = [sys.executable, "-c", "from regraft.cli import main; main()", "rank", str(shapes), "--backbone", random]
-    result = subprocess.run([*command, "--budget", "5m", "--prefer", "speed"], capture_output=True, text=True, cwd=tmp_path)
+    command = ["rank", shapes, "--backbone", random]
+    result = call(*command, "--budget", "5m", "--prefer", "speed", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "probe accuracy" in result.stdout
     assert "most parameters" in result.stdout
-    result = subprocess.run([*command, "--json", "--max-params", "5M"], capture_output=True, text=True, cwd=tmp_path)
+    result = call(*command, "--json", "--max-params", "5M", cwd=tmp_path)
     found = json.loads(result.stdout)
     assert found["chosen"] in [row["name"] for row in found["rows"]]
     assert not (tmp_path / "runs").exists()
-    assert subprocess.run([*command, "--max-params", "few"], capture_output=True, text=True).returncode == 2
+    assert call(*command, "--max-params", "few").returncode == 2
 
 
 def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:

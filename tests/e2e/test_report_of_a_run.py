@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +13,9 @@ import regraft
 from regraft.artifacts import read_events
 from regraft.report import write_gallery
 
-QUICK = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
 
-
-def test_a_run_writes_its_photographs(colours: Path, tmp_path: Path) -> None:
-    run = regraft.fit(colours, tmp_path / "run", recipe=QUICK)
+def test_a_run_writes_its_photographs(fitted: Any, tmp_path: Path) -> None:
+    run = regraft.api.Run(Path(shutil.copytree(fitted.run, tmp_path / "run")))
     gallery = json.loads((run.path / "gallery.json").read_text())
     names = [g["name"] for g in gallery["galleries"]]
     assert names[-1] == "uncertain"
@@ -29,13 +29,13 @@ def test_a_run_writes_its_photographs(colours: Path, tmp_path: Path) -> None:
 
 
 def test_a_gallery_that_fails_leaves_the_run_finished(
-    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head_only: dict[str, Any]
 ) -> None:
     def broken(*_: object) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr("regraft.pipeline.write_gallery", broken)
-    run = regraft.fit(colours, tmp_path / "run", recipe=QUICK)
+    run = regraft.fit(colours, tmp_path / "run", recipe=head_only)
     assert run.state["state"] == "finished"
     assert "Most uncertain" not in (run.path / "report.html").read_text(encoding="utf-8")
     notes = [event["text"] for event in read_events(run.path / "events.jsonl") if event["kind"] == "note"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ def picture(place: Path, channel: int, rng: np.random.Generator) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory, quick: dict[str, Any]) -> Iterator[Path]:
     """A folder with `colours`, and `runs` with two runs on it: linear heads at two input sizes."""
     place, rng = tmp_path_factory.mktemp("verbs"), np.random.default_rng(0)
     for channel, name in enumerate(COLOURS):
@@ -38,8 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             picture(place / "colours" / name / f"{number}.png", channel, rng)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGRAFT_CACHE", str(place / "cache"))
-        for name, size in (("a", 64), ("b", 96)):
-            recipe = {"base": {"size": size}, "freeze": {"strategy": "head"}, "head": {"kind": "linear"}}
+        for name, size in (("a", 32), ("b", 64)):
+            recipe = {**quick, "base": {"size": size}, "freeze": {"strategy": "head"}, "head": {"kind": "linear"}}
             regraft.fit(place / "colours", place / "runs" / name, recipe=recipe)
         yield place
 
@@ -186,7 +187,7 @@ def test_what_the_backbones_own_run_has_seen_is_left_out_too(made: Path, tmp_pat
     for channel, name in enumerate(COLOURS):
         for number in range(12):
             picture(tmp_path / "second" / name / f"{number}.png", channel, rng)
-    recipe = {"obtain": {"backbone": f"run:{made / 'runs' / 'a'}"}, "base": {"size": 64}, "freeze": {"strategy": "head"}}
+    recipe = {"obtain": {"backbone": f"run:{made / 'runs' / 'a'}"}, "base": {"size": 32}, "freeze": {"strategy": "head"}}
     run = regraft.fit(tmp_path / "second", tmp_path / "run", recipe=recipe, cache=made / "cache")
     found = regraft.evaluate(run, made / "colours")
     counts = state(made / "runs" / "a")["data"]["counts"]
@@ -221,7 +222,7 @@ def test_starting_anew_takes_evaluations_away(runs: Path) -> None:
 
 
 def test_a_tracker_hears_a_whole_run_and_the_recipe_knows_nothing_of_it(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]
 ) -> None:
     told: dict[str, dict] = {}
 
@@ -241,7 +242,7 @@ def test_a_tracker_hears_a_whole_run_and_the_recipe_knows_nothing_of_it(
     library = ModuleType("torch.utils.tensorboard")
     library.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", library)
-    recipe = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+    recipe = {**quick, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
     run = regraft.fit(made / "colours", tmp_path / "run", recipe=recipe, cache=made / "cache", track=["tensorboard"])
     found = told[str(run.path / "tensorboard")]
     assert found["test/accuracy"] == run.metrics["test"]["accuracy"].value

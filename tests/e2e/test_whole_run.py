@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,19 +54,20 @@ def test_seven_steps_and_the_model_in_plain_timm(colours: Path, tmp_path: Path) 
     np.testing.assert_allclose(np.array(json.loads(result.stdout.splitlines()[-1])), ours, atol=1e-4)
 
 
-def test_an_existing_run_is_refused_and_a_finished_one_resumes_at_once(colours: Path, tmp_path: Path) -> None:
-    recipe = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
-    regraft.fit(colours, tmp_path / "run", recipe=recipe)
+def test_an_existing_run_is_refused_and_a_finished_one_resumes_at_once(
+    fitted: Any, tmp_path: Path, head_only: dict[str, Any]
+) -> None:
+    shutil.copytree(fitted.run, tmp_path / "run")
     with pytest.raises(UsageError, match="--resume"):
-        regraft.fit(colours, tmp_path / "run", recipe=recipe)
-    assert regraft.fit(colours, tmp_path / "run", resume=True).state["chosen"] == "head only"
+        regraft.fit(fitted.data, tmp_path / "run", recipe=head_only)
+    assert regraft.fit(fitted.data, tmp_path / "run", resume=True).state["chosen"] == "head only"
 
 
-def test_few_examples_are_cross_validated_not_tested(colours: Path, tmp_path: Path) -> None:
+def test_few_examples_are_cross_validated_not_tested(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     for picture in colours.glob("*/*.png"):
         if int(picture.stem) >= 4:
             picture.unlink()
-    run = regraft.fit(colours, tmp_path / "run", recipe={"base": {"size": 64}})
+    run = regraft.fit(colours, tmp_path / "run", recipe=quick)
     assert "cv" in run.metrics
     assert "test" not in run.metrics
 
@@ -90,11 +93,11 @@ def test_wrong_usage_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_what_fine_tuning_spoils_is_not_returned(colours: Path, tmp_path: Path) -> None:
+def test_what_fine_tuning_spoils_is_not_returned(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     """Rule 11: the better on validation is returned, however fine-tuning went."""
-    settings = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "lr": 50.0, "precision": "float32"}}
+    settings = {**quick, "finetune": {"epochs": 1, "folds": 0, "lr": 50.0, "precision": "float32"}}
     spoilt = regraft.fit(colours, tmp_path / "spoilt", recipe=settings)
-    head = regraft.fit(colours, tmp_path / "head", recipe={"base": {"size": 64}, "freeze": {"strategy": "head"}})
+    head = regraft.fit(colours, tmp_path / "head", recipe={**quick, "freeze": {"strategy": "head"}})
     assert spoilt.state["steps"]["finetune"]["state"] == "done"
     assert spoilt.state["chosen"] == "head only"
     assert "fine-tuned" in spoilt.state["chosen_why"]
