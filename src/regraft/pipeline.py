@@ -8,7 +8,6 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from torch import nn
 from regraft.artifacts import Events, RunFolder, read_json, write_json, write_text
 from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples, readings
-from regraft.data.audit import FEATURE_KINDS, LISTED, fatal
+from regraft.data.audit import FEATURE_KINDS, LISTED, Near, fatal, find_near
 from regraft.data.examples import Inputs, Part
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError, UsageError
 from regraft.evaluation import knn_logits
@@ -31,7 +30,7 @@ from regraft.recipe import Recipe
 from regraft.report import model_card, write_batch, write_gallery, write_report
 from regraft.report.gallery import SECONDS
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
-from regraft.steps.audit import audit, nearly_known, without_near_duplicates
+from regraft.steps.audit import apart, audit, nearly_known, without_near_duplicates
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
@@ -85,6 +84,8 @@ class Walk:
         self.calibration = Calibration("val", 1.0, ())  # of the model that is handed over
         self.interrupted = False  # by the user, while the chosen model was trained once more
         self.kept = self.finished = False  # the model is saved; all that a run must leave is written
+        self.near: Near | None = None  # near-duplicates, once they were looked for
+        self.tested: Inputs | None = None  # the inputs of test, where they were searched too
         self.nearly_known: frozenset[str] = frozenset()  # test examples with a near-duplicate in train or val
 
     def step(self, name: str, call: Callable[[], Result]) -> Result:
@@ -136,8 +137,9 @@ class Walk:
         new = self.step("head", lambda: head(backbone.width, classes, len(fit) + len(val), context))
         engine = self.engine(backbone, fit)
         known = self.step("features", lambda: self.extract(fit, val, backbone, engine))
+        fit, val, known = self.step("near-duplicates", lambda: self.apart(fit, val, known, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
-        look = functools.partial(self.audit, backbone, engine, known, heads)
+        look = functools.partial(self.audit, known, heads)
         self.step("audit", look if self.recipe.data.strict else lambda: self.optional("audit of the features", look))
         tuned, stopped = None, False
         try:
@@ -232,27 +234,53 @@ class Walk:
         both = fit.then(val)
         return Features(self.features(both, backbone, engine), both.labels, both.weights, both.blocks)
 
-    def audit(self, backbone: Backbone, engine: Engine, known: Features, heads: Heads) -> None:
-        """The audit on features, beside what the files told; the features of test are those that step 7 asks for."""
-        data, events, test, ahead = self.state["data"], self.context.events, None, None
+    def apart(
+        self, fit: Part, val: Part, known: Features, backbone: Backbone, engine: Engine
+    ) -> tuple[Part, Part, Features]:
+        """Near-duplicates become one block, and a val set that was cut here holds none of what train has one of.
+
+        The features of test are those that step 7 asks for.
+        """
+        examples, events, test, ahead = self.examples, self.context.events, None, None
         if self.context.out_of_time():
-            return self.leave_out("audit of features", "no time was left for it")
-        if self.examples.counts()["test"]:
-            test = self.examples.audit_view("near-duplicates of train and val", events.emit)
+            self.leave_out("near-duplicates", "no time was left to look for them")
+            return fit, val, known
+        if examples.counts()["test"]:
+            test = examples.audit_view("near-duplicates of train and val", events.emit)
             try:
                 ahead = self.features(test, backbone, engine)
             except BudgetError as error:
                 self.leave_out("near-duplicates of test examples", str(error))
+        self.tested = test if ahead is not None else None
+        read = functools.partial(small_image_or_none, levels=self.context.levels)
+        near = find_near(examples.inputs(), self.tested, known.values, ahead, read, events.tick, self.context.out_of_time)
+        found = apart(examples, near, not self.state["data"].get("val_given"), self.recipe.data.seed)
+        self.examples, self.near = found.examples, found.near
+        found.examples.save(self.folder.examples)
+        fit, val = found.examples.part("train"), found.examples.part("val")
+        if found.moved:
+            text = f"{found.moved:,} examples changed between train and val, so that no near-duplicates lie in both"
+            events.emit("note", text=text)
+            self.state["data"] |= {"counts": found.examples.counts(), "class_counts": found.examples.class_counts()}
+            if isinstance(known.values, np.memmap):  # the rows lie in the store: reading them again copies nothing
+                return fit, val, self.extract(fit, val, backbone, engine)
+        both, values = fit.then(val), known.values[found.order] if found.moved else known.values
+        return fit, val, Features(values, both.labels, both.weights, both.blocks)
+
+    def audit(self, known: Features, heads: Heads) -> None:
+        """The audit on features, beside what the files told."""
+        data, events = self.state["data"], self.context.events
+        if self.near is None or self.context.out_of_time():
+            return self.leave_out("audit of features", "no time was left for it")
         kept = frozenset((source, kind) for source, kind in data.get("fixes", {}).get("kept", []))
-        read = partial(small_image_or_none, levels=self.context.levels)
-        found = audit(self.examples, known, heads, test, ahead, read, kept, self.context)
+        found = audit(self.examples, known, heads, self.tested, self.near, kept, self.context)
         files = read_json(self.folder.audit)["findings"] if self.folder.audit.is_file() else data["findings"]
         files = [finding for finding in files if finding["kind"] not in FEATURE_KINDS]  # a resumed run's come anew
         write_json(self.folder.audit, {"findings": [*files, *(finding.to_dict() for finding in found)]})
         listed = [finding.to_dict(LISTED) for finding in found]
         data["findings"] = [*data["findings"], *listed]
         events.emit("audit", findings=listed)
-        self.nearly_known = nearly_known(found, test)
+        self.nearly_known = nearly_known(found, self.tested)
         if self.recipe.data.strict and (faults := fatal(found)):
             raise DataError("the audit found what --strict does not let pass:", faults, f"Sources: {self.folder.audit}.")
         return None

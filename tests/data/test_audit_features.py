@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regraft.data.audit import Finding, Seen, audit_features, near_duplicates
+from regraft.data.audit import Finding, Near, Seen, audit_features, find_near, near_duplicates
 from regraft.data.examples import Inputs
 
 CLASSES = ("ant", "bee", "cat")
@@ -17,8 +17,12 @@ def seen(labels: np.ndarray, features: np.ndarray | None, probabilities: np.ndar
     names = tuple(f"{k}.png" for k in range(len(labels)))
     inputs = Inputs("train and val", names, names, names, np.full((len(labels), 2), 64), names, ("0" * 32,) * len(labels))
     rows = np.arange(len(labels) if probabilities is not None else 0)
-    nothing = {"test": None, "test_features": None, "read": lambda _: None}
+    nothing = {"test": None, "near": Near()}
     return Seen(CLASSES, inputs, ("train",) * len(labels), labels, features, rows, probabilities, **{**nothing, **more})  # type: ignore[arg-type]
+
+
+def nowhere(**_: object) -> None:
+    """Progress that nobody hears."""
 
 
 def of(kind: str, findings: list[Finding]) -> Finding | None:
@@ -111,7 +115,8 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
         number = alike.get(path, int(path.strip("t.png")) + 1000 * path.startswith("t"))
         return picture(number) if readable else None
 
-    about = seen(labels, features, None, test=test, test_features=ahead, read=read)
+    inputs = seen(labels, features, None).inputs
+    about = seen(labels, features, None, test=test, near=find_near(inputs, test, features, ahead, read, nowhere))
     splits = ("train",) * 20 + ("val",) * 10
     findings = audit_features(Seen(**{**vars(about), "splits": splits}))
     if not readable:
@@ -133,11 +138,14 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
 def test_pictures_of_a_few_pixels_are_no_near_duplicates() -> None:
     labels, features = np.arange(30) % 3, np.random.default_rng(0).normal(size=(30, 16)).astype(np.float32)
     features[20] = features[2] + 0.05
-    about = seen(labels, features, None, read=lambda path: picture(0 if path in ("2.png", "20.png") else int(path.strip(".png"))))
+    inputs = seen(labels, features, None).inputs
+
+    def read(path: str) -> np.ndarray:
+        return picture(0 if path in ("2.png", "20.png") else int(path.strip(".png")))
+
     for side, found in ((64, True), (8, False)):
-        inputs = replace(about.inputs, sizes=np.full((30, 2), side))
-        pairs = [pair for finding in audit_features(replace(about, inputs=inputs)) for pair in finding.pairs]
-        assert bool(pairs) == found
+        sized = replace(inputs, sizes=np.full((30, 2), side))
+        assert bool(find_near(sized, None, features, None, read, nowhere).pairs) == found
 
 
 @pytest.mark.parametrize("by_features", [True, False])
@@ -173,7 +181,9 @@ def test_an_audit_that_runs_out_of_time_says_what_was_not_looked_for() -> None:
     rng = np.random.default_rng(0)
     labels, features = np.arange(90) % 3, rng.normal(size=(90, 16)).astype(np.float32)
     features[50] = features[2]
-    about = seen(labels, features, None, read=lambda path: picture(0))
+    inputs = seen(labels, features, None).inputs
+    found = find_near(inputs, None, features, None, lambda path: picture(0), nowhere, lambda: True)
+    about = seen(labels, features, None, near=found)
     asked = 0
 
     def soon() -> bool:
@@ -186,5 +196,5 @@ def test_an_audit_that_runs_out_of_time_says_what_was_not_looked_for() -> None:
     assert "likely wrong labels, outliers, classes that hardly differ" in cut[1].message
     said: list[str] = []
     names = [str(k) for k in range(90)]
-    found, left = near_duplicates(names, names, features, ["0" * 32] * 90, picture, lambda **_: None, lambda: True, said.append)
-    assert (found, left, len(said)) == ([], 0, 1)
+    pairs, left = near_duplicates(names, names, features, ["0" * 32] * 90, picture, lambda **_: None, lambda: True, said.append)
+    assert (pairs, left, len(said)) == ([], 0, 1)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import regraft
 from commands import call
+from regraft.artifacts import RunFolder, read_events, write_json
+from regraft.data import Examples
 from regraft.errors import DataError, UsageError
 
 
@@ -103,3 +106,31 @@ def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_p
     with pytest.raises(DataError, match="class 'blue' has 6"):
         regraft.fit(table, tmp_path / "other", recipe={**head_only, "data": {"folds": 7}})
     assert np.isfinite(run.metrics["cv"]["accuracy"].value)
+
+
+def test_val_holds_no_near_duplicate_of_train(tmp_path: Path) -> None:
+    """Each picture comes twice, the second time resized and saved as a JPEG: a cut by content alone parts many pairs."""
+    rng, root = np.random.default_rng(0), tmp_path / "films"
+    for name in ("ant", "bee"):
+        (root / name).mkdir(parents=True)
+        for number in range(24):
+            layers = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (3, 6, 12)]
+            shown = [np.asarray(Image.fromarray(layer).resize((96, 96), Image.Resampling.BICUBIC), float) for layer in layers]
+            picture = Image.fromarray(np.mean(shown, axis=0).astype(np.uint8))
+            picture.save(root / name / f"{number}.png")
+            picture.resize((80, 80)).save(root / name / f"{number}-again.jpg", quality=90)
+    recipe = {"base": {"size": 64}, "finetune": {"epochs": 0}, "run": {"engine": "torch-float32"}}
+    run = regraft.fit(root, tmp_path / "run", recipe=recipe)
+    rows = pq.read_table(run.path / "examples.parquet").to_pylist()
+    home: dict[int, set[str]] = {}
+    for row in rows:
+        home.setdefault(row["block"], set()).add(row["split"])
+    assert not any({"train", "val"} <= places for places in home.values())
+    assert any("changed between train and val" in event.get("text", "") for event in read_events(run.path / "events.jsonl"))
+    assert run.state["data"]["counts"] == Examples.load(run.path / "examples.parquet").counts()
+    resumed = RunFolder(run.path)
+    state = {**resumed.read_state(), "state": "running"}
+    write_json(resumed.state, state)
+    model = (run.path / "model" / "model.safetensors").read_bytes()
+    regraft.fit(out=run.path, resume=True)
+    assert (run.path / "model" / "model.safetensors").read_bytes() == model

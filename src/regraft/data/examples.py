@@ -149,8 +149,8 @@ class Examples:
         self.table = table.filter(pc.invert(sealed))
         self.__sealed = table.filter(sealed)
         both = pa.concat_tables([self.table, self.__sealed])  # the order of examples.parquet
-        columns = [both[name].to_pylist() for name in ("id", "source", "label", "split")]
-        self.fingerprint = fingerprint(task.kind, list(task.classes), *columns)
+        columns = [both[name].to_pylist() for name in ("id", "source", "label")]
+        self.fingerprint = fingerprint(task.kind, list(task.classes), *columns, self.__sealed.num_rows)  # train or val: no matter
 
     def counts(self) -> dict[str, int]:
         """How many examples each split has."""
@@ -197,7 +197,7 @@ class Examples:
 
         The pairs are positions in what `inputs` gives, followed by what `audit_view` gives.
         """
-        order = self._order()
+        order = self.order()
         both = pa.concat_tables([self.table, self.__sealed])
         linked = [(int(order[i]), int(order[j])) for i, j in pairs]
         blocks = blocks_of([str(block) for block in both["block"].to_pylist()], pairs=linked)
@@ -209,11 +209,15 @@ class Examples:
         ids, labels, splits, blocks = (both[name].to_pylist() for name in ("id", "label", "split", "block"))
         return self._with("split", pa.array(val_apart(ids, labels, splits, blocks, seed), pa.string()))
 
-    def _order(self) -> np.ndarray:
-        """Positions in examples.parquet of train, of val and of test, one after the other."""
+    def order(self) -> np.ndarray:
+        """(N,) positions in examples.parquet of train, of val and of test, one after the other."""
         splits = np.array(self.table["split"].to_pylist(), dtype=object)
         sealed = self.table.num_rows + np.arange(self.__sealed.num_rows)
         return np.concatenate([np.flatnonzero(splits == "train"), np.flatnonzero(splits == "val"), sealed])
+
+    def splits(self) -> np.ndarray:
+        """(N,) the split of each row of examples.parquet."""
+        return np.array(self.table["split"].to_pylist() + ["test"] * self.__sealed.num_rows, dtype=object)
 
     def _with(self, column: str, values: pa.Array) -> Examples:
         both = pa.concat_tables([self.table, self.__sealed])

@@ -110,6 +110,7 @@ def examples_of(
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
     return examples, {
         "source": str(source.root), "modality": "image", "no_test": untested and not settings.data.folds,
+        "val_given": any(row.split == "val" for row in source.rows),
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [finding.to_dict(LISTED) for finding in audited.findings],
         "audited": audited.findings, **({"fixes": corrections.to_dict()} if corrections else {}),

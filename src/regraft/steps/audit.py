@@ -13,7 +13,7 @@ from scipy.special import softmax
 from regraft.backbones import obtain_weights
 from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
-from regraft.data.audit import ACROSS, Finding, Kept, Read, Seen, audit_features, write_fixes
+from regraft.data.audit import ACROSS, Finding, Kept, Near, Read, Seen, audit_features, find_near, write_fixes
 from regraft.data.examples import Inputs, Part
 from regraft.steps.base import base
 from regraft.steps.context import Context
@@ -49,11 +49,10 @@ class Audit:
 
 
 def audit(
-    examples: Examples, known: Features, heads: Heads, test: Inputs | None, test_features: np.ndarray | None, read: Read,
-    kept: Kept, context: Context,
-) -> list[Finding]:  # fmt: skip
-    """What features of train and val (`known`, in this order), a head's out-of-fold predictions and the inputs of test tell."""
-    return audit_features(_seen(examples, known, heads, test, test_features, read, kept, context))
+    examples: Examples, known: Features, heads: Heads, test: Inputs | None, near: Near, kept: Kept, context: Context
+) -> list[Finding]:
+    """What features of train and val (`known`, in this order), a head's out-of-fold predictions and near-duplicates tell."""
+    return audit_features(_seen(examples, known, heads, test, near, kept, context))
 
 
 def audit_alone(
@@ -63,26 +62,55 @@ def audit_alone(
 
     Without features near-duplicates are found by their hashes only.
     """
-    test = examples.audit_view("near-duplicates of train and val", context.events.emit)
+    test, tick = examples.audit_view("near-duplicates of train and val", context.events.emit), context.events.tick
     if not with_features:
-        return audit_features(_seen(examples, None, None, test, None, read, kept, context)), test
+        near = find_near(examples.inputs(), test, None, None, read, tick, context.out_of_time)
+        return audit_features(_seen(examples, None, None, test, near, kept, context)), test
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
     backbone = base(obtain_weights(DEFAULT, quiet.recipe.run.offline), examples.image_sizes(), quiet)
     engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
     key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, "plain")
 
     def features(part: Part | Inputs) -> np.ndarray:
-        tick, label = context.events.tick, f"features of {part.name}"
-        return context.store.features(part.ids, part.paths, key, backbone.preprocess, engine, tick, label)[0]
+        return context.store.features(
+            part.ids, part.paths, key, backbone.preprocess, engine, tick, f"features of {part.name}"
+        )[0]
 
-    known = Features(features(both), both.labels, both.weights, both.blocks)
+    values = features(both)
+    near = find_near(examples.inputs(), test, values, features(test) if len(test) else None, read, tick, context.out_of_time)
+    joined = examples.joined([pair[:2] for pair in near.pairs])
+    both = joined.part("train").then(joined.part("val"))
+    known = Features(values, both.labels, both.weights, both.blocks)
     heads = train_head((Layers("linear"),), known, len(known), len(examples.task.classes), quiet)
-    return audit(examples, known, heads, test, features(test) if len(test) else None, read, kept, context), test
+    return audit(joined, known, heads, test, near, kept, context), test
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Examples whose blocks hold near-duplicates too, their features in the new order of train and val, and how many moved."""
+
+    examples: Examples
+    near: Near
+    order: np.ndarray  # (N,) the former position of each example of train and val
+    moved: int
+
+
+def apart(examples: Examples, near: Near, recut: bool, seed: int) -> Apart:
+    """Make one block of near-duplicates, and where `recut` let none of them lie in train and in val.
+
+    A model that has learnt from one picture of a pair is judged too kindly by the other.
+    """
+    joined = examples.joined([pair[:2] for pair in near.pairs])
+    found = joined.val_apart(seed) if recut else joined
+    place = np.argsort(examples.order())  # from the row of the table to the former position
+    former = place[found.order()]
+    moved = int((found.splits() != examples.splits()).sum())
+    return Apart(found, near.moved(np.argsort(former)), former[: len(former) - found.counts()["test"]], moved)
 
 
 def _seen(
-    examples: Examples, known: Features | None, heads: Heads | None, test: Inputs | None, test_features: np.ndarray | None,
-    read: Read, kept: Kept, context: Context,
+    examples: Examples, known: Features | None, heads: Heads | None, test: Inputs | None, near: Near, kept: Kept,
+    context: Context,
 ) -> Seen:  # fmt: skip
     both, counts = examples.part("train").then(examples.part("val")), examples.counts()
     splits = ("train",) * counts["train"] + ("val",) * counts["val"]
@@ -90,7 +118,7 @@ def _seen(
     return Seen(
         examples.task.classes, examples.inputs(), splits, both.labels, None if known is None else known.values,
         np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
-        None if logits is None else softmax(logits.astype(np.float64), axis=1), test, test_features, read, kept,
+        None if logits is None else softmax(logits.astype(np.float64), axis=1), test, near, kept,
         context.events.tick, context.out_of_time,
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from regraft.data.audit.align import SIDE as ALIGNED
 from regraft.data.audit.align import similarity
 from regraft.data.audit.duplicates import Read, near_duplicates
-from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Seen, audit_features
+from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Near, Seen, audit_features, find_near
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal, several
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
@@ -23,12 +23,14 @@ __all__ = [
     "Fixes",
     "Kept",
     "Look",
+    "Near",
     "Quarantined",
     "Read",
     "Seen",
     "audit_features",
     "audit_files",
     "fatal",
+    "find_near",
     "make_examples",
     "near_duplicates",
     "read_fixes",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.data.audit.duplicates import Read, groups, near_duplicates
+from regraft.data.audit.duplicates import Pair, Read, groups, near_duplicates
 from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.audit.metadata import mean_recall
 from regraft.data.examples import Inputs
@@ -32,11 +32,28 @@ TELLING = 0.75  # balanced accuracy between two classes that its upper bound mus
 
 
 @dataclass(frozen=True)
+class Near:
+    """Near-duplicates: pairs (i, j, similarity) of positions in train, val and then test, i < j.
+
+    `left` candidates were not looked at; `cut` says what was not searched where the time was up.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    left: int = 0
+    cut: str = ""
+
+    def moved(self, place: np.ndarray) -> Near:
+        """The same pairs where the example at each position has moved to its `place` (N,)."""
+        found = [(min(place[i], place[j]), max(place[i], place[j]), s) for i, j, s in self.pairs]
+        return Near(tuple(sorted((int(i), int(j), s) for i, j, s in found)), self.left, self.cut)
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N, D) features.
 
-    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may be None, and
-    `test_features` where those of test are not to be had. `read` gives a path's small picture. `stop` says when time is out.
+    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may be None. `near` are
+    the near-duplicates that were found among `inputs` and `test`. `stop` says when time is out.
     """
 
     classes: tuple[str, ...]
@@ -47,8 +64,7 @@ class Seen:
     rows: np.ndarray
     probabilities: np.ndarray | None
     test: Inputs | None
-    test_features: np.ndarray | None
-    read: Read
+    near: Near
     kept: Kept = frozenset()
     tick: Callable[..., None] = lambda **_: None
     stop: Callable[[], bool] = lambda: False
@@ -69,29 +85,35 @@ def audit_features(seen: Seen) -> list[Finding]:
     return found
 
 
-def duplicates(seen: Seen) -> Iterator[Finding]:
+def find_near(
+    inputs: Inputs, test: Inputs | None, features: np.ndarray | None, test_features: np.ndarray | None, read: Read,
+    tick: Callable[..., None], stop: Callable[[], bool] = lambda: False,
+) -> Near:  # fmt: skip
     """Pictures that show the same, resized, re-encoded, cropped a little, mirrored or lit otherwise.
 
+    Candidates come from the features of `inputs`, train and val, and of `test`, where these are given, else from hashes alone.
     Of pictures below SHARP pixels only pixels can tell, not looks: two threes of eight by eight are alike and no copies.
     """
-    every, features = seen.inputs, None if seen.features is None else [seen.features]
-    with_test = seen.test is not None and len(seen.test) > 0 and (features is None or seen.test_features is not None)
-    if with_test:
-        assert seen.test is not None
-        every = every.then(seen.test)
-        if features is not None and seen.test_features is not None:
-            features.append(seen.test_features)
-    splits = (*seen.splits, *["test"] * (len(every) - len(seen.inputs)))
+    every, joined = inputs, None if features is None else [features]
+    if test is not None and len(test) and (features is None or test_features is not None):
+        every = inputs.then(test)
+        if joined is not None and test_features is not None:
+            joined.append(test_features)
     sharp = every.sizes.min(axis=1) >= SHARP
     if not sharp.any():
-        return
+        return Near()
     cut: list[str] = []
-    pairs, left = near_duplicates(
-        every.paths, every.pixels, features, every.dhashes, seen.read, seen.tick, seen.stop, cut.append
-    )
-    if cut:
-        yield Finding(SHORT, "info", cut[0])
-    pairs = [(i, j, s) for i, j, s in pairs if sharp[i] and sharp[j]]
+    pairs, left = near_duplicates(every.paths, every.pixels, joined, every.dhashes, read, tick, stop, cut.append)
+    return Near(tuple((i, j, s) for i, j, s in pairs if sharp[i] and sharp[j]), left, cut[0] if cut else "")
+
+
+def duplicates(seen: Seen) -> Iterator[Finding]:
+    """What is to be told of near-duplicates: those across splits, within one, and with different labels."""
+    every = seen.inputs if seen.test is None else seen.inputs.then(seen.test)
+    pairs, left = seen.near.pairs, seen.near.left
+    if seen.near.cut:
+        yield Finding(SHORT, "info", seen.near.cut)
+    splits = (*seen.splits, *["test"] * (len(every) - len(seen.inputs)))
     sources, known = every.sources, len(seen.inputs)
     across = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] != splits[j]]
     within = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] == splits[j]]
