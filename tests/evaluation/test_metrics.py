@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from regraft.errors import UsageError
 from regraft.evaluation import (
     METRICS,
     Estimate,
+    choose_thresholds,
     confusion,
     evaluate_single,
+    fit_temperature,
     log_losses,
     per_class,
     refined_log_losses,
@@ -222,3 +225,19 @@ def test_the_refined_log_loss_sees_confidence_neither_as_merit_nor_as_fault() ->
     assert log_losses(labels, 30 * logits).mean() > 2 * refined  # overconfident: the plain loss calls it far worse
     right = 5 * np.eye(3)[labels]
     assert refined_log_losses(labels, right).mean() == pytest.approx(log_losses(labels, right).mean())  # no better than it is
+
+
+def test_many_classes_are_scored_without_a_copy_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regraft.evaluation.resampling.BLOCK", 100_000)
+    monkeypatch.setattr("regraft.evaluation.calibration.PIECE", 1 << 17)
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 250, 20_000), rng.normal(size=(20_000, 250)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        assert evaluate_single(labels, logits, resamples=10)["accuracy"].n == 20_000
+        fit_temperature(labels, logits)
+        choose_thresholds(labels, logits)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < logits.nbytes

@@ -3,7 +3,16 @@
 from regraft.evaluation.blocks import all_alone, assign_folds, effective_count, fewest_blocks, folds_of, per_block, standard_error
 from regraft.evaluation.calibration import ece, fit_temperature, probabilities, reliability
 from regraft.evaluation.estimate import Estimate, wilson
-from regraft.evaluation.metrics import METRICS, confusion, evaluate_single, log_losses, per_class, refined_log_losses, score
+from regraft.evaluation.metrics import (
+    METRICS,
+    confusion,
+    evaluate_single,
+    log_losses,
+    per_class,
+    refined_log_losses,
+    score,
+    weighted_scores,
+)
 from regraft.evaluation.paired import FEW_GROUPS, PairedDifference, holm, in_words, paired_accuracy, sign_flip
 from regraft.evaluation.thresholds import Threshold, choose_thresholds, verify
 from regraft.evaluation.transfer import knn_logits, knn_out_of_fold, logme
@@ -40,5 +49,6 @@ __all__ = [
     "sign_flip",
     "standard_error",
     "verify",
+    "weighted_scores",
     "wilson",
 ]

@@ -5,6 +5,7 @@ How well they do is read off the most probable class: its probability, the confi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from regraft.evaluation.estimate import wilson
 
 BOUNDS = (0.05, 20.0)
 BINS, LEAST = 15, 10  # of a reliability diagram, and the examples each holds
+PIECE = 1 << 21  # logits looked at at once
 
 Floats = NDArray[np.float64]
 
@@ -25,39 +27,67 @@ def probabilities(logits: ArrayLike) -> Floats:
     return np.asarray(softmax(np.asarray(logits, dtype=np.float64), axis=1))
 
 
+def pieces(logits: np.ndarray) -> Iterator[tuple[slice, Floats]]:
+    """(N, K) logits as float64, a bounded number of rows at a time, with their positions."""
+    step = max(1, PIECE // max(1, logits.shape[1]))
+    for start in range(0, len(logits), step):
+        yield slice(start, start + step), np.asarray(logits[start : start + step], dtype=np.float64)
+
+
+def answers(logits: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
+    """(N,) confidences and (N,) answers: the largest probability, and the first class that has it, as `Model.predict` says."""
+    z = np.asarray(logits)
+    confidence, answer = np.empty(len(z)), np.empty(len(z), dtype=np.int64)
+    for some, rows in pieces(z):
+        shares = probabilities(rows)
+        confidence[some], answer[some] = shares.max(axis=1), shares.argmax(axis=1)
+    return confidence, answer
+
+
 def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
     """What to divide (N, K) logits by for the least log loss on (N,) labels the model has not learnt from; 1 for none.
 
     Targets are smoothed as by Platt (1999): (N + 1) / (N + 2) for the label, the rest shared by the others, so that a model
     that is right on every one of a few examples is not made certain of everything.
     """
-    y, z = np.asarray(labels, dtype=np.int64), np.asarray(logits, dtype=np.float64)
+    y, z = np.asarray(labels, dtype=np.int64), np.asarray(logits)
     if len(y) == 0:
         return 1.0
     n, k = z.shape
-    targets = np.full((n, k), 1 / (n + 2) / max(1, k - 1))
-    targets[np.arange(n), y] = (n + 1) / (n + 2)
+    rest = 1 / (n + 2) / max(1, k - 1)  # the share of each other class
 
     def loss(log_temperature: float) -> float:
-        return -float((targets * log_softmax(z / np.exp(log_temperature), axis=1)).sum() / n)
+        total = 0.0
+        for some, rows in pieces(z):
+            logs = log_softmax(rows / np.exp(log_temperature), axis=1)
+            own = float(logs[np.arange(len(rows)), y[some]].sum())
+            total += rest * float(logs.sum()) + ((n + 1) / (n + 2) - rest) * own
+        return float(-total / n)
 
     found = optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
 
 
 def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:
-    """Confidences and rights of bins that hold as many examples each, the least confident first."""
-    shares = probabilities(logits)
-    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
+    """Confidences and rights of bins that hold about as many examples each, the least confident first.
+
+    Examples of one confidence are in one bin: apart, their order in the list would decide what a bin says.
+    """
+    confidence, answer = answers(logits)
+    right = answer == np.asarray(labels)
     order = np.argsort(confidence, kind="stable")
-    parts = np.array_split(order, max(1, min(BINS, len(order) // LEAST)))
+    ranked, count = confidence[order], max(1, min(BINS, len(order) // LEAST))
+    cuts = np.cumsum([len(part) for part in np.array_split(order, count)])[:-1]
+    first, last = (np.searchsorted(ranked, ranked[cuts], side=side) for side in ("left", "right"))  # of those that tie
+    cuts = np.where(cuts - first <= last - cuts, first, last)
+    parts = np.split(order, np.unique(cuts[(cuts > 0) & (cuts < len(order))]))
     return [(confidence[part], right[part].astype(np.float64)) for part in parts]
 
 
 def ece(labels: ArrayLike, logits: ArrayLike) -> float:
     """Expected calibration error: the mean gap of confidence and accuracy, by bins of equal mass (Nguyen and O'Connor 2015).
 
-    (N,) labels, (N, K) logits; at most 15 bins, of 10 examples at least. It is biased upwards on few examples, even of a
+    (N,) labels, (N, K) logits; at most 15 bins, of about 10 examples at least. It is biased upwards on few examples, even of a
     model that is calibrated, so it carries no interval.
     """
     bins = _bins(labels, logits)

@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from regraft.errors import UsageError
 from regraft.evaluation import scores
-from regraft.evaluation.calibration import ece, probabilities
+from regraft.evaluation.calibration import ece, pieces, probabilities
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.resampling import TAILS, bca, draws, gathered, left_out
 
@@ -28,6 +28,7 @@ METRICS = (
     "average_precision", "kappa", "mcc", "ece",
 )  # fmt: skip
 TOP = 5
+COLUMNS = 16  # of probabilities held at once: a cache line of logits
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5_accuracy")  # between 0 and 1, as proportions are
 CURVES = ("roc_auc", "average_precision")
 
@@ -37,9 +38,16 @@ Floats = NDArray[np.float64]
 
 def log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
     """Each example's -log softmax(logits)[label] in nats, shape (N,); stable for logits of any size."""
-    y, z = _checked(labels, logits)
-    shifted = z - z.max(axis=1, keepdims=True)
-    return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y])
+    return _log_losses(*_checked(labels, logits))
+
+
+def _log_losses(y: Ints, z: np.ndarray, temperature: float = 1.0) -> Floats:
+    found = np.empty(len(y))
+    for some, rows in pieces(z):
+        shifted = rows / temperature if temperature != 1 else rows
+        shifted = shifted - shifted.max(axis=1, keepdims=True)
+        found[some] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(rows)), y[some]]
+    return found
 
 
 def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
@@ -51,9 +59,9 @@ def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
     """
     y, z = _checked(labels, logits)
     found = optimize.minimize_scalar(
-        lambda log_t: float(log_losses(y, z / np.exp(log_t)).mean()), bounds=(0.0, np.log(20.0)), method="bounded"
+        lambda log_t: float(_log_losses(y, z, np.exp(log_t)).mean()), bounds=(0.0, np.log(20.0)), method="bounded"
     )
-    return min(log_losses(y, z / np.exp(found.x)), log_losses(y, z), key=lambda losses: float(losses.mean()))
+    return min(_log_losses(y, z, np.exp(found.x)), _log_losses(y, z), key=lambda losses: float(losses.mean()))
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, k: int) -> Ints:
@@ -68,18 +76,27 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, k: int) -> Ints:
 
 def score(labels: ArrayLike, logits: ArrayLike, metric: str) -> float:
     """One metric's value, turned so that higher is better: log loss is returned negated."""
+    return float(weighted_scores(labels, logits, metric, np.ones((1, len(np.asarray(labels)))))[0])
+
+
+def weighted_scores(labels: ArrayLike, logits: ArrayLike, metric: str, weights: Floats) -> Floats:
+    """(R,) values of one metric, higher being better, under weights (R, N): of R resamples, say."""
     y, z = _checked(labels, logits)
     if metric == "log_loss":
-        return -float(log_losses(y, z).mean())
+        return -scores.mean_of(weights, _log_losses(y, z))
     if metric not in _OF_COUNTS:
         raise UsageError(f"metric {metric!r} is not known; choose one of log_loss, {', '.join(_OF_COUNTS)}.")
-    return float(_OF_COUNTS[metric](scores.counts(np.ones((1, len(y))), y, z.argmax(axis=1), z.shape[1]))[0])
+    return _OF_COUNTS[metric](scores.counts(weights, y, z.argmax(axis=1), z.shape[1]))
 
 
 def evaluate_single(
     labels: ArrayLike, logits: ArrayLike, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 2000
 ) -> dict[str, Estimate]:
     """Every metric of METRICS that these data define, with its 95 % interval; log loss in nats, Brier score from 0 to 2.
+
+    Where classes tie for the largest logit, the answer is the first of them, as in `Model.predict`, and accuracy, F1 and all
+    that count answers are about it. Metrics of ranks favour none: a label that ties for the last of five places counts by its
+    chance to have one, and a pair of examples that tie by half in the ROC AUC.
 
     Accuracy and top-5 (with more than five classes): Wilson. Balanced accuracy and F1: Wilson's at the number of examples
     that has the variance of a bootstrap, which holds the truth more often than BCa does near 1 (Franco, Little, Louis and
@@ -94,23 +111,23 @@ def evaluate_single(
     if units is None:
         for name in ("accuracy", "top5_accuracy"):
             if name in values:
-                hits = int(values[name].sum())
+                hits = float(values[name].sum())
                 found[name] = Estimate(hits / n, *wilson(hits, n), n, "Wilson")
     found["ece"] = Estimate(ece(y, z), np.nan, np.nan, n, "equal-mass bins, no interval")
     return {name: found[name] for name in METRICS if name in found and np.isfinite(found[name].value)}
 
 
-def _of_examples(y: Ints, z: Floats) -> dict[str, Floats]:
+def _of_examples(y: Ints, z: np.ndarray) -> dict[str, Floats]:
     """Metrics that are means over examples: (N,) values of each."""
-    shares, k = probabilities(z), z.shape[1]
-    own = shares[np.arange(len(y)), y]
-    found = {
-        "accuracy": (z.argmax(axis=1) == y).astype(np.float64), "log_loss": log_losses(y, z),
-        "brier": (shares**2).sum(axis=1) - 2 * own + 1,
-    }  # fmt: skip
-    if k > TOP:
-        above = (z > z[np.arange(len(y)), y][:, None]).sum(axis=1)
-        found["top5_accuracy"] = (above < TOP).astype(np.float64)
+    found = {"accuracy": (z.argmax(axis=1) == y).astype(np.float64), "log_loss": _log_losses(y, z), "brier": np.empty(len(y))}
+    if z.shape[1] > TOP:
+        found["top5_accuracy"] = np.empty(len(y))
+    for some, rows in pieces(z):
+        shares, own = probabilities(rows), (np.arange(len(rows)), y[some])
+        found["brier"][some] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
+        if z.shape[1] > TOP:
+            above, ties = ((compare(rows, rows[own][:, None])).sum(axis=1) for compare in (np.greater, np.equal))
+            found["top5_accuracy"][some] = np.clip((TOP - above) / ties, 0, 1)
     return found
 
 
@@ -120,14 +137,16 @@ _OF_COUNTS: dict[str, Callable[[scores.Counts], Floats]] = {
 }  # fmt: skip
 
 
-def _drawn(y: Ints, z: Floats, values: dict[str, Floats], units: Ints | None, seed: int, resamples: int) -> dict[str, Estimate]:
+def _drawn(
+    y: Ints, z: np.ndarray, values: dict[str, Floats], units: Ints | None, seed: int, resamples: int
+) -> dict[str, Estimate]:
     """Metrics of counts and of means, with intervals from the same resamples."""
     n, k = z.shape
     names = [name for name in METRICS if name in values or name in _OF_COUNTS]
-    predicted = z.argmax(axis=1)
+    cells = scores.Cells(y, z.argmax(axis=1), k)
 
     def statistic(weights: Floats) -> Floats:
-        table = scores.counts(weights, y, predicted, k)
+        table = cells.counts(weights)
         rows = [scores.mean_of(weights, values[name]) if name in values else _OF_COUNTS[name](table) for name in names]
         return np.stack(rows, axis=1)
 
@@ -147,9 +166,9 @@ def _drawn(y: Ints, z: Floats, values: dict[str, Floats], units: Ints | None, se
     return found
 
 
-def _of_curves(y: Ints, z: Floats, units: Ints | None) -> dict[str, Estimate]:
+def _of_curves(y: Ints, z: np.ndarray, units: Ints | None) -> dict[str, Estimate]:
     """ROC AUC and average precision, with intervals from how much each example, or group, moves them."""
-    n, (values, influences) = len(y), scores.curves(y, probabilities(z))
+    n, (values, influences) = len(y), scores.curves(y, _columns(z))
     together = influences if units is None else np.stack([np.bincount(units, column) for column in influences.T], axis=1)
     variances = (together**2).sum(axis=0) * len(together) / max(1, len(together) - 1)
     method = f"logit, infinitesimal jackknife over {'examples' if units is None else 'groups'}"
@@ -160,6 +179,23 @@ def _of_curves(y: Ints, z: Floats, units: Ints | None) -> dict[str, Estimate]:
             low, high = expit(logit(v) + TAILS * np.sqrt(variance) / (v * (1 - v))).tolist()
         found[name] = Estimate(v, low, high, n, method)
     return found
+
+
+def _columns(z: np.ndarray) -> Callable[[int], Floats]:
+    """What gives the (N,) probabilities of a class, for classes in rising order: a few columns at a time are held."""
+    top, total = np.empty(len(z)), np.empty(len(z))
+    for some, rows in pieces(z):
+        top[some] = rows.max(axis=1)
+        total[some] = np.exp(rows - top[some][:, None]).sum(axis=1)
+    begin, held = 0, np.zeros((0, len(z)))
+
+    def column(k: int) -> Floats:
+        nonlocal begin, held
+        if not begin <= k < begin + len(held):
+            begin, held = k, np.exp(z[:, k : k + COLUMNS].T.astype(np.float64) - top) / total
+        return np.asarray(held[k - begin])
+
+    return column
 
 
 def _as_proportion(value: float, variance: float, n: int, units: Ints | None) -> tuple[float, float]:
@@ -186,9 +222,10 @@ def per_class(
     if z.shape[1] != k:
         raise UsageError(f"logits have {z.shape[1]} columns, but {k} classes are named.")
     predicted = z.argmax(axis=1)
+    cells = scores.Cells(y, predicted, k)
 
     def statistic(weights: Floats) -> Floats:
-        c = scores.counts(weights, y, predicted, k)
+        c = cells.counts(weights)
         shares = [np.divide(c.hits, of, out=np.full_like(c.hits, np.nan), where=of > 0) for of in (c.called, c.support)]
         return np.concatenate([*shares, scores.f1(c)], axis=1)
 
@@ -215,15 +252,18 @@ def per_class(
     return rows_found
 
 
-def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[Ints, Floats]:
-    """Labels (N,) and logits (N, K) as arrays of one length, N > 0, all finite and in range."""
-    y, z = np.asarray(labels, dtype=np.int64), np.asarray(logits, dtype=np.float64)
+def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[Ints, np.ndarray]:
+    """Labels (N,) and logits (N, K), float32 or float64, as arrays of one length, N > 0, all finite and in range."""
+    y, z = np.asarray(labels, dtype=np.int64), np.asarray(logits)
     if y.ndim != 1 or z.ndim != 2 or len(y) != len(z):
         raise UsageError(f"labels must be (N,) and logits (N, K); found {y.shape} and {z.shape}.")
     if len(y) == 0:
         raise UsageError("there are no examples to evaluate.")
     if y.min() < 0 or y.max() >= z.shape[1]:
         raise UsageError(f"labels must lie in 0..{z.shape[1] - 1}; found {y.min()}..{y.max()}.")
-    if not np.isfinite(z).all():
-        raise UsageError(f"{int((~np.isfinite(z)).any(axis=1).sum())} of {len(z)} rows of logits are not finite.")
+    if z.dtype not in (np.float32, np.float64):
+        z = z.astype(np.float64)
+    faulty = sum(int((~np.isfinite(rows)).any(axis=1).sum()) for _, rows in pieces(z))
+    if faulty:
+        raise UsageError(f"{faulty} of {len(z)} rows of logits are not finite.")
     return y, z

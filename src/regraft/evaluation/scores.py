@@ -5,16 +5,14 @@ Checked against scikit-learn, whose definitions these are, with its sample_weigh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-DENSE = 128  # classes up to which a product of dense matrices is faster than a sparse one
 
 
 @dataclass(frozen=True)
@@ -31,21 +29,34 @@ class Counts:
         return np.asarray(self.support.sum(axis=1))
 
 
+class Cells:
+    """The cells of the confusion matrix that hold any of N examples, found once for all weights."""
+
+    def __init__(self, labels: Ints, predicted: Ints, k: int) -> None:
+        cell = labels * k + predicted
+        self.k, self.order = k, np.argsort(cell, kind="stable")
+        held, self.starts = np.unique(cell[self.order], return_index=True)
+        self.true, self.called = held // k, held % k
+        self.by_called = np.argsort(self.called, kind="stable")
+
+    def counts(self, weights: Floats) -> Counts:
+        """Counts under weights (R, N)."""
+        sums = np.add.reduceat(weights[:, self.order], self.starts, axis=1)  # (R, cells)
+        hits, right = np.zeros((len(weights), self.k)), self.true == self.called
+        hits[:, self.true[right]] = sums[:, right]
+        return Counts(hits, self._by_class(sums, self.true), self._by_class(sums[:, self.by_called], self.called[self.by_called]))
+
+    def _by_class(self, sums: Floats, classes: Ints) -> Floats:
+        """(R, k) totals of (R, cells) sums, the classes of the cells in rising order."""
+        some, starts = np.unique(classes, return_index=True)
+        found = np.zeros((len(sums), self.k))
+        found[:, some] = np.add.reduceat(sums, starts, axis=1)
+        return found
+
+
 def counts(weights: Floats, labels: Ints, predicted: Ints, k: int) -> Counts:
     """Counts under weights (R, N)."""
-    right = labels == predicted
-    return Counts(_by_class(weights, labels, k, right), _by_class(weights, labels, k), _by_class(weights, predicted, k))
-
-
-def _by_class(weights: Floats, classes: Ints, k: int, counted: NDArray[np.bool_] | None = None) -> Floats:
-    """(R, k) sums of the weights of each class's examples, of those `counted` only where given."""
-    n, ones = len(classes), np.ones(len(classes)) if counted is None else counted.astype(np.float64)
-    if k <= DENSE:
-        member = np.zeros((n, k))
-        member[np.arange(n), classes] = ones
-        return np.asarray(weights @ member)
-    held = sparse.csr_matrix((ones, (classes, np.arange(n))), shape=(k, n))
-    return np.ascontiguousarray((held @ weights.T).T)
+    return Cells(labels, predicted, k).counts(weights)
 
 
 def mean_of(weights: Floats, values: Floats) -> Floats:
@@ -100,28 +111,52 @@ def _divided(top: Floats, bottom: Floats) -> Floats:
     return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 1e-12)
 
 
-def curves(labels: Ints, shares: Floats) -> tuple[Floats, Floats]:
+def curves(labels: Ints, shares: Floats | Callable[[int], Floats]) -> tuple[Floats, Floats]:
     """(2,) ROC AUC and average precision, one class against the rest, the mean of the classes; and (N, 2) influences.
 
-    `shares` (N, K). Classes count that have both members and others; no number where none has. An influence is the derivative
-    in the example's weight, so that the sum of their squares is the variance (infinitesimal jackknife, Jaeckel 1972; of the ROC
-    AUC nearly that of DeLong 1988).
+    `shares` is (N, K), or gives the (N,) shares of a class, asked for in rising order. Classes count that have both members and
+    others; no number where none has. An influence is the derivative in the example's weight, so that the sum of their squares is
+    the variance (infinitesimal jackknife, Jaeckel 1972; of the ROC AUC nearly that of DeLong 1988). Shares that tie are one step
+    of the curves.
     """
-    n, known = len(labels), [k for k in np.unique(labels) if 0 < (labels == k).sum() < len(labels)]
+    n, held = len(labels), np.bincount(labels)
+    known = np.flatnonzero((held > 0) & (held < n))
+    order, ends = np.argsort(labels, kind="stable"), np.cumsum(held)
     values, influences = np.zeros(2), np.zeros((n, 2))
-    for k in known:
-        order = np.argsort(-shares[:, k], kind="stable")
-        scored, own = shares[order, k], (labels[order] == k).astype(np.float64)
-        step = np.cumsum(np.r_[True, scored[1:] != scored[:-1]]) - 1  # equal scores are one step of the curves
-        inside, outside = np.bincount(step, own), np.bincount(step, 1 - own)
-        true, false = inside.cumsum(), outside.cumsum()
-        positives, negatives, called = true[-1], false[-1], true + false
-        below = (negatives - false + outside / 2) / negatives  # share of others ranked lower, half of those that tie
-        above = (true - inside / 2) / positives
-        area, precision = (inside * below).sum() / positives, (inside * true / called).sum() / positives
-        lift, drag = (np.cumsum((inside * some / called**2)[::-1])[::-1] for some in (false, true))
-        gained = np.where(own, (below - area)[step] / positives, (above - area)[step] / negatives)
-        sharper = np.where(own, (true / called + lift - precision)[step] / positives, -drag[step] / positives)
+    for k in known.tolist():
+        scored = shares(k) if callable(shares) else shares[:, k]
+        area, precision, gained, sharper = _curves(scored, order[ends[k] - held[k] : ends[k]])
         values += area / len(known), precision / len(known)
-        influences[order] += np.stack([gained, sharper], axis=1) / len(known)
-    return (values, influences) if known else (values * np.nan, influences)
+        influences[:, 0] += gained / len(known)
+        influences[:, 1] += sharper / len(known)
+    return (values, influences) if len(known) else (values * np.nan, influences)
+
+
+def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
+    """ROC AUC and average precision of one class by (N,) scores, `own` its members; and the (N,) influences on each.
+
+    Only members are sorted, as the curves turn at their scores alone; all others are looked up among them.
+    """
+    n = len(scored)
+    levels, step = np.unique(scored[own], return_inverse=True)  # the scores of members, rising
+    inside = np.bincount(step).astype(np.float64)
+    reached = np.searchsorted(levels, scored, side="right")  # how many of these an example's score reaches
+    ties = (reached > 0) & (levels[np.maximum(reached, 1) - 1] == scored)
+    others = np.ones(n)
+    others[own] = 0
+    outside = np.bincount(reached[ties] - 1, others[ties], len(levels))
+    above = np.bincount(reached, others, len(levels) + 1)[::-1].cumsum()[::-1]  # others that reach so many levels, or more
+    positives, negatives = float(len(own)), float(n - len(own))
+    true, false = inside[::-1].cumsum()[::-1], above[1:]  # members, and others, at a level or higher
+    called = true + false
+    below = (negatives - false + outside / 2) / negatives  # share of others ranked lower, half of those that tie
+    area, precision = float((inside * below).sum() / positives), float((inside * true / called).sum() / positives)
+    lift, drag = ((inside * some / called**2).cumsum() for some in (false, true))  # of the levels up to one's own
+    higher = np.r_[positives, positives - inside.cumsum()] / positives  # members above, by the number of levels reached
+    gained = higher[reached]
+    gained[ties] += (inside / (2 * positives))[reached[ties] - 1]
+    gained = (gained - area) / negatives
+    sharper = (-np.r_[0.0, drag] / positives)[reached]
+    gained[own] = ((below - area) / positives)[step]
+    sharper[own] = ((true / called + lift - precision) / positives)[step]
+    return area, precision, gained, sharper

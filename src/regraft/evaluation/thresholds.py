@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from regraft.evaluation.blocks import all_alone, numbered
-from regraft.evaluation.calibration import probabilities
+from regraft.evaluation.calibration import answers
 from regraft.evaluation.estimate import Estimate, wilson
 
 WANTED = (0.95, 0.99)
@@ -46,8 +46,8 @@ def choose_thresholds(
     belong together in `blocks` (N,), the bound counts a block once, right by the share of its answers that are: a hundred
     pictures of one patient prove no more than that patient.
     """
-    shares = probabilities(logits)
-    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
+    confidence, answer = answers(logits)
+    right = answer == np.asarray(labels)
     cuts = np.unique(np.r_[0.0, np.quantile(confidence, np.arange(1, GRID) / GRID)])
     rows, bounds = [], []
     for cut in cuts:  # the lowest first: it answers most
@@ -88,9 +88,9 @@ def _bound(hits: float, answered: int, looked_at: int) -> float:
 
 def verify(threshold: float, labels: ArrayLike, logits: ArrayLike) -> tuple[Estimate, Estimate]:
     """The share of (N, K) logits that are answered at a threshold, and how many of these are right, with Wilson intervals."""
-    shares = probabilities(logits)
-    kept = shares.max(axis=1) >= threshold
-    hits, answered, n = int((shares.argmax(axis=1) == np.asarray(labels))[kept].sum()), int(kept.sum()), len(kept)
+    confidence, answer = answers(logits)
+    kept = confidence >= threshold
+    hits, answered, n = int((answer == np.asarray(labels))[kept].sum()), int(kept.sum()), len(kept)
     precision = hits / answered if answered else float("nan")
     told = Estimate(precision, *wilson(hits, answered), answered, "Wilson")
     return Estimate(answered / n, *wilson(answered, n), n, "Wilson"), told

@@ -98,7 +98,7 @@ class Verdict:
 def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.ndarray:
     """(count, classes) log frequencies of the training classes: the baseline that knows no picture."""
     shares = (np.bincount(train_labels, minlength=classes) + 1) / (len(train_labels) + classes)
-    return np.tile(np.log(shares), (count, 1))
+    return np.broadcast_to(np.log(shares), (count, classes))
 
 
 def evaluate_test(

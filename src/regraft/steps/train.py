@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.evaluation import fewest_blocks, log_losses, score, standard_error
+from regraft.evaluation import fewest_blocks, log_losses, score, standard_error, weighted_scores
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
 from regraft.training import Layers, class_offset, class_weighted, fit_path, linear_head, mlp_head, mlp_out_of_fold
@@ -145,7 +145,8 @@ def _weigh(
     members = _members(None if everything.blocks is None else everything.blocks[plain.rows], len(labels))
     metric = "macro_f1" if context.recipe.run.metric == "accuracy" else context.recipe.run.metric
     drawn = [np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))]) for _ in range(RESAMPLES)]
-    draws = np.array([[score(labels[some], found[some], metric) for some in drawn] for found in logits])
+    counts = np.array([np.bincount(some, minlength=len(labels)) for some in drawn], dtype=np.float64)
+    draws = np.array([weighted_scores(labels, found, metric, counts) for found in logits])
     scores = np.array([score(labels, found, metric) for found in logits])
     best = int(scores.argmax())
     close = scores[best] - scores <= (draws[best] - draws).std(axis=1)
