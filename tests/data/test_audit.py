@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from unittest.mock import Mock
@@ -20,6 +21,7 @@ from PIL import Image
 
 from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples, read_assignment, read_source
 from regraft.data.audit import SIDE, Fact, Look
+from regraft.data.audit.files import CLOSE, like_another
 from regraft.errors import DataError, SealedError, UsageError
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 
@@ -418,3 +420,22 @@ def test_the_scale_of_deep_pictures_is_that_of_train_and_val(tmp_path: Path) -> 
     examples.save(tmp_path / "examples.parquet")
     assert Examples.load(tmp_path / "examples.parquet").levels() == examples.levels()
     assert "from 0 to 4095 is from black to white" in finding(looked, "deep pictures")[0]
+
+
+def test_looking_for_the_same_pixels_among_formats_takes_no_list_of_pairs() -> None:
+    """In a uniform set nearly every picture is close to every other: the list took 4 GB at 70,000."""
+    rng = np.random.default_rng(0)
+    formats = np.array(["JPEG", "PNG"])[rng.integers(0, 2, 3_000)]
+    uniform = rng.uniform(0, 1.5, (3_000, 6))
+    tracemalloc.start()
+    try:
+        assert like_another(formats, uniform).all()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 5_000_000
+    few, kinds = rng.uniform(0, 9, (200, 6)), np.array(["BMP", "JPEG", "PNG"])[rng.integers(0, 3, 200)]
+    close = (np.abs(few[:, None] - few).max(axis=2) <= CLOSE) & (kinds[:, None] != kinds)
+    assert np.array_equal(like_another(kinds, few), close.any(axis=1))
+    assert 0 < close.any(axis=1).sum() < 200
+    assert like_another(np.array(["JPEG", "PNG"]), np.array([[0.0] * 6, [CLOSE] * 6])).all()

@@ -117,3 +117,22 @@ def test_what_shows_the_same_is_in_one_fold() -> None:
             assert len({splits[i] for i in range(look, 12, 4)}) == 1
         tests += splits.count("test")
     assert tests == 60
+
+
+def test_the_cost_of_a_split_does_not_grow_with_the_number_of_classes_times_that_of_examples() -> None:
+    """Looking at every example for every class took 38 s for 80,000 examples of 1,000 classes."""
+    looked = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            nonlocal looked
+            looked += 1
+            return super().__hash__()
+
+    labels = [Counted(f"class {i % 400}") for i in range(6_000)]
+    splits = assign_splits([str(i) for i in range(6_000)], labels, [None] * 6_000, [None] * 6_000, seed=1)
+    assert looked < 20 * len(labels)
+    for split in ("train", "val", "test"):
+        assert {label for label, where in zip(labels, splits, strict=True) if where == split} == set(labels)

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -62,29 +63,24 @@ def assign_splits(
     if not (cut_test or cut_val or known):
         return result
     shown = ids if pixels is None else pixels
-    blocks = blocks_of([ids[i] for i in free], [groups[i] for i in free], [shown[i] for i in free]).tolist()
-    low: dict[int, float] = {}
-    for position, block in enumerate(blocks):
-        index = free[position]
-        key = f"group:{groups[index]}" if groups[index] is not None else f"content:{ids[index]}"
-        low[block] = min(low.get(block, 1.0), unit(seed, key))
+    blocks = blocks_of([ids[i] for i in free], [groups[i] for i in free], [shown[i] for i in free])
+    keys = (f"content:{ids[i]}" if groups[i] is None else f"group:{groups[i]}" for i in free)
+    low = np.ones(int(blocks.max(initial=-1)) + 1)
+    np.minimum.at(low, blocks, [unit(seed, key) for key in keys])
     shares = {"test": test_share if cut_test and enough else 0.0, "val": val_share if cut_val and enough else 0.0}
-    split_of: dict[int, str] = {}
-    kept: set[int] = set()
-    for position, block in enumerate(blocks):
-        before = known.get(ids[free[position]]) if known else None
+    split = np.digitize(low, [shares["test"], shares["test"] + shares["val"]])  # a number by ORDER
+    earliest = np.full(len(low), len(ORDER))
+    for i, block in zip(free, blocks.tolist(), strict=True) if known else ():
+        before = known[ids[i]] if known and ids[i] in known else None
         if before == "train" or (before == "test" and cut_test) or (before == "val" and cut_val):
-            if block not in kept or ORDER[before] < ORDER[split_of[block]]:
-                split_of[block] = before
-            kept.add(block)
-    for block, u in low.items():
-        if block not in kept:
-            inside_val = u < shares["test"] + shares["val"]
-            split_of[block] = "test" if u < shares["test"] else "val" if inside_val else "train"
-    new = sorted(low.keys() - kept, key=lambda block: low[block])
-    _promote(free, blocks, new, split_of, labels, shares)
-    for position, block in enumerate(blocks):
-        result[free[position]] = split_of[block]
+            earliest[block] = min(earliest[block], ORDER[before])
+    kept = earliest < len(ORDER)
+    split[kept] = earliest[kept]
+    new = np.argsort(low, kind="stable")
+    _promote(blocks, new[~kept[new]], split, [labels[i] for i in free], shares)
+    names = list(ORDER)
+    for i, number in zip(free, split[blocks].tolist(), strict=True):
+        result[i] = names[number]
     return result
 
 
@@ -96,8 +92,6 @@ def fold_splits(
 
     What shares content, `pixels` or a group stays together. Raises DataError where a class would be missing from training.
     """
-    import numpy as np
-
     shown, found, faults = ids if pixels is None else pixels, [], set()
     blocks = blocks_of(ids, groups, shown)
     number = {label: k for k, label in enumerate(sorted(set(labels)))}
@@ -147,45 +141,47 @@ def val_apart(ids: Sequence[str], labels: Sequence[str], splits: Sequence[str], 
 
 
 def _promote(
-    free: Sequence[int],
-    blocks: Sequence[int],
-    by_u: Sequence[int],
-    split_of: dict[int, str],
-    labels: Sequence[str],
-    shares: Mapping[str, float],
+    blocks: np.ndarray, by_u: np.ndarray, split: np.ndarray, labels: Sequence[str], shares: Mapping[str, float]
 ) -> None:
     """At least 1 of each class to train, then half its expected number (at least 1) to test and val, while 1 stays.
 
-    `by_u` are the blocks that may move, in the order they do.
+    `blocks` (N,) and `labels` are those of the examples, `split` (B,) the blocks' splits by the number of ORDER, which change;
+    `by_u` are the blocks that may move, in the order they do. Of each class only blocks that hold it are looked at.
     """
-    members: dict[int, Counter[str]] = defaultdict(Counter)
-    for position, block in enumerate(blocks):
-        members[block][labels[free[position]]] += 1
-    totals: Counter[str] = sum(members.values(), Counter())
-    have: dict[str, Counter[str]] = {split: Counter() for split in ORDER}
-    for block, counter in members.items():
-        have[split_of[block]].update(counter)
+    number = {label: code for code, label in enumerate(sorted(set(labels)))}
+    classes = len(number)
+    coded = np.array([number[label] for label in labels], dtype=np.int64)
+    pairs, counts = np.unique(blocks * classes + coded, return_counts=True)
+    held, inside = pairs // max(1, classes), pairs % max(1, classes)  # each block's classes, the block's lines together
+    lines = np.searchsorted(held, np.arange(len(split) + 1))
+    have = np.zeros((len(ORDER), classes), dtype=np.int64)
+    np.add.at(have, (split[held], inside), counts)
+    totals = have.sum(axis=0)
+    rank = np.full(len(split), -1)
+    rank[by_u] = np.arange(len(by_u))
+    free = np.flatnonzero(rank[held] >= 0)
+    free = free[np.lexsort((rank[held[free]], inside[free]))]
+    movable = np.split(held[free], np.searchsorted(inside[free], np.arange(1, classes)))  # a class's blocks in their order
 
-    def move(block: int, split: str) -> None:
-        have[split_of[block]].subtract(members[block])
-        have[split].update(members[block])
-        split_of[block] = split
+    def move(block: int, home: int) -> None:
+        some = slice(lines[block], lines[block + 1])
+        have[split[block], inside[some]] -= counts[some]
+        have[home, inside[some]] += counts[some]
+        split[block] = home
 
-    for label in sorted(totals):
-        last = next((block for block in reversed(by_u) if members[block][label]), None)
-        if have["train"][label] <= 0 and last is not None:
-            move(last, "train")
-    for split in ("test", "val"):
-        if not shares[split]:
-            continue
-        for label in sorted(totals):
-            floor = max(1, int(shares[split] * totals[label] / 2))
-            for block in by_u:
-                if have[split][label] >= floor:
+    train = ORDER["train"]
+    for code in range(classes):
+        if not have[train, code] and len(movable[code]):
+            move(int(movable[code][-1]), train)
+    for name in ("test", "val"):
+        for code in range(classes) if shares[name] else ():
+            floor = max(1, int(shares[name] * totals[code] / 2))
+            for block in movable[code].tolist():
+                if have[ORDER[name], code] >= floor:
                     break
-                leaves = all(have["train"][name] > count for name, count in members[block].items())
-                if split_of[block] == "train" and members[block][label] and leaves:
-                    move(block, split)
+                some = slice(lines[block], lines[block + 1])
+                if split[block] == train and (have[train, inside[some]] > counts[some]).all():
+                    move(block, ORDER[name])
 
 
 def read_assignment(run: Path) -> dict[str, str]:

@@ -103,8 +103,6 @@ def _alike(facts: list[Fact]) -> list[int]:
     Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the time. Within a format
     the same pixels look exactly alike; between formats, nearly so, as one may be decoded small and the other not.
     """
-    from scipy.spatial import cKDTree
-
     sizes: dict[tuple[int, int], dict[str, Look]] = defaultdict(dict)
     for fact in facts:
         sizes[fact.look.width, fact.look.height][fact.id] = fact.look
@@ -112,14 +110,29 @@ def _alike(facts: list[Fact]) -> list[int]:
     for looks in sizes.values():
         if len(looks) < 2:
             continue
-        ids, formats = np.array(list(looks)), np.array([look.format for look in looks.values()])
         same = Counter(look.small for look in looks.values())
         found |= {name for name, look in looks.items() if same[look.small] > 1}
+        formats = np.array([look.format for look in looks.values()])
         if len(set(formats)) > 1:
             mean, spread, _ = colours(looks.values())
-            pairs = cKDTree(np.hstack([mean, spread / ROUGHER])).query_pairs(CLOSE, p=np.inf, output_type="ndarray")
-            found |= set(ids[pairs[formats[pairs[:, 0]] != formats[pairs[:, 1]]].ravel()])
+            found |= set(np.array(list(looks))[like_another(formats, np.hstack([mean, spread / ROUGHER]))])
     return [i for i, fact in enumerate(facts) if fact.id in found]
+
+
+def like_another(formats: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(N,) truths: whether no column of (N, D) numbers differs by more than CLOSE from some row of another format.
+
+    Each asks for the nearest row only, so the cost does not grow with the number of pairs, which in a uniform set is quadratic.
+    """
+    from scipy.spatial import cKDTree
+
+    found = np.zeros(len(seen), dtype=bool)
+    for one in np.unique(formats):
+        own = formats == one
+        others = cKDTree(np.unique(seen[~own], axis=0))  # equal rows would lie in one leaf, which is looked through whole
+        far, _ = others.query(seen[own], p=np.inf, distance_upper_bound=np.nextafter(CLOSE, np.inf))
+        found[own] = far <= CLOSE
+    return found
 
 
 def _note_layout(source: Source, audited: Audited) -> None:

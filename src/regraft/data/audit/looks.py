@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from regraft.data.levels import Deep, Levels
 
 SIDE = 16  # pixels of the small picture
+CHUNK = 4_096  # pictures looked at at once
 PLAIN = 4  # grey levels between the darkest and the brightest pixel of a picture that shows nothing
 CLEARLY = 0.5  # grey levels: in a plain area neither side is the brighter one, nor in its mirror image
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -47,10 +49,13 @@ def pictures(looks: Iterable[Look]) -> np.ndarray:
 
 def colours(looks: Iterable[Look]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, 3) each: mean, standard deviation, and mean of the outermost ring; red, green, blue from 0 to 255."""
-    small = pictures(looks)
     edge = np.ones((SIDE, SIDE), dtype=bool)
     edge[1:-1, 1:-1] = False
-    return small.mean(axis=(1, 2)), small.std(axis=(1, 2)), small[:, edge].mean(axis=1)
+    found = [
+        (small.mean(axis=(1, 2)), small.std(axis=(1, 2)), small[:, edge].mean(axis=1)) for small in map(pictures, _several(looks))
+    ]
+    mean, spread, ring = (np.concatenate(part) for part in zip(*found, strict=True)) if found else (np.zeros((0, 3)),) * 3
+    return mean, spread, ring
 
 
 def dhashes(looks: Iterable[Look]) -> list[str]:
@@ -58,9 +63,19 @@ def dhashes(looks: Iterable[Look]) -> list[str]:
 
     A hash has a bit for each of 8 x 8 places, set where it is clearly brighter to the right.
     """
-    grid = np.einsum("ij,njk,lk->nil", _averages(8), pictures(looks) @ GREY, _averages(9), optimize=True)  # (N, 8, 9)
-    bits = np.concatenate([one[:, :, 1:] > one[:, :, :-1] + CLEARLY for one in (grid, grid[:, :, ::-1])], axis=1)
-    return [row.tobytes().hex() for row in np.packbits(bits.reshape(len(bits), -1), axis=1)]
+    found = []
+    for some in _several(looks):
+        grid = np.einsum("ij,njk,lk->nil", _averages(8), pictures(some) @ GREY, _averages(9), optimize=True)  # (n, 8, 9)
+        bits = np.concatenate([one[:, :, 1:] > one[:, :, :-1] + CLEARLY for one in (grid, grid[:, :, ::-1])], axis=1)
+        found += [row.tobytes().hex() for row in np.packbits(bits.reshape(len(bits), -1), axis=1)]
+    return found
+
+
+def _several(looks: Iterable[Look]) -> Iterator[list[Look]]:
+    """The looks, a bounded number at a time."""
+    stream = iter(looks)
+    while some := list(islice(stream, CHUNK)):
+        yield some
 
 
 def bits(hashes: Iterable[str]) -> np.ndarray:

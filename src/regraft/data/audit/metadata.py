@@ -69,6 +69,8 @@ def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray 
     classes, least = int((counts > 0).sum()), fewest_blocks(labels, blocks)
     if not columns or classes < 2 or least < 2 or len(labels) < LEAST:
         return None
+    if CLOSED * classes >= FOLDS * 2**DEPTH:  # a tree answers a class a leaf at most: it cannot tell half of so many
+        return None
     x = np.stack(list(columns.values()), axis=1)
     tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=5, class_weight="balanced", random_state=0)
     predicted = cross_val_predict(tree, x, labels, cv=folds_of(labels, FOLDS, 0, blocks))
