@@ -39,6 +39,11 @@ class Judged:
     gain: float
     error: float
 
+    @property
+    def enough(self) -> bool:
+        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear before that."""
+        return len(self.rows) >= HELD or (len(self.rows) >= FEWEST and abs(self.gain) > CLEAR * self.error)
+
 
 def judge(
     labels: np.ndarray, logits: Mapping[float, np.ndarray], blocks: np.ndarray | None, metric: str, rows: np.ndarray
@@ -109,6 +114,6 @@ def cross_fit(
         blocks = None if data.blocks is None else data.blocks[rows]
         found = judge(data.labels[rows], tried, blocks, recipe.run.metric, rows)
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {found.why}")
-        if len(rows) >= HELD or (len(rows) >= FEWEST and abs(found.gain) > CLEAR * found.error):
+        if found.enough:
             break
     return found

@@ -1,0 +1,218 @@
+"""Head alone or fine-tuned: how often the choice is right, by regraft's rule and by the rule it had before.
+
+    python benchmarks/choice.py [SET ...] [--seeds 0 1] [--sizes 100 200 400] [--again] [--write docs/benchmarks.md]
+
+The sets are looked for in $REGRAFT_DATA. Of each, a stratified subset is all that a rule sees, at inputs of 96 pixels; all
+other examples (2,000 at most) are the truth. Every subset is trained on as a fit does it: in three folds, on its train part with
+val, and on all of it. Both rules are then asked what they would hand over, and its log loss on the truth is compared with that
+of the better of head alone and fine-tuned model. Temperatures are those of the folds, the same for both rules, so that only the
+choice differs. `trainings` are passes over the subset in units of one training of the whole length on all of it.
+
+The rule before: below 50 val examples all three folds, and the share of fine-tuned weights of the lowest loss if its gain is
+above one standard error; else the higher accuracy on val, ties by log loss, of a fine-tuned model whose epoch and share val had
+chosen too, and one more training on train and val.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from page import between_marks
+
+RESULTS = Path(__file__).parent / "results" / "choice"
+SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
+SIZE, TRUTH, WORN = 96, 2_000, 50
+
+
+def subset(root: Path, count: int, seed: int) -> tuple[list[Path], list[str], list[bool]] | None:
+    """Paths, classes, and whether each is in the subset; None where the set is hardly larger."""
+    paths = sorted(path for path in root.glob("*/*/*") if path.is_file() and not path.name.startswith("."))
+    labels = [path.parent.name for path in paths]
+    if count > 0.8 * len(paths):
+        return None
+    rng = np.random.default_rng([seed, count])
+    order = rng.permutation(len(paths))
+    place = dict.fromkeys(sorted(set(labels)), 0)
+    rank = np.empty(len(paths))
+    for i in order:  # any first ones hold each class by its share
+        rank[i] = (place[labels[i]] + rng.uniform()) / labels.count(labels[i])
+        place[labels[i]] += 1
+    chosen = set(np.argsort(rank, kind="stable")[:count].tolist())
+    rest = set([i for i in order.tolist() if i not in chosen][:TRUTH])
+    kept = [i for i in range(len(paths)) if i in chosen or i in rest]
+    return [paths[i] for i in kept], [labels[i] for i in kept], [i in chosen for i in kept]
+
+
+def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict | None:
+    """What both rules choose for one subset, and the losses of what they would hand over."""
+    found = subset(data / name, count, seed)
+    if found is None:
+        return None
+    import pyarrow as pa
+    import pyarrow.csv
+
+    from regraft.artifacts import Events
+    from regraft.backbones import obtain_weights
+    from regraft.data import audit_files, make_examples, read_source
+    from regraft.data.audit import find_near
+    from regraft.evaluation import fit_temperature, folds_of, log_losses, refined_log_losses, score, standard_error
+    from regraft.features import FeatureStore
+    from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
+    from regraft.recipe import Recipe
+    from regraft.steps.audit import apart
+    from regraft.steps.base import base
+    from regraft.steps.context import Context
+    from regraft.steps.engine import choose_engine
+    from regraft.steps.finetune import MIXTURES, finetune, mixtures
+    from regraft.steps.freeze import freeze
+    from regraft.steps.head import head
+    from regraft.steps.judge import judge
+    from regraft.steps.prefix import Data
+    from regraft.steps.rules import mirror_allowed, settle
+    from regraft.steps.train import Features, fit_chosen, train_head
+    from regraft.training import class_weighted
+
+    table = folder / f"{name}-{count}-{seed}.csv"
+    splits = ["train" if own else "test" for own in found[2]]
+    columns = {"path": [str(path) for path in found[0]], "label": found[1], "split": splits}
+    pyarrow.csv.write_csv(pa.table(columns), table)
+    source = read_source(table)
+    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, lambda **_: None)
+    examples = make_examples(source, audited, seed=seed)
+    recipe = Recipe.build({"base": {"size": SIZE}, "run": {"seed": seed, "device": "cpu"}})
+    context = Context(recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events())
+    backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.image_sizes(), context)
+    plan, classes = freeze(backbone, context), len(examples.task.classes)
+    engine = choose_engine(backbone, examples.part("train").paths, count, context)
+
+    def features(part, pre=backbone.preprocess, view="plain"):
+        key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, view)
+        return context.store.features(part.ids, part.paths, key, pre, engine, lambda **_: None)[0]
+
+    both = examples.part("train").then(examples.part("val"))
+    near = find_near(examples.inputs(), None, features(both), None, small_image_or_none, lambda **_: None)
+    examples = apart(examples, near, True, seed).examples
+    fit, val, truth = examples.part("train"), examples.part("val"), examples.unseal("a benchmark", lambda *_, **__: None)
+    both = fit.then(val)
+    known = Features(features(both), both.labels, both.weights, both.blocks)
+    heads = train_head(head(backbone.width, classes, len(both), context), known, len(fit), classes, context)
+    settings = recipe.finetune
+    settle(settings, len(fit), examples.image_sizes().min(axis=1), backbone.preprocess.size)
+    from regraft.modalities.image import Mirrored
+
+    mirrored = features(fit, Mirrored(backbone.preprocess), "mirror")
+    settings.mirror = mirror_allowed(known.values[: len(fit)], mirrored)[0]
+    settings.precision = "bfloat16" if "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8") else "float32"
+
+    def rows_of(part):
+        weights = class_weighted(part.labels, part.weights, recipe.train.class_weights == "balanced", classes)
+        return Data(part.paths, part.ids, part.labels, weights, part.blocks)
+
+    def trained(start, data, held=None, share=1.0):
+        trial = context.trial()
+        trial.recipe.finetune.interpolation = share
+        return finetune(backbone, plan, start, data, held, trial), trial.recipe.finetune
+
+    every = rows_of(both)
+    splits = folds_of(every.labels, 3, seed, every.blocks)
+    logits = {share: np.zeros((len(both), classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
+    ours, tried, rows = None, 0, np.zeros(0, dtype=np.int64)
+    for fitted, held in splits:
+        start = fit_chosen(heads.chosen, known.some(fitted), classes, context)
+        tuned, _ = trained(start, every.some(fitted))
+        for share, values in mixtures(backbone, start, tuned, every.some(held), context).items():
+            logits[share][held] = values
+        if ours is None or not ours.enough:
+            tried, rows = tried + 1, np.sort(np.concatenate([rows, held]))
+            some = {share: values[rows] for share, values in logits.items()}
+            ours = judge(every.labels[rows], some, every.blocks[rows], "accuracy", rows)
+    if len(val) < WORN:
+        losses = {share: refined_log_losses(every.labels, values) for share, values in logits.items()}
+        best = min(MIXTURES, key=lambda share: float(losses[share].mean()))
+        gain = losses[0.0] - losses[best]
+        before, spent = best if gain.mean() > standard_error(gain) else 0.0, 2.0
+        worn = best
+    else:
+        tuned, used = trained(heads.on_train, rows_of(fit), rows_of(val), "auto")
+        from regraft.steps.train import apply_head
+
+        alone = apply_head(heads.on_train, known.values[len(fit) :])
+        ranks = [(score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean()) for z in (alone, tuned.logits)]
+        worn, spent = float(used.interpolation), len(fit) / len(both) * tuned.trained.epochs_run / settings.epochs
+        before = worn if ranks[1] > ranks[0] else 0.0
+    last, _ = trained(heads.refitted, every)
+    unseen = mixtures(backbone, heads.refitted, last, rows_of(truth), context)
+    heat = {share: fit_temperature(every.labels, values) for share, values in logits.items()}
+    loss = {share: float(log_losses(truth.labels, z / heat[share]).mean()) for share, z in unseen.items()}
+    right = {share: float((z.argmax(axis=1) == truth.labels).mean()) for share, z in unseen.items()}
+    candidate = min(MIXTURES, key=lambda share: float(refined_log_losses(every.labels[rows], logits[share][rows]).mean()))
+    return {
+        "set": name, "count": len(both), "seed": seed, "val": len(val), "truth": len(truth), "loss": loss, "right": right,
+        "before": {"share": before, "candidate": worn, "trainings": spent + (before > 0)},
+        "now": {"share": ours.share, "candidate": candidate, "trainings": tried * 2 / 3 + (ours.share > 0), "folds": tried,
+                "gain": ours.gain, "error": ours.error},
+    }  # fmt: skip
+
+
+def table(results: list[dict]) -> str:
+    """The markdown table of all that is kept, a row a subset, and the mean.
+
+    The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules had to choose from.
+    """
+    lines = ["| set | examples | head alone | fine-tuned | before: chosen | regret | trainings | now: chosen | regret | trainings |",
+             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    found: dict[str, list[tuple[float, float, float]]] = {"before": [], "now": []}
+    for one in sorted(results, key=lambda r: (r["set"], r["count"], r["seed"])):
+        loss = {float(share): value for share, value in one["loss"].items()}
+        tuned = min(loss[float(one[rule]["candidate"])] for rule in found)
+        cells = [one["set"], f"{one['count']}, seed {one['seed']}", f"{loss[0.0]:.3f}", f"{tuned:.3f}"]
+        for rule, rows in found.items():
+            share, trainings = float(one[rule]["share"]), one[rule]["trainings"]
+            regret = loss[share] - min(loss[0.0], tuned)
+            rows.append((regret, trainings, loss[share] - loss[0.0]))
+            cells += [f"{share:g} of the way" if share else "head alone", f"{regret:.3f}", f"{trainings:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    cells = [f"mean of {len(results)}", "", "", ""]
+    for rows in found.values():
+        cells += ["", f"{np.mean([row[0] for row in rows]):.4f}", f"{np.mean([row[1] for row in rows]):.2f}"]
+    lines += ["| " + " | ".join(cells) + " |", ""]
+    worst = {rule: max(row[2] for row in rows) for rule, rows in found.items()}
+    lines.append(f"Highest loss above the head alone: {worst['before']:.3f} before, {worst['now']:.3f} now.")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 200, 400])
+    parser.add_argument("--again", action="store_true", help="measure what is kept once more")
+    parser.add_argument("--work", type=Path, default=Path("runs/choice"), help="where tables and features are kept meanwhile")
+    parser.add_argument("--write", type=Path, help="the page whose marks 'choice' get the table")
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    data = Path(os.environ["REGRAFT_DATA"])
+    for seed in asked.seeds:
+        for count in asked.sizes:
+            for name in asked.sets:
+                place = RESULTS / f"{name}-{count}-{seed}.json"
+                if asked.again or not place.is_file():
+                    one = measured(name, data, count, seed, asked.work)
+                    if one is not None:
+                        place.write_text(json.dumps(one, indent=1) + "\n", encoding="utf-8")
+                        print(json.dumps(one), flush=True)
+    text = table([json.loads(place.read_text(encoding="utf-8")) for place in sorted(RESULTS.glob("*.json"))])
+    print(text)
+    if asked.write:
+        between_marks(asked.write, "choice", text)
+
+
+if __name__ == "__main__":
+    main()
