@@ -165,8 +165,8 @@ def table(results: list[dict]) -> str:
 
     The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules had to choose from.
     """
-    lines = ["| set | examples | head alone | fine-tuned | before: chosen | regret | trainings | now: chosen | regret | trainings |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    heads = "set | examples | head alone | fine-tuned | before: chosen | regret | trainings | now: chosen | regret | trainings"
+    lines = [f"| {heads} |", "|---" * 10 + "|"]
     found: dict[str, list[tuple[float, float, float]]] = {"before": [], "now": []}
     for one in sorted(results, key=lambda r: (r["set"], r["count"], r["seed"])):
         loss = {float(share): value for share, value in one["loss"].items()}
