@@ -104,9 +104,9 @@ def test_predictions_that_differ_from_the_runs_are_told(runs: Path) -> None:
     assert "was " in said
 
 
-def test_a_test_set_that_changed_is_refused_and_not_read(made: Path, tmp_path: Path) -> None:
+def test_a_test_set_that_changed_is_refused_and_not_read(made: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     data = Path(shutil.copytree(made / "colours", tmp_path / "colours", copy_function=shutil.copy2))
-    recipe = {"base": {"size": 64}, "freeze": {"strategy": "head"}, "head": {"kind": "linear"}}
+    recipe = {**quick, "freeze": {"strategy": "head"}, "head": {"kind": "linear"}}
     run = regraft.fit(data, tmp_path / "run", recipe=recipe, cache=made / "cache").path
     table = pq.read_table(run / "examples.parquet").to_pylist()
     train, test = (next(row["source"] for row in table if row["split"] == split) for split in ("train", "test"))
