@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from regraft import verbs
+from regraft import streams, verbs
 from regraft.errors import RegraftError, UsageError
 
 app = typer.Typer(
@@ -72,8 +74,9 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
             console.print(f"  {in_words(PairedDifference.from_dict(pair))}", markup=False)
         for offer in run.metrics.get("thresholds", []):
             console.print(f"  {_promise(offer)}", markup=False)
-        console.print(f"model   {escape(str(run.path / 'model'))}\nreport  {escape(str(run.path / 'report.html'))}")
-        console.print(f"use it  regraft predict {escape(str(run.path))} FILES", soft_wrap=True)
+        for what, place in (("model ", run.path / "model"), ("report", run.path / "report.html")):
+            console.print(f"{what}  {escape(str(place))}", soft_wrap=True)
+        console.print(f"use it  regraft predict {escape(quote(str(run.path)))} FILES", soft_wrap=True)
 
 
 def _promise(offer: dict[str, Any]) -> str:
@@ -228,7 +231,8 @@ def explore(
         print(json.dumps({"out": str(run.path), **run.strategies}))
     elif not quiet:
         strategies_table(run.strategies)
-        print(f"report    {run.path / 'report.html'}\ngo on to a tested model with  regraft fit --resume --out {run.path}")
+        print(f"report    {run.path / 'report.html'}")
+        print(f"go on to a tested model with  regraft fit --resume --out {quote(str(run.path))}")
 
 
 def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
@@ -279,7 +283,9 @@ def predict(
 
     model, passed = api.load(run), Passed()
     failed = False
-    writer = csv.writer(sys.stdout)
+    if output != "table":
+        streams.for_programs()
+    writer = csv.writer(sys.stdout, lineterminator="\n")  # the stream makes of it what lines end with here
     for number, row in enumerate(model.predict_each(_inputs(files, passed), pick_device(device))):
         failed |= row.error is not None
         if output == "jsonl":
@@ -335,7 +341,7 @@ def rank(
     finally:
         screen.close()
     if as_json:
-        print(to_json(found.to_dict()))
+        print(to_json(found.to_dict()), file=streams.for_programs())
     else:
         ranking_table(found.to_dict())
 
@@ -365,12 +371,13 @@ def audit(
     finally:
         screen.close()
     if as_json:
-        print(to_json(found.to_dict()))
+        print(to_json(found.to_dict()), file=streams.for_programs())
     else:
         findings_table(found.to_dict())
     if export is not None:
         lines = found.export(export)
-        print(f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  regraft fit {data} --fixes {export}",
+        print(f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
+              f"regraft fit {quote(str(data))} --fixes {quote(str(export))}",
               file=sys.stderr)  # fmt: skip
     if strict and found.warnings:
         raise typer.Exit(1)
@@ -444,18 +451,32 @@ def main() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    streams.ready()
     with contextlib.suppress(ValueError, AttributeError):  # not in the main thread, or no such signal here
         signal.signal(signal.SIGTERM, interrupt)  # a scheduler's polite end is a Ctrl-C: the best so far is kept
+    code, said = _call()
+    try:
+        streams.flush()
+    except OSError as error:  # also where this is what ended the verb
+        code, said = code or 1, "" if isinstance(error, BrokenPipeError) else f"standard output: {error.strerror}"
+    if said:
+        print(f"regraft: {said}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _call() -> tuple[int, str]:
+    """Call the verb that the command line names; its exit code, and the message where it failed."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None), ""
     except RegraftError as error:
-        print(f"regraft: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code, str(error)
     except KeyboardInterrupt:
-        print("regraft: stopped", file=sys.stderr)
-        sys.exit(1)
+        return 1, "stopped"
     except BrokenPipeError:
-        sys.exit(1)
+        return 1, ""
     except OSError as error:
-        print(f"regraft: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
-        sys.exit(1)
+        place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        return 1, f"{error.strerror or error}{place}"
+    return 0, ""

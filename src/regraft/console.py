@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -110,7 +111,7 @@ class Screen:
         if not self.out:
             return "Nothing was written yet."
         kept = f"The best so far ({self.chosen}) is kept in {self.out}. " if self.chosen else ""
-        return f"{kept}Go on with: regraft fit --resume --out {self.out}"
+        return f"{kept}Go on with: regraft fit --resume --out {quote(self.out)}"
 
     def close(self) -> None:
         """Take the bar away."""

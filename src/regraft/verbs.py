@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from regraft import streams
 from regraft.errors import UsageError
 
 
@@ -24,7 +25,7 @@ def compare(
         raise UsageError(f"--out {out} is neither .html nor .svg.")
     found = api.compare(*runs).to_dict()
     if as_json:
-        print(to_json(found))
+        print(to_json(found), file=streams.for_programs())
     else:
         comparison_table(found)
     if out is not None:
@@ -55,7 +56,7 @@ def evaluate(
     finally:
         screen.close()
     if as_json:
-        print(to_json(found))
+        print(to_json(found), file=streams.for_programs())
         return
     evaluation_table(found)
     if found["file"]:
@@ -80,7 +81,7 @@ def runs(
 
     found = [run.to_dict() for run in list_runs(folder)]
     if as_json:
-        print(to_json(found))
+        print(to_json(found), file=streams.for_programs())
     elif found:
         runs_table(found)
     else:

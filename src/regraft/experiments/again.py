@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,8 @@ def evaluate_own(
     folder = _finished(place)
     examples = Examples.load(folder.examples)
     if not examples.counts()["test"]:
-        raise UsageError(f"{place} has no test set. Name labelled examples that are new to it: regraft evaluate {place} DATA")
+        command = f"regraft evaluate {quote(str(place))} DATA"
+        raise UsageError(f"{place} has no test set. Name labelled examples that are new to it: {command}")
     examples = same_data(examples, moved, Events(None, tuple(listeners)), ("test",), "test file")
     model, events = Model.load(folder.path), Events(folder.events, tuple(listeners))
     if set(model.classes) != set(examples.task.classes):
@@ -177,7 +179,8 @@ def _finished(place: Path) -> RunFolder:
         raise UsageError(f"{place} is no run (no run.json in it).")
     state = folder.read_state().get("state")
     if state != "finished":
-        raise UsageError(f"{place} is {state}, and its test set sealed. Finish it first: regraft fit --resume --out {place}")
+        command = f"regraft fit --resume --out {quote(str(place))}"
+        raise UsageError(f"{place} is {state}, and its test set sealed. Finish it first: {command}")
     return folder
 
 
