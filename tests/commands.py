@@ -28,7 +28,7 @@ def call(*words: object, stdin: str | None = None, cwd: Path | None = None) -> s
 
 
 def start(*words: object, stdin: str | None = None, cwd: Path | None = None, first: str = "") -> Started:
-    """`regraft WORDS`, begun, after the Python code `first`."""
+    """`regraft WORDS`, begun, after the Python code `first`; without words that code is all there is."""
     return Started([str(word) for word in words], stdin, cwd, first)
 
 
@@ -99,9 +99,10 @@ def _work(words: list[str], names: list[str], cwd: str, environment: dict[str, s
     os.chdir(cwd)
     sys.argv = ["regraft", *words]
     exec(first, {})
-    from regraft.cli import main
+    if words:
+        from regraft.cli import main
 
-    main()
+        main()
 
 
 def _standard(number: int, name: str, mode: str) -> IO[str]:

@@ -22,6 +22,11 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_te
 ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: files are shared out among the workers in this order, and the longest must not begin last."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where tests leave converted models and the outcome of trials for those after them, which take long to make."""

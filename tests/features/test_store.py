@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from commands import Started, start
 from regraft.data.known import KnownFile, content_id
 from regraft.errors import ChangedError
 from regraft.features import FeatureStore
@@ -162,23 +161,20 @@ def test_clearing_leaves_what_is_not_the_stores(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-WRITER = """
-import sys
-sys.path.insert(0, sys.argv[3])
-from pathlib import Path
-from test_store import Engine, ask
-from regraft.features import FeatureStore
+def write(folder: Path, first: int) -> Started:
+    """A process that asks a store for forty times three features."""
+    return start(first=f"from test_store import write_all; write_all({str(folder)!r}, {first})")
 
-first = int(sys.argv[2])
-for number in range(first, first + 40):
-    found = ask(FeatureStore(Path(sys.argv[1])), Engine(), [number, number + 1, 7])
-    assert found[:, 0].tolist() == [number, number + 1, 7], found
-"""
+
+def write_all(folder: str, first: int) -> None:
+    """What it does."""
+    for number in range(first, first + 40):
+        found = ask(FeatureStore(Path(folder)), Engine(), [number, number + 1, 7])
+        assert found[:, 0].tolist() == [number, number + 1, 7], found
 
 
 def test_two_processes_share_a_store(tmp_path: Path) -> None:
-    words = [[sys.executable, "-c", WRITER, str(tmp_path), str(first), str(Path(__file__).parent)] for first in (0, 20)]
-    both = [subprocess.Popen(command) for command in words]
+    both = [write(tmp_path, first) for first in (0, 20)]
     assert [process.wait() for process in both] == [0, 0]
     engine = Engine()
     assert ask(FeatureStore(tmp_path), engine, list(range(60)))[:, 0].tolist() == list(range(60))
@@ -187,7 +183,7 @@ def test_two_processes_share_a_store(tmp_path: Path) -> None:
 
 def test_a_writer_killed_at_any_moment_leaves_a_store_that_is_right(tmp_path: Path) -> None:
     for pause in (0.0, 0.02, 0.05, 0.1):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "0", str(Path(__file__).parent)])
+        process = write(tmp_path, 0)
         deadline = time.monotonic() + 60
         while not any(tmp_path.rglob("*.safetensors")) and time.monotonic() < deadline:
             time.sleep(0.005)

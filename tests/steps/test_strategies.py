@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def base() -> Backbone:
-    return make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
+def base(tiny: str) -> Backbone:
+    return make_base(obtain_weights(tiny), 64, upscaled=True)
 
 
 def features(base: Backbone, part: Data) -> np.ndarray:
@@ -97,7 +97,9 @@ NOISE = np.random.default_rng(0).normal(size=(11, 40))
 
 
 @pytest.mark.parametrize("length", [1, 4, 6, 8, 12, 18, 36])
-def test_trying_ten_costs_two_and_a_half_trainings_at_most(base: Backbone, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+def test_trying_ten_costs_two_and_a_half_trainings_at_most(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    base = make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
+    assert len(base.stages) == 8
     names = [*(f"last-{k}" for k in range(1, 9)), "full", "norm"]
     _, _, trained = pretended(base, monkeypatch, {name: NOISE[i] for i, name in enumerate(names)}, epochs=length)
     assert len(trained) == 9 + 3 + 2
