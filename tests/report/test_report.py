@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from made_run import HOSTILE, STEPS, events, full_run, numbers, rendered, write
+from made_run import HOSTILE, STEPS, Page, events, full_run, numbers, rendered, write
 from PIL import Image
 
 from regraft.report import model_card
@@ -26,9 +28,25 @@ def floats(value: Any) -> set[float]:
     return {float(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
 
 
-def test_every_number_is_that_of_metrics_json(tmp_path: Path) -> None:
-    _, page = rendered(full_run(tmp_path))
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+@dataclass(frozen=True)
+class Whole:
+    """A run's folder and its report."""
+
+    folder: Path
+    text: str
+    page: Page
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run with every part present, for tests that only read."""
+    folder = full_run(tmp_path_factory.mktemp("whole"))
+    return Whole(folder, *rendered(folder))
+
+
+def test_every_number_is_that_of_metrics_json(whole: Whole) -> None:
+    page = whole.page
+    metrics = json.loads((whole.folder / "metrics.json").read_text())
     shown = set(page.values)
     for values in (metrics["test"], metrics["val"], *metrics["baselines"].values(),
                    metrics["test_without_near_duplicates"]["metrics"]):  # fmt: skip
@@ -55,8 +73,8 @@ def test_every_number_is_that_of_metrics_json(tmp_path: Path) -> None:
     assert f"{100 * metrics['versus'][0]['difference']:+.1f} points" in page.text
 
 
-def test_what_is_shown_of_a_number_is_that_number_rounded(tmp_path: Path) -> None:
-    _, page = rendered(full_run(tmp_path))
+def test_what_is_shown_of_a_number_is_that_number_rounded(whole: Whole) -> None:
+    page = whole.page
     assert len(page.numbers) > 150
     for value, text in page.numbers:
         scale, plain = (100, text[:-1]) if text.endswith("%") else (1, text)
@@ -74,8 +92,8 @@ def test_the_confusion_matrix_is_that_of_metrics_json(tmp_path: Path) -> None:
             assert page.titles.count(what) == 1
 
 
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    text, page = rendered(full_run(tmp_path))
+def test_hostile_names_stay_text(whole: Whole) -> None:
+    text, page = whole.text, whole.page
     assert page.tags.count("script") == 1
     assert text.count("<script") == 1
     assert "<img src=x" not in text
@@ -83,8 +101,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "rose/<img src=x onerror=alert(2)>.jpg" in page.text
 
 
-def test_the_policy_lets_the_one_script_run_and_no_other(tmp_path: Path) -> None:
-    _, page = rendered(full_run(tmp_path))
+def test_the_policy_lets_the_one_script_run_and_no_other(whole: Whole) -> None:
+    page = whole.page
     (script,) = page.scripts
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in page.policy
@@ -92,8 +110,8 @@ def test_the_policy_lets_the_one_script_run_and_no_other(tmp_path: Path) -> None
     assert page.policy.count("script-src") == 1
 
 
-def test_what_makes_the_answer_doubtful_stands_beside_it(tmp_path: Path) -> None:
-    text, page = rendered(full_run(tmp_path))
+def test_what_makes_the_answer_doubtful_stands_beside_it(whole: Whole, tmp_path: Path) -> None:
+    text, page = whole.text, whole.page
     opening = page.text[: page.text.index("How good it is")]
     assert "read 2 times (2026-11-25 10:00, step 7 of the run; 2026-11-26 11:30, regraft evaluate)" in opening
     assert "from 14 groups only" in opening
@@ -101,11 +119,11 @@ def test_what_makes_the_answer_doubtful_stands_beside_it(tmp_path: Path) -> None
     assert "3 pairs." in opening  # the audit's warning of near-duplicates
     assert "2 twins." not in opening
     assert "as d.jpg" in page.text
-    run = json.loads((tmp_path / "run.json").read_text())
+    run = json.loads((whole.folder / "run.json").read_text())
     run["readings"], run["data"]["findings"] = run["readings"][:1], []
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((whole.folder / "metrics.json").read_text())
     del metrics["groups"], metrics["test_without_near_duplicates"]
-    text, page = rendered(write(tmp_path, run, metrics, events()))
+    text, page = rendered(write(Path(shutil.copytree(whole.folder, tmp_path / "run")), run, metrics, events()))
     assert 'class="notice"' not in text
 
 
@@ -116,14 +134,14 @@ def test_without_a_test_set_as_asked(tmp_path: Path) -> None:
     assert "No test set was asked for" in page.text
 
 
-def test_the_network_is_drawn_with_what_may_move(tmp_path: Path) -> None:
-    _, page = rendered(full_run(tmp_path))
+def test_the_network_is_drawn_with_what_may_move(whole: Whole) -> None:
+    page = whole.page
     assert "In colour what fine-tuning may move: of blocks.1, blocks.2. The other 2 stay frozen." in page.text
     assert "New layers (linear) lead from the 1,280 features to 4 classes." in page.text
 
 
-def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
-    text, page = rendered(full_run(tmp_path))
+def test_the_page_asks_for_nothing(whole: Whole) -> None:
+    text, page = whole.text, whole.page
     assert page.links
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert "http:" not in text
@@ -137,8 +155,8 @@ def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
     assert len(text) < 1_000_000
 
 
-def test_the_seven_steps_stand_in_order(tmp_path: Path) -> None:
-    text, page = rendered(full_run(tmp_path))
+def test_the_seven_steps_stand_in_order(whole: Whole) -> None:
+    text, page = whole.text, whole.page
     assert [name for name in page.ids if name.startswith("step-")] == [f"step-{name}" for name in STEPS]
     assert page.text.count("Linear head.") == 7
     assert "Learning curves" in page.text
