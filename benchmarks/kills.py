@@ -22,7 +22,7 @@ from page import between_marks
 
 CODE = (
     "import sys; from regraft.training import checkpoint; checkpoint.SECONDS = float(sys.argv.pop(1))\n"
-    "checkpoint.Checkpoint.__init__.__defaults__ = (None, checkpoint.SECONDS)\n"
+    "checkpoint.Checkpoint.__init__.__defaults__ = (None, checkpoint.SECONDS, 1.0)\n"
     "from regraft.cli import main; main()"
 )
 

@@ -146,6 +146,22 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     assert engine.seen == 9
 
 
+def test_only_what_gave_a_row_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up stamped every shard of its key, so that shards nobody asks for were as young as those in use."""
+    store, engine = FeatureStore(tmp_path), Engine()
+    for first in (1, 4, 7):
+        ask(store, engine, [first, first + 1, first + 2])
+    shards = sorted(tmp_path.rglob("*.safetensors"))
+    for number, path in enumerate(shards):
+        os.utime(path, (number, number))
+    assert ask(store, engine, [5, 99, 5])[:, 0].tolist() == [5, 99, 5]
+    assert [path.stat().st_mtime > 100 for path in shards] == [False, True, False]
+    read = []
+    monkeypatch.setattr("regraft.features.store._checksum", lambda rows, ids: read.append(len(rows)) or 0)
+    ask(store, engine, [200])
+    assert read == [1]  # no rows were read of those that hold nothing that is asked for; the one is that of the new shard
+
+
 def test_a_store_above_its_limit_shrinks_by_itself(tmp_path: Path) -> None:
     store, engine = FeatureStore(tmp_path, limit=2_000), Engine()
     for number in range(20):

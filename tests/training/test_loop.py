@@ -179,7 +179,7 @@ def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
         pass
 
     expected, _ = run(network(), averaged=True, keep_states=True)
-    keeper = Checkpoint(tmp_path / "kept.safetensors", seconds=0)
+    keeper = Checkpoint(tmp_path / "kept.safetensors", seconds=0, share=1.0)
     keeper.key = "k"
     count = {"steps": 0}
 
@@ -205,6 +205,40 @@ def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
     for (loss, state), (other, same) in zip(expected.states, found.states, strict=True):
         assert loss == other
         assert all(torch.equal(state[name], same[name]) for name in state)
+
+
+def test_saving_takes_no_more_than_a_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine times the weights were written every 20 s and after each epoch, whatever that took."""
+    now, writes = 0.0, []
+
+    def slow(*_: object, **__: object) -> None:
+        nonlocal now
+        now += 10.0
+        writes.append(now)
+
+    monkeypatch.setattr("regraft.training.checkpoint.time.monotonic", lambda: now)
+    monkeypatch.setattr("regraft.training.checkpoint.save_file", slow)
+    keeper = Checkpoint(tmp_path / "kept.safetensors")
+    for step in range(3_000):  # a second each; an epoch has ten
+        now += 1.0
+        if keeper.due(complete=step % 10 == 9):
+            keeper.save({"weights": torch.zeros(1)}, {})
+    assert len(writes) >= 10
+    assert 10.0 * len(writes) <= 0.06 * now
+
+
+def test_what_goes_by_two_names_is_written_once(tmp_path: Path) -> None:
+    keeper, weights = Checkpoint(tmp_path / "kept.safetensors"), torch.randn(10_000)
+    keeper.save({"best.w": weights, "state0.w": weights, "now.w": weights + 1}, {"epoch": 3})
+    assert keeper.path is not None
+    assert keeper.path.stat().st_size < 2.5 * 40_000
+    kept = keeper.load()
+    assert kept is not None
+    tensors, progress = kept
+    assert torch.equal(tensors["best.w"], weights)
+    assert torch.equal(tensors["state0.w"], weights)
+    assert torch.equal(tensors["now.w"], weights + 1)
+    assert progress == {"epoch": 3}
 
 
 def test_the_loop_leaves_the_given_module_at_its_best() -> None:

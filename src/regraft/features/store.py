@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,14 +69,15 @@ class FeatureStore:
         rows: dict[str, list[int]] = {}
         for row, identity in enumerate(ids):
             rows.setdefault(identity, []).append(row)
-        stored = [set[str]() for _ in columns]
+        lacking = [dict.fromkeys(rows) for _ in columns]  # in the order asked for
         for number, place in enumerate(places):
-            for some, values in _shards(place):
+            for some, values in _shards(place, lacking[number]):
                 for identity, value in zip(some, values, strict=True):
-                    if identity in rows and identity not in stored[number]:
-                        stored[number].add(identity)
-                        room.put(number, rows[identity], value)
-        missing = [identity for identity in rows if not all(identity in known for known in stored)]
+                    del lacking[number][identity]
+                    room.put(number, rows[identity], value)
+                if not lacking[number]:
+                    break
+        missing = [identity for identity in rows if any(identity in names for names in lacking)]
         self._compute(missing, rows, items, preprocess, engine, columns, places, room, tick, label)
         return room.arrays(len(columns))
 
@@ -106,6 +107,7 @@ class FeatureStore:
             tick(label=label, done=done, total=len(missing), images_per_second=done / (time.perf_counter() - started))
         if pending:
             self._write(places, pending)
+        if missing:
             self.shrink()
 
     def _place(self, *parts: str) -> Path | None:
@@ -180,17 +182,26 @@ class _Room:
         return room
 
 
-def _shards(place: Path | None) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Ids and rows of every whole shard, the oldest first; a damaged one is a miss."""
+def _shards(place: Path | None, lacking: Container[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Ids and rows of what is `lacking`, shard by shard, the oldest first; a damaged one is a miss.
+
+    Of a shard that holds nothing of it only the ids are read, and it does not count as used.
+    """
     for path in sorted(place.glob("*.safetensors")) if place and place.is_dir() else ():
         try:
             with safe_open(path, framework="numpy") as handle:
-                ids, rows, about = handle.get_tensor("ids"), handle.get_tensor("rows"), handle.metadata() or {}
+                ids, about = handle.get_tensor("ids"), handle.metadata() or {}
+                names = [bytes(row).hex() for row in ids]
+                wanted = [row for name, row in {name: row for row, name in enumerate(names)}.items() if name in lacking]
+                if not wanted:
+                    continue
+                rows = handle.get_tensor("rows")
+            if len(ids) != len(rows) or about.get("crc32") != str(_checksum(rows, ids)):
+                continue
             os.utime(path)  # what was used last is deleted last
         except (SafetensorError, OSError):
             continue
-        if len(ids) == len(rows) and about.get("crc32") == str(_checksum(rows, ids)):
-            yield [bytes(row).hex() for row in ids], rows
+        yield [names[row] for row in wanted], rows[wanted]
 
 
 def _checksum(rows: np.ndarray, ids: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from torch import nn
 from regraft.artifacts import atomic
 
 SECONDS = 20.0  # what a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second
+SHARE = 0.05  # of the time that saving may take: where a save takes longer than a second, a kill may cost more
 
 
 class Checkpoint:
@@ -24,22 +25,35 @@ class Checkpoint:
     What was saved under another `key` (other data, other settings) is not taken up.
     """
 
-    def __init__(self, path: Path | None = None, seconds: float = SECONDS) -> None:
-        self.path, self.seconds, self.key = path, seconds, ""
-        self.saved = time.monotonic()
+    def __init__(self, path: Path | None = None, seconds: float = SECONDS, share: float = SHARE) -> None:
+        self.path, self.seconds, self.share, self.key = path, seconds, share, ""
+        self.saved, self.cost = time.monotonic(), 0.0  # when the last save ended, and the seconds it took
 
-    def due(self) -> bool:
-        """True when the last save is longer ago than what a kill may cost."""
-        return self.path is not None and time.monotonic() - self.saved >= self.seconds
+    def due(self, complete: bool = False) -> bool:
+        """True when the last save is longer ago than what a kill may cost, and than what a save costs allows for.
+
+        `complete`: an epoch has ended, whose work is worth keeping as soon as a save is cheap beside it.
+        """
+        wait = max(0.0 if complete else self.seconds, self.cost * (1 - self.share) / self.share)
+        return self.path is not None and time.monotonic() - self.saved >= wait
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
-        """Replace what was kept. A full disk costs the resume, not the training."""
+        """Replace what was kept; a tensor that goes by several names is written once. A full disk costs the resume only."""
         if self.path is None:
             return
-        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        began, held, same = time.monotonic(), dict[int, str](), dict[str, str]()
+        plain = {}
+        for name, tensor in tensors.items():
+            first = held.setdefault(id(tensor), name)
+            if first != name:
+                same[name] = first
+            else:
+                plain[name] = tensor.detach().cpu().contiguous().clone()
+        about = {"key": self.key, "progress": json.dumps(progress), "same": json.dumps(same)}
         with contextlib.suppress(OSError, SafetensorError), atomic(self.path) as temporary:
-            save_file(plain, str(temporary), metadata={"key": self.key, "progress": json.dumps(progress)})
+            save_file(plain, str(temporary), metadata=about)
         self.saved = time.monotonic()
+        self.cost = self.saved - began
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors and progress as they were saved under this key, or None."""
@@ -50,7 +64,9 @@ class Checkpoint:
                 about = handle.metadata() or {}
                 if about.get("key") != self.key:
                     return None
-                return {name: handle.get_tensor(name) for name in handle.keys()}, json.loads(about["progress"])  # noqa: SIM118
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            tensors |= {name: tensors[first] for name, first in json.loads(about["same"]).items()}
+            return tensors, json.loads(about["progress"])
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
 

@@ -198,7 +198,8 @@ def train(
                 trained.stopped = "patience"
                 break
             losses, seen, done, epoch = 0.0, 0, 0, epoch + 1
-            save()
+            if checkpoint.due(complete=True):
+                save()
     except KeyboardInterrupt:
         trained.stopped = "interrupted"
     module.load_state_dict(trained.best, strict=False)
