@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from regraft.artifacts import Events, Listener, RunFolder, write_json
-from regraft.data import Examples, KnownFile, read_assignment, read_source, readings
+from regraft.data import Examples, Inputs, KnownFile, read_source, readings
 from regraft.data.known import DIGITS
+from regraft.data.lineage import Seen, seen_by
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.going import go
 from regraft.experiments.going import resume as go_on
-from regraft.experiments.opening import examples_of, looked_at, place_of, reserved, reserved_for_several
+from regraft.experiments.opening import PAST, examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.experiments.repeats import Repeats
 from regraft.experiments.run import Run
-from regraft.modalities import small_image_or_none
+from regraft.modalities import pixel_digest, small_image_or_none
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
 from regraft.tracking import tracked
@@ -75,12 +76,15 @@ def fit(
         ears = inside.enter_context(tracked(track, settings.run.offline, listeners))
         source = read_source(data)
         folder = inside.enter_context(reserved(out, source.name, overwrite))
-        examples, about = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
-        findings = about.pop("audited")
+        looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
         folder.clear()
-        examples.save(folder.examples)
-        write_json(folder.audit, {"findings": [finding.to_dict() for finding in findings]})
-        return go(folder, examples, settings, place, ears, {"name": source.name, **about}, started, until)
+        if looked.past is not None:  # test inputs were compared with what the backbone has seen: that stays on record
+            Events(folder.events).emit("audit_view", reason=PAST, examples=looked.examples.counts()["test"])
+        looked.examples.save(folder.examples)
+        Seen.of(looked.examples, folder.path, looked.past).save(folder.seen)
+        write_json(folder.audit, {"findings": [finding.to_dict() for finding in looked.findings]})
+        about = {"name": source.name, **looked.about}
+        return go(folder, looked.examples, settings, place, ears, about, started, until)
 
 
 def explore(
@@ -150,7 +154,7 @@ def evaluate(
     place = run.path if isinstance(run, Run) else Path(run)
     if data is None:
         return evaluate_own(place, reason, device, listeners, moved)
-    return evaluate_on(place, data, reason, device, listeners)
+    return evaluate_on(place, data, reason, device, listeners, moved)
 
 
 def compare(*runs: str | Path | Run) -> Comparison:
@@ -169,7 +173,8 @@ def plan(
     quiet_libraries(settings.run.offline)
     source = read_source(data)
     target, name = place_of(out, source.name), source.name
-    examples, about = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
+    looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
+    examples, about = looked.examples, looked.about
 
     from regraft.features import FeatureStore, TorchEngine
     from regraft.steps.base import base
@@ -214,7 +219,8 @@ def rank(
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     source = read_source(data)
-    examples, _ = examples_of(source, settings, None, Events(None, tuple(listeners)))
+    ears = Events(None, tuple(listeners))
+    examples = examples_of(source, settings, None, ears).examples
 
     from dataclasses import replace
 
@@ -231,7 +237,8 @@ def rank(
     wanted: list[str] = []
     for name in backbones:
         wanted += [*candidates(network and not settings.run.offline), *earlier_runs()] if name == "auto" else [name]
-    seen = {name: why for name in wanted if (why := _has_seen(name, examples))}
+    every = examples.inputs().then(examples.audit_view(PAST, ears.emit))
+    seen = {name: why for name in wanted if (why := _has_seen(name, every, ears))}
     ranking = compare(
         examples.part("train").then(examples.part("val")), examples.image_sizes(), examples.counts(),
         len(examples.task.classes), [name for name in dict.fromkeys(wanted) if name not in seen], context,
@@ -252,7 +259,8 @@ def audit(
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
     events, source = Events(None, tuple(listeners)), read_source(data)
-    examples, about = examples_of(source, settings, splits, events, fixes)
+    looked = examples_of(source, settings, splits, events, fixes)
+    examples = looked.examples
 
     from regraft.features import FeatureStore
     from regraft.steps.audit import Audit, audit_alone
@@ -262,22 +270,19 @@ def audit(
     place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
     device = pick_device(settings.run.device)
     settings.run.device = device.type
-    kept = frozenset((name, kind) for name, kind in about.get("fixes", {}).get("kept", []))
+    kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
     context = Context(settings, FeatureStore(place), device, events, levels=examples.levels())
     found, test = audit_alone(examples, partial(small_image_or_none, levels=context.levels), kept, context, features)
-    return Audit(source.name, examples.counts(), (*about["audited"], *found), frozenset(test.sources))
+    return Audit(source.name, examples.counts(), (*looked.findings, *found), frozenset(test.sources))
 
 
-def _has_seen(reference: str, examples: Examples) -> str:
-    """Why an earlier run cannot be judged on these examples; "" where it can, and for what is no run."""
-    kind, _, place = reference.partition(":")
-    if kind != "run":
+def _has_seen(reference: str, examples: Inputs, ears: Events) -> str:
+    """Why an earlier run cannot be judged on these examples; "" where it can, and for what comes from no run."""
+    past = seen_by(reference)
+    if past is None:
         return ""
-    try:
-        shared = len(examples.ids() & read_assignment(Path(place)).keys())
-    except UsageError:
-        return "what it was trained on is not known (no examples.parquet)"
-    return f"it was made with {shared} of these examples" if shared else ""
+    shared = len(past.meet(examples, pixel_digest, ears.tick))
+    return f"it was made with {shared} of these examples" if shared else "; ".join(past.unknown)
 
 
 def load(path: str | Path) -> Model:

@@ -135,7 +135,7 @@ class RunFolder:
     SCHEMA = 1
     REPORT, PICTURES = "report", "photographs in the report"  # as run.json calls them where they are `missing`
     OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
-            "predictions.parquet", "gallery.json", "audit.json")  # fmt: skip
+            "predictions.parquet", "gallery.json", "audit.json", "seen.parquet")  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         from filelock import FileLock
@@ -145,6 +145,7 @@ class RunFolder:
         self.state = path / "run.json"
         self.events = path / "events.jsonl"
         self.examples = path / "examples.parquet"
+        self.seen = path / "seen.parquet"
         self.audit = path / "audit.json"
         self.ranking = path / "ranking.json"
         self.metrics = path / "metrics.json"

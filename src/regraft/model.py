@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import nn
 from regraft.artifacts import atomic, read_json, to_json
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data import Task
+from regraft.data.lineage import FILE as SEEN
+from regraft.data.lineage import KEY
 from regraft.errors import UsageError
 from regraft.features import TorchEngine, batched, prefetch
 from regraft.modalities import ImagePreprocess, UnreadableImage
@@ -56,7 +59,8 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 class Model:
     """A finished model. `temperature` divides the logits; 1.0 is uncalibrated.
 
-    `thresholds` gives, by wanted precision, the probability above which answers were so often right on held-out examples.
+    `thresholds` gives, by wanted precision, the probability above which answers were so often right on held-out examples. `seen`
+    is a file that says what the model has seen (`data.lineage`); where it is kept, its copies know it too.
     """
 
     backbone: Backbone
@@ -67,6 +71,7 @@ class Model:
     temperature: float = 1.0
     head_settings: dict[str, Any] | None = None
     thresholds: dict[float, float] = field(default_factory=dict)
+    seen: Path | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,11 +138,15 @@ class Model:
         with contextlib.ExitStack() as stack:
             last_of_all = stack.enter_context(atomic(folder / "regraft.json"))  # entered first, it is renamed last
             places = {name: stack.enter_context(atomic(folder / name)) for name in ("model.safetensors", "config.json")}
-            save_file(state, str(places["model.safetensors"]), metadata={"format": "pt"})
+            save_file(state, str(places["model.safetensors"]), metadata={"format": "pt", KEY: "see regraft.json"})
             if not linear:
                 save_file(head, str(stack.enter_context(atomic(folder / "head.safetensors"))))
             if card:
                 stack.enter_context(atomic(folder / "README.md")).write_text(card, encoding="utf-8", newline="\n")
+            if self.seen is not None and self.seen.is_file():
+                shutil.copyfile(self.seen, stack.enter_context(atomic(folder / SEEN)))
+            else:
+                (folder / SEEN).unlink(missing_ok=True)
             places["config.json"].write_text(to_json(config) + "\n", encoding="utf-8", newline="\n")
             last_of_all.write_text(to_json(about) + "\n", encoding="utf-8", newline="\n")
             (folder / "regraft.json").unlink(missing_ok=True)
@@ -192,4 +201,6 @@ class Model:
         )  # fmt: skip
         task = Task(about["task"], tuple(about["classes"]))
         thresholds = {float(wanted): float(threshold) for wanted, threshold in (about.get("thresholds") or {}).items()}
-        return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings, thresholds)
+        seen = folder / SEEN if (folder / SEEN).is_file() else None
+        return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings, thresholds,
+                   seen)  # fmt: skip

@@ -20,6 +20,7 @@ from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples, readings
 from regraft.data.audit import FEATURE_KINDS, LISTED, Near, fatal, find_near
 from regraft.data.examples import Inputs, Part
+from regraft.data.lineage import in_sample
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError, UsageError
 from regraft.evaluation import knn_logits
 from regraft.features import Engine, FeatureStore
@@ -440,6 +441,8 @@ class Walk:
             source = "val" if self.judged is None else "out-of-fold"
             self.held = Held(source, both.labels[judged.rows], judged.logits, both.blocks[judged.rows])
         self.calibration = self.held.calibration()
+        if why := in_sample(self.state["data"]):
+            self.calibration = self.calibration.promising_nothing(why)
         if len(shown):
             self.metrics["val"] = Verdict(shown.labels, rows / self.calibration.temperature, shown.clusters()).estimates()
             self.predictions.append((shown, rows))
@@ -465,7 +468,8 @@ class Walk:
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
         """A Model of this run's task, not calibrated."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
-        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], head_settings=settings)
+        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], head_settings=settings,
+                     seen=self.folder.seen)  # fmt: skip
 
     def calibrated(self, model: Model) -> Model:
         """The model with the temperature and thresholds of the held-out predictions of what won; metrics.json gets the same.

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples, read_assignment, read_source
+from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples, read_source
 from regraft.data.audit import SIDE, Fact, Look
 from regraft.data.audit.files import CLOSE, like_another
+from regraft.data.lineage import assigned
 from regraft.errors import DataError, SealedError, UsageError
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 
@@ -181,14 +182,15 @@ def test_splits_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
     before.save(run / "examples.parquet")
     many(tmp_path / "data", "a", "b", count=30, start=20)
     many(tmp_path / "data", "rare", count=2, start=900)  # a class so small that nothing would be cut for it
-    after, _ = examples_of(tmp_path / "data", known=read_assignment(run))
+    kept = assigned(run)
+    after, _ = examples_of(tmp_path / "data", known=dict(zip(kept.ids, kept.splits, strict=True)))
     old, new = where(before), where(after)
     assert {source: new[source] for source in old} == old
     assert {new[source] for source in new.keys() - old.keys()} == {"train", "val", "test"}
     for fault in ("nowhere", "run"):
         (run / "examples.parquet").write_bytes(b"PAR1")
         with pytest.raises(UsageError, match="--splits"):
-            read_assignment(tmp_path / fault)
+            assigned(tmp_path / fault)
 
 
 GIVEN = st.sampled_from([None, None, "train", "val", "test"])

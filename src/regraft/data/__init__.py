@@ -17,7 +17,7 @@ from regraft.data.known import KnownFile
 from regraft.data.readings import Readings, count_readings, readings
 from regraft.data.rows import Row
 from regraft.data.sources import Source, read_source
-from regraft.data.splits import assign_splits, fold_splits, read_assignment
+from regraft.data.splits import assign_splits, fold_splits
 from regraft.data.walker import Passed, inputs
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "fold_splits",
     "inputs",
     "make_examples",
-    "read_assignment",
     "read_fixes",
     "read_source",
     "readings",

@@ -14,14 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regraft.data.blocks import blocks_of
-from regraft.errors import DataError, UsageError
+from regraft.errors import DataError
 from regraft.evaluation import folds_of
 
 ORDER = {"test": 0, "val": 1, "train": 2}
@@ -72,6 +69,8 @@ def assign_splits(
     earliest = np.full(len(low), len(ORDER))
     for i, block in zip(free, blocks.tolist(), strict=True) if known else ():
         before = known[ids[i]] if known and ids[i] in known else None
+        if before == "val" and not cut_val:
+            before = "train"  # it was chosen by, and may be learnt from; but never is it a test
         if before == "train" or (before == "test" and cut_test) or (before == "val" and cut_val):
             earliest[block] = min(earliest[block], ORDER[before])
     kept = earliest < len(ORDER)
@@ -182,19 +181,3 @@ def _promote(
                 some = slice(lines[block], lines[block + 1])
                 if split[block] == train and (have[train, inside[some]] > counts[some]).all():
                     move(block, ORDER[name])
-
-
-def read_assignment(run: Path) -> dict[str, str]:
-    """{content id: split} of an earlier run, for `--splits RUN`. Raises UsageError if there is none."""
-    path = run / "examples.parquet"
-    if not path.is_file():
-        raise UsageError(f"--splits {run}: there is no examples.parquet in it. Give the folder of an earlier run.")
-    try:
-        table = pq.read_table(path, columns=["id", "split"])
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"--splits {run}: {path} cannot be read: {str(error).splitlines()[0]}.") from None
-    best: dict[str, str] = {}
-    for identity, split in zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True):
-        if identity not in best or ORDER[split] < ORDER[best[identity]]:
-            best[identity] = split
-    return best

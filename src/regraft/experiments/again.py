@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -22,17 +23,21 @@ from regraft.data import (
     Source,
     audit_files,
     count_readings,
-    read_assignment,
     read_source,
     readings,
     several,
 )
+from regraft.data.alike import Known, inputs_of, meet, nearly
 from regraft.data.examples import clusters
+from regraft.data.lineage import of_run, seen_by
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
 from regraft.experiments.going import same_data
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
+from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
 from regraft.runtime import pick_device
+from regraft.steps.audit import without_near_duplicates
+
+KEPT_APART = "test_without_near_duplicates"
 
 if TYPE_CHECKING:
     from regraft.model import Model
@@ -43,7 +48,8 @@ class Evaluated:
     """What a run's model scores on `data`: metrics with intervals, a row a class, the confusion (rows true).
 
     `said` is what a reader should know, a sentence each; `left_out` counts examples by why they were; `readings` is set where
-    the run's own test set was read, `file` where the result was kept.
+    the run's own test set was read, `file` where the result was kept; `without_near_duplicates` tells how many
+    are near-duplicates of what the run was made with (`left_out`) and the `metrics` without them, where there are any.
     """
 
     run: str
@@ -59,6 +65,7 @@ class Evaluated:
     left_out: dict[str, int]
     readings: Readings | None = None
     file: str = ""
+    without_near_duplicates: dict[str, Any] = field(default_factory=dict)
 
     def headline(self) -> str:
         """One line: what came out, and with which certainty."""
@@ -106,18 +113,21 @@ def evaluate_own(
     return _evaluated(place, "its own test set", reason, place_of[test.labels], logits, model, test.clusters(), said, {}, counted)
 
 
-def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listeners: Sequence[Listener]) -> Evaluated:
+def evaluate_on(
+    place: Path, data: str | Path, reason: str, device: str, listeners: Sequence[Listener], moved: str | Path | None = None
+) -> Evaluated:
     """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it was made with.
 
-    The result is kept in the run's folder `evaluations` and listed in run.json. Raises DataError for labels that are no
-    classes of the run, and where no example is left.
+    These are known by content and by pixels, those of the runs before it too; near-duplicates of them are told, and the score
+    without them. `moved` says where the run's own data are now. The result is kept in the run's folder `evaluations` and listed
+    in run.json. Raises DataError for labels that are no classes of the run, and where no example is left.
     """
     from regraft.model import Model
 
     folder = _finished(place)
     model, source = Model.load(folder.path), read_source(data)
     _check_labels(source, model.classes, place)
-    new = _new_to(folder, source, model.classes, Events(None, tuple(listeners)))
+    new = _new_to(folder, source, model, Events(None, tuple(listeners)), moved)
     said, counted = list(new.said), None
     folder.lock()
     try:
@@ -128,9 +138,13 @@ def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listene
             counted = count_readings(folder)
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
         logits = _logits(model, new.files, device, events)
+        scaled = logits.astype(np.float64) / model.temperature
+        apart = without_near_duplicates(new.sources, new.labels, scaled, new.clusters, new.near).get(KEPT_APART, {})
+        said += _of_near(apart)
         file = next_free(folder.evaluations, source.name, ".json")
         found = _evaluated(
-            place, str(data), reason, new.labels, logits, model, new.clusters, tuple(said), new.left_out, counted, str(file)
+            place, str(data), reason, new.labels, logits, model, new.clusters, tuple(said), new.left_out, counted, str(file),
+            apart,
         )
         write_json(file, found.to_dict())
         entry = {"time": found.time, "reason": reason, "data": str(source.root), "examples": found.examples, "file": file.name,
@@ -146,31 +160,43 @@ def evaluate_on(place: Path, data: str | Path, reason: str, device: str, listene
 
 @dataclass(frozen=True)
 class _New:
-    """Labelled examples a run was not made with; `own` of them are in its test set."""
+    """Labelled examples a run was not made with; `own` of them are in its test set, `near` are near-duplicates of what it was
+    made with, by their sources."""
 
     files: list[KnownFile]
+    sources: tuple[str, ...]
     labels: np.ndarray  # (N,) int64
     clusters: np.ndarray | None  # (N,) numbers of the groups
     own: int
+    near: frozenset[str]
     left_out: dict[str, int]
     said: tuple[str, ...]
 
 
-def _new_to(folder: RunFolder, source: Source, classes: tuple[str, ...], events: Events) -> _New:
-    """The readable examples of a source that a run was not made with. Raises DataError where there are none."""
-    audited, (known, unknown) = audit_files(source, inspect_image, pixel_digest, UnreadableImage, events.tick), _known(folder)
-    splits = [known.get(fact.id) for fact in audited.facts]
+def _new_to(
+    folder: RunFolder, source: Source, model: Model, events: Events, moved: str | Path | None
+) -> _New:
+    """The readable examples of a source that a run was not made with, known by content and by pixels. Raises DataError where
+    there are none."""
+    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, events.tick)
+    (made, test, unknown), inputs = _made_with(folder, moved), inputs_of(audited, source)
+    known = made.then(test)
+    found = meet(inputs, known, pixel_digest, events.tick)
+    splits = [known.splits[row] if row >= 0 else None for row in found.rows.tolist()]
     left_out = {f"in {split}": splits.count(split) for split in ("train", "val")} | {"unreadable": len(audited.quarantined)}
     kept = [i for i, split in enumerate(splits) if split not in ("train", "val")]
     if not kept:
         raise DataError(f"nothing is left of {source.root} to evaluate on:", [f"{n:,} {why}" for why, n in left_out.items() if n])
-    files = [KnownFile(str(source.root / audited.rows[i].source), audited.facts[i].id) for i in kept]
-    rows, index = [audited.rows[i] for i in kept], {name: number for number, name in enumerate(classes)}
-    copies = len(kept) - len({audited.facts[i].id for i in kept})
-    said = (*_about(left_out, copies, set(classes) - {row.label for row in rows}), *unknown)
+    rows, index = [audited.rows[i] for i in kept], {name: number for number, name in enumerate(model.classes)}
+    near = nearly(inputs, made, partial(small_image_or_none, levels=model.backbone.preprocess.levels), events.tick)
+    copies = len(kept) - len({inputs.ids[i] for i in kept})
+    content = set(made.ids)
+    shown = sum(split in ("train", "val") and identity not in content for split, identity in zip(splits, inputs.ids, strict=True))
+    said = (*_about(left_out, shown, int(found.unsure.sum()), copies, set(model.classes) - {row.label for row in rows}), *unknown)
     labels = np.array([index[row.label] for row in rows], dtype=np.int64)
-    groups = clusters([row.group for row in rows])
-    return _New(files, labels, groups, splits.count("test"), left_out, said)
+    groups, files = clusters([row.group for row in rows]), [inputs.paths[i] for i in kept]
+    names, alike = tuple(row.source for row in rows), frozenset(np.array(inputs.sources, dtype=object)[near].tolist())
+    return _New(files, names, labels, groups, splits.count("test"), alike, left_out, said)
 
 
 def _finished(place: Path) -> RunFolder:
@@ -197,28 +223,29 @@ def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None
         )  # fmt: skip
 
 
-def _known(folder: RunFolder) -> tuple[dict[str, str], list[str]]:
-    """{content id: split} of a run; what the runs its backbone came from were made with counts as train. And what to say."""
-    known, past = read_assignment(folder.path), {folder.path.resolve()}
-    while True:
-        origin = folder.read_state().get("provenance") or {}
-        if not str(origin.get("id", "")).startswith("run:"):
-            return known, []
-        folder = RunFolder(Path(str(origin["source"])).parent.parent)  # the run of RUN/model/model.safetensors
-        if folder.path in past:
-            return known, []
-        if not folder.examples.is_file():
-            return known, [f"What its backbone was made with is not known: {folder.path} is gone."]
-        past.add(folder.path)
-        known |= {identity: "train" for identity, split in read_assignment(folder.path).items() if split != "test"}
+def _made_with(folder: RunFolder, moved: str | Path | None) -> tuple[Known, Known, list[str]]:
+    """What a run learnt from or was chosen by, that of the runs before it as train; its own test set; and what to say."""
+    own = of_run(folder.path, moved)
+    made = own.some([row for row, split in enumerate(own.splits) if split != "test"])
+    test = own.some([row for row, split in enumerate(own.splits) if split == "test"])
+    past = seen_by(f"run:{folder.path}")
+    if past is None or not past.runs:
+        return made, test, ["What its backbone was made with is not known: there is no seen.parquet beside its weights."]
+    mine, known = set(made.ids), past.known(folder.path)
+    before = known.some([row for row, identity in enumerate(known.ids) if identity not in mine])
+    return made.then(replace(before, splits=("train",) * len(before))), test, [f"{what}." for what in past.unknown]
 
 
-def _about(left_out: dict[str, int], copies: int, missing: set[str]) -> list[str]:
-    """What is to be known of the examples, a sentence each."""
+def _about(left_out: dict[str, int], shown: int, unsure: int, copies: int, missing: set[str]) -> list[str]:
+    """What is to be known of the examples, a sentence each; `shown` were known by their pixels alone."""
     said, made_with = [], left_out["in train"] + left_out["in val"]
     if made_with:
+        other = f"; {shown:,} of them in other bytes, known by the pixels" if shown else ""
         said.append(f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} left out "
-                    f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val).")  # fmt: skip
+                    f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val{other}).")  # fmt: skip
+    if unsure:
+        said.append(f"{several(unsure, 'example', 'looks', 'look')} like what the run was made with, whose files are gone or "
+                    "changed: pixels could not be compared. --data FOLDER says where the run's data are now.")  # fmt: skip
     if left_out["unreadable"]:
         said.append(f"{several(left_out['unreadable'], 'unreadable file', 'was', 'were')} left out.")
     if copies:
@@ -226,6 +253,17 @@ def _about(left_out: dict[str, int], copies: int, missing: set[str]) -> list[str
     if missing:
         said.append(f"No example is of: {', '.join(sorted(missing)[:10])}{', ...' if len(missing) > 10 else ''}.")
     return said
+
+
+def _of_near(apart: dict[str, Any]) -> list[str]:
+    """What near-duplicates of the run's examples do to the score; nothing where there are none."""
+    if not apart:
+        return []
+    text = f"{several(apart['left_out'], 'example', 'has', 'have')} a near-duplicate among those the run was made with"
+    if not apart["metrics"]:
+        return [f"{text}; {apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."]
+    e = apart["metrics"]["accuracy"]
+    return [f"{text}; without them accuracy is {e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}] on {e['n']:,} examples."]
 
 
 def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Events) -> np.ndarray:
@@ -262,10 +300,11 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
 def _evaluated(
     place: Path, data: str, reason: str, labels: np.ndarray, logits: np.ndarray, model: Model, groups: np.ndarray | None,
     said: tuple[str, ...], left_out: dict[str, int], counted: Readings | None, file: str = "",
+    apart: dict[str, Any] | None = None,
 ) -> Evaluated:  # fmt: skip
     scaled, now = logits.astype(np.float64) / model.temperature, datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Evaluated(
         str(place), data, reason, now, len(labels), model.classes, evaluate_single(labels, scaled, groups),
         per_class(labels, scaled, model.classes, groups), confusion(labels, logits.argmax(1), len(model.classes)).tolist(), said,
-        left_out, counted, file,
+        left_out, counted, file, apart or {},
     )  # fmt: skip

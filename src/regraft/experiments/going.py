@@ -11,6 +11,7 @@ from regraft.artifacts import Events, Listener, RunFolder, read_json, write_json
 from regraft.data import Examples
 from regraft.data.audit import FEATURE_KINDS
 from regraft.data.examples import SPLITS
+from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
 from regraft.experiments.run import Run
 from regraft.recipe import Recipe, read_recipe
@@ -73,6 +74,8 @@ def _folds(
         try:
             fold.clear()
             some.save(fold.examples)
+            before = Seen.load(folder.seen).ancestors() if folder.seen.is_file() else None
+            Seen.of(some, fold.path, before).save(fold.seen)
             named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
             return go(fold, some, own, cache, (pass_on,), named, began).path
         finally:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from regraft.artifacts import Events, RunFolder, claim_free, next_free
-from regraft.data import Examples, Finding, Source, audit_files, make_examples, read_assignment, read_fixes
+from regraft.data import Examples, Finding, Inputs, Source, audit_files, make_examples, read_fixes, several
+from regraft.data.alike import Known, Met, inputs_of, meet
 from regraft.data.audit import LISTED, fatal
+from regraft.data.lineage import Seen, assigned, seen_by
+from regraft.data.splits import ORDER
 from regraft.errors import DataError, UsageError
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 from regraft.recipe import Recipe
 
+LISTED_SEEN = 10  # test examples that an error names
 RUNS = Path("runs")  # where runs go unless --out says otherwise
+PAST = "what earlier runs have seen"  # why test inputs are looked at
 NO_TEST = "no test set was set apart, as asked: how good the model is on new examples will not be known"
 
 
@@ -76,42 +83,134 @@ def check(folder: RunFolder, overwrite: bool) -> None:
 
 def looked_at(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
-) -> tuple[Examples, dict[str, Any]]:
-    """`examples_of`, but that what `--strict` does not let pass is a DataError."""
-    examples, about = examples_of(source, settings, splits, ears, fixes)
-    if settings.data.strict and (faults := fatal(about["audited"])):
+) -> Looked:
+    """`examples_of`, but test examples that the backbone saw are a DataError, and so is what `--strict` does not let pass."""
+    looked = examples_of(source, settings, splits, ears, fixes)
+    if looked.past is not None:
+        _unseen(looked, source, settings, bool(splits), ears)
+    if settings.data.strict and (faults := fatal(looked.findings)):
         raise DataError(f"{source.root} has what --strict does not let pass:", faults, "`regraft audit` tells the sources.")
-    return examples, about
+    return looked
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Audited and split examples, what run.json tells of them, and all findings.
+
+    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw a picture, by content id.
+    """
+
+    examples: Examples
+    about: dict[str, Any]
+    findings: list[Finding]
+    past: Seen | None
+    met: dict[str, str]
 
 
 def examples_of(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
-) -> tuple[Examples, dict[str, Any]]:
-    """The audited and split examples of a source, what the audit found for run.json, and all of it as `audited`.
-
-    Raises DataError, UsageError.
-    """
+) -> Looked:
+    """The audited and split examples of a source. Raises DataError, UsageError."""
     if settings.data.folds == 1:
         raise UsageError("--folds 1 leaves nothing to train on; 5 are usual.")
     untested = not settings.data.test_share or bool(settings.data.folds)
     asked = "--folds" if settings.data.folds else "--no-test"
     if untested and any(row.split == "test" for row in source.rows):
         raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
-    known = read_assignment(Path(splits)) if splits else None
-    if untested and known and "test" in known.values():
+    earlier = assigned(Path(splits)) if splits else None
+    if untested and earlier is not None and "test" in earlier.splits:
         raise UsageError(f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out.")
-    corrections = read_fixes(Path(fixes), source) if fixes else None
+    corrections, past = read_fixes(Path(fixes), source) if fixes else None, seen_by(settings.obtain.backbone)
     audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
+    new = inputs_of(audited, source) if past is not None or earlier is not None else None
+    found = past.meet(new, pixel_digest, ears.tick) if past is not None and new is not None else None
+    known = _kept(new, earlier, past, found, ears) if earlier is not None and new is not None else None
     examples = make_examples(
         source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
         val_share=settings.data.val_share, known=known, fixes=corrections,
     )  # fmt: skip
     if untested and not settings.data.folds:
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
-    return examples, {
+    met: dict[str, str] = {}
+    more: dict[str, Any] = {}
+    if past is not None and new is not None and found is not None:
+        runs = past.table["run"].to_pylist()
+        met = {identity: past.runs[runs[row]] for identity, row in zip(new.ids, found.rows.tolist(), strict=True) if row >= 0}
+        findings, more = _of_the_past(examples, past, met, new, found, settings.obtain.backbone)
+        audited.findings += findings
+    return Looked(examples, {
         "source": str(source.root), "modality": "image", "no_test": untested and not settings.data.folds,
         "val_given": any(row.split == "val" for row in source.rows),
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [finding.to_dict(LISTED) for finding in audited.findings],
-        "audited": audited.findings, **({"fixes": corrections.to_dict()} if corrections else {}),
-    }  # fmt: skip
+        **more, **({"fixes": corrections.to_dict()} if corrections else {}),
+    }, audited.findings, past, met)  # fmt: skip
+
+
+def _kept(new: Inputs, earlier: Known, past: Seen | None, found: Met | None, ears: Events) -> dict[str, str]:
+    """{content id: split} that is kept: by `--splits`, and of what only the backbone has seen, never test.
+
+    Pictures are known by content and by pixels, so that one saved anew keeps its split too.
+    """
+    splits: dict[str, str] = {}
+    if past is not None and found is not None:
+        seen = past.table["split"].to_pylist()
+        splits = {identity: seen[row] for identity, row in zip(new.ids, found.rows.tolist(), strict=True) if row >= 0}
+    rows = meet(new, earlier, pixel_digest, ears.tick).rows.tolist()
+    mine: dict[str, str] = {}
+    for identity, row in zip(new.ids, rows, strict=True):
+        if row >= 0 and (identity not in mine or ORDER[earlier.splits[row]] < ORDER[mine[identity]]):
+            mine[identity] = earlier.splits[row]
+    return {**splits, **mine}
+
+
+def _of_the_past(
+    examples: Examples, past: Seen, met: dict[str, str], new: Inputs, found: Met, backbone: str
+) -> tuple[list[Finding], dict[str, Any]]:
+    """What is to be said of train and val that the backbone has seen, and `seen_by_ancestors` of run.json."""
+    findings, counts = [], {}
+    hit: list[str] = []
+    for split in ("train", "val"):
+        part = examples.part(split)
+        sources = [source for source, identity in zip(part.sources, part.ids, strict=True) if identity in met]
+        counts[split], hit = len(sources), [*hit, *sources]
+    if hit:
+        text = (f"{several(len(hit), 'example')} of train or val ({counts['train']:,} and {counts['val']:,}) {backbone} has seen "
+                "before: predictions of them are no evidence, and no precision is promised from them")  # fmt: skip
+        findings.append(Finding("seen by the backbone", "warning", text, tuple(hit)))
+    if past.unknown:
+        text = f"{'; '.join(past.unknown)}: test examples may be among it, and no precision is promised"
+        findings.append(Finding("unknown past of the backbone", "warning", text))
+    if unsure := int(found.unsure.sum()):
+        sources_ = tuple(source for source, which in zip(new.sources, found.unsure, strict=True) if which)
+        text = (f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, whose files are gone or changed: "
+                "pixels could not be compared")  # fmt: skip
+        findings.append(Finding("perhaps seen by the backbone", "warning", text, sources_))
+    runs = list(dict.fromkeys(met.values()))
+    return findings, {"seen_by_ancestors": {**counts, "runs": runs, "unknown": list(past.unknown)}}
+
+
+def _unseen(looked: Looked, source: Source, settings: Recipe, kept: bool, ears: Events) -> None:
+    """Raise DataError where test examples, or with folds any, have been seen by the backbone."""
+    backbone, folds = settings.obtain.backbone, settings.data.folds
+    test = looked.examples.audit_view(PAST, ears.emit)
+    if folds:
+        test = looked.examples.inputs()
+    hit = [f"{name} (seen by {looked.met[identity]})" for name, identity in zip(test.sources, test.ids, strict=True)
+           if identity in looked.met]  # fmt: skip
+    if not hit:
+        return
+    place = shlex.quote(backbone.partition(":")[2])
+    if folds:
+        advice = f"--folds tests each example once. Use --splits {place} instead, which keeps a test set, or another backbone."
+    elif any(row.split == "test" for row in source.rows):
+        advice = "They are in the test set that the data come with: take them out of it, or use another backbone."
+    elif kept:
+        advice = "A group holds them together with test examples of the earlier run: leave them out, or use another backbone."
+    else:
+        advice = f"Keep the split of the run with --splits {place}, or use another backbone."
+    more = [f"and {len(hit) - LISTED_SEEN:,} more"] if len(hit) > LISTED_SEEN else []
+    raise DataError(
+        f"{len(hit):,} of {len(test):,} test examples would flatter the model, as {backbone} learnt from or was chosen by them:",
+        [*hit[:LISTED_SEEN], *more], advice,
+    )  # fmt: skip

@@ -49,6 +49,10 @@ class Calibration:
         """Whether the predictions also chose the epoch and the winner: then what they promise is not proven by them."""
         return self.fitted_on == "val"
 
+    def promising_nothing(self, why: str) -> Calibration:
+        """The same without a promise: what the predictions are of was seen before, so they prove nothing."""
+        return replace(self, offers=tuple(replace(offer, threshold=None, bound=0.0, why=why) for offer in self.offers))
+
     @property
     def thresholds(self) -> dict[float, float]:
         """The promises that can be kept: the threshold by wanted precision."""
