@@ -98,7 +98,7 @@ def fit(
     freeze: Annotated[str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")] = None,
     head: Annotated[str | None, typer.Option(help="linear, mlp or auto")] = None,
     size: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
-    metric: Annotated[str | None, typer.Option(help="what the choice on val goes by")] = None,
+    metric: Annotated[str | None, typer.Option(help="what fine-tuning must not lose in: accuracy, macro_f1, ...")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
     budget: Annotated[str | None, typer.Option(help="upper bound for the whole run: 10m, 1h30m")] = None,

@@ -139,10 +139,11 @@ class FinetuneRecipe(_Section):
     mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
     cutmix: float = Field(0.0, ge=0, le=1, description="strength of CutMix, likewise; with both a coin decides, batch by batch")
     folds: Annotated[int, Field(ge=0, le=20)] | Auto = Field(
-        "auto", description="folds that judge fine-tuning in place of val; auto: 5 without val, 3 below 50 val examples, else 0"
+        "auto", description="folds that judge fine-tuning in place of val, as many as it takes; auto: 5 without val, 3 up to "
+        "1,000 examples, else 0"
     )
     refit: bool | Auto = Field(
-        "auto", description="train once more on train and val together with what was chosen; auto: up to 1,000 of them"
+        "auto", description="train once more on train and val together with what val chose; auto: up to 1,000 of them"
     )
     mirror: bool | Auto = Field("auto", description="mirror images; auto: unless a probe can tell them from the data")
     crop_scale: Share | Auto = Field(
@@ -157,7 +158,7 @@ class RunRecipe(_Section):
     seed: int = Field(0, description="of every random choice in training")
     device: str = Field("auto", description="auto: CUDA, MPS, CPU in this order")
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
-        "accuracy", description="what the final choice on val goes by, ties by log loss"
+        "accuracy", description="what fine-tuning must not lose in, beside gaining in log loss, to be preferred to the head alone"
     )
     prefer: Literal["accuracy", "speed"] = Field(
         "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain, "

@@ -134,3 +134,21 @@ def test_val_holds_no_near_duplicate_of_train(tmp_path: Path) -> None:
     model = (run.path / "model" / "model.safetensors").read_bytes()
     regraft.fit(out=run.path, resume=True)
     assert (run.path / "model" / "model.safetensors").read_bytes() == model
+
+
+def test_folds_score_the_procedure_whose_model_is_handed_over(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    """Eight pictures a class: the folds have a test part and no val, the model has neither, and one rule decides for all."""
+    few = tmp_path / "few"
+    for name in ("red", "green"):
+        (few / name).mkdir(parents=True)
+        for number in range(8):
+            (few / name / f"{number}.png").symlink_to(colours / name / f"{number}.png")
+    settings = {"epochs": 1, "batch_size": 8, "mirror": False, "precision": "float32"}
+    run = regraft.fit(few, tmp_path / "run", recipe={**quick, "finetune": settings, "data": {"folds": 2}})
+    states = [state_of(run), *(json.loads((run.path / "folds" / str(n) / "run.json").read_text()) for n in (1, 2))]
+    for state in states:
+        assert "examples held out of train and val in turn" in state["chosen_why"]
+        assert "standard error" in state["chosen_why"]
+    alone = regraft.fit(few, tmp_path / "alone", recipe={**quick, "finetune": settings})
+    assert "examples held out of train and val in turn" in alone.state["chosen_why"]
+    assert alone.metrics["cv"]["accuracy"].n == 16
