@@ -278,7 +278,10 @@ def audit(
 
 def _has_seen(reference: str, examples: Inputs, ears: Events) -> str:
     """Why an earlier run cannot be judged on these examples; "" where it can, and for what comes from no run."""
-    past = seen_by(reference)
+    try:
+        past = seen_by(reference)
+    except UsageError as error:  # a damaged run beside the others
+        return f"what it was made with is not known: {error}"
     if past is None:
         return ""
     shared = len(past.meet(examples, pixel_digest, ears.tick))
