@@ -3,7 +3,7 @@
     python benchmarks/choice.py [SET ...] [--seeds 0 1] [--sizes 100 200 400] [--again] [--write docs/benchmarks.md]
 
 The sets are looked for in $REGRAFT_DATA. Of each, a stratified subset is all that a rule sees, at inputs of 96 pixels; all
-other examples (2,000 at most) are the truth. Every subset is trained on as a fit does it: in three folds, on its train part with
+other examples (1,000 at most) are the truth. Every subset is trained on as a fit does it: in three folds, on its train part with
 val, and on all of it. Both rules are then asked what they would hand over, and its log loss on the truth is compared with that
 of the better of head alone and fine-tuned model. Temperatures are those of the folds, the same for both rules, so that only the
 choice differs. `trainings` are passes over the subset in units of one training of the whole length on all of it.
@@ -27,7 +27,7 @@ from page import between_marks
 
 RESULTS = Path(__file__).parent / "results" / "choice"
 SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
-SIZE, TRUTH, WORN = 96, 2_000, 50
+SIZE, TRUTH, WORN = 96, 1_000, 50
 
 
 def subset(root: Path, count: int, seed: int) -> tuple[list[Path], list[str], list[bool]] | None:
@@ -146,12 +146,13 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
         ranks = [(score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean()) for z in (alone, tuned.logits)]
         worn, spent = float(used.interpolation), len(fit) / len(both) * tuned.trained.epochs_run / settings.epochs
         before = worn if ranks[1] > ranks[0] else 0.0
+    candidate = min(MIXTURES, key=lambda share: float(refined_log_losses(every.labels[rows], logits[share][rows]).mean()))
     last, _ = trained(heads.refitted, every)
-    unseen = mixtures(backbone, heads.refitted, last, rows_of(truth), context)
+    asked = tuple(sorted({0.0, worn, before, candidate, ours.share}))
+    unseen = mixtures(backbone, heads.refitted, last, rows_of(truth), context, asked)
     heat = {share: fit_temperature(every.labels, values) for share, values in logits.items()}
     loss = {share: float(log_losses(truth.labels, z / heat[share]).mean()) for share, z in unseen.items()}
     right = {share: float((z.argmax(axis=1) == truth.labels).mean()) for share, z in unseen.items()}
-    candidate = min(MIXTURES, key=lambda share: float(refined_log_losses(every.labels[rows], logits[share][rows]).mean()))
     return {
         "set": name, "count": len(both), "seed": seed, "val": len(val), "truth": len(truth), "loss": loss, "right": right,
         "before": {"share": before, "candidate": worn, "trainings": spent + (before > 0)},

@@ -39,6 +39,7 @@ State = dict[str, torch.Tensor]
 Judge = Callable[[], tuple[np.ndarray, float]]  # val log losses, one a block, and accuracy of the network as it stands
 
 MIXTURES = (0.25, 0.5, 0.75, 1.0)  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
+DECODED = 512  # held-out images that are decoded at once and kept while each mixture looks at them
 SOUP = 300  # val examples from which a soup of checkpoints is tried
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
 
@@ -318,14 +319,26 @@ def worth(
     return clear, f"fine-tuning {said}: log loss on val falls by {gain:.3f} (standard error {error:.3f}), {points:+.1f} points"
 
 
-def mixtures(backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Data, context: Context) -> dict[float, np.ndarray]:
-    """(N, K) logits of held-out examples by share of the fine-tuned weights, from 0 (head only) to 1."""
+def mixtures(
+    backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Data, context: Context,
+    shares: tuple[float, ...] = (0.0, *MIXTURES),
+) -> dict[float, np.ndarray]:  # fmt: skip
+    """(N, K) logits of held-out examples by share of the fine-tuned weights, from 0 (head only) to 1; each is decoded once."""
     start = {name: value.clone() for name, value in Network(backbone, head).state_dict().items()}
-    network = Network(tuned.backbone, tuned.head).to(context.device)
+    network = Network(tuned.backbone, tuned.head)
+    network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     end = {name: value.clone() for name, value in network.state_dict().items()}
-    found = {}
-    for share in (0.0, *MIXTURES):
-        network.load_state_dict(_between(start, end, share))
-        found[share] = _val_logits(network, _val_inputs(tuned.backbone, held, None, context), plain(context.device))
+    found: dict[float, list[np.ndarray]] = {share: [] for share in shares}
+    for some in _some(held, DECODED):
+        inputs = list(_val_inputs(tuned.backbone, some, None, context))
+        for share, rows in found.items():
+            network.load_state_dict(_between(start, end, share))
+            rows.append(_val_logits(network, iter(inputs), plain(context.device)))
     network.to("cpu")
-    return found
+    return {share: np.concatenate(rows) for share, rows in found.items()}
+
+
+def _some(data: Data, count: int) -> Iterator[Data]:
+    """The examples, a bounded number at a time."""
+    for start in range(0, len(data.items), count):
+        yield data.some(np.arange(start, min(start + count, len(data.items))))
