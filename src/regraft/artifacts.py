@@ -3,44 +3,103 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Listener = Callable[[dict[str, Any]], None]
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is flushed and renamed onto `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary name beside `path`; on success it is flushed and renamed onto `path`, else removed.
+
+    Whatever library writes there: where the disk is full or the folder cannot be written, the error is an OSError that names
+    `path`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode  # some writers make their files private; ours have the user's usual mode
         yield temporary
-        os.chmod(temporary, mode)
+        with contextlib.suppress(OSError):  # some file systems know no modes
+            os.chmod(temporary, mode)
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        raise _of_the_disk(error, path, temporary) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _of_the_disk(error: Exception, path: Path, temporary: Path) -> Exception:
+    """The error itself, or, where it says that `path` cannot be written, an OSError that names it."""
+    if isinstance(error, OSError):
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            return error
+        number = error.errno
+    else:
+        found = re.search(r"\(os error (\d+)\)", str(error))  # as what is written in Rust says it: safetensors
+        if found is None:
+            return error
+        number = int(found[1])
+    return OSError(number, os.strerror(number), str(path))
+
+
+def utf8(text: str) -> bytes:
+    """Text as a file holds it. Bytes of file names that are no text become escapes, which JSON and YAML read back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(utf8(text))
+
+
+@contextlib.contextmanager
+def openable(path: Path) -> Iterator[str]:
+    """A name of a file for libraries that open none whose path is not UTF-8. Raises OSError where there is no such file."""
+    name = str(path)
+    if name.isascii() or utf8(name).decode() == name:
+        yield name
+        return
+    with open(path, "rb") as handle:
+        yield f"/dev/fd/{handle.fileno()}"
+
+
+def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
+    """Write a table atomically; `options` are pyarrow's."""
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary, open(temporary, "wb") as handle:  # pyarrow takes no path that is not UTF-8
+        pq.write_table(table, handle, **options)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or some of its columns."""
+    import pyarrow.parquet as pq
+
+    with open(path, "rb") as handle:
+        return pq.read_table(handle, columns=None if columns is None else list(columns))
 
 
 def to_json(value: Any) -> str:
@@ -80,7 +139,7 @@ def _plain(value: Any) -> Any:
 def fingerprint(*parts: Any) -> str:
     """16 hex digits that change when any of the plain values does."""
     text = json.dumps(_plain(list(parts)), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(utf8(text)).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
@@ -107,8 +166,7 @@ class Events:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         event = {"time": now, "kind": kind, **_plain({**self.fields, **fields})}
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(event, ensure_ascii=False) + "\n")
+            _append(self.path, json.dumps(event, ensure_ascii=False))
         for listener in self.listeners:
             listener(event)
 
@@ -116,6 +174,24 @@ class Events:
         """Progress of long work: `label`, `done`, `total` and whatever else is worth showing."""
         for listener in self.listeners:
             listener({"kind": "tick", **self.fields, **fields})
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line, whole or not at all: one that a kill tore ends before it."""
+    try:
+        with open(path, "a+b", buffering=0) as handle:
+            size = handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, size - 1))
+            whole = handle.read(1) in (b"", b"\n")
+            data = utf8(f"{'' if whole else chr(10)}{line}\n")
+            try:
+                if handle.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                handle.truncate(size)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

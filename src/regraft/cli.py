@@ -169,6 +169,10 @@ def _fit(
         screen.close()
         print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(1) from None
+    except OSError as error:
+        if not screen.out:
+            raise
+        raise RegraftError(f"{_in_words(error)}. {screen.command()}") from error
     finally:
         screen.close()
     _show(run, as_json, quiet)
@@ -477,6 +481,10 @@ def _call() -> tuple[int, str]:
     except BrokenPipeError:
         return 1, ""
     except OSError as error:
-        place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
-        return 1, f"{error.strerror or error}{place}"
+        return 1, _in_words(error)
     return 0, ""
+
+
+def _in_words(error: OSError) -> str:
+    place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+    return f"{error.strerror or error}{place}"

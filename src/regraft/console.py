@@ -111,7 +111,11 @@ class Screen:
         if not self.out:
             return "Nothing was written yet."
         kept = f"The best so far ({self.chosen}) is kept in {self.out}. " if self.chosen else ""
-        return f"{kept}Go on with: regraft fit --resume --out {quote(self.out)}"
+        return f"{kept}{self.command()}"
+
+    def command(self) -> str:
+        """The command that goes on with a run that was begun."""
+        return f"Go on with: regraft fit --resume --out {quote(self.out)}"
 
     def close(self) -> None:
         """Take the bar away."""

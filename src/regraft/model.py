@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from regraft.artifacts import atomic, read_json, to_json
+from regraft.artifacts import atomic, openable, read_json, to_json, utf8
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data import Task
 from regraft.data.lineage import FILE as SEEN
@@ -142,13 +142,13 @@ class Model:
             if not linear:
                 save_file(head, str(stack.enter_context(atomic(folder / "head.safetensors"))))
             if card:
-                stack.enter_context(atomic(folder / "README.md")).write_text(card, encoding="utf-8", newline="\n")
+                stack.enter_context(atomic(folder / "README.md")).write_bytes(utf8(card))
             if self.seen is not None and self.seen.is_file():
                 shutil.copyfile(self.seen, stack.enter_context(atomic(folder / SEEN)))
             else:
                 (folder / SEEN).unlink(missing_ok=True)
-            places["config.json"].write_text(to_json(config) + "\n", encoding="utf-8", newline="\n")
-            last_of_all.write_text(to_json(about) + "\n", encoding="utf-8", newline="\n")
+            places["config.json"].write_bytes(utf8(to_json(config) + "\n"))
+            last_of_all.write_bytes(utf8(to_json(about) + "\n"))
             (folder / "regraft.json").unlink(missing_ok=True)
 
     def _described(self, linear: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -183,7 +183,8 @@ class Model:
         module, depth = build(config["architecture"], 0, config["pretrained_cfg"]), about.get("depth")
         if depth is not None:
             cut_short(module, depth)
-        state = load_file(folder / "model.safetensors")
+        with openable(folder / "model.safetensors") as weights:
+            state = load_file(weights)
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
         head = make_head(about["head"]["kind"], int(config["num_features"]), len(about["classes"]), **settings)
         classifier = str(config["pretrained_cfg"].get("classifier") or "") if depth is None else ""
@@ -191,7 +192,8 @@ class Model:
             for leaf in ("weight", "bias"):
                 getattr(head[-1], leaf).data.copy_(state.pop(f"{classifier}.{leaf}"))  # type: ignore[index]
         else:
-            head.load_state_dict(load_file(folder / "head.safetensors"))
+            with openable(folder / "head.safetensors") as weights:
+                head.load_state_dict(load_file(weights))
         module.load_state_dict(state, strict=True)
         module.eval()
         backbone = Backbone(

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from regraft.artifacts import atomic
+from regraft.artifacts import write_parquet
 from regraft.data.examples import Part
 from regraft.model import softmax
 
@@ -30,5 +29,4 @@ def write_predictions(
         columns |= {f"logit:{name}": logits[:, i].astype(np.float32) for i, name in enumerate(classes)}
         tables.append(pa.table(columns))
     if tables:
-        with atomic(place) as temporary:
-            pq.write_table(pa.concat_tables(tables), temporary)
+        write_parquet(place, pa.concat_tables(tables))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regraft.artifacts import file_sha256, read_json
+from regraft.artifacts import file_sha256, openable, read_json
 from regraft.backbones import transformers_layout
 from regraft.backbones.base import Provenance, state_sha256
 from regraft.backbones.catalogue import Entry, entries, entry_of, is_cached
@@ -231,7 +231,8 @@ def _folder(path: Path, kind: str) -> Obtained:
     about = read_json(ours) if ours.is_file() else None
     depth = about.get("depth") if about else None
     try:
-        state = load_file(weights)
+        with openable(weights) as file:
+            state = load_file(file)
         module = build(architecture, 0, config)
         if depth is not None:
             cut_short(module, depth)

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from regraft.artifacts import atomic, fingerprint
+from regraft.artifacts import fingerprint, read_parquet, write_parquet
 from regraft.data.blocks import blocks_of
 from regraft.data.known import KnownFile
 from regraft.data.levels import Deep, Levels, levels_of
@@ -275,15 +274,14 @@ class Examples:
             "root": str(self.root), "modality": self.modality, "kind": self.task.kind,
             "classes": list(self.task.classes),
         }  # fmt: skip
-        with atomic(path) as temporary:
-            pq.write_table(table.replace_schema_metadata({"regraft": json.dumps(about)}), temporary)
+        write_parquet(path, table.replace_schema_metadata({"regraft": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> Examples:
         """Read examples.parquet back."""
         import json
 
-        table = pq.read_table(path)
+        table = read_parquet(path)
         about = json.loads((table.schema.metadata or {})[b"regraft"])
         task = Task(about["kind"], tuple(about["classes"]))
         return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])

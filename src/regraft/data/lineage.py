@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from regraft.artifacts import atomic
+from regraft.artifacts import openable, read_parquet, write_parquet
 from regraft.data.alike import Known, Met, meet
 from regraft.data.examples import Examples, Inputs
 from regraft.data.known import KnownFile
@@ -67,14 +66,13 @@ class Seen:
     def save(self, path: Path) -> None:
         """Write `seen.parquet`."""
         about = {KEY: json.dumps({"runs": self.runs, "unknown": self.unknown})}
-        with atomic(path) as temporary:
-            pq.write_table(self.table.replace_schema_metadata(about), temporary, compression="zstd")
+        write_parquet(path, self.table.replace_schema_metadata(about), compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Seen:
         """Read `seen.parquet` back. Raises UsageError where it is none."""
         try:
-            table = pq.read_table(path)
+            table = read_parquet(path)
             about = json.loads((table.schema.metadata or {})[KEY.encode()])
             return cls(table.replace_schema_metadata(None), tuple(about["runs"]), tuple(about["unknown"]))
         except (pa.ArrowException, OSError, LookupError, ValueError) as error:
@@ -125,7 +123,7 @@ def of_run(run: Path, moved: str | Path | None = None) -> Known:
     if not path.is_file():
         raise UsageError(f"{run}: there is no examples.parquet in it. Give the folder of an earlier run.")
     try:
-        rows = pq.read_table(path, columns=list(COLUMNS)).to_pydict()
+        rows = read_parquet(path, COLUMNS).to_pydict()
         examples = Examples.load(path)
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
@@ -178,7 +176,7 @@ def _files(run: Path) -> dict[str, KnownFile]:
 def _of_ours(weights: Path) -> bool:
     """Whether a weights file was written by regraft; only then is it said that its past is not known."""
     try:
-        with safe_open(weights, framework="numpy") as handle:
+        with openable(weights) as file, safe_open(file, framework="numpy") as handle:
             return KEY in (handle.metadata() or {})
     except (SafetensorError, OSError):
         return False

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from regraft.artifacts import RunFolder, fingerprint, read_events
+from regraft.artifacts import RunFolder, fingerprint, read_events, read_parquet
 from regraft.errors import UsageError
 
 
@@ -65,7 +64,7 @@ def fingerprint_of_test(folder: RunFolder) -> str:
     """16 hex digits of the sorted content ids of a run's test set; "" where it has none."""
     if not folder.examples.is_file():
         return ""
-    table = pq.read_table(folder.examples, columns=["id", "split"]).to_pydict()
+    table = read_parquet(folder.examples, ["id", "split"]).to_pydict()
     ids = sorted(identity for identity, split in zip(table["id"], table["split"], strict=True) if split == "test")
     return fingerprint(ids) if ids else ""
 

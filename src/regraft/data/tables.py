@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from regraft.artifacts import read_parquet
 from regraft.data.examples import Task
 from regraft.data.rows import Note, Row, plainly, split_of
 from regraft.data.walker import is_image_name, some
@@ -49,7 +49,7 @@ def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
     """
     parquet = path.suffix.lower() == ".parquet"
     try:
-        table = pq.read_table(path) if parquet else _read_csv(path)
+        table = read_parquet(path) if parquet else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)) from None
     found, faults = _columns(table, notes, path.name)
@@ -154,13 +154,14 @@ def _read_csv(path: Path) -> pa.Table:
         first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
     delimiter = _delimiter(first)
     names = next(csv.reader(first, delimiter=delimiter), [])
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
-        ),
-    )
+    with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
+        return pyarrow.csv.read_csv(
+            content,
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+            ),
+        )
 
 
 def _delimiter(lines: list[str]) -> str:

@@ -13,9 +13,8 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, write_json
+from regraft.artifacts import Events, Listener, RunFolder, next_free, read_json, read_parquet, write_json
 from regraft.data import (
     Examples,
     KnownFile,
@@ -281,7 +280,7 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
     """How today's predictions differ from those in predictions.parquet, and the accuracy from that in metrics.json."""
     if not folder.predictions.is_file():
         return "predictions.parquet is gone: there is nothing to compare with."
-    table = pq.read_table(folder.predictions, columns=["id", "source", "split", "predicted"])
+    table = read_parquet(folder.predictions, ["id", "source", "split", "predicted"])
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
     if [row["id"] for row in rows] != list(ids):
         return "predictions.parquet does not hold this test set: there is nothing to compare with."

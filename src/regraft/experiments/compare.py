@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regraft.artifacts import RunFolder, read_json
+from regraft.artifacts import RunFolder, read_json, read_parquet
 from regraft.errors import FaultsError, UsageError
 from regraft.evaluation import Estimate, PairedDifference, holm, in_words, paired_accuracy
 
@@ -166,8 +166,9 @@ def _answers(folder: RunFolder) -> _Answers:
     if state.get("state") != "finished":
         raise UsageError(f"{folder.path} is {state.get('state')}: only finished runs have read their test set.")
     try:
-        table = pq.read_table(folder.predictions, columns=["id", "split", "label", "predicted"])
-        columns = pq.read_schema(folder.predictions).names
+        table = read_parquet(folder.predictions, ["id", "split", "label", "predicted"])
+        with open(folder.predictions, "rb") as handle:
+            columns = pq.read_schema(handle).names
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{folder.predictions} cannot be read: {str(error).splitlines()[0]}") from None
     cells = (table[name].to_pylist() for name in ("id", "label", "predicted", "split"))
@@ -213,7 +214,7 @@ def _row(folder: RunFolder, name: str) -> Compared:
 
 def _groups(folder: RunFolder, ids: Sequence[str]) -> np.ndarray | None:
     """(N,) numbers of the groups of the test examples; None where there are none. One without a group is its own."""
-    table = pq.read_table(folder.examples, columns=["id", "group", "split"]).to_pydict()
+    table = read_parquet(folder.examples, ["id", "group", "split"]).to_pydict()
     rows = zip(table["id"], table["group"], table["split"], strict=True)
     named = {identity: group for identity, group, split in rows if split == "test" and group is not None}
     if not named:

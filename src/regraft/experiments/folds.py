@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from regraft.artifacts import read_parquet
 from regraft.data import Examples, fold_splits
 from regraft.steps.evaluate import evaluate_folds
 
@@ -32,7 +32,7 @@ def cross_validated(
     everything = examples.part("train").then(examples.part("val"))
     answers: dict[str, np.ndarray] = {}  # by content, which lies in one fold however often it is listed
     for run in runs:
-        found = pq.read_table(run / "predictions.parquet")
+        found = read_parquet(run / "predictions.parquet")
         found = found.filter(pc.equal(found["split"], "test"))
         shares = np.stack([found[f"probability:{name}"].to_numpy() for name in examples.task.classes], axis=1)
         answers |= dict(zip(found["id"].to_pylist(), np.log(np.maximum(shares, 1e-300)), strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from regraft.artifacts import atomic, fingerprint
+from regraft.artifacts import atomic, fingerprint, openable
 from regraft.features.engines import Engine
 from regraft.features.feed import batched, prefetch
 
@@ -189,7 +189,7 @@ def _shards(place: Path | None, lacking: Container[str]) -> Iterator[tuple[list[
     """
     for path in sorted(place.glob("*.safetensors")) if place and place.is_dir() else ():
         try:
-            with safe_open(path, framework="numpy") as handle:
+            with openable(path) as file, safe_open(file, framework="numpy") as handle:
                 ids, about = handle.get_tensor("ids"), handle.metadata() or {}
                 names = [bytes(row).hex() for row in ids]
                 wanted = [row for name, row in {name: row for row, name in enumerate(names)}.items() if name in lacking]

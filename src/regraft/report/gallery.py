@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from regraft.artifacts import RunFolder, read_json, write_json
+from regraft.artifacts import RunFolder, read_json, read_parquet, write_json
 from regraft.data import Examples, KnownFile, several
 from regraft.data.levels import Levels
 from regraft.errors import ChangedError
@@ -96,7 +95,7 @@ def read_predictions(path: Path) -> Predicted | None:
     """The test rows of predictions.parquet, or those of val where there is no test; None without either."""
     if not path.is_file():
         return None
-    table = pq.read_table(path)
+    table = read_parquet(path)
     splits = np.array(table["split"].to_pylist())
     split = "test" if (splits == "test").any() else "val"
     some = np.flatnonzero(splits == split)
@@ -213,6 +212,6 @@ def _looks(
 
 def _known(path: Path, tested: bool) -> dict[str, tuple[str, str]]:
     """Split and label of each source; labels of test stay unread until the run has been tested."""
-    table = pq.read_table(path, columns=["source", "split", "label"])
+    table = read_parquet(path, ["source", "split", "label"])
     rows = zip(*(table[name].to_pylist() for name in ("source", "split", "label")), strict=True)
     return {source: (split, label if tested or split != "test" else "") for source, split, label in rows}

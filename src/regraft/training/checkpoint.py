@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from regraft.artifacts import atomic
+from regraft.artifacts import atomic, openable
 
 SECONDS = 20.0  # what a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second
 SHARE = 0.05  # of the time that saving may take: where a save takes longer than a second, a kill may cost more
@@ -60,7 +60,7 @@ class Checkpoint:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            with safe_open(self.path, framework="pt") as handle:
+            with openable(self.path) as file, safe_open(file, framework="pt") as handle:
                 about = handle.metadata() or {}
                 if about.get("key") != self.key:
                     return None
