@@ -105,7 +105,8 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         problem = module._Problem(values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values))
         theta = problem.solve(1e-3, None, 1e-4, 1e-12)
         taken = passes[0]
-        return problem.logits(theta, np.zeros(400, dtype=np.int64)), taken, float(problem.slope(theta, 1e-3)[1].norm())
+        found = problem.logits(theta, np.zeros(400, dtype=np.int64), np.arange(400))
+        return found, taken, float(problem.slope(theta, 1e-3)[1].norm())
 
     fast, few, small = solved()
     monkeypatch.setattr(module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0))
@@ -113,3 +114,22 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
     assert max(small, also) <= 1.1e-4
     np.testing.assert_allclose(fast, plain, atol=0.02)
     assert few < many / 2
+
+
+def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All logits of a million examples of 1,000 classes would take 4 GB, several times over."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 12)).astype(np.float32)
+    labels = (values[:, :5] + rng.gumbel(size=(300, 5))).argmax(axis=1)
+    whole = module.fit_path(values, labels, np.ones(300), 5)
+    most = []
+    given = module._Problem._logits
+    monkeypatch.setattr(module._Problem, "_logits", lambda *args: most.append(given(*args).numel()) or given(*args))
+    monkeypatch.setattr(module, "LOGITS", 1_000)
+    monkeypatch.setattr(module, "HELD", 100)
+    some = module.fit_path(values, labels, np.ones(300), 5, l2=whole.l2[whole.chosen])
+    assert max(most) <= 1_000
+    assert len(some.rows) == 100
+    assert set(some.rows) < set(whole.rows)
+    place = np.searchsorted(whole.rows, some.rows)
+    np.testing.assert_allclose(some.logits, whole.logits[place], atol=0.05)

@@ -146,12 +146,12 @@ def mlp_out_of_fold(
 
     def after(epoch: int, networks: _Networks) -> bool:
         nonlocal best, lowest
-        found = np.zeros((len(labels), classes), dtype=np.float32)
+        found = np.empty((len(rows), classes), dtype=np.float32)
         for number, (_, held) in enumerate(splits):
-            found[held] = problem.logits(networks, number, held)
-        loss = float(example_log_losses(found[rows], labels[rows]).mean())
+            found[np.searchsorted(rows, held)] = problem.logits(networks, number, held)
+        loss = float(example_log_losses(found, labels[rows]).mean())
         if loss < lowest:
-            best, lowest = OutOfFold(rows, found[rows], epoch), loss
+            best, lowest = OutOfFold(rows, found, epoch), loss
         tick(label=f"trying an MLP of {layers.hidden}", done=epoch, total=epochs)
         return stop() or epoch - best.epochs >= PATIENCE
 

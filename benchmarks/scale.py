@@ -1,0 +1,224 @@
+"""How time and memory grow from 10,000 to 1,000,000 examples of 1,000 classes, part by part of a run without its pictures.
+
+    python benchmarks/scale.py [--counts 10000 100000 1000000] [--write docs/benchmarks.md]
+
+Features are synthetic and memory-mapped: 64 wide, around a centre a class; one in a hundred is nearly another one. A fifth of the
+examples is test. Each size has a process of its own. Peak memory is that of anonymous pages (RssAnon of Linux), the interpreter
+and its libraries included; mapped features are not among them. Files are neither hashed nor decoded, nothing is fine-tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from page import between_marks
+
+COUNTS = (10_000, 100_000, 1_000_000)
+CLASSES, WIDTH = 1_000, 64
+SIGNAL = 0.35  # of a feature's variance that is its class's centre
+CHUNK = 50_000
+PARTS = ("splits", "near-duplicates", "head", "audit", "baselines", "evaluation", "predictions")
+
+
+def anonymous() -> int:
+    """Bytes of this process's memory that no file stands behind."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+class Clock:
+    """Seconds and peak anonymous memory of each part."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        peak, done = [anonymous()], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.02):
+                peak[0] = max(peak[0], anonymous())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - began
+            done.set()
+            watcher.join()
+            before = self.found.get(name, {"seconds": 0.0, "peak": 0})
+            self.found[name] = {"seconds": before["seconds"] + seconds, "peak": max(before["peak"], *peak)}
+            print(f"{name}: {seconds:.1f} s, {peak[0] / 1e6:,.0f} MB", file=sys.stderr, flush=True)
+
+
+def features(labels: np.ndarray, twins: np.ndarray, place: Path) -> np.ndarray:
+    """(N, WIDTH) float32, memory-mapped; a row is nearly that of its twin's number."""
+    centres = np.random.default_rng(0).normal(size=(CLASSES, WIDTH)).astype(np.float32)
+    found = np.memmap(place, dtype=np.float32, mode="w+", shape=(len(labels), WIDTH))
+    for start in range(0, len(labels), CHUNK):
+        some = slice(start, start + CHUNK)
+        rng = np.random.default_rng([1, start])
+        noise = rng.normal(size=(len(labels[some]), WIDTH)).astype(np.float32)
+        found[some] = SIGNAL**0.5 * centres[labels[some]] + (1 - SIGNAL) ** 0.5 * noise
+    copies = np.flatnonzero(twins != np.arange(len(twins)))
+    spread = np.random.default_rng(2).normal(size=(len(copies), WIDTH)).astype(np.float32)
+    found[copies] = found[twins[copies]] + 0.2 * spread
+    found.flush()
+    return np.memmap(place, dtype=np.float32, mode="r", shape=found.shape)
+
+
+def picture(name: str) -> np.ndarray:
+    """(64, 64, 3) uint8: twins show the same."""
+    rng = np.random.default_rng(int(name.split("-")[1], 16))
+    return rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+
+
+def measure(count: int) -> dict[str, dict[str, float]]:
+    """Every part once, in the order of a run."""
+    import torch
+
+    from regraft.data.audit import Seen, audit_features, find_near
+    from regraft.data.examples import Inputs, Part
+    from regraft.data.splits import assign_splits
+    from regraft.evaluation import (
+        choose_thresholds,
+        evaluate_single,
+        fit_temperature,
+        folds_of,
+        knn_logits,
+        paired_accuracy,
+        per_class,
+        reliability,
+    )  # fmt: skip
+    from regraft.predictions import write_predictions
+    from regraft.steps.evaluate import majority_logits
+    from regraft.training import fit_logistic, fit_path, softmax_logits
+
+    torch.set_num_threads(2)
+    clock, rng = Clock(), np.random.default_rng(0)
+    names = tuple(f"class {k:03d}" for k in range(CLASSES))
+    labels = rng.permutation(np.arange(count) % CLASSES)
+    twins = np.arange(count)
+    copies = rng.permutation(count)[: count // 100]
+    twins[copies] = rng.permutation(np.setdiff1d(twins, copies))[: len(copies)]
+    labels[copies] = labels[twins[copies]]
+    ids = [f"{number:016x}-{twin:016x}" for number, twin in enumerate(twins.tolist())]
+    with clock.part("splits"):
+        splits = np.array(assign_splits(ids, [names[k] for k in labels], [None] * count, [None] * count))
+    order = np.concatenate([np.flatnonzero(splits == split) for split in ("train", "val", "test")])
+    known = int((splits != "test").sum())
+    place = np.empty(count, dtype=np.int64)
+    place[order] = np.arange(count)
+    labels, ids = labels[order], [ids[i] for i in order]
+
+    with tempfile.TemporaryDirectory() as folder:
+        every = features(labels, place[twins[order]], Path(folder) / "features")
+        values, ahead = every[:known], every[known:]
+
+        def inputs(begin: int, end: int) -> Inputs:
+            some = tuple(ids[begin:end])
+            hashes = rng.integers(0, 256, (end - begin, 16), dtype=np.uint8)
+            sizes = np.full((end - begin, 2), 64)
+            return Inputs("inputs", some, some, some, sizes, some, tuple(line.tobytes().hex() for line in hashes))
+
+        both, test = inputs(0, known), inputs(known, count)
+        with clock.part("near-duplicates"):
+            near = find_near(both, test, values, ahead, picture, lambda **_: None)
+        blocks = np.minimum(np.arange(count), place[twins[order]])[:known]
+        with clock.part("splits"):
+            folds_of(labels[:known], 5, 0, blocks)
+
+        weights = np.ones(known)
+        with clock.part("head"):
+            path = fit_path(values, labels[:known], weights, CLASSES, blocks=blocks)
+            weight, bias = fit_logistic(values, labels[:known], weights, CLASSES, path.l2[path.chosen])
+        with clock.part("audit"):
+            from scipy.special import softmax
+
+            found = audit_features(Seen(
+                names, both, tuple(splits[order[:known]].tolist()), labels[:known], values, path.rows,
+                softmax(path.logits.astype(np.float64), axis=1), test, near,
+            ))  # fmt: skip
+        held = labels[path.rows], path.logits
+        truth, answers = labels[known:], softmax_logits(ahead, weight, bias)
+        with clock.part("evaluation"):
+            answers /= fit_temperature(*held)
+            choose_thresholds(*held)
+            result = evaluate_single(truth, answers)
+            per_class(truth, answers, names)
+            reliability(truth, answers)
+        part = Part("test", test.ids, test.ids, test.ids, truth, np.ones(len(truth)), (None,) * len(truth), np.arange(len(truth)))
+        with clock.part("predictions"):
+            write_predictions(Path(folder) / "predictions.parquet", [(part, answers)], names, 1.0)
+        mine = answers.argmax(axis=1)
+        del answers, path, held
+        with clock.part("baselines"):
+            near_logits, _ = knn_logits(values, labels[:known], ahead, CLASSES)
+            most = majority_logits(labels[:known], len(truth), CLASSES)
+        with clock.part("evaluation"):
+            told = {name: evaluate_single(truth, logits) for name, logits in (("neighbours", near_logits), ("majority", most))}
+            for logits in (near_logits, most):
+                paired_accuracy(truth, mine, logits.argmax(axis=1), "it")
+    pairs = {pair[:2] for pair in near.pairs}
+    planted = {(min(i, j), max(i, j)) for i, j in zip(range(count), place[twins[order]].tolist(), strict=True) if i != j}
+    said = ", ".join(f"{name} {found['accuracy'].value:.3f}" for name, found in (("head", result), *told.items()))
+    print(f"{len(pairs & planted) / len(planted):.3f} of planted near-duplicates found, {len(found)} findings; accuracy: {said}",
+          file=sys.stderr)  # fmt: skip
+    return clock.found
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one)))
+        return
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for count in options.counts:
+        words = [sys.executable, __file__, "--one", str(count)]
+        found[count] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    table = drawn(found)
+    print(table)
+    if options.write:
+        between_marks(options.write, "scale", table)
+
+
+def drawn(found: dict[int, dict[str, dict[str, float]]]) -> str:
+    """Seconds of each part and size; how much more than linear the last step is; the peak at the largest size."""
+    counts = sorted(found)
+    last, before = counts[-1], counts[-2] if len(counts) > 1 else counts[-1]
+    head = [*(f"{count:,}" for count in counts), f"{last:,} against linear", f"peak at {last:,}"]
+    rows = [f"| part | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+
+    def line(name: str, seconds: Callable[[int], float], peak: float) -> str:
+        growth = seconds(last) / seconds(before) / (last / before)
+        times = " | ".join(f"{seconds(count):.1f} s" for count in counts)
+        return f"| {name} | {times} | {growth:.2f} | {peak / 1e6:,.0f} MB |"
+
+    for name in PARTS:
+        rows.append(line(name, lambda count, name=name: found[count][name]["seconds"], found[last][name]["peak"]))
+    whole = max(part["peak"] for part in found[last].values())
+    rows.append(line("all", lambda count: sum(part["seconds"] for part in found[count].values()), whole))
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
