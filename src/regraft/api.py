@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +27,7 @@ from regraft.experiments.repeats import Repeats
 from regraft.experiments.run import Run
 from regraft.modalities import pixel_digest, small_image_or_none
 from regraft.recipe import Recipe, read_recipe
-from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
+from regraft.runtime import NO_HOME, cache_folder, keep_large_blocks, pick_device, quiet_libraries
 from regraft.tracking import tracked
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
@@ -63,7 +64,7 @@ def fit(
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
     quiet_libraries(settings.run.offline)
-    place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
+    place = _cache(cache, listeners)
     if resume:
         if out is None:
             raise UsageError("--resume needs --out RUN, the folder of the run to go on with.")
@@ -230,10 +231,10 @@ def rank(
     from regraft.steps.rank import rank as compare
 
     keep_large_blocks()
-    place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
+    place = _cache(cache, listeners)
     device = pick_device(settings.run.device)
     settings.run.device = device.type
-    context = Context(settings, FeatureStore(place), device, Events(None, tuple(listeners)), levels=examples.levels())
+    context = Context(settings, FeatureStore(place, note=ears.note), device, ears, levels=examples.levels())
     wanted: list[str] = []
     for name in backbones:
         wanted += [*candidates(network and not settings.run.offline), *earlier_runs()] if name == "auto" else [name]
@@ -267,11 +268,11 @@ def audit(
     from regraft.steps.context import Context
 
     keep_large_blocks()
-    place = (cache_folder() if cache == "auto" else Path(cache)) if cache is not None else None
+    place = _cache(cache, listeners)
     device = pick_device(settings.run.device)
     settings.run.device = device.type
     kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
-    context = Context(settings, FeatureStore(place), device, events, levels=examples.levels())
+    context = Context(settings, FeatureStore(place, note=events.note), device, events, levels=examples.levels())
     found, test = audit_alone(examples, partial(small_image_or_none, levels=context.levels), kept, context, features)
     return Audit(source.name, examples.counts(), (*looked.findings, *found), frozenset(test.sources))
 
@@ -388,22 +389,47 @@ def fit_head(
     return linear_head(values, targets, weights, classes, l2)
 
 
+def _cache(named: str | Path | None, listeners: Sequence[Listener]) -> Path | None:
+    """Where features are stored: the folder named, the usual one for "auto", nowhere for None."""
+    if named != "auto":
+        return None if named is None else Path(named)
+    usual = cache_folder()
+    if usual is None:
+        Events(None, tuple(listeners)).note(NO_HOME)
+    return usual
+
+
 def demo_data(folder: Path | None = None) -> Path:
-    """scikit-learn's 1,797 scans of handwritten digits as a folder of class folders; written once."""
+    """scikit-learn's 1,797 scans of handwritten digits as a folder of class folders; written once.
+
+    `folder` defaults to one in the cache, or to a temporary one where the cache cannot be written.
+    """
+    if folder is not None:
+        return _write_digits(folder)
+    cache = cache_folder()
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            return _write_digits(cache / "demo" / "digits")
+    return _write_digits(Path(tempfile.mkdtemp(prefix="regraft-")) / "digits")
+
+
+def _write_digits(folder: Path) -> Path:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    folder = folder or cache_folder() / "demo" / "digits"
-    if (folder / "9").is_dir():
+    if os.path.isdir(folder / "9"):
         return folder
     digits = load_digits()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for number, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        place = temporary / str(label)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)).save(place / f"{number:04d}.png")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    try:
+        for number, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            place = temporary / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)).save(place / f"{number:04d}.png")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

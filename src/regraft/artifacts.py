@@ -170,6 +170,10 @@ class Events:
         for listener in self.listeners:
             listener(event)
 
+    def note(self, text: str) -> None:
+        """Append what is worth knowing and no decision."""
+        self.emit("note", text=text)
+
     def tick(self, **fields: Any) -> None:
         """Progress of long work: `label`, `done`, `total` and whatever else is worth showing."""
         for listener in self.listeners:

@@ -416,9 +416,12 @@ def cache(
 ) -> None:
     """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed to keep."""
     from regraft.features import FeatureStore
-    from regraft.runtime import cache_folder
+    from regraft.runtime import NO_HOME, cache_folder
 
-    store = FeatureStore(cache_folder())
+    folder = cache_folder()
+    if folder is None:
+        raise UsageError(NO_HOME[0].upper() + NO_HOME[1:] + ".")
+    store = FeatureStore(folder)
     deleted = store.clear() if clear else store.shrink(_bytes(limit)) if limit is not None else 0
     kept = store.kept()
     if as_json:

@@ -69,7 +69,8 @@ class Walk:
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
         earlier = folder.read_state()["steps"]
-        self.context = Context(recipe, FeatureStore(cache), device, events, started, earlier, levels=examples.levels(),
+        store = FeatureStore(cache, note=events.note)
+        self.context = Context(recipe, store, device, events, started, earlier, levels=examples.levels(),
                                share=1 / (1 + recipe.data.folds))  # fmt: skip
         self.state = {
             "schema": 1, "state": "running", "name": about["name"],

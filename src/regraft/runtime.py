@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
 import platform
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +28,24 @@ QUIET = {
 }
 
 
-def cache_folder() -> Path:
-    """Where features and the demo's data are kept: $REGRAFT_CACHE, else the platform's cache folder."""
+NO_HOME = "there is no home folder, so nothing is kept in a cache; name a folder for it with REGRAFT_CACHE"
+
+
+def cache_folder() -> Path | None:
+    """Where features and the demo's data are kept: $REGRAFT_CACHE, else the platform's cache folder.
+
+    None where that would be in a home folder and there is none, as for the user of a container that has no name.
+    """
     named = os.environ.get("REGRAFT_CACHE")
     if named:
         return Path(named)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("regraft", appauthor=False))
+    try:
+        folder = Path(platformdirs.user_cache_dir("regraft", appauthor=False))
+    except (RuntimeError, KeyError):
+        return None
+    return folder if folder.is_absolute() else None  # some versions leave ~ as it is
 
 
 def quiet_libraries(offline: bool = False) -> None:
@@ -40,12 +53,28 @@ def quiet_libraries(offline: bool = False) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "matplotlib" not in sys.modules:  # else its list of fonts is written into the home folder
-        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
+        cache = cache_folder()
+        if cache is not None:
+            os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
         hub = sys.modules.get("huggingface_hub.constants")
         if hub is not None:
             hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+def ready_matplotlib() -> None:
+    """Call before matplotlib is first imported: where it has no folder for its list of fonts it gets one until the end."""
+    if "matplotlib" in sys.modules:
+        return
+    place = os.environ.get("MPLCONFIGDIR", "")
+    with contextlib.suppress(OSError):
+        os.makedirs(place, exist_ok=True)
+        if os.access(place, os.W_OK):
+            return
+    with contextlib.suppress(OSError):
+        os.environ["MPLCONFIGDIR"] = temporary = tempfile.mkdtemp(prefix="matplotlib-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

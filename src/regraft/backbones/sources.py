@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -68,7 +69,7 @@ def obtain_weights(reference: str, offline: bool = False) -> Obtained:
     if kind == "timm" and name:
         return _timm(name, offline)
     if kind in ("path", "run") and name:
-        return _folder(Path(name).expanduser(), kind)
+        return _folder(Path(os.path.expanduser(name)), kind)
     raise BackboneError(
         f"the backbone {reference!r} is not understood. Wanted packaged:NAME ({', '.join(PACKAGED)}), timm:NAME, "
         "path:FILE_OR_FOLDER or run:RUN. `regraft models` lists what is at hand."
@@ -110,7 +111,7 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
 
     try:
         repos = scan_cache_dir().repos
-    except (CacheNotFound, OSError):
+    except (CacheNotFound, OSError, RuntimeError):  # none, or no home folder to have it in
         return []
     names = sorted(f"timm:{repo.repo_id.removeprefix('timm/')}" for repo in repos if repo.repo_id.startswith("timm/"))
     return [

@@ -320,7 +320,7 @@ class Examples:
         Sources that a table gave as absolute paths below the old root become relative to the new one. Raises UsageError where
         there is no such place.
         """
-        place = place.expanduser()
+        place = Path(os.path.expanduser(place))
         if not place.exists():
             raise UsageError(f"{place} does not exist. Name the folder, or the table, that the data are in now.")
         root = place.resolve() if place.is_dir() else place.resolve().parent

@@ -8,6 +8,7 @@ pixels have to be compared.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def seen_by(reference: str) -> Seen | None:
     kind, _, name = reference.partition(":")
     if kind not in ("run", "path") or not name:
         return None
-    place = Path(name).expanduser()
+    place = Path(os.path.expanduser(name))
     if kind == "path" and not place.exists() and "@" in place.name:
         place = place.with_name(place.name.rpartition("@")[0])
     folder = place.parent if place.is_file() else place / "model" if kind == "run" and (place / "model").is_dir() else place

@@ -40,7 +40,7 @@ class Source:
 
 def read_source(data: str | Path) -> Source:
     """Read any of the layouts of the README. Raises DataError with every fault found, UsageError for other tasks."""
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     try:
         if not path.exists():
             raise DataError(f"{path} does not exist.", [], _near(path))

@@ -124,12 +124,13 @@ def _openvino() -> Any:
 
 
 def _kept(core: Any, place: Path | None) -> Any:
-    if place is None or not place.with_suffix(".bin").is_file():
+    if place is None or not os.path.isfile(place.with_suffix(".bin")):
         return None
-    try:
+    with contextlib.suppress(OSError):  # it can be read, and not be written
         os.utime(place)  # what was used last is deleted last
+    try:
         return core.read_model(place)
-    except (OSError, RuntimeError):  # torn or of another version: converted anew
+    except (OSError, RuntimeError, ValueError):  # torn, of another version, or of a name it cannot take: converted anew
         return None
 
 
@@ -137,7 +138,7 @@ def _keep(library: Any, model: Any, place: Path | None) -> None:
     """The weights first, then the description, each renamed into place: half a pair is no pair."""
     if place is None:
         return
-    with contextlib.suppress(OSError, RuntimeError):  # a full disk costs the next run a second, not this run
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a full disk costs the next run a second, not this run
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{place.stem}.{os.getpid()}.xml")
         try:

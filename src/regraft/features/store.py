@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -44,15 +45,16 @@ class Kept:
 
 
 class FeatureStore:
-    """Features on disk below `folder`; None computes every time.
+    """Features on disk below `folder`; None computes every time, and so does a folder that cannot be written.
 
     A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum), each written under
     a temporary name and renamed: a kill leaves none torn, and two processes may write side by side. Above `limit` bytes the
-    shards used longest ago are deleted.
+    shards used longest ago are deleted. Where nothing can be written, `note` is told so, once, and the work goes on.
     """
 
-    def __init__(self, folder: Path | None, limit: int = LIMIT) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path | None, limit: int = LIMIT, note: Callable[[str], None] = lambda text: None) -> None:
+        self.folder, self.limit, self.note = folder, limit, note
+        self.writes = folder is not None
 
     def features(
         self, ids: Sequence[str], items: Sequence[Any], key: tuple[str, ...], preprocess: Host, engine: Engine,
@@ -65,7 +67,7 @@ class FeatureStore:
         engine's numerics are added.
         """
         places = [self._place(*key, engine.numerics, column) for column in columns]
-        room = _Room(len(ids), self.folder)
+        room = _Room(len(ids), self.folder if self.writes else None, self._give_up)
         rows: dict[str, list[int]] = {}
         for row, identity in enumerate(ids):
             rows.setdefault(identity, []).append(row)
@@ -113,7 +115,21 @@ class FeatureStore:
     def _place(self, *parts: str) -> Path | None:
         return self.folder / "features" / fingerprint(*parts) if self.folder else None
 
+    def _give_up(self, error: OSError) -> None:
+        """Write no more, and say so; what is stored can still be read."""
+        if self.writes:
+            self.note(f"nothing is kept in the cache {self.folder} ({error.strerror or error}); the run goes on without it")
+        self.writes = False
+
     def _write(self, places: list[Path | None], pending: list[tuple[Sequence[str], list[np.ndarray]]]) -> None:
+        if not self.writes:
+            return
+        try:
+            self._save(places, pending)
+        except OSError as error:
+            self._give_up(error)
+
+    def _save(self, places: list[Path | None], pending: list[tuple[Sequence[str], list[np.ndarray]]]) -> None:
         ids = np.array([list(bytes.fromhex(identity)) for some, _ in pending for identity in some], dtype=np.uint8)
         for number, place in enumerate(places):
             if place is None:
@@ -131,8 +147,9 @@ class FeatureStore:
         for path, about in files:
             if total - deleted <= limit:
                 break
-            path.unlink(missing_ok=True)  # one that is being read stays readable, or is a miss
-            deleted += about.st_size
+            with contextlib.suppress(OSError):  # a cache of another user
+                path.unlink(missing_ok=True)  # one that is being read stays readable, or is a miss
+                deleted += about.st_size
         return deleted
 
     def kept(self) -> list[Kept]:
@@ -159,8 +176,8 @@ KINDS = ("features", "openvino", "trials")
 class _Room:
     """Arrays that are made when their first row comes; large ones are memory-mapped, their files without a name."""
 
-    def __init__(self, rows: int, folder: Path | None) -> None:
-        self.rows, self.folder = rows, folder
+    def __init__(self, rows: int, folder: Path | None, give_up: Callable[[OSError], None]) -> None:
+        self.rows, self.folder, self.give_up = rows, folder, give_up
         self.columns: dict[int, np.ndarray] = {}
 
     def put(self, number: int, rows: list[int], value: np.ndarray) -> None:
@@ -174,12 +191,20 @@ class _Room:
     def _array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         if int(np.prod(shape)) * dtype.itemsize <= IN_MEMORY or self.folder is None:
             return np.empty(shape, dtype=dtype)
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = self.folder / f".assembled.{os.getpid()}.{time.monotonic_ns()}"
-        room = np.memmap(name, dtype=dtype, mode="w+", shape=shape)
-        if os.name == "posix":
-            name.unlink()  # the mapping lives on, the name does not: nothing is left behind
-        return room
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(name, "w+b") as file:
+                if hasattr(os, "posix_fallocate"):  # else a full disk would end the process when a row is put there
+                    os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * dtype.itemsize)
+                return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+        except OSError as error:
+            self.give_up(error)
+            return np.empty(shape, dtype=dtype)
+        finally:
+            if os.name == "posix":  # the mapping lives on, the name does not: nothing is left behind
+                with contextlib.suppress(OSError):
+                    name.unlink()
 
 
 def _shards(place: Path | None, lacking: Container[str]) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -187,7 +212,7 @@ def _shards(place: Path | None, lacking: Container[str]) -> Iterator[tuple[list[
 
     Of a shard that holds nothing of it only the ids are read, and it does not count as used.
     """
-    for path in sorted(place.glob("*.safetensors")) if place and place.is_dir() else ():
+    for path in sorted(place.glob("*.safetensors")) if place and os.path.isdir(place) else ():
         try:
             with openable(path) as file, safe_open(file, framework="numpy") as handle:
                 ids, about = handle.get_tensor("ids"), handle.metadata() or {}
@@ -198,9 +223,10 @@ def _shards(place: Path | None, lacking: Container[str]) -> Iterator[tuple[list[
                 rows = handle.get_tensor("rows")
             if len(ids) != len(rows) or about.get("crc32") != str(_checksum(rows, ids)):
                 continue
-            os.utime(path)  # what was used last is deleted last
         except (SafetensorError, OSError):
             continue
+        with contextlib.suppress(OSError):  # it can be read, and not be written
+            os.utime(path)  # what was used last is deleted last
         yield [names[row] for row in wanted], rows[wanted]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -92,7 +93,7 @@ def pick_engine(
 def recall(memory: Path | None, *key: str) -> dict[str, Any] | None:
     """What a trial found for `key` on this machine with these libraries, if it is remembered below `memory`."""
     place = _place(memory, key)
-    if place is None or not place.is_file():
+    if place is None or not os.path.isfile(place):
         return None
     try:
         found = read_json(place)
@@ -102,10 +103,11 @@ def recall(memory: Path | None, *key: str) -> dict[str, Any] | None:
 
 
 def remember(memory: Path | None, *key: str, found: dict[str, Any]) -> None:
-    """Keep what a trial found."""
+    """Keep what a trial found, where it can be kept: the next run tries anew otherwise."""
     place = _place(memory, key)
     if place is not None:
-        write_json(place, found)
+        with contextlib.suppress(OSError):
+            write_json(place, found)
 
 
 def _place(memory: Path | None, key: tuple[str, ...]) -> Path | None:

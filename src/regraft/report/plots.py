@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft.report.pictures import uri
+from regraft.runtime import ready_matplotlib
 
 # Colours matplotlib writes, and what the page shows in their place.
 _INK, _ACCENT, _SECOND, _LINE = "#010203", "#010204", "#010205", "#010206"
@@ -188,6 +189,7 @@ _LINES: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.6}
 
 def _axes(title: str, x_label: str) -> tuple[Any, Any]:
     """A small figure and its axes, in the page's dress; small, so that its text can be read on a phone."""
+    ready_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.0, 2.6), layout="constrained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -150,9 +151,9 @@ def _engine(backbone: Backbone, cut: int, data: Data, context: Context) -> tuple
 def _fitting(each: int, train: int, val: int, views: int, context: Context) -> int:
     """The views that fit a share of the free memory and disk."""
     room = MEMORY_SHARE * psutil.virtual_memory().available
-    if context.store.folder is not None:
-        place = context.store.folder
-        while not place.exists():
+    if context.store.folder is not None and context.store.writes:
+        place = context.store.folder.absolute()
+        while not os.path.exists(place):
             place = place.parent
         room = min(room, DISK_SHARE * psutil.disk_usage(str(place)).free, context.store.limit / 2)
     return int(max(0, min(views, (room / max(1, each) - val) // max(1, train))))
