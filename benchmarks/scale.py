@@ -151,7 +151,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
 
             found = audit_features(Seen(
                 names, both, tuple(splits[order[:known]].tolist()), labels[:known], values, path.rows,
-                softmax(path.logits.astype(np.float64), axis=1), test, near,
+                softmax(path.logits, axis=1), test, near,
             ))  # fmt: skip
         held = labels[path.rows], path.logits
         truth, answers = labels[known:], softmax_logits(ahead, weight, bias)

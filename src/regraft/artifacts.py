@@ -86,12 +86,20 @@ def openable(path: Path) -> Iterator[str]:
         yield f"/dev/fd/{handle.fileno()}"
 
 
-def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
-    """Write a table atomically; `options` are pyarrow's."""
+def write_parquet(path: Path, table: pa.Table | Iterator[pa.Table], **options: Any) -> None:
+    """Write a table, or tables of one schema whose rows follow one another, atomically; `options` are pyarrow's."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with atomic(path) as temporary, open(temporary, "wb") as handle:  # pyarrow takes no path that is not UTF-8
-        pq.write_table(table, handle, **options)
+    tables = iter((table,)) if isinstance(table, pa.Table) else table
+    first = next(tables)
+    with (
+        atomic(path) as temporary, open(temporary, "wb") as handle,  # pyarrow takes no path that is not UTF-8
+        pq.ParquetWriter(handle, first.schema, **options) as writer,
+    ):  # fmt: skip
+        writer.write_table(first)
+        for some in tables:
+            writer.write_table(some)
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

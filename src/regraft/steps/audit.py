@@ -22,6 +22,7 @@ from regraft.steps.evaluate import Verdict
 from regraft.steps.train import Features, Heads, train_head
 from regraft.training import Layers
 
+LARGE = 1 << 24  # probabilities up to which they are float64
 FEWEST = 10  # test examples that must be left for a score without near-duplicates
 
 
@@ -118,7 +119,8 @@ def _seen(
     return Seen(
         examples.task.classes, examples.inputs(), splits, both.labels, None if known is None else known.values,
         np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
-        None if logits is None else softmax(logits.astype(np.float64), axis=1), test, near, kept,
+        None if logits is None else softmax(logits.astype(np.float64 if logits.size <= LARGE else np.float32), axis=1),
+        test, near, kept,
         context.events.tick, context.out_of_time,
     )  # fmt: skip
 
