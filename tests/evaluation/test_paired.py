@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from itertools import product
 
@@ -103,3 +104,15 @@ def test_groups_that_err_together_widen_the_interval() -> None:
     assert together.difference == alone.difference
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
     assert "30 groups" in together.method
+
+
+def test_many_groups_are_flipped_a_bounded_number_at_a_time() -> None:
+    """All flips of 5,000 groups at once are 400 MB."""
+    sums = np.random.default_rng(0).normal(size=5_000) + 0.1
+    tracemalloc.start()
+    try:
+        assert sign_flip(sums, np.random.default_rng(0)) == 1e-4
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 100_000_000

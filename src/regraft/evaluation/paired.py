@@ -12,7 +12,7 @@ from scipy import stats
 
 from regraft.errors import UsageError
 from regraft.evaluation.estimate import percentiles
-from regraft.evaluation.resampling import Floats, bca, draws, gathered, left_out
+from regraft.evaluation.resampling import BLOCK, Floats, bca, draws, gathered, left_out
 
 FEW_GROUPS = 20  # below it intervals and tests by group say little
 EXACT, FLIPS = 12, 10_000
@@ -102,8 +102,11 @@ def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:
     if len(moved) <= EXACT:
         signs = 1 - 2 * ((np.arange(1 << len(moved))[:, None] >> np.arange(len(moved))) & 1)
         return float((np.abs(signs @ moved) >= far).mean())
-    signs = rng.choice((-1.0, 1.0), size=(FLIPS - 1, len(moved)))
-    return float((1 + (np.abs(signs @ moved) >= far).sum()) / FLIPS)
+    step, as_far = max(1, BLOCK // len(moved)), 1
+    for start in range(0, FLIPS - 1, step):
+        signs = rng.choice((-1.0, 1.0), size=(min(step, FLIPS - 1 - start), len(moved)))
+        as_far += int((np.abs(signs @ moved) >= far).sum())
+    return as_far / FLIPS
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

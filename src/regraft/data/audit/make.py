@@ -82,11 +82,10 @@ def make_examples(
 
 def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
     counts = Counter(row.label for row in rows if row.split in (None, "train"))
-    faults = []
+    named, faults = Counter(row.label for row in source.rows), []
     for label in source.task.classes:
         if counts[label] == 0:
-            named = Counter(row.label for row in source.rows)[label]
-            faults.append(f"class {label!r} has no readable training example (of {named} named)")
+            faults.append(f"class {label!r} has no readable training example (of {named[label]} named)")
         elif counts[label] == 1:
             faults.append(f"class {label!r} has a single training example; two are the least")
     if len(source.task.classes) < 2:
