@@ -53,16 +53,16 @@ class Clock:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - began
+            seconds, worked = time.perf_counter() - began, time.process_time() - worked
             done.set()
             watcher.join()
             before = self.found.get(name, {"seconds": 0.0, "peak": 0})
             self.found[name] = {"seconds": before["seconds"] + seconds, "peak": max(before["peak"], *peak)}
-            print(f"{name}: {seconds:.1f} s, {peak[0] / 1e6:,.0f} MB", file=sys.stderr, flush=True)
+            print(f"{name}: {seconds:.1f} s, {worked:.1f} s of a core, {peak[0] / 1e6:,.0f} MB", file=sys.stderr, flush=True)
 
 
 def features(labels: np.ndarray, twins: np.ndarray, place: Path) -> np.ndarray:

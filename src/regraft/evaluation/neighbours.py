@@ -92,19 +92,20 @@ class Lists:
         some = rows[np.sort(rng.permutation(len(rows))[: LEARNT * count])]
         means = KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0).fit(some).cluster_centers_
         self.centres = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        home = self.nearest_lists(rows, 1)[:, 0]
+        self.probes = self.nearest_lists(rows)  # a row lies in the first of these
+        home = self.probes[:, 0]
         self.order = np.argsort(home, kind="stable")
         self.bounds = np.searchsorted(home[self.order], np.arange(count + 1))
 
-    def nearest_lists(self, rows: Floats32, probes: int) -> NDArray[np.int32]:
-        """(Q, probes) numbers of the lists whose centres are the nearest."""
+    def nearest_lists(self, rows: Floats32) -> NDArray[np.int32]:
+        """(Q, PROBES) numbers of the lists whose centres are the nearest, the nearest first."""
         import torch
 
-        probes = min(probes, len(self.centres))
+        probes = min(PROBES, len(self.centres))
         found, step = np.empty((len(rows), probes), dtype=np.int32), max(1, BLOCK // len(self.centres))
         for start in range(0, len(rows), step):
             close = torch.from_numpy(rows[start : start + step] @ self.centres.T)
-            found[start : start + step] = close.topk(probes, dim=1, sorted=False).indices.numpy()
+            found[start : start + step] = close.topk(probes, dim=1).indices.numpy()
         return found
 
     def search(
@@ -117,7 +118,7 @@ class Lists:
         `stop` says so, the search ends with what it has found.
         """
         rows, close = np.full((len(asked), many), -1, dtype=np.int64), np.full((len(asked), many), -2.0, dtype=np.float32)
-        probed = self.nearest_lists(asked, PROBES).ravel()
+        probed = (self.probes if asked is self.rows else self.nearest_lists(asked)).ravel()
         queries = np.argsort(probed, kind="stable") // max(1, len(probed) // max(1, len(asked)))
         ends = np.cumsum(np.bincount(probed, minlength=len(self.centres)))
         floor = np.full(len(asked), least, dtype=np.float32)  # what a further row has to reach
