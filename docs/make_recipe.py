@@ -45,7 +45,7 @@ def in_words(schema: dict[str, Any]) -> str:
     kind = schema["type"]
     if kind == "array":
         return f"list of {in_words(schema['items'])}"
-    bounds = (f"{word} {schema[key]:g}" for key, word in BOUNDS if key in schema)
+    bounds = (f"{word} {schema[key]:,.10g}" for key, word in BOUNDS if key in schema)
     return ", ".join([KINDS[kind], *bounds])
 
 

@@ -186,7 +186,7 @@ def plan(
 
     keep_large_blocks()
     device = pick_device(settings.run.device)
-    settings.run.device = device.type
+    settings.run.device = str(device)
     context = Context(settings, FeatureStore(None), device, Events(None, tuple(listeners)), levels=examples.levels()).trial()
     settings = context.recipe
     counts, classes, both = examples.counts(), len(examples.task.classes), examples.part("train").then(examples.part("val"))
@@ -233,7 +233,7 @@ def rank(
     keep_large_blocks()
     place = _cache(cache, listeners)
     device = pick_device(settings.run.device)
-    settings.run.device = device.type
+    settings.run.device = str(device)
     context = Context(settings, FeatureStore(place, note=ears.note), device, ears, levels=examples.levels())
     wanted: list[str] = []
     for name in backbones:
@@ -270,7 +270,7 @@ def audit(
     keep_large_blocks()
     place = _cache(cache, listeners)
     device = pick_device(settings.run.device)
-    settings.run.device = device.type
+    settings.run.device = str(device)
     kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
     context = Context(settings, FeatureStore(place, note=events.note), device, events, levels=examples.levels())
     found, test = audit_alone(examples, partial(small_image_or_none, levels=context.levels), kept, context, features)
@@ -350,9 +350,9 @@ def extract(
         def sample() -> np.ndarray:
             return np.stack([base.preprocess.host(item) for item in some])
 
-        engine, _ = pick_engine(made, sample, len(items), (base.architecture, *key, on.type, str(depths)), place)
+        engine, _ = pick_engine(made, sample, len(items), (base.architecture, *key, str(on), str(depths)), place)
     if engine not in made:
-        raise UsageError(f"the engine {engine!r} does not run on {on.type}; these do: {', '.join(made)}.")
+        raise UsageError(f"the engine {engine!r} does not run on {on}; these do: {', '.join(made)}.")
     if cache is None:
         ids = [f"{number:032x}" for number in range(len(items))]
     else:

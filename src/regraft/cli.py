@@ -30,7 +30,7 @@ def _seconds(text: str | None) -> float | None:
     if not match or not text.strip() or not any(match.groups()):
         raise UsageError(f"--budget {text!r} is no time. Write 10m, 90s or 1h30m.")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    return _finite("--budget", hours * 3600 + minutes * 60 + seconds)
 
 
 def _count(text: str | None) -> int | None:
@@ -40,7 +40,13 @@ def _count(text: str | None) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)", text.strip()) if text is not None else None
     if text is not None and not match:
         raise UsageError(f"--max-params {text!r} is no number. Write 5M or 400k.")
-    return int(float(match[1]) * 1000 ** " kMG".index(match[2] or " ")) if match else None
+    return int(_finite("--max-params", float(match[1]) * 1000 ** " kMG".index(match[2] or " "))) if match else None
+
+
+def _finite(option: str, number: float) -> float:
+    if number > sys.maxsize:
+        raise UsageError(f"{option}: the number is too large.")
+    return number
 
 
 def _settings(
@@ -443,7 +449,7 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip())
     if not match:
         raise UsageError(f"--limit {text!r} is no size. Write 500MB or 2GB.")
-    return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
+    return int(_finite("--limit", float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")))
 
 
 for verb in (verbs.compare, verbs.evaluate, verbs.report, verbs.runs):

@@ -64,7 +64,7 @@ class Walk:
         keep_large_blocks()
         self.examples, self.recipe, self.folder = examples, recipe, folder
         device = pick_device(recipe.run.device)
-        recipe.run.device = device.type
+        recipe.run.device = str(device)
         if recipe.run.threads == "auto":
             recipe.run.threads = torch.get_num_threads()
         torch.set_num_threads(int(recipe.run.threads))
@@ -77,7 +77,7 @@ class Walk:
             "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
                      "class_counts": examples.class_counts()},
             "steps": {name: {"state": "pending"} for name in STEPS}, "chosen": None, "chosen_why": "",
-            "seed": recipe.run.seed, "device": device.type, "versions": versions(), "readings": readings(folder), "missing": {},
+            "seed": recipe.run.seed, "device": str(device), "versions": versions(), "readings": readings(folder), "missing": {},
         }  # fmt: skip
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -21,6 +22,7 @@ Precision = Literal["float32", "bfloat16"]
 EngineName = Literal["torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # numpy and scikit-learn take 32 bits
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -38,7 +40,7 @@ class DataRecipe(_Section):
     folds: Annotated[int, Field(ge=0, le=20)] = Field(
         0, description="cross-validation of the whole walk, for data too small to spare a test set; the model is made of all"
     )
-    seed: int = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
+    seed: Seed = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
     strict: bool = Field(
         False, description="stop before training where scores would flatter: near-duplicates or groups across splits, leaks, "
         "contradicting labels",
@@ -155,8 +157,8 @@ class FinetuneRecipe(_Section):
 class RunRecipe(_Section):
     """What holds for the whole run."""
 
-    seed: int = Field(0, description="of every random choice in training")
-    device: str = Field("auto", description="auto: CUDA, MPS, CPU in this order")
+    seed: Seed = Field(0, description="of every random choice in training")
+    device: str = Field("auto", description="cpu, cuda, cuda:1 and the like; auto: CUDA, MPS, CPU in this order")
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
         "accuracy", description="what fine-tuning must not lose in, beside gaining in log loss, to be preferred to the head alone"
     )
@@ -244,12 +246,19 @@ def _faults(error: ValidationError) -> list[str]:
     return [f"{name}: {'; or '.join(dict.fromkeys(texts))}" for name, texts in faults.items()]
 
 
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # a ValueError is a date that is none, or a number of too many digits
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The nested settings of a recipe.yaml. Raises RecipeError for what is not one."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} cannot be read as a recipe:", [str(error).splitlines()[0]]) from None
+    except (OSError, *_NO_YAML) as error:
+        raise RecipeError(f"{path} cannot be read as a recipe:", [_first_line(error)]) from None
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -267,7 +276,10 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         if not equals or len(parts) != 2 or not all(parts):
             faults.append(f"{pair!r} is not of the form section.name=value")
             continue
-        nested.setdefault(parts[0], {})[parts[1]] = yaml.safe_load(text) if text.strip() else ""
+        try:
+            nested.setdefault(parts[0], {})[parts[1]] = yaml.safe_load(text) if text.strip() else ""
+        except _NO_YAML as error:
+            faults.append(f"{shorten(pair, 80, placeholder=' ...')!r} gives no value in YAML: {_first_line(error)}")
     if faults:
         raise RecipeError("--set takes section.name=value:", faults)
     return nested

@@ -139,7 +139,10 @@ def keep_large_blocks() -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to work on: the named one, else CUDA, else MPS, else the CPU."""
+    """The device to work on: the named one with the number that it has (`cuda:1`), else CUDA, else MPS, else the CPU.
+
+    Raises UsageError for one that does not compute here.
+    """
     import torch
 
     from regraft.errors import UsageError
@@ -152,8 +155,8 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        (torch.ones(1, device=device) + 1).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
         first = (str(error).splitlines() or ["unknown"])[0]
         raise UsageError(f"the device {name!r} cannot be used here: {first}. Try --device cpu.") from None
     return device

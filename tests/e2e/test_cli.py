@@ -95,6 +95,27 @@ def test_every_wrong_setting_is_named_at_once(colours: Path) -> None:
     assert "'linear' or 'mlp'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["--set", "a.b={"], ["--seed", "-1"], ["--seed", "5000000000"], ["--max-params", "9" * 400], ["--budget", "9" * 400 + "h"],
+     ["--device", "meta"], ["--device", "hpu"], ["--set", "run.seed=" + "9" * 5000]],
+    ids=lambda words: " ".join(words)[:20],
+)  # fmt: skip
+def test_a_number_that_nothing_can_take_is_one_clear_error(words: list[str], colours: Path, tmp_path: Path) -> None:
+    result = call("fit", colours, "--out", tmp_path / "run", "--dry-run", *words)
+    assert result.returncode == 2
+    assert "regraft: " in result.stderr
+
+
+def test_the_largest_seed_is_one(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
+    for file in colours.glob("*/*.png"):
+        if int(file.stem) >= 8:
+            file.unlink()  # so few that all of them are cross-validated
+    largest = 2**32 - 1
+    recipe = {**head_only, "data": {"seed": largest}, "run": {**head_only["run"], "seed": largest}}
+    assert "cv" in regraft.fit(colours, tmp_path / "run", recipe=recipe).metrics
+
+
 def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     recipe = {**quick, "run": {**quick["run"], "budget_seconds": 1e-6}}
     with pytest.raises(BudgetError, match="--budget"):  # nothing usable can exist in time

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from regraft.errors import RecipeError
-from regraft.recipe import Recipe, parse_settings
+from regraft.recipe import Recipe, parse_settings, read_recipe
 
 
 def test_a_recipe_survives_its_yaml() -> None:
@@ -23,11 +25,21 @@ def test_every_setting_has_a_reason() -> None:
 @pytest.mark.parametrize(
     ("pair", "word"),
     [("finetune.epoch=3", "finetune.epochs"), ("train.l2=-1", "greater than 0"), ("finetune.batch_size=0", "greater than"),
-     ("base.size=abc", "base.size"), ("finetune=3", "section.name=value"), ("nothing.at=all", "nothing")],
+     ("base.size=abc", "base.size"), ("finetune=3", "section.name=value"), ("nothing.at=all", "nothing"),
+     ("a.b={", "a.b={' gives no value in YAML"), ("data.seed=2001-13-45", "month must be"), ("run.seed=" + "9" * 5000, "digits"),
+     ("a.b=" + "[" * 5000, "no value in YAML"), ("obtain.backbone=run:\udce9", "not allowed"), ("run.seed=-1", "greater than"),
+     ("run.seed=4294967296", "less than"), ("data.seed=-1", "greater than"), ("data.seed=5000000000", "less than")],
 )  # fmt: skip
 def test_faults_say_where_and_what(pair: str, word: str) -> None:
     with pytest.raises(RecipeError, match=word):
         Recipe.build(parse_settings([pair]))
+
+
+@pytest.mark.parametrize("text", ["{", "run: {seed: 2001-13-45}", "[" * 5000, "- 1", "run: \x00"])
+def test_a_file_that_is_no_recipe(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        read_recipe(tmp_path / "recipe.yaml")
 
 
 def test_all_faults_come_together() -> None:

@@ -110,7 +110,7 @@ def seconds_a_step(network: nn.Module, images: torch.Tensor, labels: torch.Tenso
             logits = network(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()
         if images.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(images.device)
         seconds.append(time.perf_counter() - began)
     network.zero_grad(set_to_none=True)
     for name, buffer in network.named_buffers():

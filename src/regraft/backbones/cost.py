@@ -39,7 +39,7 @@ def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> di
 
     def clock() -> float:
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         return time.perf_counter()
 
     try:

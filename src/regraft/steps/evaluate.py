@@ -179,7 +179,7 @@ def from_folds(held: Held, temperature: float, context: Context) -> dict[str, An
 def cross_validate(layers: Layers, data: Features, classes: int, context: Context) -> dict[str, Any]:
     """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew inside each fold."""
     seed = context.recipe.run.seed
-    repeats = [folds_of(data.labels, 5, REPEATS * seed + number, data.blocks) for number in range(REPEATS)]
+    repeats = [folds_of(data.labels, 5, (REPEATS * seed + number) % 2**32, data.blocks) for number in range(REPEATS)]
     folds = len(repeats[0])
     correct = np.zeros((REPEATS, len(data.labels)))
     quiet = Context(context.recipe.model_copy(deep=True), context.store, context.device, type(context.events)())

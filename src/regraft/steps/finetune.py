@@ -113,7 +113,7 @@ def _val_logits(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Ar
 def _arithmetic(network: Network, plan: FreezePlan, backbone: Backbone, first: Batch, context: Context) -> Arithmetic:
     """The recipe's precision, else the faster by a trial; remembered, so that a resumed run takes the same."""
     recipe, memory = context.recipe.finetune, context.store.folder
-    key = ("training", backbone.provenance.sha256, str(tuple(first[0].shape)), plan.strategy, context.device.type)
+    key = ("training", backbone.provenance.sha256, str(tuple(first[0].shape)), plan.strategy, str(context.device))
     known = recall(memory, *key) if recipe.precision == "auto" else None
     wanted = str(known["precision"]) if known and known.get("precision") in PRECISIONS else recipe.precision
     arithmetic, speed = pick_arithmetic(network.train(), first[0], first[1], wanted)

@@ -1,0 +1,57 @@
+"""The device that was named is the one that is worked on, and it is written down as it was named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import regraft
+from conftest import Fitted
+from regraft import api
+from regraft.errors import UsageError
+from regraft.features import FeatureStore
+from regraft.recipe import Recipe, read_recipe
+from regraft.runtime import pick_device
+from regraft.steps import finetune
+
+NUMBERED = "cpu:0"  # the one device with a number that there is everywhere
+
+
+def test_a_device_keeps_its_number(fitted: Fitted, tmp_path: Path, quick: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[tuple[str, ...]] = []
+    recall = finetune.recall
+    monkeypatch.setattr(finetune, "recall", lambda memory, *key: keys.append(key) or recall(memory, *key))
+    recipe = {**quick, "run": {**quick["run"], "device": NUMBERED}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+    run = regraft.fit(fitted.data, tmp_path / "run", recipe=recipe)
+    assert run.state["device"] == NUMBERED
+    assert read_recipe(run.path / "recipe.yaml")["run"]["device"] == NUMBERED  # a resumed run takes it from there
+    assert keys
+    assert all(NUMBERED in key for key in keys)
+
+
+def test_so_do_the_other_verbs(fitted: Fitted, head_only: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    def context(recipe: Recipe, store: FeatureStore, device: torch.device, *_: object, **__: object) -> None:
+        assert (recipe.run.device, str(device)) == (NUMBERED, NUMBERED)
+        raise Enough
+
+    monkeypatch.setattr("regraft.steps.context.Context", context)
+    recipe = {**head_only, "run": {**head_only["run"], "device": NUMBERED}}
+    for verb in (api.plan, api.audit, api.rank):
+        with pytest.raises(Enough):
+            verb(fitted.data, recipe=recipe)
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "xla", "fpga", "", "gpu", "cuda:99", "cpu:-1"])
+def test_a_device_that_does_not_compute_here_is_named(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used here"):
+        pick_device(name)
+
+
+def test_devices_that_do() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
