@@ -63,7 +63,7 @@ def fit(
     """
     started = time.monotonic()
     settings = Recipe.build(recipe or {})
-    quiet_libraries(settings.run.offline)
+    quiet_libraries()
     place = _cache(cache, listeners)
     if resume:
         if out is None:
@@ -171,7 +171,7 @@ def plan(
 ) -> dict[str, Any]:  # fmt: skip
     """What `fit` would do: counts, findings, what steps 1 to 3 decide, a measured estimate of the seconds. Writes nothing."""
     settings = Recipe.build(recipe or {})
-    quiet_libraries(settings.run.offline)
+    quiet_libraries()
     source = read_source(data)
     target, name = place_of(out, source.name), source.name
     looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
@@ -218,7 +218,7 @@ def rank(
     run.budget_seconds. An earlier run that has seen some of the data is left out. Raises DataError, UsageError.
     """
     settings = Recipe.build(recipe or {})
-    quiet_libraries(settings.run.offline)
+    quiet_libraries()
     source = read_source(data)
     ears = Events(None, tuple(listeners))
     examples = examples_of(source, settings, None, ears).examples
@@ -258,7 +258,7 @@ def audit(
     cache. Raises DataError, UsageError.
     """
     settings = Recipe.build(recipe or {})
-    quiet_libraries(settings.run.offline)
+    quiet_libraries()
     events, source = Events(None, tuple(listeners)), read_source(data)
     looked = examples_of(source, settings, splits, events, fixes)
     examples = looked.examples
@@ -303,7 +303,7 @@ def backbone(
 
     With `depth` its first stages only, pooled by the mean; raises ValueError where it cannot end there.
     """
-    quiet_libraries(offline)
+    quiet_libraries()
     from regraft.backbones import make_base, obtain_weights, truncated
 
     obtained = obtain_weights(reference, offline)

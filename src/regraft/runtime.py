@@ -48,19 +48,14 @@ def cache_folder() -> Path | None:
     return folder if folder.is_absolute() else None  # some versions leave ~ as it is
 
 
-def quiet_libraries(offline: bool = False) -> None:
-    """Telemetry off; with `offline` the hub is closed. Call before timm is first imported."""
+def quiet_libraries() -> None:
+    """Telemetry off. Call before timm is first imported."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "matplotlib" not in sys.modules:  # else its list of fonts is written into the home folder
         cache = cache_folder()
         if cache is not None:
             os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
-        hub = sys.modules.get("huggingface_hub.constants")
-        if hub is not None:
-            hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 def ready_matplotlib() -> None:
@@ -78,8 +73,14 @@ def ready_matplotlib() -> None:
 
 
 @contextlib.contextmanager
-def closed_hub() -> Iterator[None]:
-    """Inside, the hub's local cache is all there is: nothing is asked of the network, not even what has changed."""
+def closed_hub(closed: bool = True) -> Iterator[None]:
+    """Inside, where `closed`, the hub's local cache is all there is: nothing is asked of the network.
+
+    Afterwards the hub is as open as it was: what else the process does with it is no business of regraft's.
+    """
+    if not closed:
+        yield
+        return
     from huggingface_hub import constants as hub
 
     before = hub.HF_HUB_OFFLINE
@@ -88,6 +89,9 @@ def closed_hub() -> Iterator[None]:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
+        copied = sys.modules.get("transformers.utils.hub")  # some versions take a copy when they are first imported
+        if hasattr(copied, "_is_offline_mode"):
+            copied._is_offline_mode = before  # type: ignore[union-attr]
 
 
 _fragments: list[object] = []  # a library object must outlive the operators it defines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -194,16 +193,16 @@ def rename_lite(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, 
 
 
 def _timm(name: str, offline: bool) -> Obtained:
-    quiet_libraries(offline)
     base = name.split(".")[0]
     if not timm.is_model(base):
         import difflib
 
         near = difflib.get_close_matches(base, timm.list_models(), n=3)
         raise BackboneError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
-    closed = closed_hub() if offline or is_cached(name) else contextlib.nullcontext()
     try:
-        with closed:  # what is in the cache is taken from there without a question to the hub
+        with closed_hub(offline or is_cached(name)):  # what is in the cache is taken from there without a question to the hub
+            if offline:
+                _refuse_download(name)
             module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -219,6 +218,15 @@ def _timm(name: str, offline: bool) -> Obtained:
         input_size=int(config["input_size"][-1]),
         pretrained_on=entry.pretrained_on if entry else str(config.get("tag") or "unknown"),
     ))  # fmt: skip
+
+
+def _refuse_download(name: str) -> None:
+    """Raise OSError for weights that timm would fetch from an address of their own, past the hub, and has not yet."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or config.hf_hub_id or not config.url:
+        return
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / config.url.rpartition("/")[2]).is_file():
+        raise OSError(f"{config.url} is on the network")
 
 
 def _folder(path: Path, kind: str) -> Obtained:

@@ -15,6 +15,7 @@ from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
 from regraft.experiments.run import Run
 from regraft.recipe import Recipe, read_recipe
+from regraft.runtime import closed_hub
 from regraft.tracking import tracked
 
 
@@ -33,11 +34,12 @@ def go(
     walk = Walk(examples, recipe, folder, cache, events, about, started)
     walk.write()
     try:
-        if recipe.data.folds:
-            walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about, started))
-        events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
-                    findings=about["findings"], name=about["name"])  # fmt: skip
-        walk.walk(until)
+        with closed_hub(recipe.run.offline):
+            if recipe.data.folds:
+                walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about, started))
+            events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
+                        findings=about["findings"], name=about["name"])  # fmt: skip
+            walk.walk(until)
     except BaseException as error:
         walk.broken_off(error)
         if isinstance(error, ChangedError):
