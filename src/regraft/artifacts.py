@@ -221,6 +221,7 @@ class RunFolder:
     """One run's folder: its files by name, its state, its lock."""
 
     SCHEMA = 1
+    A_MOMENT = 0.5  # seconds that `lock` waits for those who only look whether the folder is locked
     REPORT, PICTURES = "report", "photographs in the report"  # as run.json calls them where they are `missing`
     OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
             "predictions.parquet", "gallery.json", "audit.json", "seen.parquet")  # fmt: skip
@@ -267,13 +268,35 @@ class RunFolder:
 
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=self.A_MOMENT)
         except Timeout:
             raise UsageError(
                 f"another process is working on {self.path}. Wait for it, or choose another folder with --out."
             ) from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
             raise UsageError(f"{self.path} cannot be made or written: {error}. Choose another with --out.") from None
+
+    def is_locked(self) -> bool:
+        """True while a process works in the folder. Keeps nobody from taking it, and writes nothing."""
+        lock = self.path / ".lock"
+        if not os.path.exists(lock):
+            return False
+        try:
+            import fcntl
+        except ImportError:  # Windows: taken for a moment, which `lock` waits for
+            from filelock import FileLock, Timeout
+
+            try:
+                with FileLock(str(lock), timeout=0):
+                    return False
+            except (Timeout, OSError):
+                return True
+        try:
+            with open(lock, "rb") as handle:  # shared, so that others may look at the same time
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except OSError:
+            return True
 
     def release(self) -> None:
         """Give the folder back. The lock's file stays: removing it could let two others in at once."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from regraft.artifacts import RunFolder
 from regraft.errors import UsageError
 from regraft.experiments.runs import list_runs
 from runs_by_hand import answers_to, labels_of, write_run
@@ -73,3 +75,22 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     assert list_runs(tmp_path) == []
     with pytest.raises(UsageError, match="is no folder"):
         list_runs(tmp_path / "none")
+
+
+def test_looking_at_a_run_keeps_nobody_out(tmp_path: Path) -> None:
+    """Two may look at once, and a run that starts meanwhile is not refused."""
+    fcntl = pytest.importorskip("fcntl", reason="locks are never shared here")
+    run = write_run(tmp_path / "run", LABELS, ANSWERS, state="running")
+    lock = run / ".lock"
+    lock.write_bytes(b"whose it is")
+    with open(lock, "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert [listed.state for listed in list_runs(tmp_path)] == ["stopped"]
+        later = threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN))
+        later.start()
+        folder = RunFolder(run)
+        assert lock.read_bytes() == b"whose it is"
+        folder.lock()
+        later.join()
+    assert [listed.state for listed in list_runs(tmp_path)] == ["running"]
+    folder.release()

@@ -10,8 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from regraft.artifacts import RunFolder, read_json
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
@@ -78,7 +76,7 @@ def _run(place: Path) -> Listed:
     raw = read_json(folder.metrics) if folder.metrics.is_file() else {}
     metrics = {split: {"accuracy": Estimate.from_dict(raw[split]["accuracy"])} for split in SPLITS if split in raw}
     word = str(state["state"])
-    if word == "running" and not _is_locked(place):
+    if word == "running" and not folder.is_locked():
         word = "stopped"  # killed: nobody was left to write it down
     backbone = str((state.get("provenance") or {}).get("id") or "")
     return Listed(str(place), str(state.get("name") or place.name), _began(folder), word, headline(metrics, word),
@@ -109,15 +107,3 @@ def _began(folder: RunFolder) -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
-
-
-def _is_locked(place: Path) -> bool:
-    """True while a process works in the folder."""
-    lock = place / ".lock"
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(str(lock), timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
