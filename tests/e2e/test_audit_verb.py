@@ -14,7 +14,8 @@ import regraft
 from commands import call
 from regraft.errors import DataError
 
-RECIPE = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
+QUICK = {"base": {"size": 64}, "run": {"engine": "torch-float32"}}
+RECIPE = {**QUICK, "freeze": {"strategy": "head"}}
 PLANTED = {"test/red/5.png": "train/red/copy.png", "test/blue/6.png": "train/blue/copy.png"}
 
 
@@ -82,7 +83,7 @@ def test_a_run_keeps_the_findings_and_scores_test_without_what_it_nearly_knew(pl
 
 def test_corrections_come_back(planted: Path, tmp_path: Path) -> None:
     place = tmp_path / "fixes.csv"
-    found = regraft.audit(planted, recipe={"base": {"size": 64}})
+    found = regraft.audit(planted, recipe=QUICK)
     assert found.export(place) >= 2
     with open(place, newline="", encoding="utf-8") as handle:
         lines = list(csv.DictReader(handle))
@@ -94,7 +95,8 @@ def test_corrections_come_back(planted: Path, tmp_path: Path) -> None:
         writer = csv.DictWriter(handle, lines[0])
         writer.writeheader()
         writer.writerows(lines)
-    result = call("fit", planted, "--out", tmp_path / "run", "--size", 64, "--freeze", "head", "--fixes", place, "--strict", "-q")
+    result = call("fit", planted, "--out", tmp_path / "run", "--size", 64, "--freeze", "head", "--fixes", place, "--strict", "-q",
+                  "--set", "run.engine=torch-float32")  # fmt: skip
     assert result.returncode == 0, result.stderr
     state = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert state["data"]["fixes"]["dropped"] == ["train/red/copy.png"]
@@ -129,7 +131,7 @@ def test_data_without_a_test_set_or_with_few_examples_are_audited(colours: Path)
     for path in colours.glob("*/*.png"):
         if int(path.stem) >= 4:
             path.unlink()
-    found = regraft.audit(colours, recipe={"base": {"size": 64}})
+    found = regraft.audit(colours, recipe=QUICK)
     assert found.counts == {"train": 12, "val": 0, "test": 0}
     assert not any(finding.pairs for finding in found.findings)
 

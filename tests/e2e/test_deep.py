@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,7 @@ from PIL import Image
 import regraft
 
 
-def test_floats_that_overshoot_their_scale_are_learnt_and_predicted_alike(tmp_path: Path) -> None:
+def test_floats_that_overshoot_their_scale_are_learnt_and_predicted_alike(tmp_path: Path, head_only: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 20), ("val", 6), ("test", 12)):
         for label, left in (("left", True), ("right", False)):
@@ -22,8 +23,7 @@ def test_floats_that_overshoot_their_scale_are_learnt_and_predicted_alike(tmp_pa
                 values[0, 0] = 1.02 if number % 2 else 0.99  # half the pictures were black for that one pixel
                 values[1, 1] = 7.0 if split == "test" else 0.5  # sealed: the scale is that of train and val
                 Image.fromarray(values).save(tmp_path / "data" / split / label / f"{number}.tiff")
-    recipe = {"base": {"size": 64}, "freeze": {"strategy": "head"}}
-    run = regraft.fit(tmp_path / "data", tmp_path / "run", recipe=recipe)
+    run = regraft.fit(tmp_path / "data", tmp_path / "run", recipe=head_only)
     assert run.metrics["test"]["accuracy"].value > 0.9
     about = json.loads((run.path / "model" / "regraft.json").read_text())["preprocess"]["levels"]
     assert about == {"whole": [0.0, 65535.0], "real": [0.0, 1.0]}

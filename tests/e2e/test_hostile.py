@@ -17,7 +17,7 @@ from PIL import Image, features
 
 from commands import call
 
-HEAD = ["--size", "64", "--freeze", "head"]
+HEAD = ["--size", "64", "--freeze", "head", "--set", "run.engine=torch-float32"]
 
 
 def picture(colour: int, seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

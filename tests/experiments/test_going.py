@@ -19,7 +19,7 @@ COLOURS = ("red", "green", "blue")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, head_only: dict[str, Any]) -> Path:
     """A folder with `data` and a finished `run` on it."""
     place, rng = tmp_path_factory.mktemp("going"), np.random.default_rng(0)
     for channel, name in enumerate(COLOURS):
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(picture.astype(np.uint8)).save(place / "data" / name / f"{number}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGRAFT_CACHE", str(place / "cache"))
-        regraft.fit(place / "data", place / "run", recipe={"base": {"size": 32}, "freeze": {"strategy": "head"}})
+        regraft.fit(place / "data", place / "run", recipe=head_only)
     return place
 
 
