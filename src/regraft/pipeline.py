@@ -442,8 +442,8 @@ class Walk:
             source = "val" if self.judged is None else "out-of-fold"
             self.held = Held(source, both.labels[judged.rows], judged.logits, both.blocks[judged.rows])
         self.calibration = self.held.calibration()
-        if why := in_sample(self.state["data"]):
-            self.calibration = self.calibration.promising_nothing(why)
+        if learnt := in_sample(self.state["data"]):
+            self.calibration = self.calibration.promising_nothing(learnt)
         if len(shown):
             self.metrics["val"] = Verdict(shown.labels, rows / self.calibration.temperature, shown.clusters()).estimates()
             self.predictions.append((shown, rows))
@@ -483,18 +483,19 @@ class Walk:
 
     def logits(self, model: Model, part: Part) -> np.ndarray:
         """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
-        rows, began, batch = [], time.monotonic(), self.recipe.run.feature_batch
+        began, batch = time.monotonic(), self.recipe.run.feature_batch
+        rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
         for number, row in enumerate(model.rows(part.paths, self.context.device, batch), start=1):
             if not isinstance(row, np.ndarray):
                 raise UsageError(f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}.")
-            rows.append(row)
+            rows[number - 1] = row
             self.context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
             if number == 2 * batch and part.name == "test":
                 needed, left = (time.monotonic() - began) / number * (len(part) - number), self.context.seconds_left
                 if needed > left:
                     self.say(f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
                              "it is predicted in full all the same")  # fmt: skip
-        return np.stack(rows)
+        return rows
 
     def evaluate(
         self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, fit: Part, val: Part

@@ -15,6 +15,7 @@ from regraft.training import Layers, class_offset, class_weighted, fit_path, lin
 
 IMBALANCE = 3.0
 RESAMPLES = 100
+ROWS = 4_096  # features that the head is shown at once
 LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single block, which no fold can spare
 DECAY = 5.0  # of an MLP. Log loss on packages by 0.01, 1, 3, 5, 20: 0.424, 0.417, 0.402, 0.394, 0.476; linear 0.402
 
@@ -255,6 +256,11 @@ def fit_chosen(
 def apply_head(head: nn.Module, features: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits."""
     head.eval()
+    found = np.zeros((0, 0), dtype=np.float32)
     with torch.inference_mode():
-        parts = [head(torch.from_numpy(np.ascontiguousarray(features[i : i + 4096]))) for i in range(0, len(features), 4096)]
-    return torch.cat(parts).numpy()
+        for start in range(0, len(features), ROWS):
+            some = head(torch.from_numpy(np.ascontiguousarray(features[start : start + ROWS]))).numpy()
+            if not start:
+                found = np.empty((len(features), some.shape[1]), dtype=np.float32)
+            found[start : start + len(some)] = some
+    return found
