@@ -89,8 +89,6 @@ def picture(name: str) -> np.ndarray:
 
 def measure(count: int) -> dict[str, dict[str, float]]:
     """Every part once, in the order of a run."""
-    import torch
-
     from regraft.data.audit import Seen, audit_features, find_near
     from regraft.data.examples import Inputs, Part
     from regraft.data.splits import assign_splits
@@ -108,7 +106,6 @@ def measure(count: int) -> dict[str, dict[str, float]]:
     from regraft.steps.evaluate import majority_logits
     from regraft.training import fit_logistic, fit_path, softmax_logits
 
-    torch.set_num_threads(2)
     clock, rng = Clock(), np.random.default_rng(0)
     names = tuple(f"class {k:03d}" for k in range(CLASSES))
     labels = rng.permutation(np.arange(count) % CLASSES)

@@ -56,6 +56,28 @@ def test_the_baseline_by_index_is_as_good_as_the_exact_one(monkeypatch: pytest.M
         knn_logits(features, labels, queries, 10, stop=lambda: True)
 
 
+def test_many_equal_rows_cost_no_more_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thirds of the rows are one blank picture, and one row holds what is no number."""
+    for name, value in (("LIST", 50), ("MOST", 200)):
+        monkeypatch.setattr(f"regraft.evaluation.neighbours.{name}", value)
+    features, _ = rows_of_classes(3_000, 16)
+    features[:2_000] = features[0]
+    features[-1, 3] = np.nan
+    unit, compared, look = compact(features, centre=False)(features), 0, Lists._look
+
+    def counted(self: Lists, asked: np.ndarray, members: np.ndarray, asking: np.ndarray, *others: object) -> None:
+        nonlocal compared
+        compared += len(members) * len(asking)
+        look(self, asked, members, asking, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Lists, "_look", counted)
+    rows, cosines = Lists(unit).search(unit, 5, least=0.5, own=np.arange(3_000))
+    assert compared <= 3_000 * 8 * 200
+    assert np.allclose(cosines[:2_000], 1, atol=1e-5)
+    assert (rows[:2_000] < 2_000).all()
+    assert (rows[-1] == -1).all()
+
+
 def test_mapped_features_are_not_copied_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regraft.evaluation.neighbours.EXACT", 1_000)
     monkeypatch.setattr("regraft.evaluation.neighbours.CHUNK", 1 << 21)

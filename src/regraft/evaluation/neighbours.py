@@ -6,6 +6,7 @@ its wheels bring an OpenMP of their own, which crashes on macOS beside torch's (
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ Features = np.ndarray | Sequence[np.ndarray]  # (N, D), or several whose rows fo
 EXACT = 20_000  # rows up to which all are compared with all
 WIDE = 128  # principal directions that count of wider features
 LIST = 1_000  # rows a list holds on average
+MOST = 4_000  # rows of a list that one row is compared with
 PROBES = 8  # lists that are searched for each row. They find 993 in 1,000 of the five nearest above a cosine of 0.5, and all
 # above 0.8 (100,000 synthetic rows of 100 classes with planted near-duplicates, 128 wide); 4 lists find 982
 LEARNT = 48  # rows a list from which the lists' centres are found
@@ -43,6 +45,7 @@ class Compact:
         for some, x in chunks(features):
             x = x - self.mean if self.turn is None else (x - self.mean) @ self.turn
             found[some] = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+            np.nan_to_num(found[some], copy=False, nan=0.0)  # a row with what is no number is near to nothing
         return found
 
 
@@ -90,7 +93,9 @@ class Lists:
         self.rows, count = rows, max(1, len(rows) // LIST)
         rng = np.random.default_rng(0)
         some = rows[np.sort(rng.permutation(len(rows))[: LEARNT * count])]
-        means = KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0).fit(some).cluster_centers_
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fewer different rows than lists
+            means = KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0).fit(some).cluster_centers_
         self.centres = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         self.probes = self.nearest_lists(rows)  # a row lies in the first of these
         home = self.probes[:, 0]
@@ -125,8 +130,9 @@ class Lists:
         for number, end in enumerate(ends):
             members = self.order[self.bounds[number] : self.bounds[number + 1]]
             asking = queries[(0 if number == 0 else ends[number - 1]) : end]
-            if len(members) and len(asking):
-                self._look(asked, members, asking, rows, close, floor, own, least)
+            pieces = -(-len(members) // MOST)  # where very many rows are nearly the same, a part of them will do
+            for piece in range(pieces if len(asking) else 0):
+                self._look(asked, members[piece::pieces], asking[piece::pieces], rows, close, floor, own, least)
             tick(label="looking for neighbours", done=number + 1, total=len(ends))
             if stop():
                 break
