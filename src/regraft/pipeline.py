@@ -30,7 +30,7 @@ from regraft.predictions import write_predictions
 from regraft.recipe import Recipe
 from regraft.report import model_card, write_batch, write_gallery, write_report
 from regraft.report.gallery import SECONDS
-from regraft.runtime import keep_large_blocks, peak_memory, pick_device, versions
+from regraft.runtime import keep_large_blocks, peak_memory, pick_device, survive_forks, versions
 from regraft.steps.audit import apart, audit, nearly_known, without_near_duplicates
 from regraft.steps.base import base
 from regraft.steps.context import Context
@@ -62,6 +62,7 @@ class Walk:
         started: float,
     ) -> None:
         keep_large_blocks()
+        survive_forks()
         self.examples, self.recipe, self.folder = examples, recipe, folder
         device = pick_device(recipe.run.device)
         recipe.run.device = str(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import shutil
@@ -140,6 +141,23 @@ def keep_large_blocks() -> None:
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
         return
+
+
+@functools.cache
+def survive_forks() -> None:
+    """Let processes that are forked from this one compute, with one thread each; call before torch computes.
+
+    GNU's OpenMP, which torch uses on Linux, waits for ever in a forked child for threads that only the parent has. With one
+    thread it needs none. A child that is to use all processors is to be spawned.
+    """
+
+    def alone() -> None:
+        import torch
+
+        torch.set_num_threads(1)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=alone)
 
 
 def pick_device(name: str = "auto") -> torch.device:

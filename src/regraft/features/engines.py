@@ -14,6 +14,7 @@ import torch
 
 from regraft.artifacts import fingerprint
 from regraft.backbones import Arithmetic, Backbone, Tapped, find_folds
+from regraft.runtime import survive_forks
 
 
 class Engine(Protocol):
@@ -49,6 +50,7 @@ class TorchEngine:
         self.arithmetic: Arithmetic | None = None  # made when the first batch comes
 
     def _ready(self) -> Arithmetic:
+        survive_forks()
         self.module.to(self.device).eval()
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         blank = torch.zeros(2, self.size, self.size, 3, dtype=torch.uint8, device=self.device)
