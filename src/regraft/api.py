@@ -375,18 +375,19 @@ def freeze(module: nn.Module, strategy: str | Sequence[str] = "head", norm_stati
 
 
 def fit_head(
-    features: np.ndarray, labels: Sequence[int] | np.ndarray, l2: float | None = None, seed: int = 0
-) -> nn.Module:
-    """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels; L2 by out-of-fold log loss where None."""
-    from regraft.training import class_weighted, fit_path, linear_head
+    features: np.ndarray, labels: Sequence[int] | np.ndarray, l2: float | None = None, seed: int = 0,
+    groups: Sequence[Any] | np.ndarray | None = None,
+) -> nn.Module:  # fmt: skip
+    """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels; L2 by out-of-fold log loss where None.
 
-    values, targets = np.ascontiguousarray(features, dtype=np.float32), np.asarray(labels, dtype=np.int64)
-    classes = int(targets.max()) + 1
-    weights = class_weighted(targets, np.ones(len(targets)), False, classes)
-    if l2 is None:
-        path = fit_path(values, targets, weights, classes, seed=seed)
-        l2 = path.l2[path.chosen]
-    return linear_head(values, targets, weights, classes, l2)
+    `groups` (N,), any hashable values, name what belongs together, such as a patient's pictures: no fold parts a group. An
+    example whose group is None is alone. Raises UsageError for features that hold nan or infinity, and for whatever else no
+    head can be fitted to.
+    """
+    from regraft.data.blocks import blocks_of
+    from regraft.training import head_alone
+
+    return head_alone(features, labels, l2, seed, blocks_of(list(groups)) if groups is not None else None)
 
 
 def _cache(named: str | Path | None, listeners: Sequence[Listener]) -> Path | None:

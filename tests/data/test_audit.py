@@ -162,6 +162,22 @@ def test_all_that_makes_data_useless_comes_at_once(tmp_path: Path) -> None:
         assert words in said
 
 
+def test_examples_of_weight_zero_are_not_trained_on(tmp_path: Path) -> None:
+    many(tmp_path, "a", "b", count=24)
+    lines = [f"{label}/{k}.png,{label},{0 if k % 2 else 1}" for label in "ab" for k in range(24)]
+    (tmp_path / "list.csv").write_text("path,label,weight\n" + "\n".join(lines) + "\n")
+    examples, looked = examples_of(tmp_path / "list.csv")
+    assert (examples.part("train").weights > 0).all()
+    assert (examples.part("val").weights == 0).any() or examples.counts()["val"] < 4
+    message, sources = finding(looked, "weight 0")
+    assert "of weight 0 left out of train" in message
+    assert not {*sources} & {*examples.part("train").sources}
+    assert sum(examples.counts().values()) + len(sources) == 48
+    (tmp_path / "list.csv").write_text("path,label,weight\n" + "\n".join(lines).replace("b,1", "b,0") + "\n")
+    with pytest.raises(DataError, match=r"class 'b' has no readable training example \(of 24 named, 24 of weight 0\)"):
+        examples_of(tmp_path / "list.csv")
+
+
 def test_a_table_beside_one_folder_is_pointed_at(tmp_path: Path) -> None:
     many(tmp_path, "images")
     (tmp_path / "labels.csv").write_text("file,label\n")

@@ -51,6 +51,13 @@ def test_an_unknown_strategy_names_the_stages() -> None:
         plan_freeze(module, cut_stages(module), "lst-2")
 
 
+def test_a_strategy_that_would_release_nothing_is_refused() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.ReLU(), torch.nn.Linear(3, 2, bias=False))
+    for strategy in ("norm", "bias"):
+        with pytest.raises(UsageError, match="releases nothing"):
+            plan_freeze(module, cut_stages(module), strategy)
+
+
 def test_gradual_unfreezing_releases_stage_after_stage() -> None:
     module = timm.create_model("resnet10t", num_classes=0)
     stages = cut_stages(module)

@@ -88,9 +88,6 @@ def test_where_it_starts_changes_nothing(iris) -> None:
 
 
 def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    values = (rng.normal(size=(400, 30)) @ rng.normal(size=(30, 30))).astype(np.float32)
-    labels = (values[:, :4] + rng.gumbel(size=(400, 4))).argmax(axis=1)
     passes = [0]
     slope = module._Problem.slope
 
@@ -100,7 +97,10 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module._Problem, "slope", counted)
 
-    def solved() -> tuple[np.ndarray, int, float]:
+    def solved(seed: int) -> tuple[np.ndarray, int, float]:
+        rng = np.random.default_rng(seed)
+        values = (rng.normal(size=(400, 30)) @ rng.normal(size=(30, 30))).astype(np.float32)
+        labels = (values[:, :4] + rng.gumbel(size=(400, 4))).argmax(axis=1)
         passes[0] = 0
         problem = module._Problem(values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values))
         theta = problem.solve(1e-3, None, 1e-4, 1e-12)
@@ -108,12 +108,12 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         found = problem.logits(theta, np.zeros(400, dtype=np.int64), np.arange(400))
         return found, taken, float(problem.slope(theta, 1e-3)[1].norm())
 
-    fast, few, small = solved()
+    fast, few, small = zip(*map(solved, range(3)), strict=True)  # rounding moves the passes of one problem by some
     monkeypatch.setattr(module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0))
-    plain, many, also = solved()
-    assert max(small, also) <= 1.1e-4
+    plain, many, also = zip(*map(solved, range(3)), strict=True)
+    assert max(*small, *also) <= 1.1e-4
     np.testing.assert_allclose(fast, plain, atol=0.02)
-    assert few < many / 2
+    assert sum(few) < sum(many) / 2
 
 
 def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from regraft.training import Checkpoint, train
+from regraft.training import Checkpoint, mixed, train
 from regraft.training import loop as module
 
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32))
@@ -247,3 +249,76 @@ def test_the_loop_leaves_the_given_module_at_its_best() -> None:
     trained, _ = run(net)
     assert all(torch.equal(net.state_dict()[name], value) for name, value in trained.best.items())
     assert any(not torch.equal(before[name], value) for name, value in trained.best.items())
+
+
+def test_a_batch_without_weight_teaches_nothing_and_breaks_nothing() -> None:
+    def idle(epoch: int, skip: int = 0, /):
+        for number, (x, y, w) in enumerate(batches(epoch, skip), start=skip):
+            yield x, y, w * (number != 1)
+
+    trained, said = run(network(), idle)
+    assert trained.stopped == "length"
+    assert not said
+    assert trained.log_loss < 0.65
+    assert all(torch.isfinite(value).all() for value in trained.best.values())
+    assert module._slope(network(), (X, Y, torch.zeros(64)), 1, 0.0, None, module.nullcontext) == 0.0
+
+
+def test_a_heavy_example_is_no_sign_of_a_loss_that_fell_apart() -> None:
+    weights = torch.full((64,), 0.5)
+    weights[3] = 32.5  # the mean is 1
+
+    def heavy(epoch: int, skip: int = 0, /):
+        for order in module.shuffled(64, 0, epoch, 16)[skip:]:
+            yield X[order], Y[order], weights[order]
+
+    trained, said = run(network(), heavy)
+    assert trained.stopped == "length"
+    assert not said
+
+
+@pytest.mark.parametrize("with_val", [True, False])
+def test_weights_that_the_last_step_spoilt_are_not_kept(with_val: bool) -> None:
+    net = network()
+
+    def spoils(epoch: int, skip: int = 0, /):
+        yield from batches(epoch, skip)
+        with torch.no_grad():  # after the last step: no loss will tell
+            net[0].weight.mul_(math.nan if epoch == 3 else 1.0)
+
+    trained, said = run(net, spoils, epochs=3, **({} if with_val else {"val_loss": None}))
+    assert trained.stopped == "diverged"
+    assert trained.epoch == 2
+    assert "no numbers" in said[0]
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([1e-30, 1e-3, 1.0, 50.0]), st.sampled_from([0.0, 1e-3, 1e3]), st.sampled_from([0.0, 0.99]),
+    st.sampled_from([0.0, 0.5, 1 - 1e-9]), st.sampled_from([1, 2, 16, 4096]), st.sampled_from([(0, 0), (1, 0), (5e-324, 1e-9)]),
+    st.lists(st.sampled_from([0.0, 1e-300, 1.0, 1e300]), min_size=64, max_size=64), st.booleans(),
+)  # fmt: skip
+def test_any_settings_give_numbers(
+    lr: float, decay: float, part: float, drop: float, size: int, mixes: tuple[float, float], weights: list[float], val: bool
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Dropout(drop), network())
+    used = torch.from_numpy(module.class_weighted(Y.numpy(), np.array(weights), True, 2)).float()
+
+    def given_(epoch: int, skip: int = 0, /):
+        for order in module.shuffled(64, 0, epoch, size)[skip:]:
+            yield X[order], Y[order], used[order]
+
+    def val_loss() -> tuple[np.ndarray, float]:
+        net.eval()
+        with torch.no_grad():
+            return nn.functional.cross_entropy(net(X), Y, reduction="none").double().numpy(), 0.5
+
+    several = mixed(given_, *mixes, 2, 0) if any(mixes) else given_
+    trained = train(
+        net, torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay), several, len(module.shuffled(64, 0, 1, size)), 2,
+        val_loss if val else None, warmup=part, patience=1, smoothing=part, tick=lambda **_: None, on_epoch=lambda **_: None,
+    )  # fmt: skip
+    assert all(torch.isfinite(value).all() for value in trained.best.values())
+    assert math.isfinite(trained.log_loss) == val

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 
-def blocks_of(*keys: Sequence[str | None], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+def blocks_of(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
     """(N,) int64 numbers of the blocks of N examples, numbered from 0 in the order in which blocks first occur.
 
     Two examples are in one block where a column of `keys` gives both the same value (None is no value), where one of the
@@ -19,7 +19,7 @@ def blocks_of(*keys: Sequence[str | None], pairs: Iterable[tuple[int, int]] = ()
     rows, nodes, made = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], count
     for column in keys:
         known = np.array([row for row, value in enumerate(column) if value is not None], dtype=np.int64)
-        number: dict[str, int] = {}
+        number: dict[Hashable, int] = {}
         own = [number.setdefault(value, len(number)) for value in column if value is not None]
         rows.append(known)
         nodes.append(np.array(own, dtype=np.int64) + made)

@@ -27,6 +27,7 @@ LEARNT = 48  # rows a list from which the lists' centres are found
 ROUNDS = 8  # of k-means
 BLOCK = 1 << 23  # similarities held at once
 CHUNK = 1 << 25  # bytes of features looked at at once
+HUGE = 1e15  # values above it have squares whose sums are beyond float32
 ROWS = 4_096  # rows at least that a chunk holds
 
 
@@ -38,14 +39,16 @@ class Compact:
     turn: np.ndarray | None
 
     def __call__(self, features: Features) -> Floats32:
-        """(N, d) rows; the features, which may be memory-mapped, are read a chunk at a time."""
+        """(N, d) rows; the features, which may be memory-mapped, are read a chunk at a time.
+
+        A row of zeros stays one, and one that holds what is no number becomes one: it is near to nothing.
+        """
         parts = _parts(features)
         width = parts[0].shape[1] if self.turn is None else self.turn.shape[1]
         found = np.empty((sum(map(len, parts)), width), dtype=np.float32)
         for some, x in chunks(features):
             x = x - self.mean if self.turn is None else (x - self.mean) @ self.turn
-            found[some] = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-            np.nan_to_num(found[some], copy=False, nan=0.0)  # a row with what is no number is near to nothing
+            found[some] = _of_length_1(x)
         return found
 
 
@@ -66,7 +69,20 @@ def compact(features: Features, centre: bool) -> Compact:
     some = np.concatenate([np.asarray(part[:: count // EXACT], dtype=np.float32) for part in parts]) - mean
     if not centre:  # what counts is the direction of a row
         some /= np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-12)
+    np.nan_to_num(some, copy=False)
+    some /= max(1.0, float(np.abs(some).max()) / HUGE)
     return Compact(mean, np.ascontiguousarray(np.linalg.eigh(some.T @ some)[1][:, -WIDE:]))
+
+
+def _of_length_1(x: Floats32) -> Floats32:
+    """(n, d) rows divided by their lengths, also where the squares are beyond float32; of what is no number, a row of zeros."""
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        x = np.where(np.isnan(x).any(axis=1, keepdims=True), np.float32(0), np.nan_to_num(x))
+        x /= np.maximum(np.abs(x).max(axis=1, keepdims=True), 1)
+        lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.maximum(lengths, 1e-12))
 
 
 def chunks(features: Features) -> Iterator[tuple[slice, Floats32]]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from regraft.errors import BudgetError
+from regraft.evaluation.finite import require_finite
 from regraft.evaluation.neighbours import EXACT, Floats32, Lists, compact
 
 Floats = NDArray[np.float64]
@@ -41,10 +42,12 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
 def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
     """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of the indicators by the left ones.
 
-    F, which may be memory-mapped, is read a chunk at a time where it has more rows than columns.
+    F, which may be memory-mapped, is read a chunk at a time where it has more rows than columns. Raises UsageError for one that
+    holds nan or infinity.
     """
     n, width = f.shape
     if n <= width:
+        require_finite(f)
         f, y = f.astype(np.float64), (classes[:, None] == np.arange(k)).astype(np.float64)
         values, vectors = np.linalg.eigh(f @ f.T)
         real = values > 1e-10 * max(float(values[-1]), 1e-300)
@@ -54,6 +57,8 @@ def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floa
         x, own = f[start : start + ROWS].astype(np.float64), classes[start : start + ROWS]
         square += x.T @ x
         sums += sparse.csr_matrix((np.ones(len(own)), (own, np.arange(len(own)))), shape=(k, len(own))) @ x
+    if not np.isfinite(square).all():
+        require_finite(f)
     values, vectors = np.linalg.eigh(square)
     real = values > 1e-10 * max(float(values[-1]), 1e-300)
     return values[real], (vectors[:, real].T @ sums.T) ** 2 / values[real][:, None]

@@ -192,13 +192,14 @@ def finetune(
 ) -> Finetuned | None:  # fmt: skip
     """The fine-tuned model, or None where the budget says so. The given backbone and head stay as they are.
 
-    Every setting of the recipe but precision and interpolation is decided already. Without `val` training goes its whole
-    length. Where `checkpoint` holds a training of the same data, weights and settings, it goes
-    on from there. `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything
+    Every setting of the recipe but precision and interpolation is decided already. Examples of weight 0 are not trained on.
+    Without `val` training goes its whole length. Where `checkpoint` holds a training of the same data, weights and settings, it
+    goes on from there. `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything
     frozen have moved.
     """
     recipe, seed = context.recipe.finetune, context.recipe.run.seed
     epochs, classes = int(recipe.epochs), int(head[-1].out_features)  # type: ignore[index]
+    data = data.taught()
     torch.manual_seed(seed)
     tuned = copy.deepcopy(backbone)
     if plan.strategy == "lora":
@@ -294,8 +295,8 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:
     recipe = context.recipe.finetune
     best = f", kept as of epoch {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
-    share = recipe.interpolation
-    mixed = f", {share:g} of the way there {trained.log_loss:.3f}" if share not in (1, "auto") else ""
+    share, val = recipe.interpolation, f" {trained.log_loss:.3f}" if np.isfinite(trained.log_loss) else ""
+    mixed = f", {share:g} of the way there{val}" if share not in (1, "auto") else ""
     why = {"length": "went its whole length", "patience": f"val log loss clearly worse for {recipe.patience} epochs",
            "budget": "the time was up", "interrupted": "stopped by the user",
            "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept"}  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,14 @@ class Data:
         """The examples of some rows."""
         items, ids = (tuple(values[row] for row in rows) for values in (self.items, self.ids))
         return Data(items, ids, self.labels[rows], self.weights[rows], None if self.blocks is None else self.blocks[rows])
+
+    def taught(self) -> Data:
+        """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than two do."""
+        rows = np.flatnonzero(self.weights > 0)
+        if len(rows) < 2 or len(rows) == len(self.labels):
+            return self
+        found = self.some(rows)
+        return replace(found, weights=found.weights / found.weights.mean())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The one training loop, and the modules it trains."""
 
 from regraft.training.adapters import add_adapters, merge_adapters
+from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, phases, plan_freeze
 from regraft.training.imbalance import class_offset
@@ -25,6 +26,7 @@ __all__ = [
     "class_weighted",
     "fit_logistic",
     "fit_path",
+    "head_alone",
     "linear_head",
     "make_head",
     "merge_adapters",

@@ -107,6 +107,8 @@ def plan_freeze(
         trainable = {name for name in everything if ADAPTER in name}
     elif text in ("full", "gradual"):
         trainable = set(everything)
+    if not trainable and text not in ("head", "lora"):
+        raise UsageError(f"{text} releases nothing: the backbone has no such parameters. Freeze it with head, or name another.")
     with_statistics = {n for n, m in module.named_modules() if getattr(m, "running_mean", None) is not None}
     frozen_stages = [s for s in stages if not trainable.intersection(s.parameters)]
     resting = {name for stage in frozen_stages for name in stage.modules}

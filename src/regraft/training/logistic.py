@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 
 from regraft.evaluation import folds_of, standard_error
 from regraft.evaluation.blocks import Fold
+from regraft.evaluation.finite import require_finite
 
 GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on scaled features
 PATH_FLAT = 1e-5  # the path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
@@ -20,6 +22,8 @@ ENOUGH = 2_000  # held-out examples that tell strengths apart: with more than fi
 HELD = 50_000  # held-out examples that are predicted: of 1,000 classes, 200 MB of logits
 CHUNK = 1 << 24  # bytes of features looked at at once
 LOGITS = 1 << 20  # logits computed at once: what fits a cache is three times as fast
+HUGE = 1e30  # a scale above which float32 does not hold differences
+ALIVE = 1e-10  # of the largest variance: below it a feature does not vary but for rounding
 WHOLE = 1 << 28  # bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
 
 
@@ -51,17 +55,28 @@ def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Pareto scaling (van den Berg et al. 2006) lies between none, where loud features drown the others, and unit variance,
     where those that hardly ever fire count as much as any. Out of fold on training sets, log loss by unit variance, by this
     and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072; hand signs 0.242, 0.206, 0.222.
+
+    Raises UsageError for features that hold what is no finite number.
     """
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for _, x in _chunks(features):
         total += x.sum(axis=0, dtype=np.float64)
     mean = total / len(features)
+    if not np.isfinite(mean).all():
+        require_finite(features)
     for _, x in _chunks(features):
         square += ((x - mean) ** 2).sum(axis=0, dtype=np.float64)
     deviation = np.sqrt(square / len(features))
     together = float(np.sqrt((deviation**2).mean())) or 1.0
     scale = np.sqrt(np.maximum(deviation, 1e-6 * together) * together)
     return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
+    """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned, so bits repeat."""
+    mean, scale = (torch.from_numpy(values) for values in scaling)
+    kind = torch.float32 if float(scale.max()) < HUGE else torch.float64  # differences of float32 may be beyond float32
+    return torch.tensor(x, dtype=kind).sub_(mean).div_(scale).float()
 
 
 def softmax_logits(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -108,31 +123,39 @@ class _Problem:
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
         self.shape = (shares.shape[0], classes, features.shape[1] + 1)
-        self.whole = self._scaled(features) if 4 * features.size <= WHOLE else None
-
-    def _scaled(self, x: np.ndarray) -> torch.Tensor:
-        mean, scale = (torch.from_numpy(values) for values in self.scaling)
-        return torch.tensor(x, dtype=torch.float32).sub_(mean).div_(scale)  # torch's own memory: aligned, so bits repeat
+        self.whole = scaled(features, self.scaling) if 4 * features.size <= WHOLE else None
 
     @cached_property
     def _spectrum(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(D,) eigenvalues and (D, D) eigenvectors of the features' covariance; None for fewer examples than features."""
+        """(D,) eigenvalues and (D, D) eigenvectors of the features' covariance, float64; None for fewer examples than features.
+
+        None too where there is no decomposition: it speeds the search up, and the search ends without it.
+        """
         if len(self.labels) < self.shape[2]:
             return None
         covariance = torch.zeros(self.shape[2] - 1, self.shape[2] - 1)
         for _, x in self._parts():
             covariance.addmm_(x.T, x, alpha=1 / len(self.labels))
-        values, vectors = torch.linalg.eigh(covariance)
-        return values.clamp_min_(0), vectors
+        diagonal = covariance.diagonal()
+        alive = (diagonal > ALIVE * diagonal.max()).nonzero()[:, 0]  # what hardly varies is an axis of its own
+        values, vectors = torch.zeros(len(covariance), dtype=torch.float64), torch.eye(len(covariance), dtype=torch.float64)
+        with contextlib.suppress(RuntimeError):  # LinAlgError is one
+            found, turned = torch.linalg.eigh(covariance[alive][:, alive].double())
+            values[alive] = found.clamp_min_(0)
+            vectors[alive[:, None], alive] = turned
+            return (values, vectors) if bool(values.isfinite().all() and vectors.isfinite().all()) else None
+        return None
 
     def _preconditioner(self, l2: float) -> _Preconditioner:
         """For the curvature at equal probabilities, (K - 1) / K^2 times the covariance, plus the penalty's."""
-        if self._spectrum is None:
+        if self._spectrum is None or self.classes < 2:
             return _Preconditioner(None, None, 1.0)
         values, vectors = self._spectrum
         curvature = (self.classes - 1) / self.classes**2
-        root = (curvature * values + l2).sqrt_()
-        return _Preconditioner((vectors / root) @ vectors.T, (vectors * root) @ vectors.T, curvature**-0.5)
+        curved = curvature * values + l2
+        root = curved.clamp_min_(ALIVE * float(curved.max())).sqrt_()
+        there, back = (vectors / root) @ vectors.T, (vectors * root) @ vectors.T
+        return _Preconditioner(there.float(), back.float(), curvature**-0.5)
 
     def _parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """The scaled features, as many rows at a time as have LOGITS logits, with their positions."""
@@ -140,7 +163,7 @@ class _Problem:
         step = max(1, min(LOGITS // (folds * classes), CHUNK // (4 * width)))
         for start in range(0, len(self.labels), step):
             some = slice(start, min(start + step, len(self.labels)))
-            yield some, self._scaled(self.features[some]) if self.whole is None else self.whole[some]
+            yield some, scaled(self.features[some], self.scaling) if self.whole is None else self.whole[some]
 
     def _logits(self, x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """(n, F, K)."""
@@ -204,6 +227,12 @@ class _Problem:
         return found
 
 
+def _shares(weights: np.ndarray) -> np.ndarray:
+    """(N,) what each example's loss is multiplied by: its part of the whole weight, 0 where there is none."""
+    total = weights.sum()
+    return np.asarray(weights / total) if total > 0 else np.zeros(len(weights))
+
+
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, *,
     scaling: tuple[np.ndarray, np.ndarray] | None = None, start: tuple[np.ndarray, np.ndarray] | None = None,
@@ -211,13 +240,14 @@ def fit_logistic(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Weight (K, D) and bias (K,) on raw features: the scaling (Pareto, where none is given) is folded in.
 
-    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free. Features larger than
+    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free; where all weights are 0, that
+    is 0, and so is what comes out. Features larger than
     WHOLE are streamed in mini-batches whose gradients add up, so a memory-mapped array of any length will do and the
     result is that of the whole. Ends at a gradient of norm `tolerance` or a fall of the objective below `flat`. `start` is a
     weight and a bias as they are returned: what a fit on similar data gave.
     """
     mean, scale = scaling if scaling is not None else pareto_scaling(features)
-    problem = _Problem(features, labels, (weights / weights.sum())[None], classes, (mean, scale))
+    problem = _Problem(features, labels, _shares(weights)[None], classes, (mean, scale))
     begin: torch.Tensor | None = None
     if start is not None:
         weight, bias = start
@@ -252,7 +282,7 @@ def fit_path(
     rows = np.sort(np.concatenate([held for _, held in splits]))
     shares, place = np.zeros((len(splits), len(labels)), dtype=np.float32), np.zeros(len(labels), dtype=np.int64)
     for number, (train, held_out) in enumerate(splits):
-        shares[number, train], place[held_out] = weights[train] / weights[train].sum(), number
+        shares[number, train], place[held_out] = _shares(weights[train]), number
     problem = _Problem(features, labels, shares, classes, pareto_scaling(features))
     thetas: list[torch.Tensor] = []
     losses: list[np.ndarray] = []

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from regraft.errors import UsageError
 from regraft.training.checkpoint import Checkpoint, pack, unpack
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, (B,) labels or (B, K) shares of classes, (B,) weights
+# inputs, (B,) labels or (B, K) shares of classes, and (B,) weights whose mean over all examples is 1
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 State = dict[str, torch.Tensor]
 RETRIES = 3  # times that training which fell apart begins again from its best, each at half the rate
 CHANCE = 10.0  # times the loss of guessing: above it training has fallen apart
@@ -42,7 +44,7 @@ class Trained:
     best: State
     epoch: int
     epochs_run: int
-    log_loss: float
+    log_loss: float  # not a number where there is no val
     stopped: str  # "length", "patience", "budget", "interrupted" or "diverged"
     states: list[tuple[float, State]] = field(default_factory=list)
 
@@ -76,10 +78,10 @@ def train(
     in the loss only (logit adjustment). With `averaged`, a running mean of the weights over about an epoch (EMA) is tried after
     each epoch beside the weights themselves. `numbers` is the context of forward passes: their precision.
 
-    A loss that is no number, or ten times that of guessing, sends training back to its best state at half the rate, three
-    times at most. A batch that does not fit the memory is cut in micro-batches whose gradients add up. Where `checkpoint`
-    holds a training under way, this one goes on in the middle of its epoch, and on a CPU ends with the same bits as if it
-    had never stopped.
+    A loss or a weight that is no number, or a loss ten times that of guessing, sends training back to its best state at half
+    the rate, three times at most. A batch that does not fit the memory is cut in micro-batches whose gradients add up. Where
+    `checkpoint` holds a training under way, this one goes on in the middle of its epoch, and on a CPU ends with the same bits as
+    if it had never stopped.
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
@@ -119,6 +121,8 @@ def train(
         """Val log loss and accuracy of the weights, or of their mean where that is better; kept unless clearly worse."""
         nonlocal lowest
         state = snapshot()
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters() if parameter.requires_grad):
+            raise FloatingPointError("the weights were no numbers")
         if not val_loss:
             trained.best, trained.epoch = state, epoch
             return math.nan, math.nan
@@ -130,6 +134,8 @@ def train(
             if smooth.mean() < losses.mean():
                 losses, accuracy, state = smooth, smooth_accuracy, {name: tensor.clone() for name, tensor in mean.items()}
         found = float(losses.mean())
+        if not math.isfinite(found):
+            raise FloatingPointError("the val loss was no number")
         if trained.epoch == 0 or found < lowest.mean():  # the start is the caller's to compare with
             lowest = losses
         if within_error(losses, lowest):
@@ -176,6 +182,7 @@ def train(
                         break
                     if checkpoint.due():
                         save()
+                found, accuracy = judge()
             except FloatingPointError as error:
                 if retries == RETRIES:
                     trained.stopped = "diverged"
@@ -188,7 +195,6 @@ def train(
                 say(f"{error} in epoch {epoch}: back to the best state so far, at half the rate")
                 continue
             trained.epochs_run = epoch
-            found, accuracy = judge()
             on_epoch(epoch=epoch, epochs=epochs, train_loss=losses / max(1, seen), val_log_loss=found,
                      val_accuracy=accuracy, images_per_second=speed)  # fmt: skip
             if out_of_time():
@@ -218,21 +224,25 @@ def _slope(
     module: nn.Module, batch: Batch, parts: int, smoothing: float, offset: torch.Tensor | None,
     numbers: Callable[[], AbstractContextManager[None]],
 ) -> float:  # fmt: skip
-    """Add the gradients of a batch's weighted mean loss. Raises FloatingPointError for a loss no training comes back from."""
+    """Add the gradients of the mean over a batch of each example's weight times its loss, and give that mean.
+
+    A batch whose weights are all 0 teaches nothing. Raises FloatingPointError for a loss no training comes back from.
+    """
     inputs, labels, weights = batch
-    whole, value = weights.sum(), 0.0
+    whole, value = float(weights.sum()), 0.0
     for some in (slice(None),) if parts == 1 else _slices(len(labels), parts):
         with numbers():
             logits = module(inputs[some])
         logits = logits.float() if offset is None else logits.float() + offset
         each = F.cross_entropy(logits, labels[some], reduction="none", label_smoothing=smoothing)
-        loss = (each * weights[some]).sum() / whole
+        loss = (each * weights[some]).sum() / len(labels)
         loss.backward()
         value += float(loss.detach())
     if not math.isfinite(value):
         raise FloatingPointError("the loss was no number")
-    if value > CHANCE * math.log(max(2, logits.shape[1])):
-        raise FloatingPointError(f"the loss rose to {value:.1f}")
+    mean = value * len(labels) / whole if whole else 0.0
+    if mean > CHANCE * math.log(max(2, logits.shape[1])):
+        raise FloatingPointError(f"the loss rose to {mean:.1f}")
     return value
 
 
@@ -259,7 +269,12 @@ def short_of_memory(error: BaseException) -> bool:
 
 
 def shuffled(count: int, seed: int, epoch: int, batch: int) -> list[np.ndarray]:
-    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its neighbours."""
+    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its neighbours.
+
+    Of no examples there are no batches.
+    """
+    if not count:
+        return []
     order = np.random.default_rng([seed, epoch]).permutation(count)
     cuts = list(range(0, count, batch))
     if len(cuts) > 1 and count - cuts[-1] == 1:
@@ -268,9 +283,16 @@ def shuffled(count: int, seed: int, epoch: int, batch: int) -> list[np.ndarray]:
 
 
 def class_weighted(labels: np.ndarray, weights: np.ndarray, balanced: bool, classes: int) -> np.ndarray:
-    """(N,) weights of mean 1: the examples' own, times n / (K n_c) where `balanced` (King and Zeng 2001)."""
-    result = weights.astype(np.float64).copy()
+    """(N,) weights of mean 1: the examples' own, times n / (K n_c) where `balanced` (King and Zeng 2001).
+
+    An example of weight 0 counts nowhere. Where all are 0, they stay so. Raises UsageError for weights that are negative or no
+    numbers.
+    """
+    result = weights.astype(np.float64)
+    if not np.isfinite(result).all() or (result < 0).any():
+        raise UsageError("example weights are numbers from 0 up; some of these are not.")
+    result = result / (result.max(initial=0.0) or 1.0)  # no sum overflows
     if balanced:
-        counts = np.bincount(labels, minlength=classes)
-        result *= (len(labels) / (classes * np.maximum(counts, 1)))[labels]
-    return result / result.mean() if len(result) else result  # type: ignore[no-any-return]
+        counts = np.bincount(labels[result > 0], minlength=classes)
+        result *= (counts.sum() / (classes * np.maximum(counts, 1)))[labels]
+    return np.asarray(result / (result.mean() or 1.0)) if len(result) else result

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from regraft.training.loop import Batch, Batches
 
+LEAST = 1e-3  # strength below which the draws are a coin's, and those of a far smaller one no numbers
+
 
 def mixed(batches: Batches, mixup: float, cutmix: float, classes: int, seed: int) -> Batches:
     """Batches each of whose examples holds a share of another one, and as large a share of its label: (B, K) of them.
@@ -24,7 +26,7 @@ def mixed(batches: Batches, mixup: float, cutmix: float, classes: int, seed: int
             rng = np.random.default_rng([seed, epoch, number])
             cut = bool(cutmix) and not (mixup and rng.random() < 0.5)
             strength = cutmix if cut else mixup
-            share = float(rng.beta(strength, strength))
+            share = float(rng.beta(*2 * (max(LEAST, strength),)))
             if cut and inputs.dtype == torch.uint8:
                 inputs, share = _pasted(inputs, share, rng)
             else:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from regraft.training.logistic import example_log_losses, pareto_scaling, tried_folds
+from regraft.training.logistic import example_log_losses, pareto_scaling, scaled, tried_folds
 from regraft.training.loop import shuffled
 from regraft.training.network import Layers, make_head
 
@@ -64,11 +64,10 @@ class _Problem:
         self.shares = torch.from_numpy(shares.astype(np.float32))
         self.scaling = pareto_scaling(features)
         self.used = np.flatnonzero(shares.any(axis=0))
-        self.batch = min(BATCH, -(-len(self.used) // BATCHES))
+        self.batch = max(1, min(BATCH, -(-len(self.used) // BATCHES)))
 
     def scaled(self, rows: np.ndarray) -> torch.Tensor:
-        mean, scale = (torch.from_numpy(values) for values in self.scaling)
-        return (torch.from_numpy(self.features[rows]) - mean) / scale
+        return scaled(self.features[rows], self.scaling)
 
     def solve(
         self, classes: int, layers: Layers, decay: float, epochs: int, seed: int,
@@ -141,7 +140,7 @@ def mlp_out_of_fold(
         share[train] = weights[train]
     rows = np.sort(np.concatenate([held for _, held in splits]))
     problem = _Problem(features, labels, shares)
-    epochs = min(epochs, max(LEAST, STEPS * BATCH // len(problem.used)))
+    epochs = min(epochs, max(LEAST, STEPS * BATCH // max(1, len(problem.used))))
     best, lowest = OutOfFold(rows, np.zeros((len(rows), classes), dtype=np.float32), 0), float("inf")
 
     def after(epoch: int, networks: _Networks) -> bool:

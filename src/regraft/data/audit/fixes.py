@@ -19,7 +19,7 @@ COLUMNS = ("source", "action", "label", "kind", "reason")
 ACTIONS = ("drop", "relabel", "keep")
 SUGGESTED, COMPARED = 10, 20_000  # faults that come with a suggestion, and names that are compared for it
 NOT_OURS = (  # nothing is left to correct
-    "quarantined", "stray", "empty", "links", "own output", "unreadable folders", "copies across splits",
+    "quarantined", "stray", "empty", "links", "own output", "unreadable folders", "copies across splits", "weight 0",
 )  # fmt: skip
 
 

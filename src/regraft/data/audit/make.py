@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from regraft.data.audit.contents import CHECKS, Files
 from regraft.data.audit.files import Audited
-from regraft.data.audit.findings import Kept
+from regraft.data.audit.findings import Finding, Kept, several
 from regraft.data.audit.fixes import Fixes
 from regraft.data.audit.identical import drop_copies
 from regraft.data.audit.looks import dhashes
@@ -48,6 +48,7 @@ def make_examples(
     )  # fmt: skip
     rows, splits = fixes.applied(audited.rows, splits) if fixes else (audited.rows, splits)
     kept_quiet: Kept = fixes.kept if fixes else frozenset()
+    audited.findings += _idle(rows, splits)
     _check(source, audited, [row for row, split in zip(rows, splits, strict=True) if split is not None])
     flags: list[list[str]] = [[] for _ in rows]
     audited.findings += drop_copies(rows, facts, splits, flags, kept_quiet)
@@ -80,12 +81,23 @@ def make_examples(
     return Examples(pa.table(columns, schema=SCHEMA), source.task, source.root)
 
 
+def _idle(rows: list[Row], splits: list[str | None]) -> list[Finding]:
+    """Examples of weight 0 are no training examples: in train their split becomes None. Elsewhere they are judged like others."""
+    idle = [i for i, row in enumerate(rows) if row.weight == 0 and splits[i] == "train"]
+    for i in idle:
+        splits[i] = None
+    text = f"{several(len(idle), 'example')} of weight 0 left out of train: there is nothing to learn from them"
+    return [Finding("weight 0", "info", text, tuple(rows[i].source for i in idle))] if idle else []
+
+
 def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
-    counts = Counter(row.label for row in rows if row.split in (None, "train"))
+    counts = Counter(row.label for row in rows if row.split in (None, "train") and row.weight != 0)
     named, faults = Counter(row.label for row in source.rows), []
+    idle = Counter(row.label for row in source.rows if row.weight == 0)
     for label in source.task.classes:
         if counts[label] == 0:
-            faults.append(f"class {label!r} has no readable training example (of {named[label]} named)")
+            more = f", {idle[label]} of weight 0" if idle[label] else ""
+            faults.append(f"class {label!r} has no readable training example (of {named[label]} named{more})")
         elif counts[label] == 1:
             faults.append(f"class {label!r} has a single training example; two are the least")
     if len(source.task.classes) < 2:

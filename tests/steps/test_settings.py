@@ -1,0 +1,92 @@
+"""Fine-tuning by any accepted recipe, on a few made pictures, ends with numbers; so does what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regraft.artifacts import Events
+from regraft.backbones import Backbone, make_base, obtain_weights
+from regraft.errors import RegraftError
+from regraft.features import FeatureStore
+from regraft.recipe import Recipe
+from regraft.steps.context import Context
+from regraft.steps.finetune import finetune
+from regraft.steps.freeze import planned
+from regraft.steps.prefix import Data
+from regraft.training import make_head
+
+COUNT, CLASSES = 10, 2
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny: str) -> Backbone:
+    return make_base(obtain_weights(tiny), 32)
+
+
+def data(count: int, weights: list[float]) -> Data:
+    rng = np.random.default_rng(0)
+    pictures = tuple(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8) for _ in range(count))
+    given_ = np.array(weights)
+    return Data(pictures, tuple(f"{k:032x}" for k in range(count)), np.arange(count) % CLASSES, given_ / (given_.mean() or 1))
+
+
+def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> tuple[dict, bool]:
+    """What the step said, and whether all weights and logits are numbers."""
+    usual = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "layer_decay": 0.8, "patience": 4, "interpolation": 1.0, "mirror": False,
+             "crop_scale": 0.8, "precision": "float32"}  # fmt: skip
+    context = Context(Recipe.build({"run": {"threads": 1}, "finetune": usual}, recipe), FeatureStore(None), torch.device("cpu"),
+                      Events())  # fmt: skip
+    torch.manual_seed(0)
+    head = make_head("linear", backbone.width, CLASSES)
+    found = finetune(backbone, planned(backbone, context)[0], head, data(COUNT, weights), data(6, [1.0] * 6) if val else None,
+                     context)  # fmt: skip
+    assert found is not None
+    numbers = [*found.backbone.module.state_dict().values(), *found.head.state_dict().values()]
+    sound = all(bool(value.isfinite().all()) for value in numbers)
+    return context.said["finetune"], sound and (found.logits is None or bool(np.isfinite(found.logits).all()))
+
+
+def test_without_val_no_loss_is_told(backbone: Backbone) -> None:
+    said, sound = tuned(backbone, {"finetune": {"interpolation": 0.75, "epochs": 1}}, [1.0] * COUNT, val=False)
+    assert sound
+    assert said["decided"] == "1 of 1 epochs, 0.75 of the way there"
+
+
+def test_examples_of_weight_zero_do_not_change_what_is_learnt(backbone: Backbone) -> None:
+    """A batch of them alone was 0 / 0, and threw fine-tuning away."""
+    said, sound = tuned(backbone, {"finetune": {"batch_size": 1}}, [1.0, 0.0] * (COUNT // 2), val=True)
+    assert sound
+    assert said["why"] == "went its whole length"
+
+
+values = {
+    "lr": [1e-30, 1e-3, 10.0], "weight_decay": [0.0, 1e3], "batch_size": [1, 4, 4096], "layer_decay": [1e-30, 1.0],
+    "label_smoothing": [0.0, 0.999], "warmup": [0.0, 0.999], "patience": [1, 10**30], "interpolation": ["auto", 1e-30, 0.5],
+    "average": [False, True], "mixup": [0.0, 5e-324, 1.0], "cutmix": [0.0, 5e-324, 1.0], "mirror": [True],
+    "crop_scale": [1e-30, 1.0], "colour": [0.0, 0.999],
+}  # fmt: skip
+chosen = st.fixed_dictionaries({}, optional={name: st.sampled_from(several) for name, several in values.items()})
+strategies = ["last-1", "last-99", "half", "full", "first", "norm", "bias", "gradual", "", [], ["nothing"]]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    chosen, st.sampled_from(strategies), st.sampled_from(["frozen", "moving"]), st.booleans(),
+    st.sampled_from([[1.0] * COUNT, [0.0] * 9 + [1.0], [1e300] + [1.0] * 9, [0.0] * COUNT]), st.sampled_from([0, 2**32 - 1]),
+)  # fmt: skip
+def test_any_recipe_that_is_accepted_ends_with_numbers(
+    backbone: Backbone, recipe: dict, strategy: str | list[str], moving: str, val: bool, weights: list[float], seed: int
+) -> None:
+    try:
+        said, sound = tuned(
+            backbone, {"finetune": recipe, "freeze": {"strategy": strategy, "norm_statistics": moving}, "run": {"seed": seed}},
+            weights, val,
+        )  # fmt: skip
+    except RegraftError:  # no traceback of anything else
+        return
+    assert sound
+    assert "nan" not in said["decided"] + said["why"]
