@@ -12,12 +12,13 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from regraft.errors import RecipeError
 
 Auto = Literal["auto"]
-Positive = Annotated[float, Field(gt=0)]
+Folds = Annotated[int, Field(ge=0, le=20)]
+Epochs = Annotated[int, Field(ge=0, le=100_000)]
 Precision = Literal["float32", "bfloat16"]
 EngineName = Literal["torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -27,7 +28,14 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    @field_validator("folds", check_fields=False)
+    @classmethod
+    def _several(cls, folds: int | str) -> int | str:
+        if folds == 1:
+            raise ValueError("one fold leaves nothing to train on; 5 are usual, 0 is none")
+        return folds
 
 
 class DataRecipe(_Section):
@@ -37,7 +45,7 @@ class DataRecipe(_Section):
         0.2, ge=0, lt=1, description="share held out for the one honest test, where none is given; 0: no test, said everywhere"
     )
     val_share: float = Field(0.15, gt=0, lt=1, description="share for early stopping and the final choice only")
-    folds: Annotated[int, Field(ge=0, le=20)] = Field(
+    folds: Folds = Field(
         0, description="cross-validation of the whole walk, for data too small to spare a test set; the model is made of all"
     )
     seed: Seed = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
@@ -45,6 +53,13 @@ class DataRecipe(_Section):
         False, description="stop before training where scores would flatter: near-duplicates or groups across splits, leaks, "
         "contradicting labels",
     )
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> DataRecipe:
+        if self.test_share + self.val_share >= 1:
+            raise ValueError(f"test_share {self.test_share:g} and val_share {self.val_share:g} leave nothing to train on: "
+                             "together they stay below 1")  # fmt: skip
+        return self
 
 
 class ObtainRecipe(_Section):
@@ -62,7 +77,7 @@ class ObtainRecipe(_Section):
 class BaseRecipe(_Section):
     """Step 2: the backbone without its old classifier."""
 
-    size: Annotated[int, Field(ge=32)] | Auto = Field(
+    size: Annotated[int, Field(ge=32, le=4_096)] | Auto = Field(
         "auto", description="input size in pixels; auto: by the images' own size and the cost"
     )
     depth: Count | Auto = Field(
@@ -88,14 +103,16 @@ class HeadRecipe(_Section):
     kind: Literal["auto", "linear", "mlp"] = Field(
         "auto", description="auto: linear unless an MLP's out-of-fold log loss is lower by more than one standard error"
     )
-    hidden: Count | Auto = Field("auto", description="width of an MLP's one hidden layer; auto: 128, or 512 by the same rule")
+    hidden: Annotated[int, Field(ge=1, le=16_384)] | Auto = Field(
+        "auto", description="width of an MLP's one hidden layer; auto: 128, or 512 by the same rule"
+    )
     dropout: Dropout | Auto = Field("auto", description="before the last layer; auto: 0.3, none of a linear head, which has L2")
 
 
 class TrainRecipe(_Section):
     """Step 5: the head on frozen features."""
 
-    l2: Positive | Auto = Field(
+    l2: Annotated[float, Field(gt=0, le=1_000)] | Auto = Field(
         "auto", description="strength of the L2 penalty, an MLP's weight decay; auto: by out-of-fold log loss, 5 of an MLP"
     )
     class_weights: Literal["auto", "none", "adjusted", "balanced"] = Field(
@@ -104,27 +121,30 @@ class TrainRecipe(_Section):
     )  # fmt: skip
     folds: int = Field(5, ge=2, le=20, description="folds of the out-of-fold predictions")
     epochs: int = Field(
-        60, ge=1, description="most passes of an MLP over the features, ended at the best out of fold; a linear head converges"
+        60, ge=1, le=100_000,
+        description="most passes of an MLP over the features, ended at the best out of fold; a linear head converges",
     )
 
 
 class FinetuneRecipe(_Section):
     """Step 6: the released layers, gently, from the trained head."""
 
-    epochs: Annotated[int, Field(ge=0)] | Auto = Field(
+    epochs: Epochs | Auto = Field(
         "auto", description="auto: by the number of training examples; 0 stops at the head"
     )
-    batch_size: Count | Auto = Field("auto", description="examples a step; auto: 16 up to 2,000 training examples, else 32")
+    batch_size: Annotated[int, Field(ge=1, le=4_096)] | Auto = Field(
+        "auto", description="examples a step; auto: 16 up to 2,000 training examples, else 32"
+    )
     precision: Precision | Auto = Field(
         "auto", description="of forward and backward passes; auto: the faster, by a trial of a few steps"
     )
-    lr: Positive | Auto = Field(
+    lr: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
         "auto", description="peak rate of the last stage and the head, earlier ones decay; auto: by the images' size"
     )
     layer_decay: Share | Auto = Field(
         "auto", description="factor a layer towards the input; auto: 0.8, or 1 for images below input size"
     )
-    weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on norms and biases")
+    weight_decay: float = Field(0.02, ge=0, le=1_000, description="AdamW's, not on norms and biases")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="0.1 made flowers worse on held-out training images: 89.5 % against 92.4 % without"
     )
@@ -140,7 +160,7 @@ class FinetuneRecipe(_Section):
     )
     mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
     cutmix: float = Field(0.0, ge=0, le=1, description="strength of CutMix, likewise; with both a coin decides, batch by batch")
-    folds: Annotated[int, Field(ge=0, le=20)] | Auto = Field(
+    folds: Folds | Auto = Field(
         "auto", description="folds that judge fine-tuning in place of val, as many as it takes; auto: 5 without val, 3 up to "
         "1,000 examples, else 0"
     )
@@ -169,12 +189,13 @@ class RunRecipe(_Section):
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
     scratch: bool = Field(False, description="as a further baseline, the same network trained from random weights")
     offline: bool = Field(False, description="never touch the network, even for a named hub model")
-    threads: Count | Auto = Field("auto", description="CPU threads of torch")
+    threads: Annotated[int, Field(ge=1, le=1_024)] | Auto = Field("auto", description="CPU threads of torch")
     engine: EngineName | Auto = Field(
         "auto", description="what runs the frozen base; auto: the fastest that agrees with float32, by a trial"
     )
     feature_batch: int = Field(
-        32, ge=1, description="static batch shape of feature extraction, padded to it; openvino takes 8, as fast as more"
+        32, ge=1, le=1_024,
+        description="static batch shape of feature extraction, padded to it; openvino takes 8, as fast as more",
     )
 
 
@@ -189,6 +210,14 @@ class Recipe(_Section):
     train: TrainRecipe = TrainRecipe()  # type: ignore[call-arg]
     finetune: FinetuneRecipe = FinetuneRecipe()  # type: ignore[call-arg]
     run: RunRecipe = RunRecipe()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Recipe:
+        moving = self.freeze.norm_statistics == "moving" and self.freeze.strategy != "head" and self.finetune.epochs != 0
+        if moving and self.finetune.batch_size == 1:
+            raise ValueError("freeze.norm_statistics moving takes statistics of batches, which one example has none of: "
+                             "finetune.batch_size is 2 at least")  # fmt: skip
+        return self
 
     @classmethod
     def build(cls, *layers: dict[str, Any]) -> Recipe:
@@ -234,15 +263,16 @@ def _faults(error: ValidationError) -> list[str]:
     faults: dict[str, list[str]] = {}
     for item in error.errors():
         where = [str(part) for part in item["loc"]][:2]
-        name = ".".join(where)
+        name = ".".join(where) or "settings that do not go together"
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, [*dotted, *known], n=3, cutoff=0.5)
             near = near or [d for d in dotted if d.split(".")[1] == where[-1]]
             text = "is not a setting" + (f"; did you mean {', '.join(near)}?" if near else "")
             faults.setdefault(name, []).append(text)
         else:
-            message = item["msg"][0].lower() + item["msg"][1:]
-            faults.setdefault(name, []).append(f"{message} (found {item['input']!r})")
+            message = item["msg"].removeprefix("Value error, ")
+            found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"  # else the message names them
+            faults.setdefault(name, []).append(message[0].lower() + message[1:] + found)
     return [f"{name}: {'; or '.join(dict.fromkeys(texts))}" for name, texts in faults.items()]
 
 

@@ -28,7 +28,12 @@ def test_every_setting_has_a_reason() -> None:
      ("base.size=abc", "base.size"), ("finetune=3", "section.name=value"), ("nothing.at=all", "nothing"),
      ("a.b={", "a.b={' gives no value in YAML"), ("data.seed=2001-13-45", "month must be"), ("run.seed=" + "9" * 5000, "digits"),
      ("a.b=" + "[" * 5000, "no value in YAML"), ("obtain.backbone=run:\udce9", "not allowed"), ("run.seed=-1", "greater than"),
-     ("run.seed=4294967296", "less than"), ("data.seed=-1", "greater than"), ("data.seed=5000000000", "less than")],
+     ("run.seed=4294967296", "less than"), ("data.seed=-1", "greater than"), ("data.seed=5000000000", "less than"),
+     ("data.folds=1", "data.folds: one fold leaves nothing"), ("finetune.folds=1", "finetune.folds: one fold"),
+     ("run.budget_seconds=.inf", "finite"), ("finetune.lr=.nan", "finite"), ("finetune.weight_decay=.inf", "finite"),
+     ("base.size=100000", "4096"), ("run.feature_batch=1000000", "1024"), ("head.hidden=1000000", "16384"),
+     ("train.l2=1e9", "1000"), ("run.threads=1000000", "1024"), ("finetune.batch_size=1000000", "4096"),
+     ("finetune.lr=1e300", "10"), ("finetune.weight_decay=1e30", "1000")],
 )  # fmt: skip
 def test_faults_say_where_and_what(pair: str, word: str) -> None:
     with pytest.raises(RecipeError, match=word):
@@ -46,6 +51,20 @@ def test_all_faults_come_together() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.build(parse_settings(["finetune.epoch=3", "head.kind=tree", "run.metric=beauty"]))
     assert len(caught.value.faults) == 3
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [["data.test_share=0.7", "data.val_share=0.3"], ["data.test_share=0.9"], ["data.val_share=0.8", "data.folds=5"],
+     ["freeze.norm_statistics=moving", "finetune.batch_size=1"]],
+)  # fmt: skip
+def test_settings_that_do_not_go_together_are_refused_in_words(pairs: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.build(parse_settings(pairs))
+    (words,) = caught.value.faults
+    assert "leave nothing to train on" in words or "norm_statistics moving" in words
+    assert "alue error" not in words
+    assert "{" not in words
 
 
 def test_no_choice_stays_open_unseen() -> None:

@@ -111,8 +111,6 @@ def examples_of(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> Looked:
     """The audited and split examples of a source. Raises DataError, UsageError."""
-    if settings.data.folds == 1:
-        raise UsageError("--folds 1 leaves nothing to train on; 5 are usual.")
     untested = not settings.data.test_share or bool(settings.data.folds)
     asked = "--folds" if settings.data.folds else "--no-test"
     if untested and any(row.split == "test" for row in source.rows):
