@@ -47,7 +47,8 @@ class Compact:
         width = parts[0].shape[1] if self.turn is None else self.turn.shape[1]
         found = np.empty((sum(map(len, parts)), width), dtype=np.float32)
         for some, x in chunks(features):
-            x = x - self.mean if self.turn is None else (x - self.mean) @ self.turn
+            with np.errstate(over="ignore", invalid="ignore"):
+                x = x - self.mean if self.turn is None else (x - self.mean) @ self.turn
             found[some] = _of_length_1(x)
         return found
 

@@ -88,9 +88,10 @@ def knn_out_of_fold(
     """(N,) predictions, each by the `k` nearest by cosine among the examples of its fold's other part.
 
     `folds` are (fit, held) positions; what no fold holds out is -1. Each neighbour has one vote; ties go to the class
-    whose neighbours are nearer.
+    whose neighbours are nearer. Raises UsageError for features that hold nan or infinity.
     """
     f, y = np.asarray(features), np.asarray(labels, dtype=np.int64)
+    require_finite(f)
     unit, predicted = compact(f, centre=False)(f), np.full(len(y), -1, dtype=np.int64)
     for fit, held in folds:
         rows, close = _nearest(unit[fit], unit[held], k)
@@ -108,9 +109,10 @@ def knn_logits(
     the first 5,000 in a fixed random order); the fewest in a tie. A class no neighbour votes for shares one vote with the
     others. Of more than EXACT examples the nearest are looked up in an index, which misses one in a hundred. Features and queries
     may be memory-mapped. The logits are float64, or float32 where they would take more than LARGE bytes. Raises BudgetError
-    where `stop` says that time is out.
+    where `stop` says that time is out, UsageError for features that hold nan or infinity.
     """
     known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
+    require_finite((known, asked))
     ks = tuple(k for k in NEIGHBOURS if k < len(y)) or (1,)
     some = np.sort(np.random.default_rng(0).permutation(len(y))[:SAMPLE])
     alike = compact(known, centre=False)

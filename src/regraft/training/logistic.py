@@ -56,7 +56,8 @@ def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where those that hardly ever fire count as much as any. Out of fold on training sets, log loss by unit variance, by this
     and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072; hand signs 0.242, 0.206, 0.222.
 
-    Raises UsageError for features that hold what is no finite number.
+    What does not vary beyond the rounding of float32 is divided by infinity: it is 0 when scaled, and so is its weight. Raises
+    UsageError for features that hold nan or infinity.
     """
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for _, x in _chunks(features):
@@ -69,13 +70,15 @@ def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     deviation = np.sqrt(square / len(features))
     together = float(np.sqrt((deviation**2).mean())) or 1.0
     scale = np.sqrt(np.maximum(deviation, 1e-6 * together) * together)
+    scale[deviation <= np.maximum(1e-7 * np.abs(mean), 1e-20)] = np.inf
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
     """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned, so bits repeat."""
     mean, scale = (torch.from_numpy(values) for values in scaling)
-    kind = torch.float32 if float(scale.max()) < HUGE else torch.float64  # differences of float32 may be beyond float32
+    large = bool((scale[scale.isfinite()] > HUGE).any())  # then float32 may not hold the differences
+    kind = torch.float64 if large else torch.float32
     return torch.tensor(x, dtype=kind).sub_(mean).div_(scale).float()
 
 
@@ -241,17 +244,17 @@ def fit_logistic(
     """Weight (K, D) and bias (K,) on raw features: the scaling (Pareto, where none is given) is folded in.
 
     Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free; where all weights are 0, that
-    is 0, and so is what comes out. Features larger than
-    WHOLE are streamed in mini-batches whose gradients add up, so a memory-mapped array of any length will do and the
-    result is that of the whole. Ends at a gradient of norm `tolerance` or a fall of the objective below `flat`. `start` is a
-    weight and a bias as they are returned: what a fit on similar data gave.
+    is 0, and so is what comes out. Features larger than WHOLE are streamed in mini-batches whose gradients add up, so a
+    memory-mapped array of any length will do and the result is that of the whole. Ends at a gradient of norm `tolerance` or a
+    fall of the objective below `flat`. `start` is a weight and a bias as they are returned: what a fit on similar data gave.
     """
     mean, scale = scaling if scaling is not None else pareto_scaling(features)
     problem = _Problem(features, labels, _shares(weights)[None], classes, (mean, scale))
     begin: torch.Tensor | None = None
     if start is not None:
         weight, bias = start
-        begin = torch.from_numpy(np.column_stack([weight * scale, bias + weight @ mean]).astype(np.float32))[None]
+        known = weight * np.where(np.isfinite(scale), scale, 0)
+        begin = torch.from_numpy(np.column_stack([known, bias + weight @ mean]).astype(np.float32))[None]
     found = problem.solve(l2, begin, tolerance, flat)[0].double().numpy()
     weight = found[:, :-1] / scale
     return weight.astype(np.float32), (found[:, -1] - weight @ mean).astype(np.float32)
