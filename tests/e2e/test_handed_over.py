@@ -111,17 +111,17 @@ def recipe(**sections: dict[str, Any]) -> dict[str, Any]:
     (recipe(data={"test_share": 0}), "fine-tuned"),
 ], ids=["head only", "fine-tuned", "refitted", "judged by folds", "no test"])  # fmt: skip
 def test_a_run_that_ends_well(
-    settings: dict[str, Any], chosen: str, noise: Path, tmp_path: Path, trainings: list[str]
+    settings: dict[str, Any], chosen: str, noise: Path, tmp_path: Path, trainings: list[str], tiny: str
 ) -> None:
-    regraft.fit(noise, tmp_path / "run", recipe=settings)
+    regraft.fit(noise, tmp_path / "run", recipe={**settings, "obtain": {"backbone": tiny}})
     metrics = check(tmp_path / "run", chosen)
     tested = [offer["test"] for offer in metrics["thresholds"] if offer["threshold"] is not None]
     assert all(found is None for found in tested) if "data" in settings else tested and None not in tested
 
 
-def test_a_run_of_folds(noise: Path, tmp_path: Path, trainings: list[str]) -> None:
+def test_a_run_of_folds(noise: Path, tmp_path: Path, trainings: list[str], tiny: str) -> None:
     """Of each fold, and of the model that is made of all."""
-    regraft.fit(noise, tmp_path / "run", recipe=recipe(data={"folds": 2}))
+    regraft.fit(noise, tmp_path / "run", recipe=recipe(obtain={"backbone": tiny}, data={"folds": 2}))
     assert "cv" in check(tmp_path / "run", "fine-tuned")
     for number in (1, 2):
         check(tmp_path / "run" / "folds" / str(number), "fine-tuned")
@@ -129,32 +129,33 @@ def test_a_run_of_folds(noise: Path, tmp_path: Path, trainings: list[str]) -> No
 
 @pytest.mark.parametrize("endings", [["interrupted"], ["length", "interrupted"]], ids=["fine-tuning", "refit"])
 def test_a_run_that_the_user_stops_and_its_resume(
-    endings: list[str], noise: Path, tmp_path: Path, trainings: list[str]
+    endings: list[str], noise: Path, tmp_path: Path, trainings: list[str], tiny: str
 ) -> None:
     trainings += endings
     with pytest.raises(KeyboardInterrupt):
-        regraft.fit(noise, tmp_path / "run", recipe=recipe(finetune={"refit": True}))
+        regraft.fit(noise, tmp_path / "run", recipe=recipe(obtain={"backbone": tiny}, finetune={"refit": True}))
     assert "test" not in check(tmp_path / "run", "fine-tuned")
     regraft.fit(out=tmp_path / "run", resume=True)
     assert "test" in check(tmp_path / "run", "fine-tuned")
 
 
-def test_a_run_whose_refit_the_budget_cuts(noise: Path, tmp_path: Path, trainings: list[str]) -> None:
+def test_a_run_whose_refit_the_budget_cuts(noise: Path, tmp_path: Path, trainings: list[str], tiny: str) -> None:
     trainings += ["budget", "budget"]
-    regraft.fit(noise, tmp_path / "run", recipe=recipe(finetune={"refit": True}, run={"budget_seconds": 600}))
+    settings = recipe(obtain={"backbone": tiny}, finetune={"refit": True}, run={"budget_seconds": 600})
+    regraft.fit(noise, tmp_path / "run", recipe=settings)
     check(tmp_path / "run", "fine-tuned")
     assert read_recipe(tmp_path / "run" / "recipe.yaml")["finetune"]["refit"] is False
 
 
-def test_strategies_explored_and_then_a_run_to_the_end(noise: Path, tmp_path: Path, trainings: list[str]) -> None:
-    regraft.explore(noise, tmp_path / "run", recipe=FINETUNED)
+def test_strategies_explored_and_then_a_run_to_the_end(noise: Path, tmp_path: Path, trainings: list[str], tiny: str) -> None:
+    regraft.explore(noise, tmp_path / "run", recipe=recipe(obtain={"backbone": tiny}))
     assert not (tmp_path / "run" / "model").exists()
     regraft.fit(out=tmp_path / "run", resume=True)
     assert "test" in check(tmp_path / "run", "fine-tuned")
 
 
 @pytest.fixture(scope="module")
-def decided(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def decided(noise: Path, tmp_path_factory: pytest.TempPathFactory, tiny: str) -> tuple[Path, Path]:
     """A run stopped where step 7 begins, with head only as its winner, and the cache of its features."""
     place = tmp_path_factory.mktemp("decided")
 
@@ -162,8 +163,9 @@ def decided(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         if event["kind"] == "step" and event["step"] == "evaluate":
             raise KeyboardInterrupt
 
+    settings = recipe(obtain={"backbone": tiny}, freeze={"strategy": "head"})
     with pytest.raises(KeyboardInterrupt):
-        regraft.fit(noise, place / "run", recipe=recipe(freeze={"strategy": "head"}), cache=place / "cache", listeners=[stop])
+        regraft.fit(noise, place / "run", recipe=settings, cache=place / "cache", listeners=[stop])
     return place / "run", place / "cache"
 
 
