@@ -22,6 +22,7 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.tmp")  # what `atomic` calls a file that is not whole yet
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -335,13 +336,21 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 place.rmdir()
 
+    def is_left_over(self) -> bool:
+        """True for what is left of a run that was ended before its run.json was there; `clear` removes it."""
+        if self.is_run() or not self.path.is_dir():
+            return False
+        names = {item.name for item in self.path.iterdir()}
+        return ".lock" in names and all(name in (".lock", *self.OURS) or TEMPORARY.fullmatch(name) for name in names)
+
     def is_run(self) -> bool:
         """True if a run was begun here."""
         return self.state.exists()
 
     def clear(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        several = (*self.path.glob("checkpoint*.safetensors"), *self.evaluations.glob("*.json"),
+        torn = (place for place in self.path.glob(".*.tmp") if TEMPORARY.fullmatch(place.name))  # by a kill
+        several = (*torn, *self.path.glob("checkpoint*.safetensors"), *self.evaluations.glob("*.json"),
                    *self.tensorboard.glob("events.out.tfevents*"))  # fmt: skip
         for place in (self.report, self.first_batch, self.strategies, *several):
             place.unlink(missing_ok=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regraft import streams, verbs
 from regraft.errors import RegraftError, UsageError
+
+if TYPE_CHECKING:
+    from regraft.console import Screen
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -158,7 +163,7 @@ def _fit(
     from regraft.console import Screen
 
     screen = Screen(quiet or as_json)
-    try:
+    with _told(screen):
         from regraft import api
 
         if resume and (splits or fixes or overwrite or dry_run):
@@ -171,6 +176,15 @@ def _fit(
             return None
         run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, fixes=fixes,
                       listeners=[screen], track=track)  # fmt: skip
+    _show(run, as_json, quiet)
+    return run
+
+
+@contextlib.contextmanager
+def _told(screen: Screen) -> Iterator[None]:
+    """Inside a run goes on; where it is stopped, or the disk is full, the message says how to go on with it."""
+    try:
+        yield
     except KeyboardInterrupt:
         screen.close()
         print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
@@ -181,8 +195,6 @@ def _fit(
         raise RegraftError(f"{_in_words(error)}. {screen.command()}") from error
     finally:
         screen.close()
-    _show(run, as_json, quiet)
-    return run
 
 
 def _repeat(
@@ -229,14 +241,8 @@ def explore(
     from regraft.console import Screen, strategies_table
 
     screen = Screen(quiet or as_json)
-    try:
+    with _told(screen):
         run = api.explore(data, out, recipe=settings, overwrite=overwrite, splits=splits, listeners=[screen])
-    except KeyboardInterrupt:
-        screen.close()
-        print(f"\nStopped. {screen.how_to_go_on()}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    finally:
-        screen.close()
     if as_json:
         print(json.dumps({"out": str(run.path), **run.strategies}))
     elif not quiet:
@@ -458,7 +464,6 @@ for verb in (verbs.compare, verbs.evaluate, verbs.report, verbs.runs):
 
 def main() -> None:
     """Entry point: errors of ours as one clear message and their exit code, never a traceback."""
-    import contextlib
     import signal
 
     def interrupt(*_: object) -> None:

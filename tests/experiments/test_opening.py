@@ -93,3 +93,19 @@ def test_of_many_that_ask_at_once_each_gets_a_folder_of_its_own(tmp_path: Path) 
     with ThreadPoolExecutor(8) as pool:
         places = list(pool.map(lambda _: claim_free(tmp_path / "runs", "photos"), range(40)))
     assert len(set(places)) == 40
+
+
+def test_what_is_left_of_a_run_that_never_began_is_in_nobodys_way(one_class: Path, tmp_path: Path) -> None:
+    """Killed, or a full disk, after the table was written and before run.json was."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".lock", "examples.parquet", "audit.json", ".run.json.123.456.tmp"):
+        (run / name).write_bytes(b"left")
+    with pytest.raises(DataError, match="of one class"):  # so it came to the data
+        regraft.fit(one_class, run)
+    RunFolder(run).clear()
+    assert [item.name for item in run.iterdir()] == [".lock"]
+    for name in ("examples.parquet", "mine.txt"):
+        (run / name).write_bytes(b"mine")
+    with pytest.raises(UsageError, match="holds no run"):
+        regraft.fit(one_class, run)

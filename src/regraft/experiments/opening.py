@@ -71,13 +71,13 @@ def place_of(out: str | Path | None, name: str) -> Path:
 
 
 def check(folder: RunFolder, overwrite: bool) -> None:
-    """Raise UsageError unless the folder is new, empty, or holds a run that may be overwritten."""
+    """Raise UsageError unless the folder is new, empty, or holds a run that may be overwritten, or one that never began."""
     place = folder.path
     if not place.exists() or (overwrite and folder.is_run()):
         return
     if folder.is_run():
         raise UsageError(f"{place} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
-    if not place.is_dir() or any(item.name != ".lock" for item in place.iterdir()):
+    if not place.is_dir() or (any(item.name != ".lock" for item in place.iterdir()) and not folder.is_left_over()):
         raise UsageError(f"{place} is there and holds no run. Choose another folder with --out.")
 
 
