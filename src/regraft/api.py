@@ -122,6 +122,7 @@ def repeat(
     if repeats < 2:
         raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
     first = Recipe.build(recipe or {}).run.seed
+    Recipe.build(recipe or {}, {"run": {"seed": first + repeats - 1}})  # the last one's, before the first has run
     runs: list[Run] = []
     kept: dict[str, Any] = {}
     with reserved_for_several(out, f"{read_source(data).name}-repeats") as folder:
