@@ -79,8 +79,8 @@ def fit(
         folder = inside.enter_context(reserved(out, source.name, overwrite))
         looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
         folder.clear()
-        if looked.past is not None:  # test inputs were compared with what the backbone has seen: that stays on record
-            Events(folder.events).emit("audit_view", reason=PAST, examples=looked.examples.counts()["test"])
+        for kind, fields in looked.logged:
+            Events(folder.events).emit(kind, **fields)
         looked.examples.save(folder.examples)
         Seen.of(looked.examples, folder.path, looked.past).save(folder.seen)
         write_json(folder.audit, {"findings": [finding.to_dict() for finding in looked.findings]})

@@ -18,7 +18,7 @@ from torch import nn
 from regraft.artifacts import Events, RunFolder, read_json, write_json, write_text
 from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples, readings
-from regraft.data.audit import FEATURE_KINDS, LISTED, Near, fatal, find_near
+from regraft.data.audit import IN_TEST, LATER, LISTED, Finding, Near, contradicting_test, fatal, find_near
 from regraft.data.examples import Inputs, Part
 from regraft.data.lineage import in_sample
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError, UsageError
@@ -272,21 +272,26 @@ class Walk:
 
     def audit(self, known: Features, heads: Heads) -> None:
         """The audit on features, beside what the files told."""
-        data, events = self.state["data"], self.context.events
+        data = self.state["data"]
         if self.near is None or self.context.out_of_time():
             return self.leave_out("audit of features", "no time was left for it")
         kept = frozenset((source, kind) for source, kind in data.get("fixes", {}).get("kept", []))
         found = audit(self.examples, known, heads, self.tested, self.near, kept, self.context)
-        files = read_json(self.folder.audit)["findings"] if self.folder.audit.is_file() else data["findings"]
-        files = [finding for finding in files if finding["kind"] not in FEATURE_KINDS]  # a resumed run's come anew
-        write_json(self.folder.audit, {"findings": [*files, *(finding.to_dict() for finding in found)]})
-        listed = [finding.to_dict(LISTED) for finding in found]
-        data["findings"] = [*data["findings"], *listed]
-        events.emit("audit", findings=listed)
+        self.tell(found, LATER)
         self.nearly_known = nearly_known(found, self.tested)
         if self.recipe.data.strict and (faults := fatal(found)):
             raise DataError("the audit found what --strict does not let pass:", faults, f"Sources: {self.folder.audit}.")
         return None
+
+    def tell(self, found: list[Finding], anew: frozenset[str]) -> None:
+        """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier attempt left give way."""
+        data, place = self.state["data"], self.folder.audit
+        before = read_json(place)["findings"] if place.is_file() else data["findings"]
+        before = [finding for finding in before if finding["kind"] not in anew]
+        write_json(place, {"findings": [*before, *(finding.to_dict() for finding in found)]})
+        listed = [finding.to_dict(LISTED) for finding in found]
+        data["findings"] = [*data["findings"], *listed]
+        self.context.events.emit("audit", findings=listed)
 
     def finetune(
         self, backbone: Backbone, plan: FreezePlan | None, heads: Heads, fit: Part, val: Part, known: Features,
@@ -528,6 +533,8 @@ class Walk:
         test = self.examples.unseal(reason, self.context.events.emit)
         self.state["readings"] = readings(self.folder)
         self.write()
+        if found := contradicting_test(self.examples, test):
+            self.optional("contradictions in test", lambda: self.tell(found, frozenset({IN_TEST})))
         rows = self.logits(model, test)
         verdict = Verdict(test.labels, rows, test.clusters())
         baselines = self.baselines(heads, backbone, engine, known, both, test, scratch)

@@ -10,6 +10,8 @@ import struct
 import sys
 import tracemalloc
 import zlib
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples, read_source
-from regraft.data.audit import SIDE, Fact, Look
+from regraft.data.audit import IN_TEST, SIDE, Fact, Look, contradicting_test
 from regraft.data.audit.files import CLOSE, like_another
 from regraft.data.lineage import assigned
 from regraft.errors import DataError, SealedError, UsageError
@@ -41,6 +43,10 @@ def many(root: Path, *folders: str, count: int = 12, start: int = 0) -> None:
 
 
 def silent(**_: object) -> None:
+    return None
+
+
+def silent_log(kind: str, **_: object) -> None:
     return None
 
 
@@ -116,15 +122,15 @@ def test_copies_are_kept_in_test_and_dropped_from_train_and_val(tmp_path: Path) 
     assert (notes["train/a/copy.png"], notes["val/a/copy.png"]) == ("was in train", "was in val")
 
 
-def test_contradicting_labels_are_reported_and_test_is_not_flagged(tmp_path: Path) -> None:
+def test_contradicting_labels_are_reported_and_those_of_test_once_it_is_unsealed(tmp_path: Path) -> None:
+    """17.6: before that no label of test is compared with anything."""
     many(tmp_path, "train/a", "train/b", "test/a", "test/b")
     twin = (tmp_path / "train" / "a" / "0.png").read_bytes()
     (tmp_path / "train" / "b" / "twin.png").write_bytes(twin)
     (tmp_path / "train" / "b" / "other.png").write_bytes((tmp_path / "test" / "a" / "0.png").read_bytes())
     examples, looked = examples_of(tmp_path)
-    assert set(finding(looked, "contradicting labels")[1]) == {
-        "train/a/0.png", "train/b/twin.png", "train/b/other.png", "test/a/0.png"
-    }  # fmt: skip
+    assert set(finding(looked, "contradicting labels")[1]) == {"train/a/0.png", "train/b/twin.png"}
+    assert "labelled" not in str([f.notes for f in looked.findings if f.kind == "copies across splits"])
     places = where(examples)
     assert places["train/a/0.png"] == places["train/b/twin.png"]
     assert "train/b/other.png" not in places
@@ -132,6 +138,9 @@ def test_contradicting_labels_are_reported_and_test_is_not_flagged(tmp_path: Pat
     assert {source for source, flag in flags.items() if flag} == {"train/a/0.png", "train/b/twin.png"}
     examples.save(tmp_path / "t.parquet")
     again = Examples.load(tmp_path / "t.parquet")
+    (found,) = contradicting_test(again, again.unseal("a test", silent_log))
+    assert found.kind == IN_TEST
+    assert found.notes == {"test/a/0.png": "labelled a; of those identical, one dropped from train or val b"}
     assert again._Examples__sealed["flags"].to_pylist() == [[]] * 24  # type: ignore[attr-defined]
 
 
@@ -157,7 +166,7 @@ def test_all_that_makes_data_useless_comes_at_once(tmp_path: Path) -> None:
         examples_of(tmp_path)
     said = str(caught.value)
     for words in ("class 'bad' has no readable training example (of 1 named)", "class 'single' has a single",
-                  "class 'new' has no readable training example (of 12 named)", "folder 'train/empty' holds no images",
+                  "class 'new' is only in test: there is nothing to train on", "folder 'train/empty' holds no images",
                   "could not be read: train/bad/1.png: empty (zero bytes)"):  # fmt: skip
         assert words in said
 
@@ -245,11 +254,21 @@ def test_no_content_and_no_pixels_straddle_splits(drawn: list[tuple[int, str, in
             assert kept[row.source] == "test"
         elif row.split == "val":
             assert kept.get(row.source) in ("val", None)
-    labels: dict[str, set[str]] = {}
+    known, every, tested = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set), set[str]()
     for fact, row in zip(facts, rows, strict=True):
-        labels.setdefault(fact.pixels, set()).add(row.label)
-    contradictions = any(len(found) > 1 for found in labels.values())
-    assert contradictions == any(f.kind == "contradicting labels" for f in looked.findings)
+        every[fact.pixels].add(row.label)
+        if kept.get(row.source) == "test":
+            tested.add(fact.pixels)
+        else:
+            known[fact.pixels].add(row.label)
+    assert any(len(found) > 1 for found in known.values()) == any(f.kind == "contradicting labels" for f in looked.findings)
+    assert any(len(every[pixels]) > 1 for pixels in tested) == bool(contradicting_test(examples, test))
+    turned = [replace(row, label={"a": "b", "b": "a"}[row.label]) if kept.get(row.source) == "test" else row for row in rows]
+    stated = {row.split for row in rows if kept.get(row.source) == "test"} == {"test"}
+    if stated and len(set(test.labels.tolist())) == 2:  # which classes there are in test is known
+        again = Audited(list(turned), facts)
+        other = make_examples(Source("drawn", Path("/nowhere"), turned, source.task), again)
+        assert (again.findings, other.table, other.fingerprint) == (looked.findings, examples.table, examples.fingerprint)
 
 
 def test_the_seal(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("low", pa.float64()),
         ("top", pa.float64()),
         ("flags", pa.list_(pa.string())),
+        ("dropped", pa.list_(pa.string())),  # of test: the labels of what was dropped from train or val as identical to it
     ]
 )
 
@@ -148,7 +149,7 @@ class Examples:
         self.table = table.filter(pc.invert(sealed))
         self.__sealed = table.filter(sealed)
         both = pa.concat_tables([self.table, self.__sealed])  # the order of examples.parquet
-        columns = [both[name].to_pylist() for name in ("id", "source", "label")]
+        columns = [*(both[name].to_pylist() for name in ("id", "source")), self._open_labels()]
         self.fingerprint = fingerprint(task.kind, list(task.classes), *columns, self.__sealed.num_rows)  # train or val: no matter
 
     def counts(self) -> dict[str, int]:
@@ -186,6 +187,14 @@ class Examples:
         log("audit_view", reason=reason, examples=self.__sealed.num_rows)
         return self._inputs(self.__sealed, "test")
 
+    def twins_of_test(self) -> tuple[list[str], list[list[str]]]:
+        """Of each test example what its pixels are known by, and the labels of what was dropped as identical to it."""
+        return self.__sealed["pixels"].to_pylist(), self.__sealed["dropped"].to_pylist()
+
+    def _open_labels(self) -> list[str]:
+        """The labels in the order of examples.parquet, "" for those of test."""
+        return [*self.table["label"].to_pylist(), *[""] * self.__sealed.num_rows]
+
     def inputs(self) -> Inputs:
         """The inputs of train and then of val."""
         parts = [self.table.filter(pc.equal(self.table["split"], split)) for split in ("train", "val")]
@@ -205,8 +214,8 @@ class Examples:
     def val_apart(self, seed: int) -> Examples:
         """The same examples, cut so that no block lies in train and in val (`splits.val_apart`); test stays as it is."""
         both = pa.concat_tables([self.table, self.__sealed])
-        ids, labels, splits, blocks = (both[name].to_pylist() for name in ("id", "label", "split", "block"))
-        return self._with("split", pa.array(val_apart(ids, labels, splits, blocks, seed), pa.string()))
+        ids, splits, blocks = (both[name].to_pylist() for name in ("id", "split", "block"))
+        return self._with("split", pa.array(val_apart(ids, self._open_labels(), splits, blocks, seed), pa.string()))
 
     def order(self) -> np.ndarray:
         """(N,) positions in examples.parquet of train, of val and of test, one after the other."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from regraft.artifacts import Events, Listener, RunFolder, read_json, write_json, write_text
 from regraft.data import Examples
-from regraft.data.audit import FEATURE_KINDS
+from regraft.data.audit import LATER
 from regraft.data.examples import SPLITS
 from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
@@ -113,7 +113,7 @@ def resume(
         recipe = Recipe.build(read_recipe(folder.recipe))
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
         about["source"] = str(examples.root) if data is not None else about["source"]
-        about["findings"] = [finding for finding in about["findings"] if finding["kind"] not in FEATURE_KINDS]  # come anew
+        about["findings"] = [finding for finding in about["findings"] if finding["kind"] not in LATER]  # come anew
         with tracked(track, recipe.run.offline, listeners) as ears:
             return go(folder, examples, recipe, cache, ears, about, started)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,8 @@ def looked_at(
 class Looked:
     """Audited and split examples, what run.json tells of them, and all findings.
 
-    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw a picture, by content id.
+    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw a picture, by content id;
+    `logged` what was read of test, (kind, fields) of events, before there was a run to keep them.
     """
 
     examples: Examples
@@ -105,6 +106,7 @@ class Looked:
     findings: list[Finding]
     past: Seen | None
     met: dict[str, str]
+    logged: list[tuple[str, dict[str, Any]]]
 
 
 def examples_of(
@@ -123,9 +125,10 @@ def examples_of(
     new = inputs_of(audited, source) if past is not None or earlier is not None else None
     found = past.meet(new, pixel_digest, ears.tick) if past is not None and new is not None else None
     known = _kept(new, earlier, past, found, ears) if earlier is not None and new is not None else None
+    logged: list[tuple[str, dict[str, Any]]] = []
     examples = make_examples(
         source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
-        val_share=settings.data.val_share, known=known, fixes=corrections,
+        val_share=settings.data.val_share, known=known, fixes=corrections, log=_noting(logged, ears),
     )  # fmt: skip
     if untested and not settings.data.folds:
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
@@ -142,7 +145,17 @@ def examples_of(
         "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
         "findings": [finding.to_dict(LISTED) for finding in audited.findings],
         **more, **({"fixes": corrections.to_dict()} if corrections else {}),
-    }, audited.findings, past, met)  # fmt: skip
+    }, audited.findings, past, met, logged)  # fmt: skip
+
+
+def _noting(logged: list[tuple[str, dict[str, Any]]], ears: Events) -> Callable[..., None]:
+    """Emits events to `ears`, and keeps them for the log of the run."""
+
+    def log(kind: str, **fields: Any) -> None:
+        logged.append((kind, fields))
+        ears.emit(kind, **fields)
+
+    return log
 
 
 def _kept(new: Inputs, earlier: Known, past: Seen | None, found: Met | None, ears: Events) -> dict[str, str]:
@@ -191,7 +204,7 @@ def _of_the_past(
 def _unseen(looked: Looked, source: Source, settings: Recipe, kept: bool, ears: Events) -> None:
     """Raise DataError where test examples, or with folds any, have been seen by the backbone."""
     backbone, folds = settings.obtain.backbone, settings.data.folds
-    test = looked.examples.audit_view(PAST, ears.emit)
+    test = looked.examples.audit_view(PAST, _noting(looked.logged, ears))
     if folds:
         test = looked.examples.inputs()
     hit = [f"{name} (seen by {looked.met[identity]})" for name, identity in zip(test.sources, test.ids, strict=True)

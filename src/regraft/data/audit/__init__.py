@@ -7,13 +7,17 @@ from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Near, Seen, audit
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal, several
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
+from regraft.data.audit.identical import IN_TEST, contradicting_test
 from regraft.data.audit.looks import PLAIN, SIDE, Look
 from regraft.data.audit.make import make_examples
+
+LATER = FEATURE_KINDS | {IN_TEST}  # what is found after the files were looked at: a resumed run finds it anew
 
 __all__ = [
     "ACROSS",
     "ALIGNED",
-    "FEATURE_KINDS",
+    "IN_TEST",
+    "LATER",
     "LISTED",
     "PLAIN",
     "SIDE",
@@ -29,6 +33,7 @@ __all__ = [
     "Seen",
     "audit_features",
     "audit_files",
+    "contradicting_test",
     "fatal",
     "find_near",
     "make_examples",

@@ -25,13 +25,17 @@ RARE = 0.05  # share up to which grey pictures among coloured ones are odd
 
 @dataclass(frozen=True)
 class Files:
-    """All examples that are left, split: a row, its file's facts and its split each."""
+    """All examples that are left, split: a row, its file's facts and its split each. Rows of test come without their labels.
+
+    `tested` are the classes that occur in test.
+    """
 
     classes: tuple[str, ...]
     rows: list[Row]
     facts: list[Fact]
     splits: list[str]
     kept: Kept
+    tested: frozenset[str]
 
     def sources(self, kind: str, which: np.ndarray) -> tuple[str, ...]:
         """The sources at (N,) truths, without those of which this kind is not to be told."""
@@ -43,7 +47,8 @@ def missing_classes(files: Files) -> Iterator[Finding]:
     counts = Counter(zip((row.label for row in files.rows), files.splits, strict=True))
     for split in ("val", "test"):
         if split in files.splits:
-            missing = [label for label in files.classes if not counts[(label, split)]]
+            there = files.tested if split == "test" else {label for label, home in counts if home == split}
+            missing = [label for label in files.classes if label not in there]
             if missing:
                 text = f"{several(len(missing), 'class', 'has', 'have')} no example in {split}: {', '.join(missing[:10])}"
                 yield Finding(f"class missing in {split}", "warning", text)

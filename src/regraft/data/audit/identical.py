@@ -1,4 +1,4 @@
-"""Examples that are the same to the byte or to the pixel."""
+"""Examples that are the same to the byte or to the pixel: what is dropped, and labels that contradict each other."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections import defaultdict
 
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, several, without
+from regraft.data.examples import Examples, Part
 from regraft.data.rows import Row
+
+IN_TEST = "contradicting labels in test"
 
 
 def drop_copies(
     rows: list[Row], facts: list[Fact], splits: list[str | None], flags: list[list[str]], kept: Kept
-) -> list[Finding]:
+) -> tuple[list[Finding], list[list[str]]]:
     """Byte- or pixel-identical examples: kept in test, then val, dropped from the others; contradictions are reported.
 
-    A dropped example's split becomes None. Of test nothing is dropped or flagged.
+    A dropped example's split becomes None. Of test nothing is dropped or flagged, and no label is looked at: the second answer
+    holds for each row of test the labels of what was dropped for it, by which `contradicting_test` goes.
     """
+    dropped: list[list[str]] = [[] for _ in rows]
     alike: dict[str, list[int]] = defaultdict(list)
     for i, fact in enumerate(facts):
         if splits[i] is not None:
@@ -26,14 +31,18 @@ def drop_copies(
     for members in alike.values():
         if len(members) < 2:
             continue
-        contradict = len({rows[i].label for i in members}) > 1
+        known = {rows[i].source: rows[i].label for i in members if splits[i] != "test"}
+        contradict = len(set(known.values())) > 1
         if contradict:
-            contradicting |= {rows[i].source: rows[i].label for i in members}
+            contradicting |= known
         first = next((split for split in ("test", "val") if any(splits[i] == split for i in members)), None)
         moved = [i for i in members if first is not None and splits[i] not in (first, "test")]
         for i in moved:
             across[rows[i].source] = f"was in {splits[i]}"
             splits[i] = None
+        for i in members if first == "test" else ():
+            if splits[i] == "test":
+                dropped[i] = sorted({rows[j].label for j in moved})
         if not moved:
             within.extend(rows[i].source for i in members)
         for i in members:
@@ -49,4 +58,21 @@ def drop_copies(
     if wrong := without(kept, "contradicting labels", contradicting):
         text = f"{several(len(wrong), 'identical example')} with different labels"
         found.append(Finding("contradicting labels", "warning", text, tuple(wrong), contradicting))
-    return found
+    return found, dropped
+
+
+def contradicting_test(examples: Examples, test: Part) -> list[Finding]:
+    """Test examples, unsealed, with another label than an identical one has: of test, or dropped from train or val for it."""
+    pixels, dropped = examples.twins_of_test()
+    labels = [examples.task.classes[k] for k in test.labels]
+    within: dict[str, set[str]] = defaultdict(set)
+    for shown, label in zip(pixels, labels, strict=True):
+        within[shown].add(label)
+    notes: dict[str, str] = {}
+    for source, label, shown, gone in zip(test.sources, labels, pixels, dropped, strict=True):
+        others = {"in test": within[shown] - {label}, "dropped from train or val": set(gone or ()) - {label}}
+        said = [f"one {where} {' and '.join(sorted(names))}" for where, names in others.items() if names]
+        if said:
+            notes[source] = f"labelled {label}; of those identical, {', '.join(said)}"
+    text = f"{several(len(notes), 'test example', 'has', 'have')} another label than an identical example"
+    return [Finding(IN_TEST, "warning", text, tuple(notes), notes)] if notes else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +24,8 @@ from regraft.data.tables import is_table_name
 from regraft.data.walker import nearby
 from regraft.errors import DataError
 
+CLASSES_OF_TEST = "a class that is only in test is refused, and one that is missing there is named"
+
 
 def make_examples(
     source: Source,
@@ -32,11 +36,13 @@ def make_examples(
     val_share: float = 0.15,
     known: dict[str, str] | None = None,
     fixes: Fixes | None = None,
+    log: Callable[..., None] = lambda *_, **__: None,
 ) -> Examples:
     """Split what the audit left over, correct it, drop copies across splits, and check that it can be learnt from.
 
     The split is that of the data without corrections, so that these move nothing into test or out of it. What else is found
-    is added to the audit's findings. Raises DataError with every fault.
+    is added to the audit's findings. From the split on no check sees the label of a test example, only which classes there are
+    in test: `log` is told. Raises DataError with every fault.
     """
     facts = audited.facts
     splits: list[str | None] = list(
@@ -51,16 +57,21 @@ def make_examples(
     audited.findings += _idle(rows, splits)
     _check(source, audited, [row for row, split in zip(rows, splits, strict=True) if split is not None])
     flags: list[list[str]] = [[] for _ in rows]
-    audited.findings += drop_copies(rows, facts, splits, flags, kept_quiet)
+    tested = _classes_of_test(rows, splits, log)
+    shown = [replace(row, label="") if split == "test" else row for row, split in zip(rows, splits, strict=True)]
+    found, dropped = drop_copies(shown, facts, splits, flags, kept_quiet)
+    audited.findings += found
     kept = [i for i, split in enumerate(splits) if split is not None]
     classes = source.task.classes
-    _check_splits(classes, [(rows[i].label, str(splits[i])) for i in kept])
-    files = Files(classes, [rows[i] for i in kept], [facts[i] for i in kept], [str(splits[i]) for i in kept], kept_quiet)
+    _check_splits(classes, {rows[i].label for i in kept if splits[i] == "train"})
+    files = Files(
+        classes, [shown[i] for i in kept], [facts[i] for i in kept], [str(splits[i]) for i in kept], kept_quiet, tested
+    )  # fmt: skip
     audited.findings += [finding for check in CHECKS for finding in check(files)]
     columns: dict[str, list[Any]] = {
         "id": [fact.id for fact in files.facts],
         "source": [row.source for row in files.rows],
-        "label": [row.label for row in files.rows],
+        "label": [rows[i].label for i in kept],
         "group": [row.group for row in files.rows],
         "weight": [row.weight for row in files.rows],
         "split": files.splits,
@@ -77,6 +88,7 @@ def make_examples(
         "low": [None if (deep := fact.look.deep) is None else deep.low for fact in files.facts],
         "top": [None if (deep := fact.look.deep) is None else deep.top for fact in files.facts],
         "flags": [flags[i] for i in kept],
+        "dropped": [dropped[i] for i in kept],
     }
     return Examples(pa.table(columns, schema=SCHEMA), source.task, source.root)
 
@@ -90,12 +102,24 @@ def _idle(rows: list[Row], splits: list[str | None]) -> list[Finding]:
     return [Finding("weight 0", "info", text, tuple(rows[i].source for i in idle))] if idle else []
 
 
+def _classes_of_test(rows: Sequence[Row], splits: Sequence[str | None], log: Callable[..., None]) -> frozenset[str]:
+    """The classes that occur in test: all that is read of its labels before the seal is broken."""
+    found = frozenset(row.label for row, split in zip(rows, splits, strict=True) if split == "test")
+    if found:
+        log("test_classes", reason=CLASSES_OF_TEST, classes=len(found))
+    return found
+
+
 def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
+    """Whether there is enough to learn from, by what is not given as test."""
     counts = Counter(row.label for row in rows if row.split in (None, "train") and row.weight != 0)
-    named, faults = Counter(row.label for row in source.rows), []
-    idle = Counter(row.label for row in source.rows if row.weight == 0)
+    given = [row for row in source.rows if row.split != "test"]
+    named, faults = Counter(row.label for row in given), []
+    idle = Counter(row.label for row in given if row.weight == 0)
     for label in source.task.classes:
-        if counts[label] == 0:
+        if not named[label]:
+            faults.append(f"class {label!r} is only in test: there is nothing to train on")
+        elif counts[label] == 0:
             more = f", {idle[label]} of weight 0" if idle[label] else ""
             faults.append(f"class {label!r} has no readable training example (of {named[label]} named{more})")
         elif counts[label] == 1:
@@ -113,8 +137,7 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 
-def _check_splits(classes: tuple[str, ...], kept: list[tuple[str, str]]) -> None:
-    counts = Counter(kept)
-    faults = [f"class {label!r} has nothing left to train on" for label in classes if not counts[(label, "train")]]
+def _check_splits(classes: tuple[str, ...], trained: set[str]) -> None:
+    faults = [f"class {label!r} has nothing left to train on" for label in classes if label not in trained]
     if faults:
         raise DataError("after the split, the data cannot be learnt from:", faults)
