@@ -87,6 +87,18 @@ def openable(path: Path) -> Iterator[str]:
         yield f"/dev/fd/{handle.fileno()}"
 
 
+def order_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file in place: the library writes them in any order, and equal files have equal bits."""
+    with open(path, "rb+") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = utf8(json.dumps(header, ensure_ascii=False, separators=(",", ":"))).ljust(length)
+        if len(text) == length:
+            handle.seek(8)
+            handle.write(text)
+
+
 def write_parquet(path: Path, table: pa.Table | Iterator[pa.Table], **options: Any) -> None:
     """Write a table, or tables of one schema whose rows follow one another, atomically; `options` are pyarrow's."""
     import pyarrow as pa

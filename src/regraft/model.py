@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from regraft.artifacts import atomic, openable, read_json, to_json, utf8
+from regraft.artifacts import atomic, openable, order_metadata, read_json, to_json, utf8
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data import Task
 from regraft.data.lineage import FILE as SEEN
@@ -139,6 +139,7 @@ class Model:
             last_of_all = stack.enter_context(atomic(folder / "regraft.json"))  # entered first, it is renamed last
             places = {name: stack.enter_context(atomic(folder / name)) for name in ("model.safetensors", "config.json")}
             save_file(state, str(places["model.safetensors"]), metadata={"format": "pt", KEY: "see regraft.json"})
+            order_metadata(places["model.safetensors"])
             if not linear:
                 save_file(head, str(stack.enter_context(atomic(folder / "head.safetensors"))))
             if card:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import regraft
@@ -24,6 +25,7 @@ from regraft.artifacts import (
     Events,
     atomic,
     fingerprint,
+    order_metadata,
     read_events,
     read_json,
     read_parquet,
@@ -114,6 +116,18 @@ def test_names_that_are_not_utf_8_come_back_from_every_kind_of_file(tmp_path: Pa
     found = checkpoint.load()
     assert found is not None
     assert found[1] == {"epoch": 1}
+
+
+def test_the_same_weights_are_the_same_bits(tmp_path: Path) -> None:
+    tensors = {"é": np.ones(3, np.float32), "a": np.zeros((2, 2))}
+    files = [tmp_path / f"{number}.safetensors" for number in range(12)]
+    for file in files:
+        save_file(tensors, str(file), metadata={"format": "pt", "regraft": "é"})
+        order_metadata(file)
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], framework="numpy") as handle:
+        assert handle.metadata() == {"format": "pt", "regraft": "é"}
+        assert {name: handle.get_tensor(name).tolist() for name in tensors} == {k: v.tolist() for k, v in tensors.items()}
 
 
 def test_the_folders_of_a_path_are_no_columns(tmp_path: Path) -> None:
