@@ -94,8 +94,11 @@ def test_the_budget_leaves_every_walk_its_due(tmp_path: Path, monkeypatch: pytes
 
     def through(examples: Any, folds: int, seed: int, val_share: float, walk: Callable[[int, Any], Path]) -> dict[str, Any]:
         for number in range(1, folds + 1):
-            walk(number, SimpleNamespace(save=lambda _: None))
+            walk(number, unsaved)
         return {}
+
+    unsaved = SimpleNamespace(save=lambda _: None)
+    monkeypatch.setattr(going, "Seen", SimpleNamespace(of=lambda *_: unsaved))
 
     monkeypatch.setattr("regraft.experiments.folds.cross_validated", through)
     monkeypatch.setattr(going, "go", walk)
