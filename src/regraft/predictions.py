@@ -13,7 +13,7 @@ from regraft.artifacts import write_parquet
 from regraft.data.examples import Part
 from regraft.model import softmax
 
-CELLS = 1 << 23  # numbers held at once
+CELLS = 1 << 22  # numbers held at once
 
 
 def write_predictions(

@@ -25,7 +25,7 @@ PROBES = 8  # lists that are searched for each row. They find 993 in 1,000 of th
 # above 0.8 (100,000 synthetic rows of 100 classes with planted near-duplicates, 128 wide); 4 lists find 982
 LEARNT = 48  # rows a list from which the lists' centres are found
 ROUNDS = 8  # of k-means
-BLOCK = 1 << 23  # similarities held at once
+BLOCK = 1 << 21  # similarities held at once
 CHUNK = 1 << 25  # bytes of features looked at at once
 HUGE = 1e15  # values above it have squares whose sums are beyond float32
 ROWS = 4_096  # rows at least that a chunk holds

@@ -124,8 +124,9 @@ def knn_logits(
         answers = [votes.argmax(axis=1) for _, votes in _votes(rows, close, y, classes, k)]
         right.append((np.concatenate(answers) == y[some]).mean())
     k = ks[int(np.argmax(right))]
-    found = np.empty((len(asked), classes), dtype=np.float64 if 8 * len(asked) * classes <= LARGE else np.float32)
     rows, close = _nearest(unit, alike(asked), k, None, index, tick, stop)
+    del unit, index  # before there are logits
+    found = np.empty((len(asked), classes), dtype=np.float64 if 8 * len(asked) * classes <= LARGE else np.float32)
     for lines, votes in _votes(rows, close, y, classes, k):
         found[lines] = np.log((votes + 1 / classes) / (k + 1))
     return found, k

@@ -79,18 +79,19 @@ def numbered(names: Sequence[str]) -> np.ndarray:
 
 
 def candidates(searched: Iterable[Close], shown: np.ndarray) -> Close:
-    """Each pair once, the lower row first, as close as where it was found first closest.
+    """Each pair once, the lower row first, with the highest closeness that was found for it.
 
     What is the same to the pixel, by the numbers `shown` (N,), is not among them.
     """
     every = list(searched)
     rows, close = np.concatenate([found[0] for found in every]), np.concatenate([found[1] for found in every])
-    other = shown[rows[:, 0]] != shown[rows[:, 1]]
-    rows, close = np.sort(rows[other], axis=1), close[other]
-    first = np.lexsort((-close, rows[:, 1], rows[:, 0]))
-    rows, close = rows[first], close[first]
-    new = np.r_[True, (np.diff(rows, axis=0) != 0).any(axis=1)][: len(rows)]
-    return rows[new], close[new]
+    keys = rows.min(axis=1) << 32 | rows.max(axis=1)
+    keys, close = (values[shown[rows[:, 0]] != shown[rows[:, 1]]] for values in (keys, close))
+    del every, rows
+    order = np.lexsort((-close, keys))
+    keys, close = keys[order], close[order]
+    new = np.r_[True, np.diff(keys) != 0][: len(keys)]
+    return np.stack([keys[new] >> 32, keys[new] & 0xFFFFFFFF], axis=1), close[new]
 
 
 def joined(found: Close, beside: Close) -> Close:
