@@ -62,7 +62,7 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
     from regraft.data import audit_files, make_examples, read_source
     from regraft.data.audit import find_near
     from regraft.evaluation import fit_temperature, folds_of, log_losses, refined_log_losses, score, standard_error
-    from regraft.features import FeatureStore
+    from regraft.features import FeatureStore, feature_key
     from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
     from regraft.recipe import Recipe
     from regraft.steps.audit import apart
@@ -92,8 +92,7 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
     engine = choose_engine(backbone, examples.part("train").paths, count, context)
 
     def features(part, pre=backbone.preprocess, view="plain"):
-        key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, view)
-        return context.store.features(part.ids, part.paths, key, pre, engine, lambda **_: None)[0]
+        return context.store.features(part.ids, part.paths, feature_key(engine, view), pre, engine, lambda **_: None)[0]
 
     both = examples.part("train").then(examples.part("val"))
     near = find_near(examples.inputs(), None, features(both), None, small_image_or_none, lambda **_: None)

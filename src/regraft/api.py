@@ -337,21 +337,20 @@ def extract(
     UnreadableImage for an item that is none, UsageError for an engine that does not run here and a depth there is not.
     """
     from regraft.artifacts import file_sha256
-    from regraft.features import FeatureStore, makers, pick_engine
+    from regraft.features import FeatureStore, feature_key, makers, pick_engine, trial_key
 
     keep_large_blocks()
     items, place, on = list(items), Path(cache) if cache is not None else None, pick_device(device)
     if wrong := [depth for depth in depths or () if not 0 < depth < len(base.stages)]:
         raise UsageError(f"depths are 1 to {len(base.stages) - 1}, one less than there are stages; found {wrong}.")
     made = makers(base, on, 32, tuple(depths or ()), cache=place)
-    key = (base.provenance.sha256, base.preprocess.fingerprint, "plain")
     if engine == "auto":
         some = items[:: max(1, len(items) // 32)][:32]
 
         def sample() -> np.ndarray:
             return np.stack([base.preprocess.host(item) for item in some])
 
-        engine, _ = pick_engine(made, sample, len(items), (base.architecture, *key, str(on), str(depths)), place)
+        engine, _ = pick_engine(made, sample, len(items), trial_key(base, on, 32, tuple(depths or ())), place)
     if engine not in made:
         raise UsageError(f"the engine {engine!r} does not run on {on}; these do: {', '.join(made)}.")
     if cache is None:
@@ -361,7 +360,8 @@ def extract(
         items = [KnownFile(os.fspath(item), identity) for item, identity in zip(items, ids, strict=True)]
     quiet: Callable[..., None] = lambda **_: None  # noqa: E731
     columns = ("pooled", *(f"depth {depth}" for depth in depths or ()))
-    found = FeatureStore(place).features(ids, items, key, base.preprocess, made[engine](), quiet, columns=columns)
+    runs = made[engine]()
+    found = FeatureStore(place).features(ids, items, feature_key(runs), base.preprocess, runs, quiet, columns=columns)
     return found[0] if depths is None else found
 
 

@@ -23,7 +23,7 @@ from regraft.data.examples import Inputs, Part
 from regraft.data.lineage import in_sample
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError, UsageError
 from regraft.evaluation import knn_logits
-from regraft.features import Engine, FeatureStore
+from regraft.features import Engine, FeatureStore, feature_key
 from regraft.modalities.image import Mirrored, small_image_or_none
 from regraft.model import Model
 from regraft.predictions import write_predictions
@@ -114,7 +114,7 @@ class Walk:
     def features(self, part: Part | Inputs, backbone: Backbone, engine: Engine, view: str = "plain") -> np.ndarray:
         """(N, width) frozen features of a part, from the store where it has them."""
         pre = Mirrored(backbone.preprocess) if view == "mirror" else backbone.preprocess
-        key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, view)
+        key = feature_key(engine, view)
         label = f"features of {part.name}" + (" mirrored" if view == "mirror" else "")
         began = time.monotonic()
 

@@ -52,7 +52,8 @@ def test_its_features_are_those_of_the_whole_at_that_depth(name: str) -> None:
         assert [stage.name for stage in shallow.stages] == [stage.name for stage in backbone.stages[:depth]]
         kept = {name for stage in backbone.stages[:depth] for name in stage.parameters}
         assert {name for name, _ in shallow.module.named_parameters()} == kept
-        assert shallow.provenance.sha256 != truncated(backbone, 1).provenance.sha256
+        assert shallow.fingerprint() == truncated(backbone, depth).fingerprint() != backbone.fingerprint()
+        assert shallow.provenance.sha256 == backbone.provenance.sha256  # of the weights as they came
     assert len(list(backbone.module.named_parameters())) > len(kept)  # the whole is as it was
 
 

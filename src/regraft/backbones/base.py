@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from regraft.artifacts import fingerprint
 from regraft.data.levels import Levels
 from regraft.modalities import ImagePreprocess
 
@@ -21,7 +25,10 @@ DEFAULT_LEVELS = Levels()
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where weights came from; the licence is from our catalogue or the hub's card, never guessed."""
+    """Where weights came from; the licence is from our catalogue or the hub's card, never guessed.
+
+    `sha256` is that of the weights as they came. What they have become since is told by `Backbone.fingerprint`.
+    """
 
     id: str
     source: str
@@ -54,6 +61,15 @@ class Backbone:
     config: dict[str, Any]
     classifier: str
     depth: int | None = None  # stages kept, of one that was truncated
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the network and its weights as they are at this moment: what is stored of it goes by these.
+
+        The weights are hashed anew each time, a second a gigabyte and core: nothing tells reliably that they did not change (a
+        fused optimiser leaves torch's version counters as they are). Where they are held and in which layout does not matter.
+        """
+        built = re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))  # where a function lies differs from process to process
+        return fingerprint(self.architecture, self.config.get("transformers"), built, state_sha256(self.module))
 
 
 def make_base(obtained: Obtained, size: int, upscaled: bool = False, levels: Levels = DEFAULT_LEVELS) -> Backbone:
@@ -92,12 +108,16 @@ def measured_width(module: nn.Module, size: int) -> int:
 
 
 def state_sha256(module: nn.Module) -> str:
-    """SHA-256 over the names and the bytes of all tensors of a network."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 over the names, types, shapes and bytes of all tensors of a network."""
+
+    def about(item: tuple[str, torch.Tensor]) -> bytes:
+        name, tensor = item
+        digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.digest()
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # hashing does not hold the interpreter
+        return hashlib.sha256(b"".join(pool.map(about, sorted(module.state_dict().items())))).hexdigest()
 
 
 def cut_stages(module: nn.Module) -> tuple[Stage, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regraft.backbones.base import Backbone, cut_stages, state_sha256
+from regraft.backbones.base import Backbone, cut_stages
 from regraft.backbones.taps import Tapped, inside
 
 POOLING = ("global_pool", "flatten")
@@ -67,5 +67,5 @@ def truncated(backbone: Backbone, depth: int) -> Backbone:
     if not close or len(shallow.stages) != depth:
         raise ValueError(f"{where}: what is left gives other features than the whole at that depth")
     kept = sum(parameter.numel() for parameter in module.parameters())
-    origin = replace(backbone.provenance, sha256=state_sha256(module), parameters=kept)  # other weights: other features
-    return replace(shallow, module=module.train(training), width=found.shape[1], provenance=origin)
+    module.train(training)
+    return replace(shallow, width=found.shape[1], provenance=replace(backbone.provenance, parameters=kept))

@@ -1,11 +1,23 @@
 """Frozen activations, each computed once: engines, their trial, and the store."""
 
-from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine
+from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
 from regraft.features.feed import batched, prefetch
 from regraft.features.store import FeatureStore, Kept
-from regraft.features.trial import ENGINES, REFERENCE, Trial, agree, agreement, makers, pick_engine, recall, remember, try_engines
+from regraft.features.trial import (
+    ENGINES,
+    REFERENCE,
+    Trial,
+    agree,
+    agreement,
+    makers,
+    pick_engine,
+    recall,
+    remember,
+    trial_key,
+    try_engines,
+)
 
 __all__ = [
     "ENGINES", "REFERENCE", "Engine", "FeatureStore", "Kept", "OpenVinoEngine", "TorchEngine", "Trial", "agree", "agreement",
-    "batched", "makers", "pick_engine", "prefetch", "recall", "remember", "try_engines",
+    "batched", "feature_key", "makers", "pick_engine", "prefetch", "recall", "remember", "trial_key", "try_engines",
 ]  # fmt: skip

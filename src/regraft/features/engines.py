@@ -23,10 +23,23 @@ class Engine(Protocol):
     name: str  # "torch-float32", "openvino-bfloat16", ...
     numerics: str  # name, versions and batch shape: part of the store's key
     batch: int  # the one batch shape: smaller batches are padded, so a feature does not depend on its neighbours
+    backbone: Backbone
+
+    def weights(self) -> str:
+        """The backbone's fingerprint as it is; what was made of other weights is made anew before the next batch."""
+        ...
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """(B, width) float32, then whatever other depths the engine was made for."""
         ...
+
+
+def feature_key(engine: Engine, view: str = "plain") -> tuple[str, str, str]:
+    """The key of features in the store: the weights as they are at this moment, the preprocessing, and the view.
+
+    The store adds the engine's numerics and the depth. Nothing else makes such a key.
+    """
+    return engine.weights(), engine.backbone.preprocess.fingerprint, view
 
 
 def padded(images: np.ndarray, batch: int) -> np.ndarray:
@@ -42,12 +55,20 @@ class TorchEngine:
         self, backbone: Backbone, device: torch.device, batch: int = 32, precision: str = "float32",
         depths: tuple[int, ...] = (), cut: int | None = None,
     ) -> None:  # fmt: skip
-        self.device, self.batch, self.precision = device, batch, precision
+        self.backbone, self.device, self.batch, self.precision = backbone, device, batch, precision
         self.name = f"torch-{precision}"
         self.numerics = f"{self.name}-{torch.__version__}-{device.type}-b{batch}"
         self.module = Tapped(backbone, depths, cut)
         self.size = backbone.preprocess.size
         self.arithmetic: Arithmetic | None = None  # made when the first batch comes
+        self.made_of = ""  # the weights, where they were asked for
+
+    def weights(self) -> str:
+        """The backbone's fingerprint as it is. The network runs as it stands, but tensors may be others than those folded."""
+        found = self.backbone.fingerprint()
+        if found != self.made_of:
+            self.arithmetic, self.made_of = None, found
+        return found
 
     def _ready(self) -> Arithmetic:
         survive_forks()
@@ -70,6 +91,7 @@ class TorchEngine:
 class OpenVinoEngine:
     """OpenVINO on a CPU, converted from the PyTorch module, static shapes; the converted model is kept in `cache`.
 
+    Weights that change are converted anew when torch's version counters tell, or else when `weights` is next called.
     Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
     """
 
@@ -82,14 +104,34 @@ class OpenVinoEngine:
         self.numerics = f"{self.name}-{self.library.__version__}-b{batch}"
         self.backbone, self.depths, self.cut, self.cache = backbone, depths, cut, cache
         self.request: Any = None  # made when the first batch comes
+        self.made_of = ""  # the weights
+        self.tensors: list[torch.Tensor] = []  # these, and how often torch had seen each change
+        self.versions: list[int] = []
+
+    def weights(self) -> str:
+        """The backbone's fingerprint as it is; what was converted of other weights is let go."""
+        found = self.backbone.fingerprint()
+        if found != self.made_of:
+            self.request, self.made_of = None, found
+        return found
+
+    def _current(self) -> Any:
+        """The compiled network of the weights as they are."""
+        if self.request is None or self.versions != _versions(self.tensors):
+            self.weights()
+            if self.request is None:
+                self.request = self._ready()
+            self.tensors = list(self.backbone.module.state_dict(keep_vars=True).values())
+            self.versions = _versions(self.tensors)
+        return self.request
 
     def _ready(self) -> Any:
         core, backbone, batch, size = self.library.Core(), self.backbone, self.batch, self.backbone.preprocess.size
         if self.precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise RuntimeError("this processor has no bfloat16 units")
-        weights, versions = backbone.provenance.sha256, (self.library.__version__, torch.__version__)
-        key = fingerprint(weights, backbone.preprocess.fingerprint, batch, list(self.depths), self.cut, *versions)
-        place = self.cache / "openvino" / f"{key}.xml" if self.cache and weights else None
+        versions = self.library.__version__, torch.__version__
+        key = fingerprint(self.made_of, backbone.preprocess.fingerprint, batch, list(self.depths), self.cut, *versions)
+        place = self.cache / "openvino" / f"{key}.xml" if self.cache else None
         model = _kept(core, place)
         if model is None:
             example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
@@ -103,12 +145,16 @@ class OpenVinoEngine:
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Features of one batch."""
-        if self.request is None:
-            self.request = self._ready()
-        self.request.infer({0: padded(images, self.batch)}, share_inputs=True)
+        request = self._current()
+        request.infer({0: padded(images, self.batch)}, share_inputs=True)
         count = 1 + len(self.depths) + (self.cut is not None)
-        found = (self.request.get_output_tensor(number).data for number in range(count))
+        found = (request.get_output_tensor(number).data for number in range(count))
         return [np.array(values[: len(images)], dtype=np.float32) for values in found]
+
+
+def _versions(tensors: list[torch.Tensor]) -> list[int]:
+    """How often torch saw each tensor change. Some changes, as by a fused optimiser, it does not see."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def _openvino() -> Any:

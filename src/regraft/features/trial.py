@@ -69,13 +69,18 @@ def makers(
     return made
 
 
+def trial_key(backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...] = ()) -> tuple[str, ...]:
+    """What the outcome of a trial of `makers` depends on beside the machine: the weights as they are, the input, the shape."""
+    return backbone.fingerprint(), backbone.preprocess.fingerprint, str(device), str(batch), str(depths)
+
+
 def pick_engine(
     made: dict[str, Maker], sample: Callable[[], np.ndarray], count: int, key: tuple[str, ...], memory: Path | None,
 ) -> tuple[str, list[Trial]]:  # fmt: skip
     """The name of the fastest engine that agrees with float32 on `sample` (images as the network gets them), and the trials.
 
     With fewer than FEW images to run (`count`) it is the reference. What was found is remembered below `memory` for this
-    machine, the libraries and `key` (network and shape).
+    machine, the libraries and `key` (`trial_key`).
     """
     if count < FEW:
         return REFERENCE, []

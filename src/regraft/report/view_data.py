@@ -118,7 +118,7 @@ def provenance(about: Json) -> list[tuple[str, str]]:
         "parameters": "parameters",
         "input_size": "input size",
         "pretrained_on": "trained before on",
-        "sha256": "SHA-256 of the weights",
+        "sha256": "SHA-256 of the pre-trained weights",
     }
     return [
         (label, words.count(value) if key == "parameters" else words.plain(value))

@@ -15,6 +15,7 @@ from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
 from regraft.data.audit import ACROSS, Finding, Kept, Near, Read, Seen, audit_features, find_near, write_fixes
 from regraft.data.examples import Inputs, Part
+from regraft.features import feature_key
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
@@ -70,11 +71,10 @@ def audit_alone(
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
     backbone = base(obtain_weights(DEFAULT, quiet.recipe.run.offline), examples.image_sizes(), quiet)
     engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
-    key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, "plain")
 
     def features(part: Part | Inputs) -> np.ndarray:
         return context.store.features(
-            part.ids, part.paths, key, backbone.preprocess, engine, tick, f"features of {part.name}"
+            part.ids, part.paths, feature_key(engine), backbone.preprocess, engine, tick, f"features of {part.name}"
         )[0]
 
     values = features(both)

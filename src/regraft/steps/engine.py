@@ -9,7 +9,7 @@ import numpy as np
 
 from regraft.backbones import Backbone
 from regraft.errors import UsageError
-from regraft.features import Engine, makers, pick_engine
+from regraft.features import Engine, makers, pick_engine, trial_key
 from regraft.steps.context import Context
 
 SAMPLE = 32  # images of the trial
@@ -21,7 +21,7 @@ def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context:
     made = makers(backbone, context.device, run.feature_batch, cache=memory)
     if run.engine == "auto":
         some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
-        key = (backbone.architecture, backbone.provenance.sha256, pre.fingerprint, str(run.feature_batch), run.device)
+        key = trial_key(backbone, context.device, run.feature_batch)
         name, trials = pick_engine(made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory)
         run.engine = name  # type: ignore[assignment]
         for trial in trials:

@@ -113,7 +113,7 @@ def _val_logits(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Ar
 def _arithmetic(network: Network, plan: FreezePlan, backbone: Backbone, first: Batch, context: Context) -> Arithmetic:
     """The recipe's precision, else the faster by a trial; remembered, so that a resumed run takes the same."""
     recipe, memory = context.recipe.finetune, context.store.folder
-    key = ("training", backbone.provenance.sha256, str(tuple(first[0].shape)), plan.strategy, str(context.device))
+    key = ("training", backbone.fingerprint(), str(tuple(first[0].shape)), plan.strategy, str(context.device))
     known = recall(memory, *key) if recipe.precision == "auto" else None
     wanted = str(known["precision"]) if known and known.get("precision") in PRECISIONS else recipe.precision
     arithmetic, speed = pick_arithmetic(network.train(), first[0], first[1], wanted)
@@ -218,14 +218,14 @@ def finetune(
     if prefix is not None:
         batches = prefix.batches(data, context)
         first = next(iter(batches(1)))
-    arithmetic = _arithmetic(network, plan, tuned, first, context)
+    arithmetic = _arithmetic(network, plan, backbone, first, context)
     if recipe.mixup or recipe.cutmix:
         batches = mixed(batches, float(recipe.mixup), float(recipe.cutmix), classes, seed)
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     checkpoint = checkpoint or Checkpoint()
     settings = recipe.model_dump(exclude={"epochs", "interpolation", "refit", "folds"})
     checkpoint.key = fingerprint(settings, seed, plan.strategy, before,
-                                 backbone.provenance.sha256, *data.ids, "val", *(val.ids if val else ()))  # fmt: skip
+                                 backbone.fingerprint(), *data.ids, "val", *(val.ids if val else ()))  # fmt: skip
     going, shortage = checkpoint.load(), ""
     if going is not None:
         epochs = int(going[1]["epochs"])

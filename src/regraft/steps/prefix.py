@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from regraft.backbones import Backbone, Suffix
-from regraft.features import REFERENCE, Engine, agree, makers
+from regraft.features import REFERENCE, Engine, agree, feature_key, makers
 from regraft.modalities.image import Augment, ImagePreprocess
 from regraft.steps.context import Context
 from regraft.training import Batch, Batches, shuffled
@@ -124,10 +124,10 @@ def cache_prefix(
     def look(part: Data, view: int) -> np.ndarray:
         some = _View(backbone.preprocess, augment if view else None, seed, view)
         how = f"{augment} seed {seed} view {view}" if view else "plain"
-        key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, how)
         label = f"activations before {suffix.entrance}" + (f", view {view + 1} of {views}" if part is data else " of val")
         pairs = list(zip(part.items, part.ids, strict=True))
         columns = ("pooled", f"cut {suffix.entrance}")
+        key = feature_key(engine, how)
         return context.store.features(part.ids, pairs, key, some, engine, context.events.tick, label, columns)[1]
 
     prefix = Prefix(suffix, [look(data, view) for view in range(views)], look(val, 0))

@@ -20,7 +20,7 @@ from regraft.backbones import Backbone, Cost, Obtained, costs, entry_of, make_ba
 from regraft.data.examples import Part
 from regraft.errors import BackboneError, UsageError
 from regraft.evaluation import Estimate, effective_count, folds_of, knn_out_of_fold, log_losses, logme, standard_error, wilson
-from regraft.features import REFERENCE, Trial, makers, pick_engine
+from regraft.features import REFERENCE, Trial, feature_key, makers, pick_engine, trial_key
 from regraft.steps.base import input_size, is_upscaled
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, run_seconds, step_seconds, usual_plan
@@ -325,8 +325,7 @@ class _Race:
         trials: list[Trial] = []
         if run.engine == "auto":
             some = [self.part.paths[row] for row in self.order[:SAMPLE]]
-            key = (backbone.architecture, backbone.provenance.sha256, backbone.preprocess.fingerprint, str(run.feature_batch),
-                   run.device, f"depths {depths}")  # fmt: skip
+            key = trial_key(backbone, device, run.feature_batch, depths)
             engine, trials = pick_engine(
                 made, lambda: np.stack([backbone.preprocess.host(path) for path in some]), len(self.part), key,
                 self.context.store.folder,
@@ -378,10 +377,11 @@ class _Race:
         """Features of all depths that are in the race, from one pass, by the store."""
         new, run = self.order[look.seen : examples], self.recipe.run
         made = makers(backbone, self.context.device, run.feature_batch, look.depths, cache=self.context.store.folder)
-        key = (backbone.provenance.sha256, backbone.preprocess.fingerprint, "plain")
+        engine = made[look.engine]()
+        columns = ("pooled", *(f"depth {depth}" for depth in look.depths))
         pooled, *shallow = self.context.store.features(
-            [self.part.ids[row] for row in new], [self.part.paths[row] for row in new], key, backbone.preprocess,
-            made[look.engine](), self.context.events.tick, label, ("pooled", *(f"depth {depth}" for depth in look.depths)),
+            [self.part.ids[row] for row in new], [self.part.paths[row] for row in new], feature_key(engine),
+            backbone.preprocess, engine, self.context.events.tick, label, columns,
         )  # fmt: skip
         for depth, values in zip((look.stages, *look.depths), (pooled, *shallow), strict=True):
             if depth in look.features:
