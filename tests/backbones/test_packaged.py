@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_images
 
-from regraft.backbones import cut_stages, make_base, obtain_weights
+from regraft.backbones import cut_stages, earlier_runs, make_base, obtain_weights
 from regraft.backbones.normalise import Normalise
 from regraft.errors import BackboneError
 
@@ -148,3 +148,11 @@ def test_a_model_in_the_hubs_cache_is_at_hand_and_loaded_without_the_network(
     assert torch.equal(found.module.cls_token, module.cls_token)
     assert not constants.HF_HUB_OFFLINE
     assert "packaged:efficientnet_lite0" in [item["reference"] for item in at_hand(tmp_path) if item["at_hand"]]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"provenance": {}}'])
+def test_a_damaged_run_is_passed_over_where_runs_are_listed(tmp_path: Path, text: str) -> None:
+    place = tmp_path / "broken" / "model" / "regraft.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(text, encoding="utf-8")
+    assert earlier_runs(tmp_path) == []

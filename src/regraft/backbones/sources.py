@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from regraft.backbones import transformers_layout
 from regraft.backbones.base import Provenance, state_sha256
 from regraft.backbones.catalogue import Entry, entries, entry_of, is_cached
 from regraft.backbones.truncate import cut_short
-from regraft.errors import BackboneError
+from regraft.errors import BackboneError, UsageError
 from regraft.runtime import closed_hub, quiet_libraries, ready_torchvision
 
 quiet_libraries()
@@ -123,13 +124,14 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
 def _runs(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*/model/regraft.json")):
-        about = read_json(path)
-        origin = about["provenance"]
-        found.append(
-            {"reference": f"run:{path.parent.parent}", "at_hand": True, "parameters": origin["parameters"], "gmacs": None,
-             "input_size": about["preprocess"]["size"], "pretrained_on": f"{origin['id']}, then {about['name']}",
-             "imagenet_top1": None, "licence": origin["licence"], "source": f"from {origin['id']}"}
-        )  # fmt: skip
+        with contextlib.suppress(UsageError, KeyError, TypeError):  # a damaged model is none that is at hand
+            about = read_json(path)
+            origin = about["provenance"]
+            found.append(
+                {"reference": f"run:{path.parent.parent}", "at_hand": True, "parameters": origin["parameters"], "gmacs": None,
+                 "input_size": about["preprocess"]["size"], "pretrained_on": f"{origin['id']}, then {about['name']}",
+                 "imagenet_top1": None, "licence": origin["licence"], "source": f"from {origin['id']}"}
+            )  # fmt: skip
     return found
 
 
