@@ -194,6 +194,15 @@ def test_groups_that_err_together_widen_every_interval() -> None:
     assert all(row["f1_low"] < row["f1"] < row["f1_high"] for row in rows)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_test_lacks_has_no_score_and_no_warning() -> None:
+    """17.13: with groups, neither has one that was never predicted."""
+    labels = np.tile([0, 1], 20)
+    rows = per_class(labels, 6.0 * np.eye(3)[labels], ("a", "b", "c"), np.repeat(np.arange(10), 4))
+    assert [row["recall"] for row in rows] == [1.0, 1.0, None]
+    assert {rows[2][name] for name in ("precision", "precision_low", "recall_high", "f1", "f1_high")} == {None}
+
+
 def test_faults_are_named() -> None:
     with pytest.raises(UsageError, match="no examples"):
         evaluate_single(np.zeros(0, int), np.zeros((0, 3)))

@@ -239,7 +239,8 @@ def per_class(
     else:
         units, rng = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1), np.random.default_rng(seed)
         rows = gathered(statistic, draws(len(y), resamples, rng, units))
-        ends = [_as_proportion(float(v), float(np.nanvar(rows[:, s])), len(y), units) for s, v in enumerate(value)]
+        ends = [(v, v) if np.isnan(v) else _as_proportion(float(v), float(np.nanvar(rows[:, s])), len(y), units)
+                for s, v in enumerate(value)]  # fmt: skip
     rows_found: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
         row: dict[str, Any] = {"class": name}
