@@ -95,7 +95,7 @@ def test_wrong_usage_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
 
 def test_what_fine_tuning_spoils_is_not_returned(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     """Rule 11: the better on validation is returned, however fine-tuning went."""
-    settings = {**quick, "finetune": {"epochs": 1, "folds": 0, "lr": 50.0, "precision": "float32"}}
+    settings = {**quick, "finetune": {"epochs": 1, "folds": 0, "lr": 10.0, "precision": "float32"}}
     spoilt = regraft.fit(colours, tmp_path / "spoilt", recipe=settings)
     head = regraft.fit(colours, tmp_path / "head", recipe={**quick, "freeze": {"strategy": "head"}})
     assert spoilt.state["steps"]["finetune"]["state"] == "done"

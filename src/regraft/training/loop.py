@@ -204,7 +204,7 @@ def train(
                 trained.stopped = "patience"
                 break
             losses, seen, done, epoch = 0.0, 0, 0, epoch + 1
-            if checkpoint.due(complete=True):
+            if epoch > epochs or checkpoint.due(complete=True):  # what is finished is kept, whatever it costs
                 save()
     except KeyboardInterrupt:
         trained.stopped = "interrupted"
