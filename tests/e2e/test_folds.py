@@ -60,7 +60,10 @@ def test_a_run_of_folds_is_stopped_goes_on_and_says_what_it_is(table: Path, tmp_
     assert run.metrics["groups"] == 12
     assert run.state["data"]["no_test"] is False
     assert "no test set was asked for" not in (out / "report.html").read_text(encoding="utf-8").lower()
-    assert "models made like this one" in (out / "model" / "README.md").read_text(encoding="utf-8")
+    card = (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert "models made like this one" in card
+    assert "Accuracy on examples held out in turn (cross-validation)" in card
+    assert "by a model that had not been trained on it" in (out / "report.html").read_text(encoding="utf-8")
     (listed,) = list_runs(out)
     assert listed.headline.startswith("cross-validated accuracy")
     with pytest.raises(UsageError, match="no test"):

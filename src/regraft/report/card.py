@@ -18,7 +18,7 @@ _LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "
 _HUB_METRICS = {"macro_f1": "f1", "weighted_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}  # the hub's words
 _SPLITS = {
     "test": "a held-out test set",
-    "cv": "cross-validation",
+    "cv": "examples held out in turn (cross-validation)",
     "val": "the validation set (indicative: choices were made there)",
 }
 
