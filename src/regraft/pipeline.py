@@ -21,7 +21,7 @@ from regraft.data import Examples, readings
 from regraft.data.audit import IN_TEST, LATER, LISTED, Finding, Near, contradicting_test, fatal, find_near
 from regraft.data.examples import Inputs, Part
 from regraft.data.lineage import in_sample
-from regraft.errors import BudgetError, ChangedError, DataError, RegraftError, UsageError
+from regraft.errors import BudgetError, ChangedError, DataError, RegraftError
 from regraft.evaluation import knn_logits
 from regraft.features import Engine, FeatureStore, feature_key
 from regraft.modalities.image import Mirrored, small_image_or_none
@@ -35,7 +35,17 @@ from regraft.steps.audit import apart, audit, nearly_known, without_near_duplica
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
-from regraft.steps.evaluate import Calibration, Held, Verdict, cross_validate, evaluate_test, from_folds, majority_logits
+from regraft.steps.evaluate import (
+    Calibration,
+    Held,
+    Verdict,
+    cross_validate,
+    evaluate_test,
+    from_folds,
+    majority_logits,
+    out_of_fold,
+    predicted,
+)
 from regraft.steps.explore import explore
 from regraft.steps.finetune import Finetuned, finetune, worth
 from regraft.steps.freeze import freeze, planned
@@ -43,7 +53,7 @@ from regraft.steps.head import head
 from regraft.steps.judge import Judged, cross_fit, judge
 from regraft.steps.obtain import obtain
 from regraft.steps.prefix import Data
-from regraft.steps.rules import REFIT, folds, mirror_allowed, settle
+from regraft.steps.rules import REFIT, folds, mirror_allowed, settle, settle_idle
 from regraft.steps.scratch import from_scratch
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import Checkpoint, FreezePlan, class_weighted
@@ -405,15 +415,9 @@ class Walk:
 
     def not_finetuned(self, why: str) -> Finetuned | None:
         """Say so, and settle what is left open for a step that is not taken."""
-        recipe = self.recipe.finetune
-        settled = {"batch_size": 32, "lr": 2e-4, "layer_decay": 0.8, "crop_scale": 1.0, "patience": 4, "interpolation": 1.0,
-                   "precision": "float32", "mirror": False, "refit": False, "folds": 0}  # fmt: skip
-        recipe.epochs = 0
+        settle_idle(self.recipe.finetune)
         if self.recipe.freeze.strategy == "auto":
             self.recipe.freeze.strategy = "head"
-        for name, value in settled.items():
-            if getattr(recipe, name) == "auto":
-                setattr(recipe, name, value)
         self.context.decide("finetune", "not done", why)
         return None
 
@@ -443,7 +447,7 @@ class Walk:
             why = f"{source}: {judged.why}"
         chosen = "fine-tuned" if judged is not None and judged.share and tuned is not None else "head only"
         if judged is None or chosen == "head only":
-            self.held = self.head_held(heads, both)
+            self.held = out_of_fold(heads, both)
         else:
             source = "val" if self.judged is None else "out-of-fold"
             self.held = Held(source, both.labels[judged.rows], judged.logits, both.blocks[judged.rows])
@@ -465,13 +469,6 @@ class Walk:
         again = self.refit(backbone, planned(backbone, self.context)[0], heads, tuned, fit, val)
         return again or self.model(tuned.backbone, tuned.head)
 
-    @staticmethod
-    def head_held(heads: Heads, both: Part) -> Held:
-        """The out-of-fold logits of the head alone; `both` are train and val."""
-        if heads.oof_logits is None:
-            return Held("out-of-fold", both.labels[:0], np.zeros((0, 0)))
-        return Held("out-of-fold", both.labels[heads.oof_rows], heads.oof_logits, both.blocks[heads.oof_rows])
-
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
         """A Model of this run's task, not calibrated."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
@@ -488,20 +485,8 @@ class Walk:
         return model
 
     def logits(self, model: Model, part: Part) -> np.ndarray:
-        """(N, K) logits of a part, by the very code that predicts. Raises UsageError for a file that has gone bad."""
-        began, batch = time.monotonic(), self.recipe.run.feature_batch
-        rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
-        for number, row in enumerate(model.rows(part.paths, self.context.device, batch), start=1):
-            if not isinstance(row, np.ndarray):
-                raise UsageError(f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}.")
-            rows[number - 1] = row
-            self.context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
-            if number == 2 * batch and part.name == "test":
-                needed, left = (time.monotonic() - began) / number * (len(part) - number), self.context.seconds_left
-                if needed > left:
-                    self.say(f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
-                             "it is predicted in full all the same")  # fmt: skip
-        return rows
+        """(N, K) logits of a part, by the very code that predicts."""
+        return predicted(model, part, self.context, self.say)
 
     def evaluate(
         self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, fit: Part, val: Part
@@ -555,7 +540,7 @@ class Walk:
             )[0]
         }  # fmt: skip
         if self.state["chosen"] == "fine-tuned":
-            temperature = self.head_held(heads, both).calibration().temperature
+            temperature = out_of_fold(heads, both).calibration().temperature
             made["head only"] = lambda: apply_head(heads.refitted, features()) / temperature
         if scratch is not None:
             made["from scratch"] = lambda: self.logits(scratch, test)

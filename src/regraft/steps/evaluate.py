@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from regraft.data.examples import Part
+from regraft.errors import UsageError
 from regraft.evaluation import (
     Threshold,
     all_alone,
@@ -26,8 +29,9 @@ from regraft.evaluation import (
     verify,
     wilson,
 )  # fmt: skip
+from regraft.model import Model
 from regraft.steps.context import Context
-from regraft.steps.train import Features, apply_head, train_head
+from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import Layers
 
 REPEATS = 5
@@ -86,6 +90,13 @@ class Held:
         return Calibration(self.name, temperature, tuple(offers))
 
 
+def out_of_fold(heads: Heads, both: Part) -> Held:
+    """The out-of-fold logits of the head alone; `both` are train and val. It holds no rows where a class has a single block."""
+    if heads.oof_logits is None:
+        return Held("out-of-fold", both.labels[:0], np.zeros((0, 0)))
+    return Held("out-of-fold", both.labels[heads.oof_rows], heads.oof_logits, both.blocks[heads.oof_rows])
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is told of one set of labels: (N,) labels, (N, K) logits, (N,) numbers of groups where there are any."""
@@ -97,6 +108,26 @@ class Verdict:
     def estimates(self) -> dict[str, Any]:
         """Metrics with intervals as plain values."""
         return {name: asdict(found) for name, found in evaluate_single(self.labels, self.logits, self.clusters).items()}
+
+
+def predicted(model: Model, part: Part, context: Context, say: Callable[[str], None]) -> np.ndarray:
+    """(N, K) float32 logits of a part, by the very code that predicts; `say` is told where test takes longer than the budget.
+
+    Raises UsageError for a file that has gone bad.
+    """
+    began, batch = time.monotonic(), context.recipe.run.feature_batch
+    rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
+    for number, row in enumerate(model.rows(part.paths, context.device, batch), start=1):
+        if not isinstance(row, np.ndarray):
+            raise UsageError(f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}.")
+        rows[number - 1] = row
+        context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
+        if number == 2 * batch and part.name == "test":
+            needed, left = (time.monotonic() - began) / number * (len(part) - number), context.seconds_left
+            if needed > left:
+                say(f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
+                    "it is predicted in full all the same")  # fmt: skip
+    return rows
 
 
 def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.ndarray:

@@ -88,3 +88,13 @@ def settle(recipe: FinetuneRecipe, examples: int, short_sides: np.ndarray, size:
             setattr(recipe, name, value)
     if recipe.patience == "auto":  # a cosine gains the most at its end: stopping early stops short of that
         recipe.patience = max(4, -(-int(recipe.epochs) // 2))
+
+
+def settle_idle(recipe: FinetuneRecipe) -> None:
+    """Replace every "auto" where nothing is fine-tuned, so that no choice stays open."""
+    recipe.epochs = 0
+    settled = {"batch_size": 32, "lr": 2e-4, "layer_decay": 0.8, "crop_scale": 1.0, "patience": 4, "interpolation": 1.0,
+               "precision": "float32", "mirror": False, "refit": False, "folds": 0}  # fmt: skip
+    for name, value in settled.items():
+        if getattr(recipe, name) == "auto":
+            setattr(recipe, name, value)
