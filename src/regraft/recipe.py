@@ -180,7 +180,7 @@ class RunRecipe(_Section):
     seed: Seed = Field(0, description="of every random choice in training")
     device: str = Field("auto", description="cpu, cuda, cuda:1 and the like; auto: CUDA, MPS, CPU in this order")
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
-        "accuracy", description="what fine-tuning must not lose in, beside gaining in log loss, to be preferred to the head alone"
+        "accuracy", description="what fine-tuning must not clearly lose in; beside that it must gain in log loss"
     )
     prefer: Literal["accuracy", "speed"] = Field(
         "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain, "

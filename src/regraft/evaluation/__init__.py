@@ -14,6 +14,7 @@ from regraft.evaluation.metrics import (
     weighted_scores,
 )
 from regraft.evaluation.paired import FEW_GROUPS, PairedDifference, holm, in_words, paired_accuracy, sign_flip
+from regraft.evaluation.resampling import draws
 from regraft.evaluation.thresholds import Threshold, choose_thresholds, verify
 from regraft.evaluation.transfer import knn_logits, knn_out_of_fold, logme
 
@@ -27,6 +28,7 @@ __all__ = [
     "assign_folds",
     "choose_thresholds",
     "confusion",
+    "draws",
     "ece",
     "effective_count",
     "evaluate_single",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regraft.backbones import Backbone
-from regraft.evaluation import fewest_blocks, folds_of, refined_log_losses, score, standard_error
+from regraft.evaluation import draws, fewest_blocks, folds_of, refined_log_losses, score, standard_error
 from regraft.steps.context import Context
 from regraft.steps.finetune import MIXTURES, finetune, mixtures
 from regraft.steps.prefix import Data
@@ -21,6 +21,7 @@ from regraft.steps.rules import HELD
 from regraft.steps.train import Candidate, Features, fit_chosen
 from regraft.training import Checkpoint, FreezePlan
 
+RESAMPLES = 200  # of the error of a metric
 FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear before that
 
 
@@ -51,10 +52,10 @@ def judge(
     """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M,) labels of the positions `rows`.
 
     The fine-tuned model wins if its log loss is lower by more than one standard error of the paired difference, which counts
-    `blocks`, and if it is no worse in the run's metric. Losses are those at the best temperature, since what is handed over
-    gets one: without it a fine-tuned model, surer of itself, looks worse than it is. Where there are several shares, the
-    loss of each half of the blocks is that of the share with the lowest loss on the other half, so that what is compared
-    chose nothing.
+    `blocks`, and if it is not worse in the run's metric by more than one either. Losses are those at the best temperature, since
+    what is handed over gets one: without it a fine-tuned model, surer of itself, looks worse than it is. Where there are several
+    shares, the loss of each half of the blocks is that of the share with the lowest loss on the other half, so that what is
+    compared chose nothing.
     """
     losses = {share: refined_log_losses(labels, found) for share, found in logits.items()}
     shares = [share for share in logits if share]
@@ -67,11 +68,22 @@ def judge(
     gains = losses[0.0] - loss
     gain, error = float(gains.mean()), standard_error(gains, blocks)
     before, after = score(labels, logits[0.0], metric), score(labels, crossed, metric)
-    wins = gain > error and after >= before
+    wins = gain > error and before - after <= _noise(labels, logits[0.0], crossed, metric, blocks)
     why = f"log loss {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard error "
     why += f"{error:.3f}), {metric.replace('_', ' ')} {abs(before):.3f} and {abs(after):.3f}"
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
     return Judged(share, rows, crossed if wins else logits[0.0], why, gain, error)
+
+
+def _noise(labels: np.ndarray, before: np.ndarray, after: np.ndarray, metric: str, blocks: np.ndarray | None) -> float:
+    """The standard error of the paired difference in a metric, by a bootstrap over blocks."""
+    units = None if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
+    found = []
+    for weights in draws(len(labels), RESAMPLES, np.random.default_rng(0), units):
+        for row in weights.astype(np.int64):
+            some = np.repeat(np.arange(len(labels)), row)
+            found.append(score(labels[some], before[some], metric) - score(labels[some], after[some], metric))
+    return float(np.std(found))
 
 
 def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
