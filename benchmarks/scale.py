@@ -100,6 +100,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         knn_logits,
         paired_accuracy,
         per_class,
+        predicted_classes,
         reliability,
     )  # fmt: skip
     from regraft.predictions import write_predictions
@@ -169,7 +170,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         with clock.part("evaluation"):
             told = {name: evaluate_single(truth, logits) for name, logits in (("neighbours", near_logits), ("majority", most))}
             for logits in (near_logits, most):
-                paired_accuracy(truth, mine, logits.argmax(axis=1), "it")
+                paired_accuracy(truth, mine, predicted_classes(logits), "it")
     pairs = {pair[:2] for pair in near.pairs}
     planted = {(min(i, j), max(i, j)) for i, j in zip(range(count), place[twins[order]].tolist(), strict=True) if i != j}
     said = ", ".join(f"{name} {found['accuracy'].value:.3f}" for name, found in (("head", result), *told.items()))

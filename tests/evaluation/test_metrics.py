@@ -244,6 +244,8 @@ def test_many_classes_are_scored_without_a_copy_of_the_logits(monkeypatch: pytes
     tracemalloc.start()
     try:
         assert evaluate_single(labels, logits, resamples=10)["accuracy"].n == 20_000
+        constant = np.broadcast_to(logits[0].astype(np.float64), logits.shape)  # as the majority's are
+        assert evaluate_single(labels, constant, resamples=10)["accuracy"].value == (labels == logits[0].argmax()).mean()
         fit_temperature(labels, logits)
         choose_thresholds(labels, logits)
         most = tracemalloc.get_traced_memory()[1]

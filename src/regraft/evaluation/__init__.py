@@ -1,7 +1,7 @@
 """Metrics with intervals, calibration, thresholds and paired comparisons: plain arrays in, numbers with their doubt out."""
 
 from regraft.evaluation.blocks import all_alone, assign_folds, effective_count, fewest_blocks, folds_of, per_block, standard_error
-from regraft.evaluation.calibration import ece, fit_temperature, probabilities, reliability
+from regraft.evaluation.calibration import ece, fit_temperature, predicted_classes, probabilities, reliability
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.metrics import (
     METRICS,
@@ -44,6 +44,7 @@ __all__ = [
     "paired_accuracy",
     "per_block",
     "per_class",
+    "predicted_classes",
     "probabilities",
     "refined_log_losses",
     "reliability",

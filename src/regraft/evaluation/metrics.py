@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from regraft.errors import UsageError
 from regraft.evaluation import scores
-from regraft.evaluation.calibration import ece, pieces, probabilities
+from regraft.evaluation.calibration import ece, pieces, predicted_classes, probabilities
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.resampling import TAILS, bca, draws, gathered, left_out
 
@@ -86,7 +86,7 @@ def weighted_scores(labels: ArrayLike, logits: ArrayLike, metric: str, weights: 
         return -scores.mean_of(weights, _log_losses(y, z))
     if metric not in _OF_COUNTS:
         raise UsageError(f"metric {metric!r} is not known; choose one of log_loss, {', '.join(_OF_COUNTS)}.")
-    return _OF_COUNTS[metric](scores.counts(weights, y, z.argmax(axis=1), z.shape[1]))
+    return _OF_COUNTS[metric](scores.counts(weights, y, predicted_classes(z), z.shape[1]))
 
 
 def evaluate_single(
@@ -119,7 +119,7 @@ def evaluate_single(
 
 def _of_examples(y: Ints, z: np.ndarray) -> dict[str, Floats]:
     """Metrics that are means over examples: (N,) values of each."""
-    found = {"accuracy": (z.argmax(axis=1) == y).astype(np.float64), "log_loss": _log_losses(y, z), "brier": np.empty(len(y))}
+    found = {"accuracy": (predicted_classes(z) == y).astype(np.float64), "log_loss": _log_losses(y, z), "brier": np.empty(len(y))}
     if z.shape[1] > TOP:
         found["top5_accuracy"] = np.empty(len(y))
     for some, rows in pieces(z):
@@ -143,7 +143,7 @@ def _drawn(
     """Metrics of counts and of means, with intervals from the same resamples."""
     n, k = z.shape
     names = [name for name in METRICS if name in values or name in _OF_COUNTS]
-    cells = scores.Cells(y, z.argmax(axis=1), k)
+    cells = scores.Cells(y, predicted_classes(z), k)
 
     def statistic(weights: Floats) -> Floats:
         table = cells.counts(weights)
@@ -221,7 +221,7 @@ def per_class(
     k = len(classes)
     if z.shape[1] != k:
         raise UsageError(f"logits have {z.shape[1]} columns, but {k} classes are named.")
-    predicted = z.argmax(axis=1)
+    predicted = predicted_classes(z)
     cells = scores.Cells(y, predicted, k)
 
     def statistic(weights: Floats) -> Floats:

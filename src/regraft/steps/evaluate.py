@@ -25,6 +25,7 @@ from regraft.evaluation import (
     in_words,
     paired_accuracy,
     per_class,
+    predicted_classes,
     reliability,
     verify,
     wilson,
@@ -144,9 +145,8 @@ def evaluate_test(
     scaled = test.logits / calibration.temperature
     found: dict[str, Any] = {"test": Verdict(labels, scaled, clusters).estimates()}
     found["baselines"] = {name: Verdict(labels, logits, clusters).estimates() for name, logits in baselines.items()}
-    pairs = [
-        paired_accuracy(labels, scaled.argmax(1), logits.argmax(1), name, clusters) for name, logits in baselines.items()
-    ]
+    mine = predicted_classes(scaled)
+    pairs = [paired_accuracy(labels, mine, predicted_classes(logits), name, clusters) for name, logits in baselines.items()]
     adjusted = holm([pair.p_value for pair in pairs])
     pairs = [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
     found["versus"] = [asdict(pair) for pair in pairs]
