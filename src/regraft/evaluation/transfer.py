@@ -21,6 +21,7 @@ MOST = 100  # iterations of the fixed point, which mostly takes a dozen
 CLOSE = 1e-6  # relative change of alpha / beta that ends them
 BLOCK = 1 << 22  # similarities held at once
 NEIGHBOURS = (1, 3, 5, 9, 15)
+VOTES = 1 << 20  # held at once
 SAMPLE = 5_000
 ROWS = 8_192  # of features looked at at once
 LARGE = 1 << 28  # bytes
@@ -173,7 +174,7 @@ def _votes(
     rows: NDArray[np.int64], close: Floats32, labels: NDArray[np.int64], classes: int, k: int
 ) -> Iterator[tuple[slice, Floats]]:
     """(q, classes) votes of the k nearest, a bounded number of queries at a time; a nearer neighbour's weighs a trifle more."""
-    step = max(1, BLOCK // classes)
+    step = max(1, VOTES // classes)
     for start in range(0, len(rows), step):
         some = slice(start, start + step)
         near, closeness = rows[some, :k], close[some, :k].astype(np.float64)
