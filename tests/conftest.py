@@ -42,6 +42,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch:
         if (warm / kind).is_dir():
             shutil.copytree(warm / kind, folder / kind)
     yield folder
+    monkeypatch.undo()  # a test may have forbidden what copying takes
     for kind in ("openvino", "trials"):
         if (folder / kind).is_dir():
             shutil.copytree(folder / kind, warm / kind, dirs_exist_ok=True)
