@@ -19,11 +19,37 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import torch
+from torch import nn
 
 from page import between_marks
+from regraft.artifacts import Events
+from regraft.backbones import obtain_weights
+from regraft.data import Examples, audit_files, make_examples, read_source
+from regraft.data.audit import find_near
+from regraft.data.examples import Part
+from regraft.evaluation import fit_temperature, folds_of, log_losses, refined_log_losses, score, standard_error
+from regraft.features import FeatureStore, feature_key
+from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
+from regraft.modalities.image import Mirrored
+from regraft.recipe import FinetuneRecipe, Recipe
+from regraft.steps.audit import apart
+from regraft.steps.base import base
+from regraft.steps.context import Context
+from regraft.steps.engine import choose_engine
+from regraft.steps.finetune import MIXTURES, Finetuned, finetune, mixtures
+from regraft.steps.freeze import freeze
+from regraft.steps.head import head
+from regraft.steps.judge import Judged, judge
+from regraft.steps.prefix import Data
+from regraft.steps.rules import mirror_allowed, settle
+from regraft.steps.train import Features, apply_head, fit_chosen, train_head
+from regraft.training import class_weighted
 
 RESULTS = Path(__file__).parent / "results" / "choice"
 SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
@@ -49,111 +75,111 @@ def subset(root: Path, count: int, seed: int) -> tuple[list[Path], list[str], li
     return [paths[i] for i in kept], [labels[i] for i in kept], [i in chosen for i in kept]
 
 
+class Subset:
+    """What a rule sees of a set, prepared as a fit prepares it: parts, features, heads, settings; and the truth."""
+
+    def __init__(self, name: str, found: tuple[list[Path], list[str], list[bool]], seed: int, folder: Path) -> None:
+        self.seed, count = seed, sum(found[2])
+        examples = read(folder / f"{name}-{count}-{seed}.csv", found, seed)
+        self.recipe = Recipe.build({"base": {"size": SIZE}, "run": {"seed": seed, "device": "cpu"}})
+        self.context = Context(self.recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events())
+        self.backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.image_sizes(), self.context)
+        self.plan, self.classes = freeze(self.backbone, self.context), len(examples.task.classes)
+        self.engine = choose_engine(self.backbone, examples.part("train").paths, count, self.context)
+        values = self.features(examples.part("train").then(examples.part("val")))
+        near = find_near(examples.inputs(), None, values, None, small_image_or_none, lambda **_: None)
+        examples = apart(examples, near, True, seed).examples
+        self.fit, self.val = examples.part("train"), examples.part("val")
+        self.truth, both = examples.unseal("a benchmark", lambda *_, **__: None), self.fit.then(self.val)
+        self.known = Features(self.features(both), both.labels, both.weights, both.blocks)
+        options = head(self.backbone.width, self.classes, len(both), self.context)
+        self.heads = train_head(options, self.known, len(self.fit), self.classes, self.context)
+        settings, size = self.recipe.finetune, self.backbone.preprocess.size
+        settle(settings, len(self.fit), examples.image_sizes().min(axis=1), size)
+        mirrored = self.features(self.fit, Mirrored(self.backbone.preprocess), "mirror")
+        settings.mirror = mirror_allowed(self.known.values[: len(self.fit)], mirrored)[0]
+        units = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        settings.precision = "bfloat16" if units else "float32"
+        self.every = self.rows_of(both)
+
+    def features(self, part: Part, pre: Any = None, view: str = "plain") -> np.ndarray:
+        """(N, width) frozen features of a part."""
+        key, pre = feature_key(self.engine, view), pre or self.backbone.preprocess
+        return self.context.store.features(part.ids, part.paths, key, pre, self.engine, lambda **_: None)[0]
+
+    def rows_of(self, part: Part) -> Data:
+        """What fine-tuning is given of a part."""
+        weights = class_weighted(part.labels, part.weights, self.recipe.train.class_weights == "balanced", self.classes)
+        return Data(part.paths, part.ids, part.labels, weights, part.blocks)
+
+    def trained(
+        self, start: nn.Module, data: Data, held: Data | None = None, share: Any = 1.0
+    ) -> tuple[Finetuned, FinetuneRecipe]:
+        """The network fine-tuned from a head on `data`, and the settings it ended with."""
+        trial = self.context.trial()
+        trial.recipe.finetune.interpolation = share
+        return finetune(self.backbone, self.plan, start, data, held, trial), trial.recipe.finetune
+
+
+def read(place: Path, found: tuple[list[Path], list[str], list[bool]], seed: int) -> Examples:
+    """The examples of a subset, by a table at `place`; what is not in the subset is test."""
+    splits = ["train" if own else "test" for own in found[2]]
+    columns = {"path": [str(path) for path in found[0]], "label": found[1], "split": splits}
+    pyarrow.csv.write_csv(pa.table(columns), place)
+    source = read_source(place)
+    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, lambda **_: None)
+    return make_examples(source, audited, seed=seed)
+
+
+def in_folds(some: Subset) -> tuple[dict[float, np.ndarray], Judged, int]:
+    """Out-of-fold logits of all examples by share; what regraft's rule makes of as many folds as it tries, and their number."""
+    every, judged, tried, rows = some.every, None, 0, np.zeros(0, dtype=np.int64)
+    logits = {share: np.zeros((len(every.labels), some.classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
+    for fitted, held in folds_of(every.labels, 3, some.seed, every.blocks):
+        start = fit_chosen(some.heads.chosen, some.known.some(fitted), some.classes, some.context)
+        tuned, _ = some.trained(start, every.some(fitted))
+        for share, values in mixtures(some.backbone, start, tuned, every.some(held), some.context).items():
+            logits[share][held] = values
+        if judged is None or not judged.enough:
+            tried, rows = tried + 1, np.sort(np.concatenate([rows, held]))
+            seen = {share: values[rows] for share, values in logits.items()}
+            judged = judge(every.labels[rows], seen, every.blocks[rows], "accuracy", rows)
+    return logits, judged, tried
+
+
+def rule_before(some: Subset, logits: dict[float, np.ndarray]) -> tuple[float, float, float]:
+    """The share that the rule before chose, the one it had to choose from beside the head, and trainings up to the choice."""
+    labels, val = some.every.labels, some.val
+    if len(val) < WORN:
+        losses = {share: refined_log_losses(labels, values) for share, values in logits.items()}
+        best = min(MIXTURES, key=lambda share: float(losses[share].mean()))
+        gain = losses[0.0] - losses[best]
+        return (best if gain.mean() > standard_error(gain) else 0.0), best, 2.0
+    tuned, used = some.trained(some.heads.on_train, some.rows_of(some.fit), some.rows_of(val), "auto")
+    alone = apply_head(some.heads.on_train, some.known.values[len(some.fit) :])
+    ranks = [(score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean()) for z in (alone, tuned.logits)]
+    share, spent = float(used.interpolation), len(some.fit) / len(labels) * tuned.trained.epochs_run / some.recipe.finetune.epochs
+    return (share if ranks[1] > ranks[0] else 0.0), share, spent
+
+
 def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict | None:
-    """What both rules choose for one subset, and the losses of what they would hand over."""
+    """What both rules choose for one subset, and the losses of what they would hand over; None where the set is too small."""
     found = subset(data / name, count, seed)
     if found is None:
         return None
-    import pyarrow as pa
-    import pyarrow.csv
-
-    from regraft.artifacts import Events
-    from regraft.backbones import obtain_weights
-    from regraft.data import audit_files, make_examples, read_source
-    from regraft.data.audit import find_near
-    from regraft.evaluation import fit_temperature, folds_of, log_losses, refined_log_losses, score, standard_error
-    from regraft.features import FeatureStore, feature_key
-    from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
-    from regraft.recipe import Recipe
-    from regraft.steps.audit import apart
-    from regraft.steps.base import base
-    from regraft.steps.context import Context
-    from regraft.steps.engine import choose_engine
-    from regraft.steps.finetune import MIXTURES, finetune, mixtures
-    from regraft.steps.freeze import freeze
-    from regraft.steps.head import head
-    from regraft.steps.judge import judge
-    from regraft.steps.prefix import Data
-    from regraft.steps.rules import mirror_allowed, settle
-    from regraft.steps.train import Features, fit_chosen, train_head
-    from regraft.training import class_weighted
-
-    table = folder / f"{name}-{count}-{seed}.csv"
-    splits = ["train" if own else "test" for own in found[2]]
-    columns = {"path": [str(path) for path in found[0]], "label": found[1], "split": splits}
-    pyarrow.csv.write_csv(pa.table(columns), table)
-    source = read_source(table)
-    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, lambda **_: None)
-    examples = make_examples(source, audited, seed=seed)
-    recipe = Recipe.build({"base": {"size": SIZE}, "run": {"seed": seed, "device": "cpu"}})
-    context = Context(recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events())
-    backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.image_sizes(), context)
-    plan, classes = freeze(backbone, context), len(examples.task.classes)
-    engine = choose_engine(backbone, examples.part("train").paths, count, context)
-
-    def features(part, pre=backbone.preprocess, view="plain"):
-        return context.store.features(part.ids, part.paths, feature_key(engine, view), pre, engine, lambda **_: None)[0]
-
-    both = examples.part("train").then(examples.part("val"))
-    near = find_near(examples.inputs(), None, features(both), None, small_image_or_none, lambda **_: None)
-    examples = apart(examples, near, True, seed).examples
-    fit, val, truth = examples.part("train"), examples.part("val"), examples.unseal("a benchmark", lambda *_, **__: None)
-    both = fit.then(val)
-    known = Features(features(both), both.labels, both.weights, both.blocks)
-    heads = train_head(head(backbone.width, classes, len(both), context), known, len(fit), classes, context)
-    settings = recipe.finetune
-    settle(settings, len(fit), examples.image_sizes().min(axis=1), backbone.preprocess.size)
-    from regraft.modalities.image import Mirrored
-
-    mirrored = features(fit, Mirrored(backbone.preprocess), "mirror")
-    settings.mirror = mirror_allowed(known.values[: len(fit)], mirrored)[0]
-    settings.precision = "bfloat16" if "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8") else "float32"
-
-    def rows_of(part):
-        weights = class_weighted(part.labels, part.weights, recipe.train.class_weights == "balanced", classes)
-        return Data(part.paths, part.ids, part.labels, weights, part.blocks)
-
-    def trained(start, data, held=None, share=1.0):
-        trial = context.trial()
-        trial.recipe.finetune.interpolation = share
-        return finetune(backbone, plan, start, data, held, trial), trial.recipe.finetune
-
-    every = rows_of(both)
-    splits = folds_of(every.labels, 3, seed, every.blocks)
-    logits = {share: np.zeros((len(both), classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
-    ours, tried, rows = None, 0, np.zeros(0, dtype=np.int64)
-    for fitted, held in splits:
-        start = fit_chosen(heads.chosen, known.some(fitted), classes, context)
-        tuned, _ = trained(start, every.some(fitted))
-        for share, values in mixtures(backbone, start, tuned, every.some(held), context).items():
-            logits[share][held] = values
-        if ours is None or not ours.enough:
-            tried, rows = tried + 1, np.sort(np.concatenate([rows, held]))
-            some = {share: values[rows] for share, values in logits.items()}
-            ours = judge(every.labels[rows], some, every.blocks[rows], "accuracy", rows)
-    if len(val) < WORN:
-        losses = {share: refined_log_losses(every.labels, values) for share, values in logits.items()}
-        best = min(MIXTURES, key=lambda share: float(losses[share].mean()))
-        gain = losses[0.0] - losses[best]
-        before, spent = best if gain.mean() > standard_error(gain) else 0.0, 2.0
-        worn = best
-    else:
-        tuned, used = trained(heads.on_train, rows_of(fit), rows_of(val), "auto")
-        from regraft.steps.train import apply_head
-
-        alone = apply_head(heads.on_train, known.values[len(fit) :])
-        ranks = [(score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean()) for z in (alone, tuned.logits)]
-        worn, spent = float(used.interpolation), len(fit) / len(both) * tuned.trained.epochs_run / settings.epochs
-        before = worn if ranks[1] > ranks[0] else 0.0
-    candidate = min(MIXTURES, key=lambda share: float(refined_log_losses(every.labels[rows], logits[share][rows]).mean()))
-    last, _ = trained(heads.refitted, every)
+    some = Subset(name, found, seed, folder)
+    logits, ours, tried = in_folds(some)
+    before, worn, spent = rule_before(some, logits)
+    labels, truth = some.every.labels, some.truth.labels
+    candidate = min(MIXTURES, key=lambda share: float(refined_log_losses(labels[ours.rows], logits[share][ours.rows]).mean()))
+    last, _ = some.trained(some.heads.refitted, some.every)
     asked = tuple(sorted({0.0, worn, before, candidate, ours.share}))
-    unseen = mixtures(backbone, heads.refitted, last, rows_of(truth), context, asked)
-    heat = {share: fit_temperature(every.labels, values) for share, values in logits.items()}
-    loss = {share: float(log_losses(truth.labels, z / heat[share]).mean()) for share, z in unseen.items()}
-    right = {share: float((z.argmax(axis=1) == truth.labels).mean()) for share, z in unseen.items()}
+    unseen = mixtures(some.backbone, some.heads.refitted, last, some.rows_of(some.truth), some.context, asked)
+    heat = {share: fit_temperature(labels, values) for share, values in logits.items()}
+    loss = {share: float(log_losses(truth, z / heat[share]).mean()) for share, z in unseen.items()}
+    right = {share: float((z.argmax(axis=1) == truth).mean()) for share, z in unseen.items()}
     return {
-        "set": name, "count": len(both), "seed": seed, "val": len(val), "truth": len(truth), "loss": loss, "right": right,
+        "set": name, "count": len(labels), "seed": seed, "val": len(some.val), "truth": len(truth), "loss": loss, "right": right,
         "before": {"share": before, "candidate": worn, "trainings": spent + (before > 0)},
         "now": {"share": ours.share, "candidate": candidate, "trainings": tried * 2 / 3 + (ours.share > 0), "folds": tried,
                 "gain": ours.gain, "error": ours.error},

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +34,10 @@ from regraft.artifacts import (
 )  # fmt: skip
 from regraft.recipe import Recipe, read_recipe
 from regraft.training import Checkpoint
+from room import little_room
 
 BYTES = os.fsdecode(b"caf\xe9")  # a name that is not UTF-8
 needs_bytes = pytest.mark.skipif(os.name != "posix", reason="names are text here")
-
-
-@contextlib.contextmanager
-def little_room(most: int) -> Iterator[None]:
-    """No file may grow beyond `most` bytes, as if the disk were full then."""
-    resource = pytest.importorskip("resource", reason="the system has no limit on the size of files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)

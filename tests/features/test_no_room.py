@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +20,7 @@ from regraft.errors import DataError
 from regraft.features import store as stores
 from regraft.features.store import FeatureStore
 from regraft.features.trial import recall, remember
-
-
-@contextlib.contextmanager
-def little_room(most: int) -> Iterator[None]:
-    """No file may grow beyond `most` bytes, as if the disk were full then."""
-    resource = pytest.importorskip("resource", reason="the system has no limit on the size of files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from room import little_room
 
 
 def test_a_full_cache_is_said_once_and_the_features_are_right(tmp_path: Path) -> None:

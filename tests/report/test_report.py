@@ -127,6 +127,14 @@ def test_what_makes_the_answer_doubtful_stands_beside_it(whole: Whole, tmp_path:
     assert 'class="notice"' not in text
 
 
+def test_a_threshold_of_zero_is_an_answer_always(tmp_path: Path) -> None:
+    run, metrics = numbers(("a", "b"))
+    metrics["thresholds"][0]["threshold"] = 0.0
+    _, page = rendered(write(tmp_path, run, metrics, []))
+    assert "It may always answer" in page.text
+    assert "Answering always (for 95%)" in model_card(run, metrics)
+
+
 def test_without_a_test_set_as_asked(tmp_path: Path) -> None:
     run, metrics = numbers(("a", "b"))
     run["data"]["no_test"] = True

@@ -162,16 +162,18 @@ def _certainty(metrics: Json, modality: str) -> str:
         wanted, test = f"{100 * float(one['wanted']):.0f}%", one.get("test") or {}
         wanted += ", indicative" if one.get("indicative") and one.get("threshold") is not None else ""
         right, answered = (words.cell(name, test.get(name)) for name in ("precision", "answered"))
+        at = float(one.get("threshold") or 0)
+        said = f"Answering {f'only from {at:.3f} up' if at else 'always'} (for {wanted})"
         if one.get("threshold") is None:
             lines.append(f"- No threshold promises {wanted}: {_text(one.get('why') or 'too few examples')}.")
         elif right and answered:
             lines.append(
-                f"- Answering only from {float(one['threshold']):.3f} up (for {wanted}): {right.text} right on test"
+                f"- {said}: {right.text} right on test"
                 f"{_interval(right)}, answering {answered.text} of the {words.noun(modality, 2)}."
             )
         else:
             found = "on test nothing was as sure" if test else f"not tested ({_text(one.get('why') or '')})"
-            lines.append(f"- Answering only from {float(one['threshold']):.3f} up (for {wanted}): {found}.")
+            lines.append(f"- {said}: {found}.")
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
