@@ -17,6 +17,7 @@ demo: $(STAMP)
 	$(BIN)/regraft demo
 
 test: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports

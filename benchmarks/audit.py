@@ -2,11 +2,12 @@
 
     python benchmarks/audit.py [SET ...] [--out FOLDER] [--pictures FOLDER] [--write docs/benchmarks.md]
 
-The sets are looked for in $REGRAFT_DATA; what audits said is kept in --out, so that verdicts can follow. Near-duplicates: copies
-of test images, none of which the thresholds were set on, are put into train. Pairs that a set holds by nature are those of
-audit_natural.csv, judged by eye; a reported pair that is neither planted nor judged the same counts as a false alarm. Beside it
-the bare hash: pairs whose difference hashes, mirrored ones too, differ in ten bits of 64 at most. Labels: 5 % of the training
-images are moved to another class. Outliers: images of other sets.
+The sets are looked for in $REGRAFT_DATA; what audits said is kept in --out, so that verdicts can follow.
+Near-duplicates: copies of test images, none of which the thresholds were set on, are put into train. Pairs
+that a set holds by nature are those of audit_natural.csv, judged by eye; a reported pair that is neither
+planted nor judged the same counts as a false alarm. Beside it the bare hash: pairs whose difference hashes,
+mirrored ones too, differ in ten bits of 64 at most. Labels: 5 % of the training images are moved to another
+class. Outliers: images of other sets.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def copies(rng: np.random.Generator) -> dict:
     def cropped(image: Image.Image) -> Image.Image:
         left, top = rng.uniform(0, 0.05, 2)
         w, h = image.size
-        return image.crop((round(left * w), round(top * h), round((left + 0.95) * w), round((top + 0.95) * h)))
+        return image.crop(
+            (round(left * w), round(top * h), round((left + 0.95) * w), round((top + 0.95) * h))
+        )
 
     def resized(image: Image.Image) -> Image.Image:
         return image.resize((round(image.width * 0.7), round(image.height * 0.7)), Image.Resampling.BICUBIC)
@@ -82,7 +85,9 @@ def bare_hash(root: Path) -> set[frozenset[str]]:
     found = set()
     for hand in (0, 1):
         close = signs[:, hand] @ signs[:, 0].T >= 1 - 2 * 10 / 64
-        found |= {frozenset((sources[i], sources[j])) for i, j in zip(*np.nonzero(close), strict=True) if i != j}
+        found |= {
+            frozenset((sources[i], sources[j])) for i, j in zip(*np.nonzero(close), strict=True) if i != j
+        }
     return found
 
 
@@ -103,7 +108,10 @@ def plant_copies(name: str, data: Path, root: Path) -> dict[frozenset[str], str]
 
 def plant_noise(root: Path) -> set[str]:
     """5 % of the training images in another class's folder; their sources."""
-    rng, folders = np.random.default_rng(1), sorted(path for path in (root / "train").iterdir() if path.is_dir())
+    rng, folders = (
+        np.random.default_rng(1),
+        sorted(path for path in (root / "train").iterdir() if path.is_dir()),
+    )
     files = [path for folder in folders for path in sorted(folder.iterdir())]
     wrong = set()
     for i in rng.choice(len(files), round(0.05 * len(files)), replace=False):
@@ -121,7 +129,9 @@ def plant_foreign(name: str, data: Path, root: Path) -> set[str]:
     others = [other for other in (*SETS, *UNIFORM) if other != name]
     foreign = set()
     for number in range(FOREIGN):
-        files = sorted(path for path in (data / others[number % len(others)] / "train").rglob("*.*") if path.is_file())
+        files = sorted(
+            path for path in (data / others[number % len(others)] / "train").rglob("*.*") if path.is_file()
+        )
         path = files[rng.integers(len(files))]
         place = folders[rng.integers(len(folders))] / f"foreign-{number}{path.suffix}"
         place.symlink_to(path)
@@ -132,8 +142,11 @@ def plant_foreign(name: str, data: Path, root: Path) -> set[str]:
 def judged(name: str) -> dict[frozenset[str], bool]:
     """Pairs of one set that were looked at: whether they show the same."""
     with open(NATURAL, newline="", encoding="utf-8") as handle:
-        return {frozenset((row["source"], row["other"])): row["verdict"] == "same" for row in csv.DictReader(handle)
-                if row["set"] == name}  # fmt: skip
+        return {
+            frozenset((row["source"], row["other"])): row["verdict"] == "same"
+            for row in csv.DictReader(handle)
+            if row["set"] == name
+        }
 
 
 def montage(root: Path, pairs: list[list[str]], place: Path) -> None:
@@ -141,7 +154,9 @@ def montage(root: Path, pairs: list[list[str]], place: Path) -> None:
     for start in range(0, len(pairs), 24):
         cells = []
         for pair in pairs[start : start + 24]:
-            both = [np.asarray(Image.open(root / source).convert("RGB").resize((128, 128))) for source in pair]
+            both = [
+                np.asarray(Image.open(root / source).convert("RGB").resize((128, 128))) for source in pair
+            ]
             cells.append(np.concatenate([*both, np.zeros((128, 8, 3), dtype=np.uint8)], axis=1))
         cells += [np.zeros_like(cells[0])] * (-len(cells) % 4)
         rows = [np.concatenate(cells[i : i + 4], axis=1) for i in range(0, len(cells), 4)]
@@ -154,7 +169,9 @@ def plain_pairs(pairs: set[frozenset[str]]) -> list[list[str]]:
 
 
 def audited(name: str, data: Path, out: Path) -> dict:
-    """What audits of one set say, as it is and with faults planted; kept in `out`, and not done again where it is there."""
+    """What audits of one set say, as it is and with faults planted; kept in `out`, and not done again where
+    it is there.
+    """
     import regraft
 
     place = out / f"{name}.json"
@@ -174,12 +191,20 @@ def audited(name: str, data: Path, out: Path) -> dict:
         foreign = plant_foreign(name, data, strange)
         far = listed(regraft.audit(strange), "outliers")
     found = {
-        "set": name, "images": sum(plain.counts.values()), "seconds": seconds, "natural": plain_pairs(pairs_of(plain)),
+        "set": name,
+        "images": sum(plain.counts.values()),
+        "seconds": seconds,
+        "natural": plain_pairs(pairs_of(plain)),
         "planted": [[*pair, kind] for pair, kind in sorted(((sorted(p), k) for p, k in planted.items()))],
-        "told": plain_pairs(told), "hashed": plain_pairs(hashed), "noise": len(wrong), "noise found": len(wrong & suspected),
-        "suspected": len(suspected), "labels as they are": len(listed(plain, "likely wrong labels")),
-        "foreign found": len(far & foreign), "other outliers": len(far - foreign),
-    }  # fmt: skip
+        "told": plain_pairs(told),
+        "hashed": plain_pairs(hashed),
+        "noise": len(wrong),
+        "noise found": len(wrong & suspected),
+        "suspected": len(suspected),
+        "labels as they are": len(listed(plain, "likely wrong labels")),
+        "foreign found": len(far & foreign),
+        "other outliers": len(far - foreign),
+    }
     out.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(found, indent=0), encoding="utf-8")
     return found
@@ -189,12 +214,18 @@ def one(name: str, data: Path, out: Path, pictures: Path | None) -> dict:
     """All that is measured on one set, by the verdicts so far."""
     found, known = audited(name, data, out), judged(name)
     planted = {frozenset((a, b)): kind for a, b, kind in found["planted"]}
-    original = {next(s for s in pair if "planted-" in s): next(s for s in pair if "planted-" not in s) for pair in planted}
+    original = {
+        next(s for s in pair if "planted-" in s): next(s for s in pair if "planted-" not in s)
+        for pair in planted
+    }
 
     def by_nature(reported: list[list[str]]) -> set[frozenset[str]]:
         """What is reported beside the planted pairs, copies named as what they were made of."""
-        rest = {frozenset(original.get(source, source) for source in pair) for pair in map(frozenset, reported)
-                if pair not in planted}  # fmt: skip
+        rest = {
+            frozenset(original.get(source, source) for source in pair)
+            for pair in map(frozenset, reported)
+            if pair not in planted
+        }
         return {pair for pair in rest if len(pair) == 2}
 
     def score(reported: list[list[str]]) -> dict:
@@ -204,9 +235,11 @@ def one(name: str, data: Path, out: Path, pictures: Path | None) -> dict:
         right = hits + sum(known.get(pair, False) for pair in rest)
         false = sum(not known.get(pair, False) for pair in rest)
         return {
-            "recall": hits / len(planted), "precision": right / max(1, right + false), "false": false,
+            "recall": hits / len(planted),
+            "precision": right / max(1, right + false),
+            "false": false,
             "missed": {kind: missed.count(kind) for kind in dict.fromkeys(missed)},
-        }  # fmt: skip
+        }
 
     natural = {frozenset(pair) for pair in found["natural"]}
     if pictures is not None:
@@ -216,15 +249,23 @@ def one(name: str, data: Path, out: Path, pictures: Path | None) -> dict:
         (pictures / f"{name}.json").write_text(json.dumps(ordered, indent=0), encoding="utf-8")
     alone = {source for pair in found["hashed"] if not any("planted-" in s for s in pair) for source in pair}
     return {
-        "set": name, "images": found["images"], "planted": len(planted), "ours": score(found["told"]),
-        "bare": score(found["hashed"]), "natural": len(natural), "same": sum(known.get(pair, False) for pair in natural),
+        "set": name,
+        "images": found["images"],
+        "planted": len(planted),
+        "ours": score(found["told"]),
+        "bare": score(found["hashed"]),
+        "natural": len(natural),
+        "same": sum(known.get(pair, False) for pair in natural),
         "unjudged": sum(pair not in known for pair in natural | by_nature(found["told"])),
-        "hash calls": len(alone) / found["images"], "noise": found["noise"],
+        "hash calls": len(alone) / found["images"],
+        "noise": found["noise"],
         "label recall": found["noise found"] / found["noise"],
         "label precision": found["noise found"] / max(1, found["suspected"]),
-        "labels as they are": found["labels as they are"], "foreign found": found["foreign found"],
-        "other outliers": found["other outliers"], "seconds": found["seconds"],
-    }  # fmt: skip
+        "labels as they are": found["labels as they are"],
+        "foreign found": found["foreign found"],
+        "other outliers": found["other outliers"],
+        "seconds": found["seconds"],
+    }
 
 
 def tables(rows: list[dict]) -> str:
@@ -263,10 +304,14 @@ def tables(rows: list[dict]) -> str:
 
 def main() -> None:
     """Measure the sets named, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sets", nargs="*", default=[*SETS, *UNIFORM])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-audit"))
-    parser.add_argument("--pictures", type=Path, help="where reported pairs without a verdict are shown side by side")
+    parser.add_argument(
+        "--pictures", type=Path, help="where reported pairs without a verdict are shown side by side"
+    )
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     data = Path(os.environ.get("REGRAFT_DATA", ""))

@@ -2,15 +2,16 @@
 
     python benchmarks/choice.py [SET ...] [--seeds 0 1] [--sizes 100 200 400] [--again] [--write docs/benchmarks.md]
 
-The sets are looked for in $REGRAFT_DATA. Of each, a stratified subset is all that a rule sees, at inputs of 96 pixels; all
-other examples (1,000 at most) are the truth. Every subset is trained on as a fit does it: in three folds, on its train part with
-val, and on all of it. Both rules are then asked what they would hand over, and its log loss on the truth is compared with that
-of the better of head alone and fine-tuned model. Temperatures are those of the folds, the same for both rules, so that only the
-choice differs. `trainings` are passes over the subset in units of one training of the whole length on all of it.
+The sets are looked for in $REGRAFT_DATA. Of each, a stratified subset is all that a rule sees, at inputs of
+96 pixels; all other examples (1,000 at most) are the truth. Every subset is trained on as a fit does it: in
+three folds, on its train part with val, and on all of it. Both rules are then asked what they would hand
+over, and its log loss on the truth is compared with that of the better of head alone and fine-tuned model.
+Temperatures are those of the folds, the same for both rules, so that only the choice differs. `trainings` are
+passes over the subset in units of one training of the whole length on all of it.
 
-The rule before: below 50 val examples all three folds, and the share of fine-tuned weights of the lowest loss if its gain is
-above one standard error; else the higher accuracy on val, ties by log loss, of a fine-tuned model whose epoch and share val had
-chosen too, and one more training on train and val.
+The rule before: below 50 val examples all three folds, and the share of fine-tuned weights of the lowest loss
+if its gain is above one standard error; else the higher accuracy on val, ties by log loss, of a fine-tuned
+model whose epoch and share val had chosen too, and one more training on train and val.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ from regraft.backbones import obtain_weights
 from regraft.data import Examples, audit_files, make_examples, read_source
 from regraft.data.audit import find_near
 from regraft.data.examples import Part
-from regraft.evaluation import fit_temperature, folds_of, log_losses, refined_log_losses, score, standard_error
+from regraft.evaluation import (
+    fit_temperature,
+    folds_of,
+    log_losses,
+    refined_log_losses,
+    score,
+    standard_error,
+)
 from regraft.features import FeatureStore, feature_key
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
 from regraft.modalities.image import Mirrored
@@ -76,14 +84,20 @@ def subset(root: Path, count: int, seed: int) -> tuple[list[Path], list[str], li
 
 
 class Subset:
-    """What a rule sees of a set, prepared as a fit prepares it: parts, features, heads, settings; and the truth."""
+    """What a rule sees of a set, prepared as a fit prepares it: parts, features, heads, settings; and the
+    truth.
+    """
 
-    def __init__(self, name: str, found: tuple[list[Path], list[str], list[bool]], seed: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, found: tuple[list[Path], list[str], list[bool]], seed: int, folder: Path
+    ) -> None:
         self.seed, count = seed, sum(found[2])
         examples = read(folder / f"{name}-{count}-{seed}.csv", found, seed)
         self.recipe = Recipe.build({"base": {"size": SIZE}, "run": {"seed": seed, "device": "cpu"}})
         self.context = Context(self.recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events())
-        self.backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.image_sizes(), self.context)
+        self.backbone = base(
+            obtain_weights("packaged:efficientnet_lite0"), examples.image_sizes(), self.context
+        )
         self.plan, self.classes = freeze(self.backbone, self.context), len(examples.task.classes)
         self.engine = choose_engine(self.backbone, examples.part("train").paths, count, self.context)
         values = self.features(examples.part("train").then(examples.part("val")))
@@ -109,7 +123,9 @@ class Subset:
 
     def rows_of(self, part: Part) -> Data:
         """What fine-tuning is given of a part."""
-        weights = class_weighted(part.labels, part.weights, self.recipe.train.class_weights == "balanced", self.classes)
+        weights = class_weighted(
+            part.labels, part.weights, self.recipe.train.class_weights == "balanced", self.classes
+        )
         return Data(part.paths, part.ids, part.labels, weights, part.blocks)
 
     def trained(
@@ -132,9 +148,13 @@ def read(place: Path, found: tuple[list[Path], list[str], list[bool]], seed: int
 
 
 def in_folds(some: Subset) -> tuple[dict[float, np.ndarray], Judged, int]:
-    """Out-of-fold logits of all examples by share; what regraft's rule makes of as many folds as it tries, and their number."""
+    """Out-of-fold logits of all examples by share; what regraft's rule makes of as many folds as it tries,
+    and their number.
+    """
     every, judged, tried, rows = some.every, None, 0, np.zeros(0, dtype=np.int64)
-    logits = {share: np.zeros((len(every.labels), some.classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
+    logits = {
+        share: np.zeros((len(every.labels), some.classes), dtype=np.float32) for share in (0.0, *MIXTURES)
+    }
     for fitted, held in folds_of(every.labels, 3, some.seed, every.blocks):
         start = fit_chosen(some.heads.chosen, some.known.some(fitted), some.classes, some.context)
         tuned, _ = some.trained(start, every.some(fitted))
@@ -148,7 +168,9 @@ def in_folds(some: Subset) -> tuple[dict[float, np.ndarray], Judged, int]:
 
 
 def rule_before(some: Subset, logits: dict[float, np.ndarray]) -> tuple[float, float, float]:
-    """The share that the rule before chose, the one it had to choose from beside the head, and trainings up to the choice."""
+    """The share that the rule before chose, the one it had to choose from beside the head, and trainings up
+    to the choice.
+    """
     labels, val = some.every.labels, some.val
     if len(val) < WORN:
         losses = {share: refined_log_losses(labels, values) for share, values in logits.items()}
@@ -157,13 +179,21 @@ def rule_before(some: Subset, logits: dict[float, np.ndarray]) -> tuple[float, f
         return (best if gain.mean() > standard_error(gain) else 0.0), best, 2.0
     tuned, used = some.trained(some.heads.on_train, some.rows_of(some.fit), some.rows_of(val), "auto")
     alone = apply_head(some.heads.on_train, some.known.values[len(some.fit) :])
-    ranks = [(score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean()) for z in (alone, tuned.logits)]
-    share, spent = float(used.interpolation), len(some.fit) / len(labels) * tuned.trained.epochs_run / some.recipe.finetune.epochs
+    ranks = [
+        (score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean())
+        for z in (alone, tuned.logits)
+    ]
+    share, spent = (
+        float(used.interpolation),
+        len(some.fit) / len(labels) * tuned.trained.epochs_run / some.recipe.finetune.epochs,
+    )
     return (share if ranks[1] > ranks[0] else 0.0), share, spent
 
 
 def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict | None:
-    """What both rules choose for one subset, and the losses of what they would hand over; None where the set is too small."""
+    """What both rules choose for one subset, and the losses of what they would hand over; None where the set
+    is too small.
+    """
     found = subset(data / name, count, seed)
     if found is None:
         return None
@@ -171,7 +201,10 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
     logits, ours, tried = in_folds(some)
     before, worn, spent = rule_before(some, logits)
     labels, truth = some.every.labels, some.truth.labels
-    candidate = min(MIXTURES, key=lambda share: float(refined_log_losses(labels[ours.rows], logits[share][ours.rows]).mean()))
+    candidate = min(
+        MIXTURES,
+        key=lambda share: float(refined_log_losses(labels[ours.rows], logits[share][ours.rows]).mean()),
+    )
     last, _ = some.trained(some.heads.refitted, some.every)
     asked = tuple(sorted({0.0, worn, before, candidate, ours.share}))
     unseen = mixtures(some.backbone, some.heads.refitted, last, some.rows_of(some.truth), some.context, asked)
@@ -179,17 +212,30 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
     loss = {share: float(log_losses(truth, z / heat[share]).mean()) for share, z in unseen.items()}
     right = {share: float((z.argmax(axis=1) == truth).mean()) for share, z in unseen.items()}
     return {
-        "set": name, "count": len(labels), "seed": seed, "val": len(some.val), "truth": len(truth), "loss": loss, "right": right,
+        "set": name,
+        "count": len(labels),
+        "seed": seed,
+        "val": len(some.val),
+        "truth": len(truth),
+        "loss": loss,
+        "right": right,
         "before": {"share": before, "candidate": worn, "trainings": spent + (before > 0)},
-        "now": {"share": ours.share, "candidate": candidate, "trainings": tried * 2 / 3 + (ours.share > 0), "folds": tried,
-                "gain": ours.gain, "error": ours.error},
-    }  # fmt: skip
+        "now": {
+            "share": ours.share,
+            "candidate": candidate,
+            "trainings": tried * 2 / 3 + (ours.share > 0),
+            "folds": tried,
+            "gain": ours.gain,
+            "error": ours.error,
+        },
+    }
 
 
 def table(results: list[dict]) -> str:
     """The markdown table of all that is kept, a row a subset, and the mean.
 
-    The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules had to choose from.
+    The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules had
+    to choose from.
     """
     heads = "set | examples | head alone | fine-tuned | before: chosen | regret | trainings | now: chosen | regret | trainings"
     lines = [f"| {heads} |", "|---" * 10 + "|"]
@@ -214,12 +260,16 @@ def table(results: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 200, 400])
     parser.add_argument("--again", action="store_true", help="measure what is kept once more")
-    parser.add_argument("--work", type=Path, default=Path("runs/choice"), help="where tables and features are kept meanwhile")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/choice"), help="where tables and features are kept meanwhile"
+    )
     parser.add_argument("--write", type=Path, help="the page whose marks 'choice' get the table")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)

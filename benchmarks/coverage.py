@@ -1,9 +1,11 @@
-"""How often the 95 % intervals hold the truth: many test sets are drawn from models whose true metrics are known.
+"""How often the 95 % intervals hold the truth: many test sets are drawn from models whose true metrics are
+known.
 
     python benchmarks/coverage.py [--rounds 50] [--write docs/benchmarks.md]
 
-The grid: 100, 300 and 1,000 examples, 2 to 10 classes, equal or unequal (the largest 5 times the smallest), models that are
-right in about 60 to 99 % of cases; and groups of 10 examples that err together. The truth is the metric on 200,000 examples.
+The grid: 100, 300 and 1,000 examples, 2 to 10 classes, equal or unequal (the largest 5 times the smallest),
+models that are right in about 60 to 99 % of cases; and groups of 10 examples that err together. The truth is
+the metric on 200,000 examples.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def covered(world: World, n: int, rounds: int, seed: int) -> dict[str, tuple[flo
     rng = np.random.default_rng(seed)
     labels, logits, _ = world.draw(MANY, rng)
     names = tuple(f"c{k}" for k in range(world.classes))
-    truth = {name: e.value for name, e in evaluate_single(labels, logits, resamples=2).items() if name != "ece"}
+    truth = {
+        name: e.value for name, e in evaluate_single(labels, logits, resamples=2).items() if name != "ece"
+    }
     rows = per_class(labels, logits, names)
     for kind in ("precision", "recall", "f1"):
         truth[f"{kind} of a class"] = rows[0][kind]
@@ -73,7 +77,9 @@ def covered(world: World, n: int, rounds: int, seed: int) -> dict[str, tuple[flo
 
 def main() -> None:
     """Simulate, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
@@ -83,15 +89,25 @@ def main() -> None:
     ):
         if grouped and n < 300:
             continue  # ten groups: the report warns below twenty
-        for name, (share, _) in covered(World(k, unequal, signal, grouped), n, options.rounds, number).items():
+        for name, (share, _) in covered(
+            World(k, unequal, signal, grouped), n, options.rounds, number
+        ).items():
             cells[grouped].setdefault(name, []).append(share)
-    lines = ["| metric | coverage, mean of the grid | least | most | in groups of ten: mean | least | most |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for name in [m for m in METRICS if m in cells[False]] + ["precision of a class", "recall of a class", "f1 of a class"]:
+    lines = [
+        "| metric | coverage, mean of the grid | least | most | in groups of ten: mean | least | most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in [m for m in METRICS if m in cells[False]] + [
+        "precision of a class",
+        "recall of a class",
+        "f1 of a class",
+    ]:
         parts = []
         for grouped in (False, True):
             shares = cells[grouped].get(name, [np.nan])
-            parts.append(f"{100 * np.mean(shares):.1f} % | {100 * min(shares):.0f} % | {100 * max(shares):.0f} %")
+            parts.append(
+                f"{100 * np.mean(shares):.1f} % | {100 * min(shares):.0f} % | {100 * max(shares):.0f} %"
+            )
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(parts)} |")
     print("\n".join(lines))
     if options.write:

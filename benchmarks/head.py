@@ -2,9 +2,9 @@
 
     python benchmarks/head.py [--write docs/benchmarks.md]
 
-Features are synthetic: normal, rotated, their spectrum falling like that of real ones. `path` is 10,000 x 1,280 features of 100
-classes, all strengths and folds and the final fit; `curve` is one fit and one path each of 1,000 to 1,000,000 examples with 256
-features and 10 classes, memory-mapped, each in a process of its own.
+Features are synthetic: normal, rotated, their spectrum falling like that of real ones. `path` is 10,000 x
+1,280 features of 100 classes, all strengths and folds and the final fit; `curve` is one fit and one path each
+of 1,000 to 1,000,000 examples with 256 features and 10 classes, memory-mapped, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ def made(count: int, width: int, classes: int, place: Path) -> tuple[np.ndarray,
     for start in range(0, count, 50_000):
         some = slice(start, min(start + 50_000, count))
         hidden = rng.normal(size=(some.stop - start, width)).astype(np.float32)
-        labels[some] = (0.7 * hidden[:, :64] @ rule + 2 * rng.gumbel(size=(len(hidden), classes))).argmax(axis=1)
+        labels[some] = (0.7 * hidden[:, :64] @ rule + 2 * rng.gumbel(size=(len(hidden), classes))).argmax(
+            axis=1
+        )
         features[some] = hidden @ turn
     features.flush()
     return np.memmap(place, dtype=np.float32, mode="r", shape=(count, width)), labels
 
 
 def measure(count: int, width: int, classes: int) -> dict:
-    """Seconds of the path and of the final fit, the gradient there, and the peak of the process's own pages meanwhile."""
+    """Seconds of the path and of the final fit, the gradient there, and the peak of the process's own pages
+    meanwhile.
+    """
     import threading
 
     import psutil
@@ -75,27 +79,41 @@ def measure(count: int, width: int, classes: int) -> dict:
 
         mean, scale = pareto_scaling(features)
         problem = _Problem(features, labels, (weights / count)[None], classes, (mean, scale))
-        theta = torch.from_numpy(np.column_stack([weight * scale, bias + weight @ mean]).astype(np.float32))[None]
+        theta = torch.from_numpy(np.column_stack([weight * scale, bias + weight @ mean]).astype(np.float32))[
+            None
+        ]
         slope = float(problem.slope(theta, l2)[1].norm())
-    return {"examples": count, "path": middle - began, "fit": ended - middle, "strengths": len(path.l2),
-            "gradient": slope, "peak": peak[0]}  # fmt: skip
+    return {
+        "examples": count,
+        "path": middle - began,
+        "fit": ended - middle,
+        "strengths": len(path.l2),
+        "gradient": slope,
+        "peak": peak[0],
+    }
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", type=Path)
     parser.add_argument("--one", type=int, nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
-    rows = ["| examples | features | classes | path | strengths | final fit | gradient norm | peak memory |",
-            "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    rows = [
+        "| examples | features | classes | path | strengths | final fit | gradient norm | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     curve = []
     for count, width, classes in ((10_000, 1_280, 100), *((count, 256, 10) for count in COUNTS)):
         words = [sys.executable, __file__, "--one", str(count), str(width), str(classes)]
-        found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found = json.loads(
+            subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
         rows.append(
             f"| {count:,} | {width:,} | {classes} | {found['path']:.1f} s | {found['strengths']} | {found['fit']:.1f} s | "
             f"{found['gradient']:.1e} | {found['peak'] / 1e6:,.0f} MB |"
@@ -106,8 +124,10 @@ def main() -> None:
     if options.write:
         between_marks(options.write, "head", "\n".join(rows))
         counts = [found["examples"] for found in curve]
-        series = {"path and fit": (counts, [found["path"] + found["fit"] for found in curve]),
-                  "fit": (counts, [found["fit"] for found in curve])}  # fmt: skip
+        series = {
+            "path and fit": (counts, [found["path"] + found["fit"] for found in curve]),
+            "fit": (counts, [found["fit"] for found in curve]),
+        }
         lines(options.write.with_name("head_time.svg"), series, "examples", "seconds")
 
 

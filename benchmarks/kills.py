@@ -2,8 +2,8 @@
 
     python benchmarks/kills.py DATA [--kills 20] [--freeze full] [--set section.name=value ...] [--write docs/benchmarks.md]
 
-Checkpoints are written as in any run, every 20 seconds and after each epoch, or more often with --every. Moments are drawn over
-the time the undisturbed run took, so that they fall into every step. POSIX only.
+Checkpoints are written as in any run, every 20 seconds and after each epoch, or more often with --every.
+Moments are drawn over the time the undisturbed run took, so that they fall into every step. POSIX only.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ def started(every: float, words: list[str], cache: Path) -> subprocess.Popen:
     import os
 
     environment = {**os.environ, "REGRAFT_CACHE": str(cache)}
-    return subprocess.Popen([sys.executable, "-c", CODE, str(every), *words], env=environment, stderr=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, str(every), *words],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -44,7 +48,9 @@ def digests(run: Path) -> dict[str, str]:
 
 def main() -> None:
     """Kill, resume, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--freeze", default="full")
@@ -62,7 +68,13 @@ def main() -> None:
             sys.exit("the undisturbed run failed")
         seconds = time.monotonic() - began
         while len(at) < options.kills:
-            more = ["fit", "--resume"] if (out / "run.json").exists() else [*words, "--overwrite"] if out.exists() else words
+            more = (
+                ["fit", "--resume"]
+                if (out / "run.json").exists()
+                else [*words, "--overwrite"]
+                if out.exists()
+                else words
+            )
             process = started(options.every, [*more, "--out", str(out)], Path(place) / "cache 2")
             pause = rng.uniform(4, 4 + 1.6 * seconds / options.kills)  # starting takes four seconds
             end = time.monotonic() + pause
@@ -94,7 +106,9 @@ def step(run: Path) -> str:
         lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:
         return "audit"
-    steps = [json.loads(line).get("step", "") for line in lines if line.endswith("}") and '"kind": "step"' in line]
+    steps = [
+        json.loads(line).get("step", "") for line in lines if line.endswith("}") and '"kind": "step"' in line
+    ]
     return steps[-1] if steps else "import"
 
 

@@ -1,9 +1,10 @@
 """What benchmarks/speed.py measures of regraft inside one process; one JSON line out.
 
-    python benchmarks/ours.py extract FOLDER      features of train: the engine of a trial, decoding and the store included
-    python benchmarks/ours.py bound FOLDER        the network alone and decoding alone, each on all cores
-    python benchmarks/ours.py steps FOLDER STAGES training steps with the last STAGES stages released ("all": the whole)
-    python benchmarks/ours.py memory COUNT        peak anonymous memory of extracting COUNT generated images
+python benchmarks/ours.py extract FOLDER      features of train: the engine of a trial, decoding and the store
+included python benchmarks/ours.py bound FOLDER        the network alone and decoding alone, each on all cores
+python benchmarks/ours.py steps FOLDER STAGES training steps with the last STAGES stages released ("all": the
+whole) python benchmarks/ours.py memory COUNT        peak anonymous memory of extracting COUNT generated
+images
 """
 
 from __future__ import annotations
@@ -48,9 +49,16 @@ def extract() -> dict:
     base, engine, _, paths, ids, trials = ready()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        found = FeatureStore(Path(folder)).features(ids, paths, ("bench",), base.preprocess, engine, lambda **_: None)[0]
+        found = FeatureStore(Path(folder)).features(
+            ids, paths, ("bench",), base.preprocess, engine, lambda **_: None
+        )[0]
         seconds = time.perf_counter() - began
-    return {"images": len(found), "seconds": seconds, "engine": engine.name, "trials": [t.in_words() for t in trials]}
+    return {
+        "images": len(found),
+        "seconds": seconds,
+        "engine": engine.name,
+        "trials": [t.in_words() for t in trials],
+    }
 
 
 def bound() -> dict:
@@ -71,7 +79,9 @@ def bound() -> dict:
 
 
 def steps() -> dict:
-    """images/s of training steps on a batch of 32: of images, or of cached activations where the first stages are frozen."""
+    """images/s of training steps on a batch of 32: of images, or of cached activations where the first stages
+    are frozen.
+    """
     import torch
 
     import regraft
@@ -89,7 +99,11 @@ def steps() -> dict:
         suffix = Suffix(base, plan.boundary)
         with torch.no_grad():
             given = Tapped(base, (), plan.boundary).eval()(given)[-1]
-    network = Network(base, make_head("linear", base.width, 10), suffix).to(memory_format=torch.channels_last).train()
+    network = (
+        Network(base, make_head("linear", base.width, 10), suffix)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     arithmetic, speed = pick_arithmetic(network, given, labels)
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4, fused=True)
     times = []
@@ -101,11 +115,17 @@ def steps() -> dict:
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimiser.step()
         times.append(time.perf_counter() - began)
-    return {"images_per_second": 32 / float(np.median(times[1:])), "precision": arithmetic.precision, "trial": speed}
+    return {
+        "images_per_second": 32 / float(np.median(times[1:])),
+        "precision": arithmetic.precision,
+        "trial": speed,
+    }
 
 
 def memory() -> dict:
-    """Peak of the process's own pages (the page cache and mapped files left out) while COUNT images are extracted."""
+    """Peak of the process's own pages (the page cache and mapped files left out) while COUNT images are
+    extracted.
+    """
     import threading
 
     import psutil

@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def between_marks(page: Path, name: str, table: str) -> None:
-    """Replace what stands between `<!-- name: begin -->` and `<!-- name: end -->`. Raises SystemExit where they are not."""
+    """Replace what stands between `<!-- name: begin -->` and `<!-- name: end -->`. Raises SystemExit where
+    they are not.
+    """
     text, begin, end = page.read_text(encoding="utf-8"), f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
         raise SystemExit(f"{page} lacks the marks {begin} and {end}")
@@ -14,7 +16,9 @@ def between_marks(page: Path, name: str, table: str) -> None:
     page.write_text(f"{start}{begin}\n{table}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
-def bars(place: Path, names: list[str], values: list[float], lows: list[float], highs: list[float], label: str) -> None:
+def bars(
+    place: Path, names: list[str], values: list[float], lows: list[float], highs: list[float], label: str
+) -> None:
     """Horizontal bars on a logarithmic scale, each with its least and its most; an SVG file."""
     import matplotlib
 

@@ -1,4 +1,5 @@
-"""The others, each as its own documentation has it, on the same images and weights; one process a call, one JSON line out.
+"""The others, each as its own documentation has it, on the same images and weights; one process a call, one
+JSON line out.
 
     python benchmarks/peers.py extract FOLDER            the plain timm loop: DataLoader, float32, NCHW
     python benchmarks/peers.py probe FOLDER              the same features, then scikit-learn's logistic regression
@@ -6,7 +7,8 @@
     python benchmarks/peers.py fastai FOLDER             fastai's vision_learner and fine_tune(5)
     python benchmarks/peers.py trainer FOLDER            the transformers Trainer with its image example's settings, 5 epochs
 
-FOLDER holds train/ and test/. None of them touches the allocator, threads or memory formats: that is how they are used.
+FOLDER holds train/ and test/. None of them touches the allocator, threads or memory formats: that is how they
+are used.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def loader(folder: Path, split: str, training: bool = False, batch: int = 32):
 
     config = timm.data.resolve_data_config({}, model=weights())
     transform = timm.data.create_transform(**config, is_training=training)
-    return torch.utils.data.DataLoader(ImageFolder(str(folder / split), transform), batch, shuffle=training, num_workers=2)
+    return torch.utils.data.DataLoader(
+        ImageFolder(str(folder / split), transform), batch, shuffle=training, num_workers=2
+    )
 
 
 def features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -80,14 +84,20 @@ def probe(folder: Path) -> dict:
 
 
 def steps(folder: Path, released: str) -> dict:
-    """images/s of training steps with everything from the stage `released` on ("all": the whole) given gradients."""
+    """images/s of training steps with everything from the stage `released` on ("all": the whole) given
+    gradients.
+    """
     import torch
 
     model = weights(classes=10)
     names = [name for name, _ in model.named_children()]
     seen = released == "all"
     for name, parameter in model.named_parameters():
-        seen = seen or name.startswith(released) or (released.startswith("blocks") and name.split(".")[0] in names[3:])
+        seen = (
+            seen
+            or name.startswith(released)
+            or (released.startswith("blocks") and name.split(".")[0] in names[3:])
+        )
         parameter.requires_grad_(seen)
     model.train()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
@@ -120,23 +130,34 @@ def fastai(folder: Path) -> dict:
     )
 
     block = DataBlock(
-        (ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, splitter=RandomSplitter(0.2, seed=0),
-        item_tfms=Resize(SIZE), batch_tfms=[*aug_transforms(), Normalize.from_stats([0.5] * 3, [0.5] * 3)],
-    )  # fmt: skip
+        (ImageBlock, CategoryBlock),
+        get_items=get_image_files,
+        get_y=parent_label,
+        splitter=RandomSplitter(0.2, seed=0),
+        item_tfms=Resize(SIZE),
+        batch_tfms=[*aug_transforms(), Normalize.from_stats([0.5] * 3, [0.5] * 3)],
+    )
     loaders = block.dataloaders(folder / "train", bs=64, num_workers=2)
-    learner = vision_learner(loaders, "tf_efficientnet_lite0", metrics=accuracy, pretrained=False, normalize=False)
+    learner = vision_learner(
+        loaders, "tf_efficientnet_lite0", metrics=accuracy, pretrained=False, normalize=False
+    )
     learner.model[0].model.load_state_dict(weights().state_dict(), strict=False)
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(5)
     seconds = time.perf_counter() - STARTED
     files = get_image_files(folder / "test")
     shares, _ = learner.get_preds(dl=loaders.test_dl(files))
-    right = [loaders.vocab[int(row.argmax())] == parent_label(file) for row, file in zip(shares, files, strict=True)]
+    right = [
+        loaders.vocab[int(row.argmax())] == parent_label(file)
+        for row, file in zip(shares, files, strict=True)
+    ]
     return {"accuracy": float(np.mean(right)), "seconds": seconds}
 
 
 def trainer(folder: Path) -> dict:
-    """run_image_classification.py's defaults: AdamW 5e-5 falling linearly, batch 8, 5 epochs here as for fastai."""
+    """run_image_classification.py's defaults: AdamW 5e-5 falling linearly, batch 8, 5 epochs here as for
+    fastai.
+    """
     import torch
     from transformers import Trainer, TrainingArguments
 
@@ -152,12 +173,22 @@ def trainer(folder: Path) -> dict:
             return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
 
     def collate(rows: list) -> dict[str, torch.Tensor]:
-        return {"pixel_values": torch.stack([x for x, _ in rows]), "labels": torch.tensor([y for _, y in rows])}
+        return {
+            "pixel_values": torch.stack([x for x, _ in rows]),
+            "labels": torch.tensor([y for _, y in rows]),
+        }
 
     arguments = TrainingArguments(
-        "/tmp/regraft-bench-trainer", num_train_epochs=5, per_device_train_batch_size=8, dataloader_num_workers=2,
-        report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
-    )  # fmt: skip
+        "/tmp/regraft-bench-trainer",
+        num_train_epochs=5,
+        per_device_train_batch_size=8,
+        dataloader_num_workers=2,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
     run = Trainer(Wrapped(), arguments, data_collator=collate, train_dataset=train)
     run.train()
     seconds = time.perf_counter() - STARTED
@@ -168,7 +199,9 @@ def trainer(folder: Path) -> dict:
 def main() -> None:
     """Run one and print its line."""
     verb, folder, *rest = sys.argv[1:]
-    found = {"extract": extract, "probe": probe, "steps": steps, "fastai": fastai, "trainer": trainer}[verb](Path(folder), *rest)
+    found = {"extract": extract, "probe": probe, "steps": steps, "fastai": fastai, "trainer": trainer}[verb](
+        Path(folder), *rest
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print("\n" + json.dumps({"seconds": time.perf_counter() - STARTED, "peak_bytes": peak, **found}))
 

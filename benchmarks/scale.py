@@ -1,10 +1,12 @@
-"""How time and memory grow from 10,000 to 1,000,000 examples of 1,000 classes, part by part of a run without its pictures.
+"""How time and memory grow from 10,000 to 1,000,000 examples of 1,000 classes, part by part of a run without
+its pictures.
 
     python benchmarks/scale.py [--counts 10000 100000 1000000] [--write docs/benchmarks.md]
 
-Features are synthetic and memory-mapped: 64 wide, around a centre a class; one in a hundred is nearly another one. A fifth of the
-examples is test. Each size has a process of its own. Peak memory is that of anonymous pages (RssAnon of Linux), the interpreter
-and its libraries included; mapped features are not among them. Files are neither hashed nor decoded, nothing is fine-tuned.
+Features are synthetic and memory-mapped: 64 wide, around a centre a class; one in a hundred is nearly another
+one. A fifth of the examples is test. Each size has a process of its own. Peak memory is that of anonymous
+pages (RssAnon of Linux), the interpreter and its libraries included; mapped features are not among them.
+Files are neither hashed nor decoded, nothing is fine-tuned.
 """
 
 from __future__ import annotations
@@ -62,7 +64,11 @@ class Clock:
             watcher.join()
             before = self.found.get(name, {"seconds": 0.0, "peak": 0})
             self.found[name] = {"seconds": before["seconds"] + seconds, "peak": max(before["peak"], *peak)}
-            print(f"{name}: {seconds:.1f} s, {worked:.1f} s of a core, {peak[0] / 1e6:,.0f} MB", file=sys.stderr, flush=True)
+            print(
+                f"{name}: {seconds:.1f} s, {worked:.1f} s of a core, {peak[0] / 1e6:,.0f} MB",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def features(labels: np.ndarray, twins: np.ndarray, place: Path) -> np.ndarray:
@@ -102,7 +108,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         per_class,
         predicted_classes,
         reliability,
-    )  # fmt: skip
+    )
     from regraft.predictions import write_predictions
     from regraft.steps.evaluate import majority_logits
     from regraft.training import fit_logistic, fit_path, softmax_logits
@@ -131,7 +137,9 @@ def measure(count: int) -> dict[str, dict[str, float]]:
             some = tuple(ids[begin:end])
             hashes = rng.integers(0, 256, (end - begin, 16), dtype=np.uint8)
             sizes = np.full((end - begin, 2), 64)
-            return Inputs("inputs", some, some, some, sizes, some, tuple(line.tobytes().hex() for line in hashes))
+            return Inputs(
+                "inputs", some, some, some, sizes, some, tuple(line.tobytes().hex() for line in hashes)
+            )
 
         both, test = inputs(0, known), inputs(known, count)
         with clock.part("near-duplicates"):
@@ -147,10 +155,19 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         with clock.part("audit"):
             from scipy.special import softmax
 
-            found = audit_features(Seen(
-                names, both, tuple(splits[order[:known]].tolist()), labels[:known], values, path.rows,
-                softmax(path.logits, axis=1), test, near,
-            ))  # fmt: skip
+            found = audit_features(
+                Seen(
+                    names,
+                    both,
+                    tuple(splits[order[:known]].tolist()),
+                    labels[:known],
+                    values,
+                    path.rows,
+                    softmax(path.logits, axis=1),
+                    test,
+                    near,
+                )
+            )
         held = labels[path.rows], path.logits
         truth, answers = labels[known:], softmax_logits(ahead, weight, bias)
         with clock.part("evaluation"):
@@ -159,7 +176,16 @@ def measure(count: int) -> dict[str, dict[str, float]]:
             result = evaluate_single(truth, answers)
             per_class(truth, answers, names)
             reliability(truth, answers)
-        part = Part("test", test.ids, test.ids, test.ids, truth, np.ones(len(truth)), (None,) * len(truth), np.arange(len(truth)))
+        part = Part(
+            "test",
+            test.ids,
+            test.ids,
+            test.ids,
+            truth,
+            np.ones(len(truth)),
+            (None,) * len(truth),
+            np.arange(len(truth)),
+        )
         with clock.part("predictions"):
             write_predictions(Path(folder) / "predictions.parquet", [(part, answers)], names, 1.0)
         mine = answers.argmax(axis=1)
@@ -168,20 +194,33 @@ def measure(count: int) -> dict[str, dict[str, float]]:
             near_logits, _ = knn_logits(values, labels[:known], ahead, CLASSES)
             most = majority_logits(labels[:known], len(truth), CLASSES)
         with clock.part("evaluation"):
-            told = {name: evaluate_single(truth, logits) for name, logits in (("neighbours", near_logits), ("majority", most))}
+            told = {
+                name: evaluate_single(truth, logits)
+                for name, logits in (("neighbours", near_logits), ("majority", most))
+            }
             for logits in (near_logits, most):
                 paired_accuracy(truth, mine, predicted_classes(logits), "it")
     pairs = {pair[:2] for pair in near.pairs}
-    planted = {(min(i, j), max(i, j)) for i, j in zip(range(count), place[twins[order]].tolist(), strict=True) if i != j}
-    said = ", ".join(f"{name} {found['accuracy'].value:.3f}" for name, found in (("head", result), *told.items()))
-    print(f"{len(pairs & planted) / len(planted):.3f} of planted near-duplicates found, {len(found)} findings; accuracy: {said}",
-          file=sys.stderr)  # fmt: skip
+    planted = {
+        (min(i, j), max(i, j))
+        for i, j in zip(range(count), place[twins[order]].tolist(), strict=True)
+        if i != j
+    }
+    said = ", ".join(
+        f"{name} {found['accuracy'].value:.3f}" for name, found in (("head", result), *told.items())
+    )
+    print(
+        f"{len(pairs & planted) / len(planted):.3f} of planted near-duplicates found, {len(found)} findings; accuracy: {said}",
+        file=sys.stderr,
+    )
     return clock.found
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
     parser.add_argument("--write", type=Path)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -192,7 +231,9 @@ def main() -> None:
     found: dict[int, dict[str, dict[str, float]]] = {}
     for count in options.counts:
         words = [sys.executable, __file__, "--one", str(count)]
-        found[count] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        found[count] = json.loads(
+            subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        )
     table = drawn(found)
     print(table)
     if options.write:
@@ -200,7 +241,9 @@ def main() -> None:
 
 
 def drawn(found: dict[int, dict[str, dict[str, float]]]) -> str:
-    """Seconds of each part and size; how much more than linear the last step is; the peak at the largest size."""
+    """Seconds of each part and size; how much more than linear the last step is; the peak at the largest
+    size.
+    """
     counts = sorted(found)
     last, before = counts[-1], counts[-2] if len(counts) > 1 else counts[-1]
     head = [*(f"{count:,}" for count in counts), f"{last:,} against linear", f"peak at {last:,}"]
@@ -212,7 +255,9 @@ def drawn(found: dict[int, dict[str, dict[str, float]]]) -> str:
         return f"| {name} | {times} | {growth:.2f} | {peak / 1e6:,.0f} MB |"
 
     for name in PARTS:
-        rows.append(line(name, lambda count, name=name: found[count][name]["seconds"], found[last][name]["peak"]))
+        rows.append(
+            line(name, lambda count, name=name: found[count][name]["seconds"], found[last][name]["peak"])
+        )
     whole = max(part["peak"] for part in found[last].values())
     rows.append(line("all", lambda count: sum(part["seconds"] for part in found[count].values()), whole))
     return "\n".join(rows)

@@ -1,8 +1,9 @@
-"""Commands as they are typed, each in a process of its own, forked from one that has imported torch and timm already.
+"""Commands as they are typed, each in a process of its own, forked from one that has imported torch and timm
+already.
 
-To import them costs a fresh interpreter three seconds, which is more than most commands take. A fork is a process all the
-same: it has its own working folder, environment, signals and end. Where the system cannot fork it is a fresh interpreter,
-and tests of what a fresh interpreter does start one themselves.
+To import them costs a fresh interpreter three seconds, which is more than most commands take. A fork is a
+process all the same: it has its own working folder, environment, signals and end. Where the system cannot
+fork it is a fresh interpreter, and tests of what a fresh interpreter does start one themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import IO
 
 
-def call(*words: object, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def call(
+    *words: object, stdin: str | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """`regraft WORDS`, when it has ended. Whatever it was given, a user sees no traceback."""
     started = start(*words, stdin=stdin, cwd=cwd)
     out, err = started.communicate()
@@ -36,7 +39,10 @@ class Started:
     """A process at work, with what `subprocess.Popen` offers."""
 
     def __init__(self, words: list[str], stdin: str | None, cwd: Path | None, first: str) -> None:
-        self.words, self.files = words, [tempfile.NamedTemporaryFile("w+", encoding="utf-8") for _ in range(3)]  # noqa: SIM115
+        self.words, self.files = (
+            words,
+            [tempfile.NamedTemporaryFile("w+", encoding="utf-8") for _ in range(3)],  # noqa: SIM115
+        )
         self.files[0].write(stdin or "")
         self.files[0].flush()
         names = [file.name for file in self.files]
@@ -92,8 +98,12 @@ def _context() -> BaseContext:
 
 def _work(words: list[str], names: list[str], cwd: str, environment: dict[str, str], first: str) -> None:
     """What the process does."""
-    sys.stdin, sys.stdout, sys.stderr = (_standard(*given) for given in zip(range(3), names, "rww", strict=True))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
+    sys.stdin, sys.stdout, sys.stderr = (
+        _standard(*given) for given in zip(range(3), names, "rww", strict=True)
+    )
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell has what it runs in the background ignore it
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

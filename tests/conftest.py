@@ -23,18 +23,24 @@ ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first: files are shared out among the workers in this order, and the longest must not begin last."""
+    """Whole runs first: files are shared out among the workers in this order, and the longest must not begin
+    last.
+    """
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where tests leave converted models and the outcome of trials for those after them, which take long to make."""
+    """Where tests leave converted models and the outcome of trials for those after them, which take long to
+    make.
+    """
     return tmp_path_factory.mktemp("warm")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A cache of the test's own: no features in it, but what does not depend on data."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("REGRAFT_CACHE", str(folder))
@@ -52,13 +58,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch:
 def real_data() -> Path:
     folder = Path(os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip(f"the real data sets are not in {folder}: set REGRAFT_DATA to the folder that has them (CONTRIBUTING.md)")
+        pytest.skip(
+            f"the real data sets are not in {folder}: set REGRAFT_DATA to the folder that has them (CONTRIBUTING.md)"
+        )
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A reference to an untrained network of 100,000 parameters, for tests of what does not depend on the weights."""
+    """A reference to an untrained network of 100,000 parameters, for tests of what does not depend on the
+    weights.
+    """
     import timm
     import torch
     from safetensors.torch import save_file
@@ -91,7 +101,9 @@ class Fitted:
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory, head_only: dict[str, Any]) -> Fitted:
-    """A finished run of the head alone on the pictures of `colours`. A test that writes to one of them copies it before."""
+    """A finished run of the head alone on the pictures of `colours`. A test that writes to one of them copies
+    it before.
+    """
     place = tmp_path_factory.mktemp("fitted")
     run = regraft.fit(paint(place / "colours"), place / "run", recipe=head_only, cache=place / "cache")
     return Fitted(run.path, place / "colours")

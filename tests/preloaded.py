@@ -1,4 +1,6 @@
-"""What commands need sooner or later, imported by the process that `commands.py` forks them from. Nothing is computed."""
+"""What commands need sooner or later, imported by the process that `commands.py` forks them from. Nothing is
+computed.
+"""
 
 from __future__ import annotations
 

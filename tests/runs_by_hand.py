@@ -31,8 +31,17 @@ def answers_to(labels: Sequence[str], accuracy: float, seed: int) -> list[str]:
 
 
 def write_run(
-    folder: Path, labels: Sequence[str], predicted: Sequence[str], *, ids: Sequence[str] = (), classes: Sequence[str] = CLASSES,
-    groups: Sequence[str | None] = (), state: str = "finished", split: str = "test", readings: int = 1, began: str = "",
+    folder: Path,
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    *,
+    ids: Sequence[str] = (),
+    classes: Sequence[str] = CLASSES,
+    groups: Sequence[str | None] = (),
+    state: str = "finished",
+    split: str = "test",
+    readings: int = 1,
+    began: str = "",
 ) -> Path:
     """A run whose test examples have these labels and predictions; ids default to e0, e1, ..."""
     folder.mkdir(parents=True)
@@ -40,21 +49,42 @@ def write_run(
     codes, said = ([classes.index(name) for name in names] for names in (labels, predicted))
     shares = np.full((len(labels), len(classes)), 0.1 / (len(classes) - 1))
     shares[np.arange(len(labels)), said] = 0.9
-    columns: dict[str, Any] = {"id": ids, "source": [f"{i}.png" for i in ids], "split": [split] * len(ids),
-                               "label": list(labels), "predicted": list(predicted)}  # fmt: skip
+    columns: dict[str, Any] = {
+        "id": ids,
+        "source": [f"{i}.png" for i in ids],
+        "split": [split] * len(ids),
+        "label": list(labels),
+        "predicted": list(predicted),
+    }
     columns |= {f"probability:{name}": shares[:, k] for k, name in enumerate(classes)}
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    rows = {name: [None] * len(ids) for name in SCHEMA.names} | {k: columns[k] for k in ("id", "source", "split", "label")}
+    rows = {name: [None] * len(ids) for name in SCHEMA.names} | {
+        k: columns[k] for k in ("id", "source", "split", "label")
+    }
     rows["group"] = list(groups) or rows["group"]
     rows["block"] = blocks_of(ids, rows["group"])
-    Examples(pa.table(rows, schema=SCHEMA), Task("single", tuple(sorted(classes))), folder).save(folder / "examples.parquet")
+    Examples(pa.table(rows, schema=SCHEMA), Task("single", tuple(sorted(classes))), folder).save(
+        folder / "examples.parquet"
+    )
     metrics = {split: {name: e.to_dict() for name, e in evaluate_single(codes, np.log(shares)).items()}}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps({
-        "schema": 1, "state": state, "name": "animals", "chosen": "head only", "seconds": 61.0,
-        "data": {"classes": list(classes)}, "provenance": {"id": "packaged:efficientnet_lite0", "parameters": 4_652_008},
-    }), encoding="utf-8")  # fmt: skip
+    (folder / "run.json").write_text(
+        json.dumps(
+            {
+                "schema": 1,
+                "state": state,
+                "name": "animals",
+                "chosen": "head only",
+                "seconds": 61.0,
+                "data": {"classes": list(classes)},
+                "provenance": {"id": "packaged:efficientnet_lite0", "parameters": 4_652_008},
+            }
+        ),
+        encoding="utf-8",
+    )
     lines = [{"time": began or "2026-01-01T00:00:00.000+00:00", "kind": "begin"}]
-    lines += [{"time": "2026-01-01T00:01:00.000+00:00", "kind": "unseal", "reason": "step 7", "examples": len(ids)}] * readings
+    lines += [
+        {"time": "2026-01-01T00:01:00.000+00:00", "kind": "unseal", "reason": "step 7", "examples": len(ids)}
+    ] * readings
     (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return folder

@@ -1,7 +1,8 @@
 """What was not tested: told at the end of every call of pytest, and a failure where all has to be tested.
 
-A reason for a skip says what is missing and how to have it. With REGRAFT_REQUIRE_DATA set, as on a build server, only
-what no installation brings may be missing: a reason that begins otherwise than those of MACHINE is a failure.
+A reason for a skip says what is missing and how to have it. With REGRAFT_REQUIRE_DATA set, as on a build
+server, only what no installation brings may be missing: a reason that begins otherwise than those of MACHINE
+is a failure.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from typing import Any, TypeVar
 import pytest
 
 MACHINE = (
-    "needs a GPU", "needs a processor", "needs a user who is not root",
-    "needs Windows", "needs macOS", "needs Linux", "needs POSIX",
-)  # fmt: skip
+    "needs a GPU",
+    "needs a processor",
+    "needs a user who is not root",
+    "needs Windows",
+    "needs macOS",
+    "needs Linux",
+    "needs POSIX",
+)
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -46,10 +52,14 @@ def insisted(report: Report) -> Report:
     skipped = report.outcome == "skipped" and not hasattr(report, "wasxfail")
     if skipped and os.environ.get("REGRAFT_REQUIRE_DATA") and not reason(report).startswith(MACHINE):
         report.outcome = "failed"
-        report.longrepr = f"skipped: {reason(report)}\nREGRAFT_REQUIRE_DATA is set, and that can be had (tests/skips.py)."
+        report.longrepr = (
+            f"skipped: {reason(report)}\nREGRAFT_REQUIRE_DATA is set, and that can be had (tests/skips.py)."
+        )
     return report
 
 
 def reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     """Why a test or a file was skipped."""
-    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix("Skipped: ")
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix(
+        "Skipped: "
+    )

@@ -1,4 +1,6 @@
-"""Skips are told with what they need, and are failures where all has to be tested; with and without pytest's workers."""
+"""Skips are told with what they need, and are failures where all has to be tested; with and without pytest's
+workers.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,15 @@ def test_what_was_skipped_is_told_and_may_be_a_failure(workers: str, tmp_path: P
     assert free.returncode == 0, free.stdout + free.stderr
     for line in ("2 x the data are not here; set DATA", "1 x needs a GPU", "1 x install no_such_module"):
         assert line in free.stdout.splitlines(), free.stdout
-    strict = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**usual, "REGRAFT_REQUIRE_DATA": "1"})
+    strict = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env={**usual, "REGRAFT_REQUIRE_DATA": "1"}
+    )
     assert strict.returncode != 0
     assert "skipped: install no_such_module" in strict.stdout
     (tmp_path / "test_file.py").unlink()  # a file that cannot be collected keeps the others from being run
-    strict = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**usual, "REGRAFT_REQUIRE_DATA": "1"})
+    strict = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env={**usual, "REGRAFT_REQUIRE_DATA": "1"}
+    )
     assert strict.returncode == 1
     assert "skipped: the data are not here; set DATA" in strict.stdout
     assert "1 passed, 1 skipped, 1 xfailed, 2 errors" in strict.stdout, strict.stdout

@@ -1,4 +1,6 @@
-"""regraft: transfer learning as a finished tool. `import regraft` loads no torch; names are fetched when first used."""
+"""regraft: transfer learning as a finished tool. `import regraft` loads no torch; names are fetched when
+first used.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,25 @@ if TYPE_CHECKING:
     from regraft.model import Prediction
 
 __all__ = [
-    "Estimate", "Prediction", "Recipe", "Repeats", "Run", "__version__", "audit", "backbone", "compare", "evaluate", "explore",
-    "extract", "fit", "fit_head", "freeze", "load", "rank", "repeat",
-]  # fmt: skip
+    "Estimate",
+    "Prediction",
+    "Recipe",
+    "Repeats",
+    "Run",
+    "__version__",
+    "audit",
+    "backbone",
+    "compare",
+    "evaluate",
+    "explore",
+    "extract",
+    "fit",
+    "fit_head",
+    "freeze",
+    "load",
+    "rank",
+    "repeat",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,14 +30,16 @@ Listener = Callable[[dict[str, Any]], None]
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed and renamed onto `path`, else removed.
 
-    Whatever library writes there: where the disk is full or the folder cannot be written, the error is an OSError that names
-    `path`.
+    Whatever library writes there: where the disk is full or the folder cannot be written, the error is an
+    OSError that names `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # some writers make their files private; ours have the user's usual mode
+        mode = (
+            temporary.stat().st_mode
+        )  # some writers make their files private; ours have the user's usual mode
         yield temporary
         with contextlib.suppress(OSError):  # some file systems know no modes
             os.chmod(temporary, mode)
@@ -58,7 +60,9 @@ def _of_the_disk(error: Exception, path: Path, temporary: Path) -> Exception:
             return error
         number = error.errno
     else:
-        found = re.search(r"\(os error (\d+)\)", str(error))  # as what is written in Rust says it: safetensors
+        found = re.search(
+            r"\(os error (\d+)\)", str(error)
+        )  # as what is written in Rust says it: safetensors
         if found is None:
             return error
         number = int(found[1])
@@ -66,7 +70,9 @@ def _of_the_disk(error: Exception, path: Path, temporary: Path) -> Exception:
 
 
 def utf8(text: str) -> bytes:
-    """Text as a file holds it. Bytes of file names that are no text become escapes, which JSON and YAML read back."""
+    """Text as a file holds it. Bytes of file names that are no text become escapes, which JSON and YAML read
+    back.
+    """
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -78,7 +84,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def openable(path: Path) -> Iterator[str]:
-    """A name of a file for libraries that open none whose path is not UTF-8. Raises OSError where there is no such file."""
+    """A name of a file for libraries that open none whose path is not UTF-8. Raises OSError where there is no
+    such file.
+    """
     name = str(path)
     if name.isascii() or utf8(name).decode() == name:
         yield name
@@ -88,7 +96,9 @@ def openable(path: Path) -> Iterator[str]:
 
 
 def order_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file in place: the library writes them in any order, and equal files have equal bits."""
+    """Sort the metadata of a safetensors file in place: the library writes them in any order, and equal files
+    have equal bits.
+    """
     with open(path, "rb+") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header = json.loads(handle.read(length))
@@ -100,16 +110,19 @@ def order_metadata(path: Path) -> None:
 
 
 def write_parquet(path: Path, table: pa.Table | Iterator[pa.Table], **options: Any) -> None:
-    """Write a table, or tables of one schema whose rows follow one another, atomically; `options` are pyarrow's."""
+    """Write a table, or tables of one schema whose rows follow one another, atomically; `options` are
+    pyarrow's.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = iter((table,)) if isinstance(table, pa.Table) else table
     first = next(tables)
     with (
-        atomic(path) as temporary, open(temporary, "wb") as handle,  # pyarrow takes no path that is not UTF-8
+        atomic(path) as temporary,
+        open(temporary, "wb") as handle,  # pyarrow takes no path that is not UTF-8
         pq.ParquetWriter(handle, first.schema, **options) as writer,
-    ):  # fmt: skip
+    ):
         writer.write_table(first)
         for some in tables:
             writer.write_table(some)
@@ -173,7 +186,9 @@ def file_sha256(path: Path) -> str:
 
 
 class Events:
-    """What happened, one JSON object a line; listeners hear it too. `tick` is heard but not kept. `fields` go with every one."""
+    """What happened, one JSON object a line; listeners hear it too. `tick` is heard but not kept. `fields` go
+    with every one.
+    """
 
     def __init__(self, path: Path | None = None, listeners: tuple[Listener, ...] = (), **fields: Any) -> None:
         self.path, self.listeners, self.fields = path, listeners, fields
@@ -235,9 +250,22 @@ class RunFolder:
 
     SCHEMA = 1
     A_MOMENT = 0.5  # seconds that `lock` waits for those who only look whether the folder is locked
-    REPORT, PICTURES = "report", "photographs in the report"  # as run.json calls them where they are `missing`
-    OURS = ("recipe.yaml", "run.json", "events.jsonl", "examples.parquet", "ranking.json", "metrics.json",
-            "predictions.parquet", "gallery.json", "audit.json", "seen.parquet")  # fmt: skip
+    REPORT, PICTURES = (
+        "report",
+        "photographs in the report",
+    )  # as run.json calls them where they are `missing`
+    OURS = (
+        "recipe.yaml",
+        "run.json",
+        "events.jsonl",
+        "examples.parquet",
+        "ranking.json",
+        "metrics.json",
+        "predictions.parquet",
+        "gallery.json",
+        "audit.json",
+        "seen.parquet",
+    )
 
     def __init__(self, path: Path) -> None:
         from filelock import FileLock
@@ -287,7 +315,9 @@ class RunFolder:
                 f"another process is working on {self.path}. Wait for it, or choose another folder with --out."
             ) from None
         except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
-            raise UsageError(f"{self.path} cannot be made or written: {error}. Choose another with --out.") from None
+            raise UsageError(
+                f"{self.path} cannot be made or written: {error}. Choose another with --out."
+            ) from None
 
     def is_locked(self) -> bool:
         """True while a process works in the folder. Keeps nobody from taking it, and writes nothing."""
@@ -319,9 +349,10 @@ class RunFolder:
     def reserved(self, check: Callable[[RunFolder], None], made: bool = False) -> Iterator[RunFolder]:
         """The folder for this process alone, from before the work that goes before a run until its end.
 
-        `check` raises where the folder may not be used; it is asked before the lock, so that no foreign folder gets one, and
-        again under it. If what is done inside fails before anything was written, the folder goes with all that was made for it;
-        `made` says that the caller has just made the folder itself.
+        `check` raises where the folder may not be used; it is asked before the lock, so that no foreign
+        folder gets one, and again under it. If what is done inside fails before anything was written, the
+        folder goes with all that was made for it; `made` says that the caller has just made the folder
+        itself.
         """
         check(self)
         missing = [place for place in (self.path, *self.path.parents) if not place.exists()]
@@ -338,7 +369,9 @@ class RunFolder:
             self.release()
 
     def _withdraw(self, missing: list[Path]) -> None:
-        """Remove the lock's file and the folders that were not there before, as long as nothing else is in them."""
+        """Remove the lock's file and the folders that were not there before, as long as nothing else is in
+        them.
+        """
         with contextlib.suppress(OSError):
             if self._lock.is_locked and missing and [item.name for item in self.path.iterdir()] == [".lock"]:
                 if os.name == "nt":  # an open file cannot be removed there
@@ -353,7 +386,9 @@ class RunFolder:
         if self.is_run() or not self.path.is_dir():
             return False
         names = {item.name for item in self.path.iterdir()}
-        return ".lock" in names and all(name in (".lock", *self.OURS) or TEMPORARY.fullmatch(name) for name in names)
+        return ".lock" in names and all(
+            name in (".lock", *self.OURS) or TEMPORARY.fullmatch(name) for name in names
+        )
 
     def is_run(self) -> bool:
         """True if a run was begun here."""
@@ -362,8 +397,12 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
         torn = (place for place in self.path.glob(".*.tmp") if TEMPORARY.fullmatch(place.name))  # by a kill
-        several = (*torn, *self.path.glob("checkpoint*.safetensors"), *self.evaluations.glob("*.json"),
-                   *self.tensorboard.glob("events.out.tfevents*"))  # fmt: skip
+        several = (
+            *torn,
+            *self.path.glob("checkpoint*.safetensors"),
+            *self.evaluations.glob("*.json"),
+            *self.tensorboard.glob("events.out.tfevents*"),
+        )
         for place in (self.report, self.first_batch, self.strategies, *several):
             place.unlink(missing_ok=True)
         for name in self.OURS:
@@ -403,5 +442,7 @@ def claim_free(parent: Path, name: str) -> Path:
         except FileExistsError:
             continue  # another process was quicker
         except OSError as error:
-            raise UsageError(f"{place} cannot be made or written: {error}. Choose another with --out.") from None
+            raise UsageError(
+                f"{place} cannot be made or written: {error}. Choose another with --out."
+            ) from None
         return place

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from regraft.console import Screen
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Transfer learning as a finished tool: from a folder of labelled images to a tested model.",
-)  # fmt: skip
+)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -45,7 +47,11 @@ def _count(text: str | None) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)", text.strip()) if text is not None else None
     if text is not None and not match:
         raise UsageError(f"--max-params {text!r} is no number. Write 5M or 400k.")
-    return int(_finite("--max-params", float(match[1]) * 1000 ** " kMG".index(match[2] or " "))) if match else None
+    return (
+        int(_finite("--max-params", float(match[1]) * 1000 ** " kMG".index(match[2] or " ")))
+        if match
+        else None
+    )
 
 
 def _finite(option: str, number: float) -> float:
@@ -60,7 +66,11 @@ def _settings(
     from regraft.recipe import Recipe, parse_settings, read_recipe
 
     flags = {s: {k: v for k, v in values.items() if v is not None} for s, values in named.items()}
-    layers = [read_recipe(config) if config else {}, {s: v for s, v in flags.items() if v}, parse_settings(sets or [])]
+    layers = [
+        read_recipe(config) if config else {},
+        {s: v for s, v in flags.items() if v},
+        parse_settings(sets or []),
+    ]
     Recipe.build(*layers)
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -71,8 +81,16 @@ def _settings(
 
 def _show(run: Any, as_json: bool, quiet: bool) -> None:
     if as_json:
-        print(json.dumps({"out": str(run.path), "state": run.state["state"], "chosen": run.state["chosen"],
-                          "metrics": json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "out": str(run.path),
+                    "state": run.state["state"],
+                    "chosen": run.state["chosen"],
+                    "metrics": json.loads((run.path / "metrics.json").read_text(encoding="utf-8")),
+                }
+            )
+        )
     elif not quiet:
         from rich.console import Console
         from rich.markup import escape
@@ -103,63 +121,117 @@ def _promise(offer: dict[str, Any]) -> str:
 
 @app.command()
 def fit(
-    data: Annotated[Path | None, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")] = None,
-    backbone: Annotated[str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")] = None,
-    freeze: Annotated[str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")
+    ] = None,
     head: Annotated[str | None, typer.Option(help="linear, mlp or auto")] = None,
     size: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
-    metric: Annotated[str | None, typer.Option(help="what fine-tuning must not lose in: accuracy, macro_f1, ...")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="what fine-tuning must not lose in: accuracy, macro_f1, ...")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
     budget: Annotated[str | None, typer.Option(help="upper bound for the whole run: 10m, 1h30m")] = None,
     prefer: Annotated[str | None, typer.Option(help="accuracy or speed")] = None,
-    max_params: Annotated[str | None, typer.Option(help="most parameters of a backbone chosen automatically: 5M, 400k")] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="most parameters of a backbone chosen automatically: 5M, 400k")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="runs with different seeds: mean and spread")] = 1,
-    baseline: Annotated[str | None, typer.Option(help="scratch: the same network from random weights, beside the others")] = None,
-    no_test: Annotated[bool, typer.Option("--no-test", help="set no test examples apart, and say so on every surface")] = False,
-    folds: Annotated[int | None, typer.Option(help="cross-validate the whole walk instead of a test set: 5")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="scratch: the same network from random weights, beside the others")
+    ] = None,
+    no_test: Annotated[
+        bool, typer.Option("--no-test", help="set no test examples apart, and say so on every surface")
+    ] = False,
+    folds: Annotated[
+        int | None, typer.Option(help="cross-validate the whole walk instead of a test set: 5")
+    ] = None,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
     fixes: Annotated[Path | None, typer.Option(help="an edited csv of regraft audit --export")] = None,
-    strict: Annotated[bool, typer.Option(help="stop where scores would flatter: near-duplicates across splits, leaks")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="stop where scores would flatter: near-duplicates across splits, leaks")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")
+    ] = None,
     offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
-    track: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb hear the run's events")] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb hear the run's events")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
-    moved: Annotated[Path | None, typer.Option("--data", help="with --resume: where the run's data are now")] = None,
+    moved: Annotated[
+        Path | None, typer.Option("--data", help="with --resume: where the run's data are now")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="start anew in --out")] = False,
-    dry_run: Annotated[bool, typer.Option(help="the plan and the estimated time; nothing is trained")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="the plan and the estimated time; nothing is trained")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
 ) -> None:
     """Walk the seven steps of transfer learning on DATA."""
     strategy: Any = freeze.split(",") if freeze and "," in freeze else freeze
     if baseline not in (None, "scratch"):
-        raise UsageError(f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always.")
+        raise UsageError(
+            f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always."
+        )
     named: dict[str, dict[str, Any]] = {
         "data": {"test_share": 0.0 if no_test else None, "folds": folds, "strict": strict or None},
         "obtain": {"backbone": backbone, "max_parameters": _count(max_params)},
-        "freeze": {"strategy": strategy}, "head": {"kind": head}, "base": {"size": size},
-        "run": {"metric": metric, "device": device, "seed": seed, "budget_seconds": _seconds(budget),
-                "offline": offline or None, "prefer": prefer, "scratch": True if baseline else None},
-    }  # fmt: skip
+        "freeze": {"strategy": strategy},
+        "head": {"kind": head},
+        "base": {"size": size},
+        "run": {
+            "metric": metric,
+            "device": device,
+            "seed": seed,
+            "budget_seconds": _seconds(budget),
+            "offline": offline or None,
+            "prefer": prefer,
+            "scratch": True if baseline else None,
+        },
+    }
     settings = _settings(config, sets, named)
     if repeats != 1:
         if data is None or resume or dry_run or moved:
-            raise UsageError("--repeats starts new runs: name DATA, and leave out --resume, --data and --dry-run.")
+            raise UsageError(
+                "--repeats starts new runs: name DATA, and leave out --resume, --data and --dry-run."
+            )
         return _repeat(data, out, repeats, settings, splits, track or [], overwrite, quiet, as_json, fixes)
     if moved and (data or not resume):
-        raise UsageError("--data goes with --resume and says where the data of the run in --out are now. Else name DATA.")
+        raise UsageError(
+            "--data goes with --resume and says where the data of the run in --out are now. Else name DATA."
+        )
     if resume and data:
-        raise UsageError("--resume goes on with the data of the run in --out: leave out DATA, or say with --data where they are.")
+        raise UsageError(
+            "--resume goes on with the data of the run in --out: leave out DATA, or say with --data where they are."
+        )
     _fit(moved or data, out, settings, splits, track or [], resume, overwrite, dry_run, quiet, as_json, fixes)
 
 
 def _fit(
-    data: Path | None, out: Path | None, settings: dict[str, Any], splits: Path | None, track: list[str], resume: bool,
-    overwrite: bool, dry_run: bool, quiet: bool, as_json: bool, fixes: Path | None = None,
-) -> Any:  # fmt: skip
+    data: Path | None,
+    out: Path | None,
+    settings: dict[str, Any],
+    splits: Path | None,
+    track: list[str],
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    fixes: Path | None = None,
+) -> Any:
     from regraft.console import Screen
 
     screen = Screen(quiet or as_json)
@@ -172,10 +244,21 @@ def _fit(
         if dry_run:
             if data is None:
                 raise UsageError("name the data: a folder of class folders, or a table.")
-            _show_plan(api.plan(data, out, recipe=settings, splits=splits, fixes=fixes, listeners=[screen]), as_json)
+            _show_plan(
+                api.plan(data, out, recipe=settings, splits=splits, fixes=fixes, listeners=[screen]), as_json
+            )
             return None
-        run = api.fit(data, out, recipe=settings, resume=resume, overwrite=overwrite, splits=splits, fixes=fixes,
-                      listeners=[screen], track=track)  # fmt: skip
+        run = api.fit(
+            data,
+            out,
+            recipe=settings,
+            resume=resume,
+            overwrite=overwrite,
+            splits=splits,
+            fixes=fixes,
+            listeners=[screen],
+            track=track,
+        )
     _show(run, as_json, quiet)
     return run
 
@@ -198,16 +281,33 @@ def _told(screen: Screen) -> Iterator[None]:
 
 
 def _repeat(
-    data: Path, out: Path | None, repeats: int, settings: dict[str, Any], splits: Path | None, track: list[str], overwrite: bool,
-    quiet: bool, as_json: bool, fixes: Path | None,
-) -> None:  # fmt: skip
+    data: Path,
+    out: Path | None,
+    repeats: int,
+    settings: dict[str, Any],
+    splits: Path | None,
+    track: list[str],
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    fixes: Path | None,
+) -> None:
     from regraft import api
     from regraft.console import Screen
 
     screen = Screen(quiet or as_json)
     try:
-        found = api.repeat(data, out, repeats, recipe=settings, overwrite=overwrite, splits=splits, fixes=fixes,
-                           listeners=[screen], track=track)  # fmt: skip
+        found = api.repeat(
+            data,
+            out,
+            repeats,
+            recipe=settings,
+            overwrite=overwrite,
+            splits=splits,
+            fixes=fixes,
+            listeners=[screen],
+            track=track,
+        )
     finally:
         screen.close()
     if as_json:
@@ -220,21 +320,31 @@ def _repeat(
 
 @app.command()
 def explore(
-    data: Annotated[Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")],
-    out: Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")] = None,
-    backbone: Annotated[str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")] = None,
+    data: Annotated[
+        Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
     budget: Annotated[str | None, typer.Option(help="upper bound for the whole: 10m, 1h30m")] = None,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="start anew in --out")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the table as JSON on standard output")] = False,
 ) -> None:
     """Try freezing strategies against each other on DATA; the test set stays sealed."""
     named: dict[str, dict[str, Any]] = {
-        "obtain": {"backbone": backbone}, "base": {"size": size}, "run": {"budget_seconds": _seconds(budget)},
-    }  # fmt: skip
+        "obtain": {"backbone": backbone},
+        "base": {"size": size},
+        "run": {"budget_seconds": _seconds(budget)},
+    }
     settings = _settings(None, sets, named)
 
     from regraft import api
@@ -255,14 +365,19 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan))
         return
-    print(f"{plan['name']}: {len(plan['classes'])} classes; " + ", ".join(f"{n:,} {s}" for s, n in plan["counts"].items()))
+    print(
+        f"{plan['name']}: {len(plan['classes'])} classes; "
+        + ", ".join(f"{n:,} {s}" for s, n in plan["counts"].items())
+    )
     for finding in plan["findings"]:
         print(f"  ! {finding['message']}")
     for name, said in plan["steps"].items():
         print(f"  {name:9} {said['decided']} ({said['why']})")
     print(f"  finetune  {plan['epochs']} epochs")
     if plan["walks"] > 1:
-        print(f"  folds     {plan['walks'] - 1} walks of all seven steps to score it, and one on all examples")
+        print(
+            f"  folds     {plan['walks'] - 1} walks of all seven steps to score it, and one on all examples"
+        )
     print(f"would take about {plan['estimated_seconds'] / 60:.1f} minutes here and write {plan['out']}")
 
 
@@ -277,7 +392,9 @@ def demo(
 
     run = _fit(api.demo_data(), out, {}, None, [], False, False, False, quiet, as_json)
     if run is not None and not as_json:
-        print(f"beside it: 3 nearest neighbours on the raw pixels reach {api.nearest_neighbours(run):.1%} on the same test")
+        print(
+            f"beside it: 3 nearest neighbours on the raw pixels reach {api.nearest_neighbours(run):.1%} on the same test"
+        )
 
 
 @app.command()
@@ -287,7 +404,9 @@ def predict(
     output: Annotated[str, typer.Option("--format", help="table, csv or jsonl")] = "table",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
 ) -> None:
-    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not be read."""
+    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not be
+    read.
+    """
     if output not in ("table", "csv", "jsonl"):
         raise UsageError(f"--format {output!r} is none of table, csv, jsonl.")
     import csv
@@ -313,7 +432,11 @@ def predict(
             chance = "" if row.probability is None else f"{row.probability:.6f}"
             writer.writerow([row.source, row.label or "", chance, *shares, row.error or ""])
         else:
-            answer = f"{row.label:24} {row.probability:.3f}" if row.label is not None else f"cannot be read: {row.error}"
+            answer = (
+                f"{row.label:24} {row.probability:.3f}"
+                if row.label is not None
+                else f"cannot be read: {row.error}"
+            )
             print(f"{row.source}  {answer}")
     if said := passed.in_words():
         print(f"passed over: {said}", file=sys.stderr)
@@ -322,7 +445,9 @@ def predict(
 
 
 def _inputs(files: list[str], passed: Any) -> Any:
-    """The images to predict, as they are found; `passed` hears of what is passed over. Raises DataError for none at all."""
+    """The images to predict, as they are found; `passed` hears of what is passed over. Raises DataError for
+    none at all.
+    """
     from itertools import chain
 
     from regraft.data import inputs
@@ -333,22 +458,33 @@ def _inputs(files: list[str], passed: Any) -> Any:
 
 @app.command()
 def rank(
-    data: Annotated[Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")],
-    backbone: Annotated[list[str] | None, typer.Option(help="a reference, as often as wanted; auto: all at hand")] = None,
+    data: Annotated[
+        Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")
+    ],
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="a reference, as often as wanted; auto: all at hand")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="upper bound for a whole run: 10m, 1h30m")] = None,
-    prefer: Annotated[str | None, typer.Option(help="accuracy: the cheapest as good as the best; speed: nearly as good")] = None,
+    prefer: Annotated[
+        str | None, typer.Option(help="accuracy: the cheapest as good as the best; speed: nearly as good")
+    ] = None,
     max_params: Annotated[str | None, typer.Option(help="most parameters: 5M, 400k")] = None,
-    network: Annotated[bool, typer.Option(help="fetch what the catalogue names; else only what is at hand")] = False,
+    network: Annotated[
+        bool, typer.Option(help="fetch what the catalogue names; else only what is at hand")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
 ) -> None:
-    """Compare pre-trained models, input sizes and depths on DATA before one is fitted. Writes nothing but its cache."""
+    """Compare pre-trained models, input sizes and depths on DATA before one is fitted. Writes nothing but its
+    cache.
+    """
     from regraft.artifacts import to_json
     from regraft.console import Screen, ranking_table
 
     named: dict[str, dict[str, Any]] = {
-        "obtain": {"max_parameters": _count(max_params)}, "run": {"prefer": prefer, "budget_seconds": _seconds(budget)},
-    }  # fmt: skip
+        "obtain": {"max_parameters": _count(max_params)},
+        "run": {"prefer": prefer, "budget_seconds": _seconds(budget)},
+    }
     settings, screen = _settings(None, None, named), Screen(quiet or as_json)
     try:
         from regraft import api
@@ -364,17 +500,23 @@ def rank(
 
 @app.command()
 def audit(
-    data: Annotated[Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")],
+    data: Annotated[
+        Path, typer.Argument(help="folder of class folders, or with train/ and test/, or a table")
+    ],
     features: Annotated[bool, typer.Option(help="look at features too, not at files alone")] = True,
     strict: Annotated[bool, typer.Option(help="exit with 1 if there is any warning")] = False,
     export: Annotated[Path | None, typer.Option(help="a csv to be edited and given to fit --fixes")] = None,
     fixes: Annotated[Path | None, typer.Option(help="such a csv: its corrections are taken as made")] = None,
     splits: Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="all findings as JSON on standard output")] = False,
 ) -> None:
-    """Look for what is wrong with DATA: copies, near-duplicates, wrong labels, outliers, leaks. Changes nothing."""
+    """Look for what is wrong with DATA: copies, near-duplicates, wrong labels, outliers, leaks. Changes
+    nothing.
+    """
     from regraft.artifacts import to_json
     from regraft.console import Screen, findings_table
 
@@ -382,8 +524,14 @@ def audit(
     try:
         from regraft import api
 
-        found = api.audit(data, recipe=_settings(None, sets, {}), features=features, splits=splits, fixes=fixes,
-                          listeners=[screen])  # fmt: skip
+        found = api.audit(
+            data,
+            recipe=_settings(None, sets, {}),
+            features=features,
+            splits=splits,
+            fixes=fixes,
+            listeners=[screen],
+        )
     finally:
         screen.close()
     if as_json:
@@ -392,9 +540,11 @@ def audit(
         findings_table(found.to_dict())
     if export is not None:
         lines = found.export(export)
-        print(f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
-              f"regraft fit {quote(str(data))} --fixes {quote(str(export))}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
+            f"regraft fit {quote(str(data))} --fixes {quote(str(export))}",
+            file=sys.stderr,
+        )
     if strict and found.warnings:
         raise typer.Exit(1)
 
@@ -412,10 +562,17 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
     for item in found:
         where = f"at hand ({item['source']})" if item["at_hand"] else f"not at hand: {item['source']}"
         size = f"{item['parameters'] / 1e6:6.1f} M" if item["parameters"] else ""
-        macs, top = (f"{item[key]:.{digits}f}" if item[key] else "" for key, digits in (("gmacs", 2), ("imagenet_top1", 1)))
-        print(f"{item['reference']:51} {size:>8} {macs:>6} {item['input_size'] or '':>5} {top:>5}  {item['licence']:14} {where}")
+        macs, top = (
+            f"{item[key]:.{digits}f}" if item[key] else ""
+            for key, digits in (("gmacs", 2), ("imagenet_top1", 1))
+        )
+        print(
+            f"{item['reference']:51} {size:>8} {macs:>6} {item['input_size'] or '':>5} {top:>5}  {item['licence']:14} {where}"
+        )
     print("timm:NAME                          any timm model, from the hub or the local cache")
-    print("path:FOLDER                        model.safetensors and config.json, in timm's or transformers' layout")
+    print(
+        "path:FOLDER                        model.safetensors and config.json, in timm's or transformers' layout"
+    )
     print("path:FILE@ARCHITECTURE             a .safetensors file of a timm model")
     print("run:FOLDER                         the model of an earlier run")
 
@@ -423,10 +580,14 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="delete all of it")] = False,
-    limit: Annotated[str | None, typer.Option(help="delete what was used longest ago down to this: 500MB, 2GB")] = None,
+    limit: Annotated[
+        str | None, typer.Option(help="delete what was used longest ago down to this: 500MB, 2GB")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
 ) -> None:
-    """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed to keep."""
+    """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed to
+    keep.
+    """
     from regraft.features import FeatureStore
     from regraft.runtime import NO_HOME, cache_folder
 
@@ -471,12 +632,17 @@ def main() -> None:
 
     streams.ready()
     with contextlib.suppress(ValueError, AttributeError):  # not in the main thread, or no such signal here
-        signal.signal(signal.SIGTERM, interrupt)  # a scheduler's polite end is a Ctrl-C: the best so far is kept
+        signal.signal(
+            signal.SIGTERM, interrupt
+        )  # a scheduler's polite end is a Ctrl-C: the best so far is kept
     code, said = _call()
     try:
         streams.flush()
     except OSError as error:  # also where this is what ended the verb
-        code, said = code or 1, "" if isinstance(error, BrokenPipeError) else f"standard output: {error.strerror}"
+        code, said = (
+            code or 1,
+            "" if isinstance(error, BrokenPipeError) else f"standard output: {error.strerror}",
+        )
     if said:
         print(f"regraft: {said}", file=sys.stderr)
     sys.exit(code)
@@ -500,5 +666,7 @@ def _call() -> tuple[int, str]:
 
 
 def _in_words(error: OSError) -> str:
-    place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+    place = (
+        f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+    )
     return f"{error.strerror or error}{place}"

@@ -12,7 +12,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
-AS_THEY_ARE = ("log_loss", "brier", "ece", "roc_auc", "average_precision", "kappa", "mcc")  # metrics not read in per cent
+AS_THEY_ARE = (
+    "log_loss",
+    "brier",
+    "ece",
+    "roc_auc",
+    "average_precision",
+    "kappa",
+    "mcc",
+)  # metrics not read in per cent
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
 MOST = 8  # pairs of classes that are named where it cannot
@@ -27,10 +35,17 @@ class Screen:
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.progress = Progress(
-            TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=self.console, transient=True, disable=not self.console.is_terminal,
-        )  # fmt: skip
+            TextColumn("  {task.description}"),
+            BarColumn(24),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         self.out, self.chosen = "", ""
         self.label: str | None = None
         self.task: Any = None
@@ -40,17 +55,23 @@ class Screen:
         if kind == "tick":
             return self._tick(event)
         self._end()
-        of = f"{escape(event['strategy'])}: " if "strategy" in event else ""  # one of several trainings at full length
+        of = (
+            f"{escape(event['strategy'])}: " if "strategy" in event else ""
+        )  # one of several trainings at full length
         if kind == "begin":
             self.out = event["out"]
             counts = event["counts"]
             text = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
             self.console.print(f"[bold]{escape(event['name'])}[/]: {event['classes']} classes; {text}")
             for finding in event["findings"]:
-                self.console.print(f"  {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True)
+                self.console.print(
+                    f"  {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True
+                )
         elif kind == "audit":
             for finding in event["findings"]:
-                self.console.print(f"          {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True)
+                self.console.print(
+                    f"          {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True
+                )
         elif kind == "decided":
             number = NUMBERS[event["step"]]
             said = f"[green]{number}[/] [bold]{event['step']:9}[/] {of}{escape(event['decided'])}"
@@ -76,7 +97,9 @@ class Screen:
         elif kind in ("note", "advice"):
             self.console.print(f"            [dim]{escape(event['text'])}[/]", soft_wrap=True)
         elif kind == "chosen":
-            self.chosen = "" if "fold" in event else event["chosen"]  # a fold's model is not the one that is handed over
+            self.chosen = (
+                "" if "fold" in event else event["chosen"]
+            )  # a fold's model is not the one that is handed over
             self.console.print(f"  [bold]chosen[/]    {event['chosen']}")
             self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
         return None
@@ -127,17 +150,24 @@ def findings_table(found: dict[str, Any]) -> None:
     console = Console(highlight=False)
     counts = ", ".join(f"{n:,} {split}" for split, n in found["counts"].items() if n)
     ending = "" if len(found["findings"]) == 1 else "s"
-    console.print(f"[bold]{escape(found['name'])}[/]: {counts}; {len(found['findings'])} finding{ending}", soft_wrap=True)
+    console.print(
+        f"[bold]{escape(found['name'])}[/]: {counts}; {len(found['findings'])} finding{ending}",
+        soft_wrap=True,
+    )
     for finding in found["findings"]:
         what = f"[bold]{escape(finding['kind'])}[/]: {escape(finding['message'])}"
         console.print(f"{MARKS[finding['severity']]} {what}", soft_wrap=True)
         pairs, notes = finding.get("pairs", []), finding.get("notes", {})
         lines = [f"{a} = {b} ({similarity:.2f})" for a, b, similarity in pairs]
-        lines = lines or [f"{source}: {notes[source]}" if source in notes else source for source in finding["examples"]]
+        lines = lines or [
+            f"{source}: {notes[source]}" if source in notes else source for source in finding["examples"]
+        ]
         for line in lines[:SHOWN]:
             console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True)
         if len(lines) > SHOWN:
-            console.print(f"    [dim]and {len(lines) - SHOWN} more, with --json or --export[/]", soft_wrap=True)
+            console.print(
+                f"    [dim]and {len(lines) - SHOWN} more, with --json or --export[/]", soft_wrap=True
+            )
 
 
 def ranking_table(found: dict[str, Any]) -> None:
@@ -145,20 +175,39 @@ def ranking_table(found: dict[str, Any]) -> None:
     console, table = _console(), Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("candidate", overflow="fold")
-    heads = ("probe accuracy", "log loss", "kNN", "LogME", "on", "params", "GMACs", "ImageNet", "images/s", "full run")
+    heads = (
+        "probe accuracy",
+        "log loss",
+        "kNN",
+        "LogME",
+        "on",
+        "params",
+        "GMACs",
+        "ImageNet",
+        "images/s",
+        "full run",
+    )
     for head in heads:
         table.add_column(head, justify="right")
     table.add_column("licence")
     for row in found["rows"]:
         accuracy, top = row["accuracy"], row["imagenet_top1"]
         table.add_row(
-            str(row["rank"]), escape(row["name"]),
+            str(row["rank"]),
+            escape(row["name"]),
             f"{accuracy['value']:.1%} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
-            f"{row['log_loss']:.3f}", f"{row['knn']['value']:.1%}", f"{row['logme']:.3f}", f"{row['examples']:,}",
-            f"{row['parameters'] / 1e6:.1f} M", f"{row['gmacs']:.2f}", f"{top:.1f}%" if top else "",
-            f"{row['images_per_second']:.0f}", _duration(row["run_seconds"]), escape(row["licence"]),
+            f"{row['log_loss']:.3f}",
+            f"{row['knn']['value']:.1%}",
+            f"{row['logme']:.3f}",
+            f"{row['examples']:,}",
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['gmacs']:.2f}",
+            f"{top:.1f}%" if top else "",
+            f"{row['images_per_second']:.0f}",
+            _duration(row["run_seconds"]),
+            escape(row["licence"]),
             style="bold" if row["name"] == found["chosen"] else None,
-        )  # fmt: skip
+        )
     console.print(table)
     console.print(f"[bold]{escape(found['chosen'])}[/]: {escape(found['reason'])}", soft_wrap=True)
     for rule, name in found["opinions"].items():
@@ -178,18 +227,22 @@ def comparison_table(found: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     for row in found["rows"]:
         table.add_row(
-            escape(row["run"]), escape(row["backbone"]), row["chosen"],
+            escape(row["run"]),
+            escape(row["backbone"]),
+            row["chosen"],
             *(_estimate(name, row["metrics"].get(name)) for name in metrics),
             f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
             _duration(row["seconds"]) if row["seconds"] is not None else "",
             style="bold" if row["run"] == found["best"] else None,
-        )  # fmt: skip
+        )
     console.print(table)
     for pair in found["pairs"]:
         console.print(escape(pair["in_words"]), soft_wrap=True)
     groups = f" in {found['groups']:,} groups, which are drawn whole" if found["groups"] else ""
-    console.print(f"[dim]paired on {found['examples']:,} test examples{groups}; p adjusted by Holm over all pairs of runs[/]",
-                  soft_wrap=True)  # fmt: skip
+    console.print(
+        f"[dim]paired on {found['examples']:,} test examples{groups}; p adjusted by Holm over all pairs of runs[/]",
+        soft_wrap=True,
+    )
     console.print(found["caution"], soft_wrap=True)
 
 
@@ -208,8 +261,13 @@ def evaluation_table(found: dict[str, Any]) -> None:
     for name in ("examples", "recall [95 %]", "precision [95 %]", "F1"):
         table.add_column(name, justify="right")
     for row in found["per_class"]:
-        shares = [{"value": row[name], **{end: row.get(f"{name}_{end}") for end in ("low", "high")}} for name in SHARES]
-        table.add_row(escape(row["class"]), f"{row['support']:,}", *(_estimate("share", share) for share in shares))
+        shares = [
+            {"value": row[name], **{end: row.get(f"{name}_{end}") for end in ("low", "high")}}
+            for name in SHARES
+        ]
+        table.add_row(
+            escape(row["class"]), f"{row['support']:,}", *(_estimate("share", share) for share in shares)
+        )
     console.print(table)
     _confusion(console, found["classes"], found["confusion"])
     for text in found["said"]:
@@ -225,10 +283,18 @@ def _confusion(console: Console, classes: list[str], counts: list[list[int]]) ->
         for name in classes:
             table.add_column(escape(name), justify="right", overflow="fold")
         for number, (name, row) in enumerate(zip(classes, counts, strict=True)):
-            table.add_row(escape(name), *(f"[bold]{n}[/]" if k == number else str(n) if n else "·" for k, n in enumerate(row)))
+            table.add_row(
+                escape(name),
+                *(f"[bold]{n}[/]" if k == number else str(n) if n else "·" for k, n in enumerate(row)),
+            )
         console.print(table)
         return
-    pairs = [(n, a, b) for a, row in zip(classes, counts, strict=True) for b, n in zip(classes, row, strict=True) if n and a != b]
+    pairs = [
+        (n, a, b)
+        for a, row in zip(classes, counts, strict=True)
+        for b, n in zip(classes, row, strict=True)
+        if n and a != b
+    ]
     most = sorted(pairs, key=lambda pair: -pair[0])[:MOST]
     if most:
         said = "; ".join(f"{a} taken for {b} ({n})" for n, a, b in most)
@@ -236,7 +302,9 @@ def _confusion(console: Console, classes: list[str], counts: list[list[int]]) ->
 
 
 def runs_table(runs: list[dict[str, Any]]) -> None:
-    """Runs with their headline, as `Listed.to_dict` gives them: a plain line each where standard output is no terminal."""
+    """Runs with their headline, as `Listed.to_dict` gives them: a plain line each where standard output is no
+    terminal.
+    """
     console = Console(highlight=False)
     columns = ("path", "state", "date", "headline", "chosen", "backbone")
     if not console.is_terminal:
@@ -260,7 +328,9 @@ def _console() -> Console:
 
 
 def _estimate(metric: str, estimate: dict[str, Any] | None) -> str:
-    """`93.2% [90.1, 95.4]` of a share, `0.214 [0.180, 0.250]` of anything else; the interval only where there is one."""
+    """`93.2% [90.1, 95.4]` of a share, `0.214 [0.180, 0.250]` of anything else; the interval only where there
+    is one.
+    """
     if not estimate or estimate["value"] is None:
         return ""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
@@ -287,15 +357,24 @@ def strategies_table(found: dict[str, Any]) -> None:
     """Print the strategies that were tried, the best first, and the advice."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("strategy", "epochs", "val log loss", "accuracy [95 %]", "trained", "seconds", "memory"):
-        table.add_column(escape(name), justify="left" if name == "strategy" else "right", no_wrap=name != "strategy")
-    longest = {trial["strategy"]: trial for trial in sorted(found["trials"], key=lambda trial: trial["epochs"])}
+        table.add_column(
+            escape(name), justify="left" if name == "strategy" else "right", no_wrap=name != "strategy"
+        )
+    longest = {
+        trial["strategy"]: trial for trial in sorted(found["trials"], key=lambda trial: trial["epochs"])
+    }
     for t in sorted(longest.values(), key=lambda trial: trial["log_loss"]):
         style = "bold" if t["strategy"] == found["chosen"] else ""
         table.add_row(
-            escape(t["strategy"]), f"{t['epochs']:.2g}", f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
-            f"{t['accuracy']:.1%} \\[{100 * t['low']:.0f}, {100 * t['high']:.0f}]", _short(t["trained"]), f"{t['seconds']:.0f}",
-            f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "", style=style,
-        )  # fmt: skip
+            escape(t["strategy"]),
+            f"{t['epochs']:.2g}",
+            f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
+            f"{t['accuracy']:.1%} \\[{100 * t['low']:.0f}, {100 * t['high']:.0f}]",
+            _short(t["trained"]),
+            f"{t['seconds']:.0f}",
+            f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "",
+            style=style,
+        )
     console = Console(highlight=False)
     console.print(table)
     console.print(f"\n[bold]{escape(found['advice'][:1].upper() + found['advice'][1:])}.[/]", soft_wrap=True)

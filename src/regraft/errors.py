@@ -1,4 +1,6 @@
-"""Errors a user can meet: each says what was found, where, and what to do. `exit_code` is what the CLI returns."""
+"""Errors a user can meet: each says what was found, where, and what to do. `exit_code` is what the CLI
+returns.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,20 @@ class RecipeError(FaultsError):
 
 
 class ChangedError(RegraftError):
-    """A file is not what it was when the run first looked at it; `path` names it, `how` says what became of it."""
+    """A file is not what it was when the run first looked at it; `path` names it, `how` says what became of
+    it.
+    """
 
     def __init__(self, path: str, how: str, message: str = "") -> None:
         self.path, self.how = path, how
-        super().__init__(message or f"{path} is not the file that was looked at before: {how}. Put it back as it was.")
+        super().__init__(
+            message or f"{path} is not the file that was looked at before: {how}. Put it back as it was."
+        )
 
     def of_run(self, run: str, changed: Iterable[str]) -> ChangedError:
-        """The same in a run's words: `changed` are all files that are not as they were by now, `run` its folder."""
+        """The same in a run's words: `changed` are all files that are not as they were by now, `run` its
+        folder.
+        """
         others = [name for name in changed if not self.path.endswith(name)]
         some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         text = (

@@ -1,4 +1,6 @@
-"""Model: backbone, head, preprocessing, class names and temperature as one object that predicts, saves and loads."""
+"""Model: backbone, head, preprocessing, class names and temperature as one object that predicts, saves and
+loads.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,9 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 class Model:
     """A finished model. `temperature` divides the logits; 1.0 is uncalibrated.
 
-    `thresholds` gives, by wanted precision, the probability above which answers were so often right on held-out examples. `seen`
-    is a file that says what the model has seen (`data.lineage`); where it is kept, its copies know it too.
+    `thresholds` gives, by wanted precision, the probability above which answers were so often right on
+    held-out examples. `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
+    its copies know it too.
     """
 
     backbone: Backbone
@@ -78,7 +81,9 @@ class Model:
         """Class names, in the order of the logits."""
         return self.task.classes
 
-    def rows(self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32) -> Iterator[Any]:
+    def rows(
+        self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32
+    ) -> Iterator[Any]:
         """For each item, in order, its (K,) float32 logits, or the UnreadableImage that it is."""
         engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
         head = self.head.to("cpu").eval()
@@ -123,9 +128,10 @@ class Model:
     def save(self, folder: Path, card: str = "") -> None:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
 
-        A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is kept beside, and so is
-        any head of a truncated backbone, which is no network timm knows. All files are written before the first takes its
-        place, and without regraft.json a folder is no model: one that cannot be written leaves the model that was there.
+        A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is
+        kept beside, and so is any head of a truncated backbone, which is no network timm knows. All files are
+        written before the first takes its place, and without regraft.json a folder is no model: one that
+        cannot be written leaves the model that was there.
         """
         state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.module.state_dict().items()}
         head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
@@ -136,9 +142,16 @@ class Model:
             state[f"{self.backbone.classifier}.bias"] = last.bias.detach().cpu().contiguous()
         config, about = self._described(linear)
         with contextlib.ExitStack() as stack:
-            last_of_all = stack.enter_context(atomic(folder / "regraft.json"))  # entered first, it is renamed last
-            places = {name: stack.enter_context(atomic(folder / name)) for name in ("model.safetensors", "config.json")}
-            save_file(state, str(places["model.safetensors"]), metadata={"format": "pt", KEY: "see regraft.json"})
+            last_of_all = stack.enter_context(
+                atomic(folder / "regraft.json")
+            )  # entered first, it is renamed last
+            places = {
+                name: stack.enter_context(atomic(folder / name))
+                for name in ("model.safetensors", "config.json")
+            }
+            save_file(
+                state, str(places["model.safetensors"]), metadata={"format": "pt", KEY: "see regraft.json"}
+            )
             order_metadata(places["model.safetensors"])
             if not linear:
                 save_file(head, str(stack.enter_context(atomic(folder / "head.safetensors"))))
@@ -156,38 +169,62 @@ class Model:
         """The contents of config.json and regraft.json."""
         pre = self.backbone.preprocess
         config = {
-            **{k: v for k, v in self.backbone.config.items() if k not in ("url", "hf_hub_id", "file", "state_dict")},
-            "input_size": [3, pre.size, pre.size], "crop_pct": pre.crop, "interpolation": pre.interpolation,
-            "mean": list(pre.mean), "std": list(pre.std), "num_classes": len(self.classes) if linear else 0,
-            "pool_size": None, "label_names": list(self.classes),
-        }  # fmt: skip
+            **{
+                k: v
+                for k, v in self.backbone.config.items()
+                if k not in ("url", "hf_hub_id", "file", "state_dict")
+            },
+            "input_size": [3, pre.size, pre.size],
+            "crop_pct": pre.crop,
+            "interpolation": pre.interpolation,
+            "mean": list(pre.mean),
+            "std": list(pre.std),
+            "num_classes": len(self.classes) if linear else 0,
+            "pool_size": None,
+            "label_names": list(self.classes),
+        }
         return {
-            "architecture": self.backbone.architecture, "num_classes": config["num_classes"],
-            "num_features": self.backbone.width, "pretrained_cfg": config, "label_names": list(self.classes),
+            "architecture": self.backbone.architecture,
+            "num_classes": config["num_classes"],
+            "num_features": self.backbone.width,
+            "pretrained_cfg": config,
+            "label_names": list(self.classes),
         }, {
-            "schema": SCHEMA, "name": self.name, "task": self.task.kind, "classes": list(self.classes),
-            "preprocess": pre.to_dict(), "temperature": self.temperature,
+            "schema": SCHEMA,
+            "name": self.name,
+            "task": self.task.kind,
+            "classes": list(self.classes),
+            "preprocess": pre.to_dict(),
+            "temperature": self.temperature,
             "thresholds": {f"{wanted:g}": threshold for wanted, threshold in self.thresholds.items()},
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
-            "plain_timm": linear, "depth": self.backbone.depth, "provenance": asdict(self.backbone.provenance),
-        }  # fmt: skip
+            "plain_timm": linear,
+            "depth": self.backbone.depth,
+            "provenance": asdict(self.backbone.provenance),
+        }
 
     @classmethod
     def load(cls, folder: Path) -> Model:
         """Read a model folder, or a run's. Raises UsageError for what is neither."""
         folder = folder / "model" if (folder / "model" / "regraft.json").is_file() else folder
         if not (folder / "regraft.json").is_file():
-            raise UsageError(f"{folder} holds no finished model (no regraft.json). Give the folder of a finished run.")
+            raise UsageError(
+                f"{folder} holds no finished model (no regraft.json). Give the folder of a finished run."
+            )
         about, config = read_json(folder / "regraft.json"), read_json(folder / "config.json")
         if about.get("schema") != SCHEMA:
-            raise UsageError(f"{folder}/regraft.json has schema {about.get('schema')!r}; this regraft reads {SCHEMA}.")
+            raise UsageError(
+                f"{folder}/regraft.json has schema {about.get('schema')!r}; this regraft reads {SCHEMA}."
+            )
         module, depth = build(config["architecture"], 0, config["pretrained_cfg"]), about.get("depth")
         if depth is not None:
             cut_short(module, depth)
         with openable(folder / "model.safetensors") as weights:
             state = load_file(weights)
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
-        head = make_head(about["head"]["kind"], int(config["num_features"]), len(about["classes"]), **settings)
+        head = make_head(
+            about["head"]["kind"], int(config["num_features"]), len(about["classes"]), **settings
+        )
         classifier = str(config["pretrained_cfg"].get("classifier") or "") if depth is None else ""
         if about["head"]["in_classifier"]:
             for leaf in ("weight", "bias"):
@@ -198,12 +235,29 @@ class Model:
         module.load_state_dict(state, strict=True)
         module.eval()
         backbone = Backbone(
-            module=module, stages=cut_stages(module), preprocess=ImagePreprocess.from_dict(about["preprocess"]),
-            provenance=Provenance(**about["provenance"]), width=int(config["num_features"]),
-            architecture=config["architecture"], config=config["pretrained_cfg"], classifier=classifier, depth=depth,
-        )  # fmt: skip
+            module=module,
+            stages=cut_stages(module),
+            preprocess=ImagePreprocess.from_dict(about["preprocess"]),
+            provenance=Provenance(**about["provenance"]),
+            width=int(config["num_features"]),
+            architecture=config["architecture"],
+            config=config["pretrained_cfg"],
+            classifier=classifier,
+            depth=depth,
+        )
         task = Task(about["task"], tuple(about["classes"]))
-        thresholds = {float(wanted): float(threshold) for wanted, threshold in (about.get("thresholds") or {}).items()}
+        thresholds = {
+            float(wanted): float(threshold) for wanted, threshold in (about.get("thresholds") or {}).items()
+        }
         seen = folder / SEEN if (folder / SEEN).is_file() else None
-        return cls(backbone, head.eval(), about["head"]["kind"], task, about["name"], about["temperature"], settings, thresholds,
-                   seen)  # fmt: skip
+        return cls(
+            backbone,
+            head.eval(),
+            about["head"]["kind"],
+            task,
+            about["name"],
+            about["temperature"],
+            settings,
+            thresholds,
+            seen,
+        )

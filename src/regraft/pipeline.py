@@ -68,7 +68,13 @@ class Walk:
     """One walk through the seven steps; holds what they share and writes what they decide."""
 
     def __init__(
-        self, examples: Examples, recipe: Recipe, folder: RunFolder, cache: Path | None, events: Events, about: dict[str, Any],
+        self,
+        examples: Examples,
+        recipe: Recipe,
+        folder: RunFolder,
+        cache: Path | None,
+        events: Events,
+        about: dict[str, Any],
         started: float,
     ) -> None:
         keep_large_blocks()
@@ -81,15 +87,35 @@ class Walk:
         torch.set_num_threads(int(recipe.run.threads))
         earlier = folder.read_state()["steps"]
         store = FeatureStore(cache, note=events.note)
-        self.context = Context(recipe, store, device, events, started, earlier, levels=examples.levels(),
-                               share=1 / (1 + recipe.data.folds))  # fmt: skip
+        self.context = Context(
+            recipe,
+            store,
+            device,
+            events,
+            started,
+            earlier,
+            levels=examples.levels(),
+            share=1 / (1 + recipe.data.folds),
+        )
         self.state = {
-            "schema": 1, "state": "running", "name": about["name"],
-            "data": {**about, "classes": list(examples.task.classes), "counts": examples.counts(),
-                     "class_counts": examples.class_counts()},
-            "steps": {name: {"state": "pending"} for name in STEPS}, "chosen": None, "chosen_why": "",
-            "seed": recipe.run.seed, "device": str(device), "versions": versions(), "readings": readings(folder), "missing": {},
-        }  # fmt: skip
+            "schema": 1,
+            "state": "running",
+            "name": about["name"],
+            "data": {
+                **about,
+                "classes": list(examples.task.classes),
+                "counts": examples.counts(),
+                "class_counts": examples.class_counts(),
+            },
+            "steps": {name: {"state": "pending"} for name in STEPS},
+            "chosen": None,
+            "chosen_why": "",
+            "seed": recipe.run.seed,
+            "device": str(device),
+            "versions": versions(),
+            "readings": readings(folder),
+            "missing": {},
+        }
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
         self.judged: Judged | None = None  # by folds of train and val
@@ -121,7 +147,9 @@ class Walk:
         write_json(self.folder.state, self.state)
         write_text(self.folder.recipe, self.recipe.to_yaml())
 
-    def features(self, part: Part | Inputs, backbone: Backbone, engine: Engine, view: str = "plain") -> np.ndarray:
+    def features(
+        self, part: Part | Inputs, backbone: Backbone, engine: Engine, view: str = "plain"
+    ) -> np.ndarray:
         """(N, width) frozen features of a part, from the store where it has them."""
         pre = Mirrored(backbone.preprocess) if view == "mirror" else backbone.preprocess
         key = feature_key(engine, view)
@@ -140,7 +168,9 @@ class Walk:
         return self.context.store.features(part.ids, part.paths, key, pre, engine, tick, label)[0]
 
     def walk(self, until: str = "evaluate") -> None:
-        """The seven steps, or those before `evaluate`: then the test set stays sealed and no model is handed back."""
+        """The seven steps, or those before `evaluate`: then the test set stays sealed and no model is handed
+        back.
+        """
         examples, context, classes = self.examples, self.context, len(self.examples.task.classes)
         fit, val = examples.part("train"), examples.part("val")
         obtained = self.step("obtain", lambda: self.obtain(fit.then(val)))
@@ -153,10 +183,14 @@ class Walk:
         fit, val, known = self.step("near-duplicates", lambda: self.apart(fit, val, known, backbone, engine))
         heads = self.step("train", lambda: train_head(new, known, len(fit), classes, context))
         look = functools.partial(self.audit, known, heads)
-        self.step("audit", look if self.recipe.data.strict else lambda: self.optional("audit of the features", look))
+        self.step(
+            "audit", look if self.recipe.data.strict else lambda: self.optional("audit of the features", look)
+        )
         tuned, stopped = None, False
         try:
-            tuned = self.step("finetune", lambda: self.finetune(backbone, plan, heads, fit, val, known, engine))
+            tuned = self.step(
+                "finetune", lambda: self.finetune(backbone, plan, heads, fit, val, known, engine)
+            )
             stopped = tuned is not None and tuned.trained.stopped == "interrupted"
         except KeyboardInterrupt:
             stopped = True
@@ -170,7 +204,9 @@ class Walk:
         if stopped or self.interrupted:
             raise KeyboardInterrupt
         if left := self.recipe.open_choices():
-            raise RegraftError(f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it")
+            raise RegraftError(
+                f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it"
+            )
         self.step("evaluate", lambda: self.evaluate(model, heads, backbone, engine, known, fit, val))
         self.finish(model)
 
@@ -183,7 +219,9 @@ class Walk:
         self.kept = True
 
     def optional(self, what: str, make: Callable[[], Result]) -> Result | None:
-        """Something a run can do without; None where it went wrong. Raises ChangedError: then nothing is as it was."""
+        """Something a run can do without; None where it went wrong. Raises ChangedError: then nothing is as
+        it was.
+        """
         try:
             return make()
         except ChangedError:
@@ -227,8 +265,14 @@ class Walk:
             with contextlib.suppress(Exception):
                 write_report(self.folder.path)
         missing = "; ".join(f"{what} ({said})" for what, said in state["missing"].items())
-        how = "" if stopped else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.whole))}"
-        self.say(f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}")
+        how = (
+            ""
+            if stopped
+            else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.whole))}"
+        )
+        self.say(
+            f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}"
+        )
 
     def obtain(self, both: Part) -> Obtained:
         """Step 1; a comparison of several backbones is kept beside the run."""
@@ -239,18 +283,23 @@ class Walk:
         return obtained
 
     def engine(self, backbone: Backbone, fit: Part) -> Engine:
-        """What runs the frozen base: the recipe's engine, or the fastest that agrees with float32 on some of the images."""
+        """What runs the frozen base: the recipe's engine, or the fastest that agrees with float32 on some of
+        the images.
+        """
         return choose_engine(backbone, fit.paths, sum(self.examples.counts().values()), self.context)
 
     def extract(self, fit: Part, val: Part, backbone: Backbone, engine: Engine) -> Features:
-        """The frozen base runs once over train and val; one array holds both, so nothing is copied to join them."""
+        """The frozen base runs once over train and val; one array holds both, so nothing is copied to join
+        them.
+        """
         both = fit.then(val)
         return Features(self.features(both, backbone, engine), both.labels, both.weights, both.blocks)
 
     def apart(
         self, fit: Part, val: Part, known: Features, backbone: Backbone, engine: Engine
     ) -> tuple[Part, Part, Features]:
-        """Near-duplicates become one block, and a val set that was cut here holds none of what train has one of.
+        """Near-duplicates become one block, and a val set that was cut here holds none of what train has one
+        of.
 
         The features of test are those that step 7 asks for.
         """
@@ -266,7 +315,9 @@ class Walk:
                 self.leave_out("near-duplicates of test examples", str(error))
         self.tested = test if ahead is not None else None
         read = functools.partial(small_image_or_none, levels=self.context.levels)
-        near = find_near(examples.inputs(), self.tested, known.values, ahead, read, events.tick, self.context.out_of_time)
+        near = find_near(
+            examples.inputs(), self.tested, known.values, ahead, read, events.tick, self.context.out_of_time
+        )
         found = apart(examples, near, not self.state["data"].get("val_given"), self.recipe.data.seed)
         self.examples, self.near = found.examples, found.near
         found.examples.save(self.folder.examples)
@@ -274,8 +325,13 @@ class Walk:
         if found.moved:
             text = f"{found.moved:,} examples changed between train and val, so that no near-duplicates lie in both"
             events.emit("note", text=text)
-            self.state["data"] |= {"counts": found.examples.counts(), "class_counts": found.examples.class_counts()}
-            if isinstance(known.values, np.memmap):  # the rows lie in the store: reading them again copies nothing
+            self.state["data"] |= {
+                "counts": found.examples.counts(),
+                "class_counts": found.examples.class_counts(),
+            }
+            if isinstance(
+                known.values, np.memmap
+            ):  # the rows lie in the store: reading them again copies nothing
                 return fit, val, self.extract(fit, val, backbone, engine)
         both, values = fit.then(val), known.values[found.order] if found.moved else known.values
         return fit, val, Features(values, both.labels, both.weights, both.blocks)
@@ -290,11 +346,15 @@ class Walk:
         self.tell(found, LATER)
         self.nearly_known = nearly_known(found, self.tested)
         if self.recipe.data.strict and (faults := fatal(found)):
-            raise DataError("the audit found what --strict does not let pass:", faults, f"Sources: {self.folder.audit}.")
+            raise DataError(
+                "the audit found what --strict does not let pass:", faults, f"Sources: {self.folder.audit}."
+            )
         return None
 
     def tell(self, found: list[Finding], anew: frozenset[str]) -> None:
-        """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier attempt left give way."""
+        """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier attempt
+        left give way.
+        """
         data, place = self.state["data"], self.folder.audit
         before = read_json(place)["findings"] if place.is_file() else data["findings"]
         before = [finding for finding in before if finding["kind"] not in anew]
@@ -304,9 +364,15 @@ class Walk:
         self.context.events.emit("audit", findings=listed)
 
     def finetune(
-        self, backbone: Backbone, plan: FreezePlan | None, heads: Heads, fit: Part, val: Part, known: Features,
+        self,
+        backbone: Backbone,
+        plan: FreezePlan | None,
+        heads: Heads,
+        fit: Part,
+        val: Part,
+        known: Features,
         engine: Engine,
-    ) -> Finetuned | None:  # fmt: skip
+    ) -> Finetuned | None:
         """Step 6: judged by folds of train and val, or on val where there are many examples or little time."""
         recipe, context, classes = self.recipe.finetune, self.context, len(self.examples.task.classes)
         if recipe.epochs == 0 or (plan is not None and plan.strategy == "head"):
@@ -324,7 +390,9 @@ class Walk:
             answer = "are" if recipe.mirror else "are not"
             context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
         data, held_out, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
-        if plan is None:  # val compares strategies; a resumed run, its strategy decided, is not to judge them anew
+        if (
+            plan is None
+        ):  # val compares strategies; a resumed run, its strategy decided, is not to judge them anew
             recipe.folds = 0
         if recipe.folds == "auto":
             unhurried = self.recipe.run.budget_seconds is None and self.recipe.run.prefer == "accuracy"
@@ -360,7 +428,14 @@ class Walk:
         return Checkpoint(self.folder.numbered(number))
 
     def by_folds(
-        self, backbone: Backbone, plan: FreezePlan, heads: Heads, data: Data, known: Features, classes: int, keeper: Checkpoint
+        self,
+        backbone: Backbone,
+        plan: FreezePlan,
+        heads: Heads,
+        data: Data,
+        known: Features,
+        classes: int,
+        keeper: Checkpoint,
     ) -> Finetuned | None:
         """Fine-tune on all of train and val where folds of them say that it is worth it."""
         found = cross_fit(backbone, plan, heads.chosen, data, known, classes, self.context, self.numbered)
@@ -372,26 +447,56 @@ class Walk:
         self.recipe.finetune.interpolation, self.recipe.finetune.refit = found.share, False
         return finetune(backbone, plan, heads.refitted, data, None, self.context, self.show_batch, keeper)
 
-    def explore(self, backbone: Backbone, heads: Heads, before: np.ndarray, data: Data, val: Data) -> Finetuned | None:
-        """Try freezing strategies against each other; the table is kept, so that a stopped run does not repeat it."""
+    def explore(
+        self, backbone: Backbone, heads: Heads, before: np.ndarray, data: Data, val: Data
+    ) -> Finetuned | None:
+        """Try freezing strategies against each other; the table is kept, so that a stopped run does not
+        repeat it.
+        """
         place = self.folder.strategies
         earlier = read_json(place)["trials"] if place.is_file() else []
         found = explore(
-            backbone, heads.on_train, before, data, val, self.context, self.show_batch, self.numbered, earlier,
+            backbone,
+            heads.on_train,
+            before,
+            data,
+            val,
+            self.context,
+            self.show_batch,
+            self.numbered,
+            earlier,
             lambda trials: write_json(place, {"trials": trials}),
         )
-        write_json(place, {"trials": [asdict(trial) for trial in found.trials], "chosen": found.chosen, "advice": found.advice})
+        write_json(
+            place,
+            {
+                "trials": [asdict(trial) for trial in found.trials],
+                "chosen": found.chosen,
+                "advice": found.advice,
+            },
+        )
         self.context.events.emit("advice", step="finetune", chosen=found.chosen, text=found.advice)
         if found.tuned is None:
             return self.not_finetuned(found.advice)
-        if found.checkpoint and found.checkpoint.path and found.checkpoint.path.is_file() and not found.stopped:
-            found.checkpoint.path.replace(self.folder.checkpoint)  # what a resumed run, its strategy decided, goes on from
+        if (
+            found.checkpoint
+            and found.checkpoint.path
+            and found.checkpoint.path.is_file()
+            and not found.stopped
+        ):
+            found.checkpoint.path.replace(
+                self.folder.checkpoint
+            )  # what a resumed run, its strategy decided, goes on from
         return found.tuned
 
-    def refit(self, backbone: Backbone, plan: FreezePlan, heads: Heads, tuned: Finetuned, fit: Part, val: Part) -> Model | None:
-        """The chosen model trained once more, on train and val together, for the whole length; None where that is not due.
+    def refit(
+        self, backbone: Backbone, plan: FreezePlan, heads: Heads, tuned: Finetuned, fit: Part, val: Part
+    ) -> Model | None:
+        """The chosen model trained once more, on train and val together, for the whole length; None where
+        that is not due.
 
-        Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are trusted.
+        Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are
+        trusted.
         """
         recipe, context = self.recipe.finetune, self.context
         if recipe.refit == "auto":
@@ -402,7 +507,7 @@ class Walk:
         both = self.data(fit.then(val))
         quiet = context.trial()
         again = finetune(
-            backbone, plan, heads.refitted, both, None, quiet, checkpoint=Checkpoint(self.folder.refit),
+            backbone, plan, heads.refitted, both, None, quiet, checkpoint=Checkpoint(self.folder.refit)
         )
         if again is not None and again.trained.stopped == "interrupted":
             self.interrupted = True
@@ -410,7 +515,9 @@ class Walk:
         if again is None or again.trained.stopped != "length":
             recipe.refit = False
             return None
-        context.events.emit("note", text=f"trained once more on train and val, {len(both.items)} examples, as val chose")
+        context.events.emit(
+            "note", text=f"trained once more on train and val, {len(both.items)} examples, as val chose"
+        )
         return self.model(again.backbone, again.head)
 
     def not_finetuned(self, why: str) -> Finetuned | None:
@@ -428,7 +535,8 @@ class Walk:
     def choose(
         self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, fit: Part, val: Part, stopped: bool
     ) -> Model:
-        """The fine-tuned model where it is better than the head alone outside the noise, else the head alone (rules 11, 12).
+        """The fine-tuned model where it is better than the head alone outside the noise, else the head alone
+        (rules 11, 12).
 
         What was judged on val may be trained once more on train and val.
         """
@@ -439,11 +547,17 @@ class Walk:
             if tuned is not None:
                 of_tuned = self.logits(self.model(tuned.backbone, tuned.head), val)
                 place = len(fit) + np.arange(len(val))
-                judged = judge(val.labels, {0.0: rows, 1.0: of_tuned}, val.blocks, self.recipe.run.metric, place)
+                judged = judge(
+                    val.labels, {0.0: rows, 1.0: of_tuned}, val.blocks, self.recipe.run.metric, place
+                )
         if judged is not None:
             seen = judged.rows >= len(fit)
             shown, rows = val.some(judged.rows[seen] - len(fit)), judged.logits[seen]
-            source = "val" if self.judged is None else f"{len(judged.rows):,} examples held out of train and val in turn"
+            source = (
+                "val"
+                if self.judged is None
+                else f"{len(judged.rows):,} examples held out of train and val in turn"
+            )
             why = f"{source}: {judged.why}"
         chosen = "fine-tuned" if judged is not None and judged.share and tuned is not None else "head only"
         if judged is None or chosen == "head only":
@@ -455,7 +569,9 @@ class Walk:
         if learnt := in_sample(self.state["data"]):
             self.calibration = self.calibration.promising_nothing(learnt)
         if len(shown):
-            self.metrics["val"] = Verdict(shown.labels, rows / self.calibration.temperature, shown.clusters()).estimates()
+            self.metrics["val"] = Verdict(
+                shown.labels, rows / self.calibration.temperature, shown.clusters()
+            ).estimates()
             self.predictions.append((shown, rows))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
@@ -472,11 +588,19 @@ class Walk:
     def model(self, backbone: Backbone, layers: nn.Module) -> Model:
         """A Model of this run's task, not calibrated."""
         settings = {"hidden": self.recipe.head.hidden, "dropout": self.recipe.head.dropout}
-        return Model(backbone, layers, self.recipe.head.kind, self.examples.task, self.state["name"], head_settings=settings,
-                     seen=self.folder.seen)  # fmt: skip
+        return Model(
+            backbone,
+            layers,
+            self.recipe.head.kind,
+            self.examples.task,
+            self.state["name"],
+            head_settings=settings,
+            seen=self.folder.seen,
+        )
 
     def calibrated(self, model: Model) -> Model:
-        """The model with the temperature and thresholds of the held-out predictions of what won; metrics.json gets the same.
+        """The model with the temperature and thresholds of the held-out predictions of what won; metrics.json
+        gets the same.
 
         However a run ends, its model comes through here, and nothing else sets these.
         """
@@ -489,16 +613,27 @@ class Walk:
         return predicted(model, part, self.context, self.say)
 
     def evaluate(
-        self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, fit: Part, val: Part
+        self,
+        model: Model,
+        heads: Heads,
+        backbone: Backbone,
+        engine: Engine,
+        known: Features,
+        fit: Part,
+        val: Part,
     ) -> None:
-        """Step 7: test read once; without test, cross-validation of all steps, or of the head where nothing was held out."""
+        """Step 7: test read once; without test, cross-validation of all steps, or of the head where nothing
+        was held out.
+        """
         classes = len(self.examples.task.classes)
         if self.examples.counts()["test"]:
             self.read_test(model, heads, backbone, engine, known, fit.then(val))
         elif "cv" in self.metrics:
             accuracy, folds = self.metrics["cv"]["accuracy"], self.recipe.data.folds
             text = f"accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on {accuracy['n']} examples"
-            why = f"each was predicted by one of {folds} walks that had not seen it; this model is made of all"
+            why = (
+                f"each was predicted by one of {folds} walks that had not seen it; this model is made of all"
+            )
             self.context.decide("evaluate", f"cross-validated {text}", why)
         elif not len(val):
             if self.state["chosen"] == "fine-tuned":
@@ -507,13 +642,21 @@ class Walk:
                 self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
         else:
             asked = self.state["data"].get("no_test")
-            self.context.decide("evaluate", "no test set", "none was to be set apart" if asked else "the data hold none")
+            self.context.decide(
+                "evaluate", "no test set", "none was to be set apart" if asked else "the data hold none"
+            )
 
     def read_test(
         self, model: Model, heads: Heads, backbone: Backbone, engine: Engine, known: Features, both: Part
     ) -> None:
-        """Break the seal and score the model, in full whatever the budget, and the baselines that there is time for."""
-        scratch = self.optional("from scratch", lambda: self.from_scratch(backbone, both)) if self.recipe.run.scratch else None
+        """Break the seal and score the model, in full whatever the budget, and the baselines that there is
+        time for.
+        """
+        scratch = (
+            self.optional("from scratch", lambda: self.from_scratch(backbone, both))
+            if self.recipe.run.scratch
+            else None
+        )
         reason = "step 7 of the run" + (", again after it was stopped" if self.state["readings"] else "")
         test = self.examples.unseal(reason, self.context.events.emit)
         self.state["readings"] = readings(self.folder)
@@ -523,22 +666,40 @@ class Walk:
         rows = self.logits(model, test)
         verdict = Verdict(test.labels, rows, test.clusters())
         baselines = self.baselines(heads, backbone, engine, known, both, test, scratch)
-        self.metrics.update(evaluate_test(verdict, self.calibration, baselines, self.examples.task.classes, self.context))
+        self.metrics.update(
+            evaluate_test(verdict, self.calibration, baselines, self.examples.task.classes, self.context)
+        )
         scaled = rows / self.calibration.temperature
-        self.metrics.update(without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known))
+        self.metrics.update(
+            without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known)
+        )
         self.predictions.append((test, rows))
 
     def baselines(
-        self, heads: Heads, backbone: Backbone, engine: Engine, known: Features, both: Part, test: Part, scratch: Model | None
+        self,
+        heads: Heads,
+        backbone: Backbone,
+        engine: Engine,
+        known: Features,
+        both: Part,
+        test: Part,
+        scratch: Model | None,
     ) -> dict[str, np.ndarray]:
-        """(N, K) logits of test by what the model has to beat; what fails, or there is no time for, is left out and said."""
+        """(N, K) logits of test by what the model has to beat; what fails, or there is no time for, is left
+        out and said.
+        """
         classes = len(self.examples.task.classes)
         features = functools.cache(lambda: self.features(test, backbone, engine))
         made: dict[str, Callable[[], np.ndarray]] = {
             "nearest neighbours": lambda: knn_logits(
-                known.values, known.labels, features(), classes, self.context.events.tick, lambda: self.context.seconds_left <= 0
+                known.values,
+                known.labels,
+                features(),
+                classes,
+                self.context.events.tick,
+                lambda: self.context.seconds_left <= 0,
             )[0]
-        }  # fmt: skip
+        }
         if self.state["chosen"] == "fine-tuned":
             temperature = out_of_fold(heads, both).calibration().temperature
             made["head only"] = lambda: apply_head(heads.refitted, features()) / temperature
@@ -558,9 +719,13 @@ class Walk:
         return make()
 
     def from_scratch(self, backbone: Backbone, both: Part) -> Model:
-        """The same network trained from random weights. Raises BudgetError, and KeyboardInterrupt when the user stops it."""
+        """The same network trained from random weights. Raises BudgetError, and KeyboardInterrupt when the
+        user stops it.
+        """
         checkpoint = Checkpoint(self.folder.scratch)
-        made = from_scratch(backbone, self.data(both), len(self.examples.task.classes), self.context, checkpoint)
+        made = from_scratch(
+            backbone, self.data(both), len(self.examples.task.classes), self.context, checkpoint
+        )
         if made is None:
             raise BudgetError("no time was left for it")
         return Model(*made, "linear", self.examples.task)
@@ -581,11 +746,15 @@ class Walk:
         self.report(model)
 
     def report(self, model: Model | None = None) -> None:
-        """report.html with its photographs; whatever goes wrong with those is said, and leaves the run as it is."""
+        """report.html with its photographs; whatever goes wrong with those is said, and leaves the run as it
+        is.
+        """
         precision = "bfloat16" if self.recipe.finetune.precision == "bfloat16" else "float32"
         seconds, already = min(SECONDS, self.context.seconds_left), len(self.state["missing"])
-        self.optional(RunFolder.PICTURES,
-                      lambda: write_gallery(self.folder.path, model, self.context.device, seconds, precision))  # fmt: skip
+        self.optional(
+            RunFolder.PICTURES,
+            lambda: write_gallery(self.folder.path, model, self.context.device, seconds, precision),
+        )
         if len(self.state["missing"]) > already:
             self.optional("what is missing in run.json", self.write)
         if self.optional(RunFolder.REPORT, lambda: write_report(self.folder.path)) is None:
@@ -595,4 +764,8 @@ class Walk:
 def _reason(error: BaseException) -> str:
     """What went wrong, in one line; the kind of error too where the text alone may say little."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, (RegraftError, OSError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    return (
+        text
+        if isinstance(error, (RegraftError, OSError)) and text
+        else f"{type(error).__name__}: {text}".rstrip(": ")
+    )

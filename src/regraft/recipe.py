@@ -1,7 +1,7 @@
 """Recipe: every choice of every step, typed, with its default and the reason for it.
 
-One table serves the command line (`--set finetune.epochs=3`), recipe.yaml and Python. A value of "auto" is decided
-during the run from the data and written back, so a finished recipe.yaml holds none.
+One table serves the command line (`--set finetune.epochs=3`), recipe.yaml and Python. A value of "auto" is
+decided during the run from the data and written back, so a finished recipe.yaml holds none.
 """
 
 from __future__ import annotations
@@ -42,23 +42,34 @@ class DataRecipe(_Section):
     """How examples are divided."""
 
     test_share: float = Field(
-        0.2, ge=0, lt=1, description="share held out for the one honest test, where none is given; 0: no test, said everywhere"
+        0.2,
+        ge=0,
+        lt=1,
+        description="share held out for the one honest test, where none is given; 0: no test, said everywhere",
     )
-    val_share: float = Field(0.15, gt=0, lt=1, description="share for early stopping and the final choice only")
+    val_share: float = Field(
+        0.15, gt=0, lt=1, description="share for early stopping and the final choice only"
+    )
     folds: Folds = Field(
-        0, description="cross-validation of the whole walk, for data too small to spare a test set; the model is made of all"
+        0,
+        description="cross-validation of the whole walk, for data too small to spare a test set; the model is made of all",
     )
-    seed: Seed = Field(0, description="of the hash that splits; apart from run.seed, so repeats share one test set")
+    seed: Seed = Field(
+        0, description="of the hash that splits; apart from run.seed, so repeats share one test set"
+    )
     strict: bool = Field(
-        False, description="stop before training where scores would flatter: near-duplicates or groups across splits, leaks, "
+        False,
+        description="stop before training where scores would flatter: near-duplicates or groups across splits, leaks, "
         "contradicting labels",
     )
 
     @model_validator(mode="after")
     def _leaves_some(self) -> DataRecipe:
         if self.test_share + self.val_share >= 1:
-            raise ValueError(f"test_share {self.test_share:g} and val_share {self.val_share:g} leave nothing to train on: "
-                             "together they stay below 1")  # fmt: skip
+            raise ValueError(
+                f"test_share {self.test_share:g} and val_share {self.val_share:g} leave nothing to train on: "
+                "together they stay below 1"
+            )
         return self
 
 
@@ -66,11 +77,13 @@ class ObtainRecipe(_Section):
     """Step 1: which pre-trained model."""
 
     backbone: str = Field(
-        "auto", description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: of those at hand, by a probe on your data, "
+        "auto",
+        description="packaged:NAME, timm:NAME, path:FILE or run:FOLDER; auto: of those at hand, by a probe on your data, "
         "the cheapest within one standard error of the best (two with run.prefer speed)",
     )
     max_parameters: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="of an automatic choice: most parameters of the backbone, its old classifier not counted"
+        None,
+        description="of an automatic choice: most parameters of the backbone, its old classifier not counted",
     )
 
 
@@ -81,7 +94,8 @@ class BaseRecipe(_Section):
         "auto", description="input size in pixels; auto: by the images' own size and the cost"
     )
     depth: Count | Auto = Field(
-        "auto", description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose"
+        "auto",
+        description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose",
     )
 
 
@@ -89,7 +103,8 @@ class FreezeRecipe(_Section):
     """Step 3: which parameters may move when fine-tuning."""
 
     strategy: str | list[str] = Field(
-        "full", description="head, last-K, half, full, first, norm, bias, gradual, lora, a list of stages, or auto: tried "
+        "full",
+        description="head, last-K, half, full, first, norm, bias, gradual, lora, a list of stages, or auto: tried "
         "against each other on val; full reached the most on average",
     )
     norm_statistics: Literal["frozen", "moving"] = Field(
@@ -101,27 +116,34 @@ class HeadRecipe(_Section):
     """Step 4: the few new layers."""
 
     kind: Literal["auto", "linear", "mlp"] = Field(
-        "auto", description="auto: linear unless an MLP's out-of-fold log loss is lower by more than one standard error"
+        "auto",
+        description="auto: linear unless an MLP's out-of-fold log loss is lower by more than one standard error",
     )
     hidden: Annotated[int, Field(ge=1, le=16_384)] | Auto = Field(
         "auto", description="width of an MLP's one hidden layer; auto: 128, or 512 by the same rule"
     )
-    dropout: Dropout | Auto = Field("auto", description="before the last layer; auto: 0.3, none of a linear head, which has L2")
+    dropout: Dropout | Auto = Field(
+        "auto", description="before the last layer; auto: 0.3, none of a linear head, which has L2"
+    )
 
 
 class TrainRecipe(_Section):
     """Step 5: the head on frozen features."""
 
     l2: Annotated[float, Field(gt=0, le=1_000)] | Auto = Field(
-        "auto", description="strength of the L2 penalty, an MLP's weight decay; auto: by out-of-fold log loss, 5 of an MLP"
+        "auto",
+        description="strength of the L2 penalty, an MLP's weight decay; auto: by out-of-fold log loss, 5 of an MLP",
     )
     class_weights: Literal["auto", "none", "adjusted", "balanced"] = Field(
-        "auto", description="balanced weighs examples, adjusted moves the logits by the log of the classes' shares; auto: by the "
-        "out-of-fold macro F1, or the run's metric, where the largest class is 3 times the smallest"
-    )  # fmt: skip
+        "auto",
+        description="balanced weighs examples, adjusted moves the logits by the log of the classes' shares; auto: by the "
+        "out-of-fold macro F1, or the run's metric, where the largest class is 3 times the smallest",
+    )
     folds: int = Field(5, ge=2, le=20, description="folds of the out-of-fold predictions")
     epochs: int = Field(
-        60, ge=1, le=100_000,
+        60,
+        ge=1,
+        le=100_000,
         description="most passes of an MLP over the features, ended at the best out of fold; a linear head converges",
     )
 
@@ -139,37 +161,53 @@ class FinetuneRecipe(_Section):
         "auto", description="of forward and backward passes; auto: the faster, by a trial of a few steps"
     )
     lr: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
-        "auto", description="peak rate of the last stage and the head, earlier ones decay; auto: by the images' size"
+        "auto",
+        description="peak rate of the last stage and the head, earlier ones decay; auto: by the images' size",
     )
     layer_decay: Share | Auto = Field(
         "auto", description="factor a layer towards the input; auto: 0.8, or 1 for images below input size"
     )
     weight_decay: float = Field(0.02, ge=0, le=1_000, description="AdamW's, not on norms and biases")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="0.1 made flowers worse on held-out training images: 89.5 % against 92.4 % without"
+        0.0,
+        ge=0,
+        lt=1,
+        description="0.1 made flowers worse on held-out training images: 89.5 % against 92.4 % without",
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
     patience: Count | Auto = Field(
-        "auto", description="epochs in a row of a clearly worse val log loss before stopping; auto: half of all, at least 4"
+        "auto",
+        description="epochs in a row of a clearly worse val log loss before stopping; auto: half of all, at least 4",
     )
     interpolation: Share | Auto = Field(
-        "auto", description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss"
+        "auto",
+        description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss",
     )
     average: bool = Field(
-        False, description="try a running mean of the weights (EMA) after each epoch, beside the weights themselves"
+        False,
+        description="try a running mean of the weights (EMA) after each epoch, beside the weights themselves",
     )
-    mixup: float = Field(0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing")
-    cutmix: float = Field(0.0, ge=0, le=1, description="strength of CutMix, likewise; with both a coin decides, batch by batch")
+    mixup: float = Field(
+        0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing"
+    )
+    cutmix: float = Field(
+        0.0, ge=0, le=1, description="strength of CutMix, likewise; with both a coin decides, batch by batch"
+    )
     folds: Folds | Auto = Field(
-        "auto", description="folds that judge fine-tuning in place of val, as many as it takes; auto: 5 without val, 3 up to "
-        "1,000 examples, else 0"
+        "auto",
+        description="folds that judge fine-tuning in place of val, as many as it takes; auto: 5 without val, 3 up to "
+        "1,000 examples, else 0",
     )
     refit: bool | Auto = Field(
-        "auto", description="train once more on train and val together with what val chose; auto: up to 1,000 of them"
+        "auto",
+        description="train once more on train and val together with what val chose; auto: up to 1,000 of them",
     )
-    mirror: bool | Auto = Field("auto", description="mirror images; auto: unless a probe can tell them from the data")
+    mirror: bool | Auto = Field(
+        "auto", description="mirror images; auto: unless a probe can tell them from the data"
+    )
     crop_scale: Share | Auto = Field(
-        "auto", description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size"
+        "auto",
+        description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size",
     )
     colour: float = Field(0.2, ge=0, lt=1, description="range of random brightness and contrast")
 
@@ -178,23 +216,32 @@ class RunRecipe(_Section):
     """What holds for the whole run."""
 
     seed: Seed = Field(0, description="of every random choice in training")
-    device: str = Field("auto", description="cpu, cuda, cuda:1 and the like; auto: CUDA, MPS, CPU in this order")
+    device: str = Field(
+        "auto", description="cpu, cuda, cuda:1 and the like; auto: CUDA, MPS, CPU in this order"
+    )
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
-        "accuracy", description="what fine-tuning must not clearly lose in; beside that it must gain in log loss"
+        "accuracy",
+        description="what fine-tuning must not clearly lose in; beside that it must gain in log loss",
     )
     prefer: Literal["accuracy", "speed"] = Field(
-        "accuracy", description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain, "
-        "no refit, no folds beside a val set"
+        "accuracy",
+        description="speed: the cheaper model among close ones; no fine-tuning where a short trial shows no gain, "
+        "no refit, no folds beside a val set",
     )
     budget_seconds: float | None = Field(None, gt=0, description="upper bound for the whole run")
-    scratch: bool = Field(False, description="as a further baseline, the same network trained from random weights")
+    scratch: bool = Field(
+        False, description="as a further baseline, the same network trained from random weights"
+    )
     offline: bool = Field(False, description="never touch the network, even for a named hub model")
     threads: Annotated[int, Field(ge=1, le=1_024)] | Auto = Field("auto", description="CPU threads of torch")
     engine: EngineName | Auto = Field(
-        "auto", description="what runs the frozen base; auto: the fastest that agrees with float32, by a trial"
+        "auto",
+        description="what runs the frozen base; auto: the fastest that agrees with float32, by a trial",
     )
     feature_batch: int = Field(
-        32, ge=1, le=1_024,
+        32,
+        ge=1,
+        le=1_024,
         description="static batch shape of feature extraction, padded to it; openvino takes 8, as fast as more",
     )
 
@@ -213,10 +260,16 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _works_together(self) -> Recipe:
-        moving = self.freeze.norm_statistics == "moving" and self.freeze.strategy != "head" and self.finetune.epochs != 0
+        moving = (
+            self.freeze.norm_statistics == "moving"
+            and self.freeze.strategy != "head"
+            and self.finetune.epochs != 0
+        )
         if moving and self.finetune.batch_size == 1:
-            raise ValueError("freeze.norm_statistics moving takes statistics of batches, which one example has none of: "
-                             "finetune.batch_size is 2 at least")  # fmt: skip
+            raise ValueError(
+                "freeze.norm_statistics moving takes statistics of batches, which one example has none of: "
+                "finetune.batch_size is 2 at least"
+            )
         return self
 
     @classmethod
@@ -228,7 +281,9 @@ class Recipe(_Section):
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
-            raise RecipeError("the recipe has faults:", _faults(error), "All settings: docs/recipe.md") from None
+            raise RecipeError(
+                "the recipe has faults:", _faults(error), "All settings: docs/recipe.md"
+            ) from None
 
     def pin(self, dotted: str, value: Any) -> None:
         """Replace an "auto" by what was decided."""
@@ -238,7 +293,12 @@ class Recipe(_Section):
     def open_choices(self) -> list[str]:
         """Dotted names still "auto"."""
         dump = self.model_dump()
-        return [f"{section}.{name}" for section, fields in dump.items() for name, v in fields.items() if v == "auto"]
+        return [
+            f"{section}.{name}"
+            for section, fields in dump.items()
+            for name, v in fields.items()
+            if v == "auto"
+        ]
 
     def to_yaml(self) -> str:
         """The text of recipe.yaml."""
@@ -271,12 +331,18 @@ def _faults(error: ValidationError) -> list[str]:
             faults.setdefault(name, []).append(text)
         else:
             message = item["msg"].removeprefix("Value error, ")
-            found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"  # else the message names them
+            found = (
+                "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
+            )  # else the message names them
             faults.setdefault(name, []).append(message[0].lower() + message[1:] + found)
     return [f"{name}: {'; or '.join(dict.fromkeys(texts))}" for name, texts in faults.items()]
 
 
-_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # a ValueError is a date that is none, or a number of too many digits
+_NO_YAML = (
+    yaml.YAMLError,
+    ValueError,
+    RecursionError,
+)  # a ValueError is a date that is none, or a number of too many digits
 
 
 def _first_line(error: Exception) -> str:
@@ -292,12 +358,16 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise RecipeError(f"{path} is not a recipe:", [f"found {type(found).__name__}, wanted sections of settings"])
+        raise RecipeError(
+            f"{path} is not a recipe:", [f"found {type(found).__name__}, wanted sections of settings"]
+        )
     return found
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """`["finetune.epochs=3", ...]` as a nested dictionary. Raises RecipeError that lists every pair that is not one."""
+    """`["finetune.epochs=3", ...]` as a nested dictionary. Raises RecipeError that lists every pair that is
+    not one.
+    """
     nested: dict[str, Any] = {}
     faults = []
     for pair in pairs:
@@ -309,7 +379,9 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         try:
             nested.setdefault(parts[0], {})[parts[1]] = yaml.safe_load(text) if text.strip() else ""
         except _NO_YAML as error:
-            faults.append(f"{shorten(pair, 80, placeholder=' ...')!r} gives no value in YAML: {_first_line(error)}")
+            faults.append(
+                f"{shorten(pair, 80, placeholder=' ...')!r} gives no value in YAML: {_first_line(error)}"
+            )
     if faults:
         raise RecipeError("--set takes section.name=value:", faults)
     return nested

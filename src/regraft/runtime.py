@@ -35,7 +35,8 @@ NO_HOME = "there is no home folder, so nothing is kept in a cache; name a folder
 def cache_folder() -> Path | None:
     """Where features and the demo's data are kept: $REGRAFT_CACHE, else the platform's cache folder.
 
-    None where that would be in a home folder and there is none, as for the user of a container that has no name.
+    None where that would be in a home folder and there is none, as for the user of a container that has no
+    name.
     """
     named = os.environ.get("REGRAFT_CACHE")
     if named:
@@ -60,7 +61,9 @@ def quiet_libraries() -> None:
 
 
 def ready_matplotlib() -> None:
-    """Call before matplotlib is first imported: where it has no folder for its list of fonts it gets one until the end."""
+    """Call before matplotlib is first imported: where it has no folder for its list of fonts it gets one
+    until the end.
+    """
     if "matplotlib" in sys.modules:
         return
     place = os.environ.get("MPLCONFIGDIR", "")
@@ -90,7 +93,9 @@ def closed_hub(closed: bool = True) -> Iterator[None]:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
-        copied = sys.modules.get("transformers.utils.hub")  # some versions take a copy when they are first imported
+        copied = sys.modules.get(
+            "transformers.utils.hub"
+        )  # some versions take a copy when they are first imported
         if hasattr(copied, "_is_offline_mode"):
             copied._is_offline_mode = before  # type: ignore[union-attr]
 
@@ -101,8 +106,9 @@ _fragments: list[object] = []  # a library object must outlive the operators it 
 def ready_torchvision() -> None:
     """Let torchvision be imported beside a torch its compiled part was not built for.
 
-    Its Python part registers shapes for `nms` and `qnms` at import and fails when the compiled part, which defines
-    them, did not load. Only then are the bare schemas defined here; calling them still fails, as it should.
+    Its Python part registers shapes for `nms` and `qnms` at import and fails when the compiled part, which
+    defines them, did not load. Only then are the bare schemas defined here; calling them still fails, as it
+    should.
     """
     if "torchvision" in sys.modules:
         return
@@ -130,8 +136,8 @@ def ready_torchvision() -> None:
 def keep_large_blocks() -> None:
     """Ask glibc to keep freed large blocks, so eager PyTorch does not pay page faults on every batch.
 
-    Without it each activation is a fresh mapping. EfficientNet-Lite0 training went from 11 to 20 images/s on two cores
-    without AVX-512. Does nothing elsewhere than on glibc.
+    Without it each activation is a fresh mapping. EfficientNet-Lite0 training went from 11 to 20 images/s on
+    two cores without AVX-512. Does nothing elsewhere than on glibc.
     """
     if platform.system() != "Linux":
         return
@@ -147,8 +153,8 @@ def keep_large_blocks() -> None:
 def survive_forks() -> None:
     """Let processes that are forked from this one compute, with one thread each; call before torch computes.
 
-    GNU's OpenMP, which torch uses on Linux, waits for ever in a forked child for threads that only the parent has. With one
-    thread it needs none. A child that is to use all processors is to be spawned.
+    GNU's OpenMP, which torch uses on Linux, waits for ever in a forked child for threads that only the parent
+    has. With one thread it needs none. A child that is to use all processors is to be spawned.
     """
 
     def alone() -> None:
@@ -161,7 +167,8 @@ def survive_forks() -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to work on: the named one with the number that it has (`cuda:1`), else CUDA, else MPS, else the CPU.
+    """The device to work on: the named one with the number that it has (`cuda:1`), else CUDA, else MPS, else
+    the CPU.
 
     Raises UsageError for one that does not compute here.
     """
@@ -189,7 +196,17 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("regraft", "torch", "timm", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"):
+    for package in (
+        "regraft",
+        "torch",
+        "timm",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "pillow",
+        "pyarrow",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -210,7 +227,9 @@ def peak_memory() -> int:
 
 
 class PeakMemory:
-    """`with PeakMemory() as memory: ...`; then `memory.peak` is the most resident bytes of this process meanwhile."""
+    """`with PeakMemory() as memory: ...`; then `memory.peak` is the most resident bytes of this process
+    meanwhile.
+    """
 
     def __init__(self, every: float = 0.05) -> None:
         self.every, self.peak = every, 0

@@ -1,4 +1,6 @@
-"""The standard streams of a command: any text can be written to them, and none of them ends the work that goes on."""
+"""The standard streams of a command: any text can be written to them, and none of them ends the work that
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,9 @@ def _raw(stream: TextIO) -> Any:
 def ready() -> None:
     """Prepare the standard streams of this process; a command calls it before anything else.
 
-    A closed one leads nowhere. What standard output and standard error cannot encode is written as escapes (`\\u0436`), and
-    so are the bytes of file names that are no text. Standard error never raises. Names that are read from standard input may
-    hold any bytes that file names may hold.
+    A closed one leads nowhere. What standard output and standard error cannot encode is written as escapes
+    (`\\u0436`), and so are the bytes of file names that are no text. Standard error never raises. Names that
+    are read from standard input may hold any bytes that file names may hold.
     """
     for number in range(3):
         try:
@@ -66,14 +68,18 @@ def ready() -> None:
 
 
 def for_programs() -> TextIO:
-    """Standard output for csv and JSON: UTF-8 wherever it goes but to a terminal, which has an encoding of its own."""
+    """Standard output for csv and JSON: UTF-8 wherever it goes but to a terminal, which has an encoding of
+    its own.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     return sys.stdout
 
 
 def flush() -> None:
-    """Write what is left for standard output. Raises OSError where that cannot be; what is left then goes nowhere."""
+    """Write what is left for standard output. Raises OSError where that cannot be; what is left then goes
+    nowhere.
+    """
     try:
         sys.stdout.flush()
     except OSError:

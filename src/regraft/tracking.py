@@ -1,7 +1,9 @@
-"""A run's events for TensorBoard, MLflow or Weights & Biases, through their own libraries, which are not installed with regraft.
+"""A run's events for TensorBoard, MLflow or Weights & Biases, through their own libraries, which are not
+installed with regraft.
 
-Each hears the same: a scalar an epoch and a step of the head's L2 path, and when the run is finished its metrics, the seconds
-of each step and the recipe. A tracker that fails is said to have failed, once, and the run goes on without it.
+Each hears the same: a scalar an epoch and a step of the head's L2 path, and when the run is finished its
+metrics, the seconds of each step and the recipe. A tracker that fails is said to have failed, once, and the
+run goes on without it.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class TensorBoard:
     def results(self, values: dict[str, float], settings: dict[str, Any]) -> None:
         """The results as curves of one point, the recipe as a table."""
         self.scalars(values, "", 0)
-        table = "\n".join(["| setting | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in settings.items())])
+        table = "\n".join(
+            ["| setting | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in settings.items())]
+        )
         self._writer.add_text("recipe", table)
 
     def close(self, files: Sequence[Path]) -> None:
@@ -59,14 +63,18 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow, at the tracking URI the user has set (MLFLOW_TRACKING_URI), else where MLflow itself puts it."""
+    """A run of MLflow, at the tracking URI the user has set (MLFLOW_TRACKING_URI), else where MLflow itself
+    puts it.
+    """
 
     def __init__(self, offline: bool) -> None:
         import mlflow
 
         self._mlflow, uri = mlflow, str(mlflow.get_tracking_uri())
         if offline and uri.startswith(("http:", "https:", "databricks")):
-            raise UsageError(f"--offline, but MLflow's tracking URI is {uri}. Unset it, or leave out --track mlflow.")
+            raise UsageError(
+                f"--offline, but MLflow's tracking URI is {uri}. Unset it, or leave out --track mlflow."
+            )
 
     def open(self, folder: RunFolder, name: str) -> None:
         """Start a run, inside the user's own where there is one."""
@@ -89,7 +97,9 @@ class MLflow:
 
 
 class WandB:
-    """A run of Weights & Biases; its own files are in the run's folder. WANDB_MODE, WANDB_PROJECT and the like are obeyed."""
+    """A run of Weights & Biases; its own files are in the run's folder. WANDB_MODE, WANDB_PROJECT and the
+    like are obeyed.
+    """
 
     def __init__(self, offline: bool) -> None:
         import wandb
@@ -116,12 +126,16 @@ class WandB:
 
 
 TRACKERS: dict[str, type[TensorBoard] | type[MLflow] | type[WandB]] = {
-    "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB,
-}  # fmt: skip
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WandB,
+}
 
 
 class Tracking:
-    """Turns a run's events into what a tracker takes; it opens when the run begins, so where the run goes need not be known."""
+    """Turns a run's events into what a tracker takes; it opens when the run begins, so where the run goes
+    need not be known.
+    """
 
     def __init__(self, name: str, tracker: Tracker, others: Sequence[Listener]) -> None:
         self.name, self._tracker, self._others = name, tracker, others
@@ -181,23 +195,32 @@ def results(folder: RunFolder) -> dict[str, float]:
     metrics = read_json(folder.metrics)
     scores = {
         f"{split}/{name}": float(estimate["value"])
-        for split in ("val", "test", "cv") for name, estimate in (metrics.get(split) or {}).items()
+        for split in ("val", "test", "cv")
+        for name, estimate in (metrics.get(split) or {}).items()
         if estimate["value"] is not None
-    }  # fmt: skip
-    return {**scores, **{f"seconds/{step}": float(said["seconds"]) for step, said in metrics["steps"].items()}}
+    }
+    return {
+        **scores,
+        **{f"seconds/{step}": float(said["seconds"]) for step, said in metrics["steps"].items()},
+    }
 
 
 def settings(folder: RunFolder) -> dict[str, Any]:
     """The recipe as `section.name` and its value, a list as text."""
     return {
         f"{section}.{name}": value if isinstance(value, (str, int, float, bool)) else str(value)
-        for section, values in read_recipe(folder.recipe).items() for name, value in values.items()
-    }  # fmt: skip
+        for section, values in read_recipe(folder.recipe).items()
+        for name, value in values.items()
+    }
 
 
 @contextlib.contextmanager
-def tracked(names: Sequence[str], offline: bool, listeners: Sequence[Listener]) -> Iterator[tuple[Listener, ...]]:
-    """The listeners and one for each tracker named, closed at the end. Raises UsageError for one that cannot be used."""
+def tracked(
+    names: Sequence[str], offline: bool, listeners: Sequence[Listener]
+) -> Iterator[tuple[Listener, ...]]:
+    """The listeners and one for each tracker named, closed at the end. Raises UsageError for one that cannot
+    be used.
+    """
     found = [Tracking(name, tracker(name, offline), listeners) for name in dict.fromkeys(names)]
     try:
         yield (*listeners, *found)
@@ -207,10 +230,14 @@ def tracked(names: Sequence[str], offline: bool, listeners: Sequence[Listener]) 
 
 
 def tracker(name: str, offline: bool = False) -> Tracker:
-    """The adapter of a tracker's library. Raises UsageError for a name that is none and a library that is not installed."""
+    """The adapter of a tracker's library. Raises UsageError for a name that is none and a library that is not
+    installed.
+    """
     if name not in TRACKERS:
         raise UsageError(f"--track {name!r} is none of {', '.join(TRACKERS)}.")
     try:
         return TRACKERS[name](offline)
     except ImportError as error:
-        raise UsageError(f'--track {name} needs a library that is not there ({error}): pip install "regraft[{name}]"') from None
+        raise UsageError(
+            f'--track {name} needs a library that is not there ({error}): pip install "regraft[{name}]"'
+        ) from None

@@ -12,8 +12,12 @@ from regraft.errors import UsageError
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="finished runs that share their test set; the first is compared with")],
-    out: Annotated[Path | None, typer.Option(help="a page (.html) or the picture alone (.svg) to write")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(help="finished runs that share their test set; the first is compared with")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="a page (.html) or the picture alone (.svg) to write")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
 ) -> None:
     """Compare finished runs on the same test examples, paired."""
@@ -38,14 +42,20 @@ def compare(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a finished run")],
-    data: Annotated[Path | None, typer.Argument(help="labelled examples, all of them a test set; else the run's own")] = None,
-    moved: Annotated[Path | None, typer.Option("--data", help="where the run's own data are now, if they were moved")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="labelled examples, all of them a test set; else the run's own")
+    ] = None,
+    moved: Annotated[
+        Path | None, typer.Option("--data", help="where the run's own data are now, if they were moved")
+    ] = None,
     reason: Annotated[str, typer.Option(help="why, for the record")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
 ) -> None:
-    """Evaluate a finished run's model again: on its own test set, or on DATA. Every reading of test is recorded."""
+    """Evaluate a finished run's model again: on its own test set, or on DATA. Every reading of test is
+    recorded.
+    """
     from regraft import api
     from regraft.artifacts import to_json
     from regraft.console import Screen, evaluation_table

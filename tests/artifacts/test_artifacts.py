@@ -31,7 +31,7 @@ from regraft.artifacts import (
     write_json,
     write_parquet,
     write_text,
-)  # fmt: skip
+)
 from regraft.recipe import Recipe, read_recipe
 from regraft.training import Checkpoint
 from room import little_room
@@ -56,7 +56,9 @@ def _through(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_full_disk_is_an_oserror_that_names_the_file_and_leaves_what_was_there(kind: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_oserror_that_names_the_file_and_leaves_what_was_there(
+    kind: str, tmp_path: Path
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"before")
     with little_room(50_000), pytest.raises(OSError, match="file") as caught:
@@ -115,7 +117,9 @@ def test_the_same_weights_are_the_same_bits(tmp_path: Path) -> None:
     assert len({file.read_bytes() for file in files}) == 1
     with safe_open(files[0], framework="numpy") as handle:
         assert handle.metadata() == {"format": "pt", "regraft": "é"}
-        assert {name: handle.get_tensor(name).tolist() for name in tensors} == {k: v.tolist() for k, v in tensors.items()}
+        assert {name: handle.get_tensor(name).tolist() for name in tensors} == {
+            k: v.tolist() for k, v in tensors.items()
+        }
 
 
 def test_the_folders_of_a_path_are_no_columns(tmp_path: Path) -> None:
@@ -146,7 +150,9 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(
     process = start("fit", fitted.data, "--out", out, "--config", recipe, "--quiet", first=first)
     _, err = process.communicate()
     assert process.wait() == 1, err
-    assert re.fullmatch(rf"regraft: File too large: {out}/model/\S+\. Go on with: regraft fit --resume --out '{out}'\n", err)
+    assert re.fullmatch(
+        rf"regraft: File too large: {out}/model/\S+\. Go on with: regraft fit --resume --out '{out}'\n", err
+    )
     assert not list(out.rglob("*.tmp"))
     assert json.loads((out / "run.json").read_text())["state"] == "failed"
     run = regraft.fit(out=out, resume=True)

@@ -1,4 +1,6 @@
-"""The shortcuts of training keep the mathematics: the same logits, and the same gradients for the same parameters."""
+"""The shortcuts of training keep the mathematics: the same logits, and the same gradients for the same
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pixels), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
-def gradients(network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], how: Arithmetic) -> dict[str, torch.Tensor]:
+def gradients(
+    network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], how: Arithmetic
+) -> dict[str, torch.Tensor]:
     network.zero_grad()
     with how():
         logits = network(batch[0])
@@ -52,7 +56,9 @@ def test_folded_norms_give_every_parameter_the_same_gradient(network, batch) -> 
     found = gradients(network, batch, Arithmetic("float32", CPU, folds))
     assert likeness(expected, found) > 0.99999
     for name, gradient in expected.items():
-        assert torch.allclose(found[name], gradient, rtol=0.02, atol=1e-3 * float(gradient.abs().max()) + 1e-6), name
+        assert torch.allclose(
+            found[name], gradient, rtol=0.02, atol=1e-3 * float(gradient.abs().max()) + 1e-6
+        ), name
 
 
 def test_bfloat16_gradients_point_the_same_way_with_and_without_the_shortcuts(network, batch) -> None:
@@ -67,7 +73,9 @@ def test_bfloat16_gradients_point_the_same_way_with_and_without_the_shortcuts(ne
     assert likeness(exact, ours) > 0.95
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (5, 1, 2), (5, 2, 0), (7, 1, 3), (4, 1, 0)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (5, 1, 2), (5, 2, 0), (7, 1, 3), (4, 1, 0)]
+)
 def test_gradients_of_depthwise_convolutions(kernel: int, stride: int, padding: int) -> None:
     torch.manual_seed(1)
     x, weight, bias = torch.randn(2, 8, 15, 13), torch.randn(8, 1, kernel, kernel), torch.randn(8)
@@ -78,7 +86,9 @@ def test_gradients_of_depthwise_convolutions(kernel: int, stride: int, padding: 
     result.backward(slope.double())
     _Depthwise.apply(*rounded, [stride] * 2, [padding] * 2, [1, 1], 8).backward(slope)
     for own, other in zip(rounded, exact, strict=True):
-        assert torch.allclose(own.grad.double(), other.grad, rtol=0.03, atol=0.02 * float(other.grad.abs().max()))
+        assert torch.allclose(
+            own.grad.double(), other.grad, rtol=0.03, atol=0.02 * float(other.grad.abs().max())
+        )
 
 
 def test_norms_whose_statistics_move_and_shared_outputs_are_not_folded() -> None:
@@ -101,7 +111,9 @@ def test_norms_whose_statistics_move_and_shared_outputs_are_not_folded() -> None
     assert find_folds(shared, images) == {}
 
 
-def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(network, batch, monkeypatch) -> None:
+def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(
+    network, batch, monkeypatch
+) -> None:
     monkeypatch.setattr("regraft.backbones.arithmetic.may_gain_from_bfloat16", lambda device: True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     arithmetic, speed = pick_arithmetic(network, *batch)
@@ -114,7 +126,9 @@ def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(net
 
 def test_no_trial_where_the_processor_only_emulates_bfloat16(network, batch, monkeypatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr("regraft.backbones.arithmetic.seconds_a_step", lambda *_: pytest.fail("a trial was made"))
+    monkeypatch.setattr(
+        "regraft.backbones.arithmetic.seconds_a_step", lambda *_: pytest.fail("a trial was made")
+    )
     arithmetic, speed = pick_arithmetic(network, *batch)
     assert arithmetic.precision == "float32"
     assert not speed

@@ -43,7 +43,9 @@ def test_sample_images_are_recognised_with_the_pinned_confidence(whole) -> None:
 
 def test_the_logits_of_both_sample_images_are_pinned(whole) -> None:
     china, flower = _logits(whole, load_sample_images().images)
-    assert china[[PALACE, BELL_TOWER]] == pytest.approx([7.546, 6.718], abs=0.02)  # [7.92, 7.52] with the other padding
+    assert china[[PALACE, BELL_TOWER]] == pytest.approx(
+        [7.546, 6.718], abs=0.02
+    )  # [7.92, 7.52] with the other padding
     assert flower[DAISY] == pytest.approx(7.568, abs=0.02)  # 6.25 with ImageNet's usual mean and std
 
 
@@ -55,13 +57,21 @@ def test_ants_and_bees_by_the_old_classifier(whole, real_data: Path) -> None:
         logits = _logits(whole, files)
         right += int((logits.argmax(1) == own).sum())
         total += len(files)
-    assert right / total >= 0.80  # 0.75 was seen with the other padding, 0.62 with ImageNet's usual mean and std
+    assert (
+        right / total >= 0.80
+    )  # 0.75 was seen with the other padding, 0.62 with ImageNet's usual mean and std
 
 
 def test_stages_are_ordered_and_cover_every_parameter_once() -> None:
     import timm
 
-    for name in ("tf_efficientnet_lite0", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050", "resnet18"):
+    for name in (
+        "tf_efficientnet_lite0",
+        "convnext_atto",
+        "vit_tiny_patch16_224",
+        "mobilenetv3_small_050",
+        "resnet18",
+    ):
         module = timm.create_model(name, num_classes=0)
         stages = cut_stages(module)
         names = [n for stage in stages for n in stage.parameters]
@@ -108,7 +118,11 @@ def test_the_catalogue_agrees_with_the_packages_and_with_timm() -> None:
         assert entry.licence
         if kind == "packaged":
             known = PACKAGED[name]
-            assert (known.architecture, known.parameters, known.size) == (entry.architecture, entry.parameters, entry.input_size)
+            assert (known.architecture, known.parameters, known.size) == (
+                entry.architecture,
+                entry.parameters,
+                entry.input_size,
+            )
         else:
             config = timm.get_pretrained_cfg(name)
             assert config is not None, name
@@ -147,7 +161,9 @@ def test_a_model_in_the_hubs_cache_is_at_hand_and_loaded_without_the_network(
     found = obtain_weights("timm:test_vit.r160_in1k")
     assert torch.equal(found.module.cls_token, module.cls_token)
     assert not constants.HF_HUB_OFFLINE
-    assert "packaged:efficientnet_lite0" in [item["reference"] for item in at_hand(tmp_path) if item["at_hand"]]
+    assert "packaged:efficientnet_lite0" in [
+        item["reference"] for item in at_hand(tmp_path) if item["at_hand"]
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"provenance": {}}'])

@@ -11,13 +11,21 @@ from torch import nn
 from regraft.backbones import Backbone, Provenance, Suffix, Tapped, cut_stages
 from regraft.modalities import ImagePreprocess
 
-ARCHITECTURES = ["tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050"]
+ARCHITECTURES = [
+    "tf_efficientnet_lite0",
+    "resnet18",
+    "vit_tiny_patch16_224",
+    "convnext_atto",
+    "mobilenetv3_small_050",
+]
 
 
 def made(module: nn.Module, size: int = 64) -> Backbone:
     pre = ImagePreprocess(size, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
     about = Provenance("test", "test", "", "none", 1, size)
-    return Backbone(module.eval(), cut_stages(module), pre, about, getattr(module, "num_features", 1), "test", {}, "")
+    return Backbone(
+        module.eval(), cut_stages(module), pre, about, getattr(module, "num_features", 1), "test", {}, ""
+    )
 
 
 def images(size: int = 64) -> torch.Tensor:
@@ -40,7 +48,11 @@ def test_gradients_of_the_released_stages_are_those_of_the_whole() -> None:
     backbone = made(timm.create_model("tf_efficientnet_lite0", num_classes=0))
     cut = len(backbone.stages) - 2
     backbone.module.requires_grad_(False)
-    released = [p for n, p in backbone.module.named_parameters() if any(n in s.parameters for s in backbone.stages[cut:])]
+    released = [
+        p
+        for n, p in backbone.module.named_parameters()
+        if any(n in s.parameters for s in backbone.stages[cut:])
+    ]
     for parameter in released:
         parameter.requires_grad_(True)
     whole, activation = Tapped(backbone, (), cut)(images())
@@ -48,7 +60,9 @@ def test_gradients_of_the_released_stages_are_those_of_the_whole() -> None:
     expected = [p.grad.clone() for p in released]
     backbone.module.zero_grad()
     Suffix(backbone, cut)(activation.detach()).square().sum().backward()
-    assert all(torch.allclose(p.grad, e, rtol=1e-3, atol=1e-5) for p, e in zip(released, expected, strict=True))
+    assert all(
+        torch.allclose(p.grad, e, rtol=1e-3, atol=1e-5) for p, e in zip(released, expected, strict=True)
+    )
     assert "forward" not in vars(backbone.module.conv_stem)
 
 

@@ -13,18 +13,30 @@ import torch
 import regraft
 from regraft.backbones import make_base, obtain_weights
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install regraft[transformers]")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install regraft[transformers]"
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
     )
     place = tmp_path / "vit"
     transformers.ViTModel(config).save_pretrained(place)
-    about = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.4, 0.3], "resample": 3, "size": {"shortest_edge": 40}}
+    about = {
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.5, 0.4, 0.3],
+        "resample": 3,
+        "size": {"shortest_edge": 40},
+    }
     (place / "preprocessor_config.json").write_text(json.dumps(about))
     return place
 
@@ -32,9 +44,17 @@ def folder(tmp_path: Path) -> Path:
 def test_stages_features_and_preprocessing(folder: Path) -> None:
     obtained = obtain_weights(f"path:{folder}")
     base = make_base(obtained, 32)
-    assert len(base.stages) == 4  # the embeddings and three layers, what closes the network with the last of them
-    assert sorted(n for s in base.stages for n in s.parameters) == sorted(n for n, _ in base.module.named_parameters())
-    assert (base.preprocess.mean, base.preprocess.interpolation, base.preprocess.crop) == ((0.1, 0.2, 0.3), "bicubic", 0.8)
+    assert (
+        len(base.stages) == 4
+    )  # the embeddings and three layers, what closes the network with the last of them
+    assert sorted(n for s in base.stages for n in s.parameters) == sorted(
+        n for n, _ in base.module.named_parameters()
+    )
+    assert (base.preprocess.mean, base.preprocess.interpolation, base.preprocess.crop) == (
+        (0.1, 0.2, 0.3),
+        "bicubic",
+        0.8,
+    )
     features = regraft.extract(base, [np.full((40, 40, 3), v, np.uint8) for v in (0, 255)])
     assert features.shape == (2, 16)
     assert not np.allclose(features[0], features[1])
@@ -48,6 +68,8 @@ def test_a_run_on_it_predicts_after_loading(folder: Path, colours: Path, tmp_pat
     assert run.state["state"] == "finished"
     found = run.model.predict(files)
     assert all(p.error is None for p in found)
-    source = next(name for name, row in rows.items() if row["split"] == "test")  # val rows are of the model before the refit
+    source = next(
+        name for name, row in rows.items() if row["split"] == "test"
+    )  # val rows are of the model before the refit
     again = run.model.predict(str(colours / source))[0]
     assert again.probability == pytest.approx(rows[source][f"probability:{again.label}"], abs=1e-5)

@@ -1,4 +1,6 @@
-"""A truncated backbone gives the features that the whole shows at that depth, survives its file, and costs what it says."""
+"""A truncated backbone gives the features that the whole shows at that depth, survives its file, and costs
+what it says.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from regraft.artifacts import read_json
-from regraft.backbones import Backbone, Provenance, Tapped, costs, cut_stages, make_base, obtain_weights, truncated
+from regraft.backbones import (
+    Backbone,
+    Provenance,
+    Tapped,
+    costs,
+    cut_stages,
+    make_base,
+    obtain_weights,
+    truncated,
+)
 from regraft.data import Task
 from regraft.modalities import ImagePreprocess
 from regraft.model import Model
@@ -22,7 +33,9 @@ from regraft.training import make_head
 def made(module: nn.Module, size: int = 64) -> Backbone:
     pre = ImagePreprocess(size, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
     about = Provenance("test", "test", "", "none", 1, size)
-    return Backbone(module.eval(), cut_stages(module), pre, about, getattr(module, "num_features", 1), "test", {}, "")
+    return Backbone(
+        module.eval(), cut_stages(module), pre, about, getattr(module, "num_features", 1), "test", {}, ""
+    )
 
 
 def whole(name: str, size: int) -> Backbone:
@@ -34,8 +47,15 @@ def images(size: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
 
 
-ARCHITECTURES = ["tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050",
-                 "swin_tiny_patch4_window7_224", "test_vit2"]  # fmt: skip
+ARCHITECTURES = [
+    "tf_efficientnet_lite0",
+    "resnet18",
+    "vit_tiny_patch16_224",
+    "convnext_atto",
+    "mobilenetv3_small_050",
+    "swin_tiny_patch4_window7_224",
+    "test_vit2",
+]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -83,7 +103,9 @@ def test_a_network_that_pools_in_its_own_way_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
-def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained_model(name: str, tmp_path: Path) -> None:
+def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained_model(
+    name: str, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     module = timm.create_model(name, num_classes=3)
     (tmp_path / "source").mkdir()
@@ -96,7 +118,9 @@ def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained
     assert read_json(tmp_path / "run" / "model" / "regraft.json")["plain_timm"] is False
     items = [np.random.default_rng(n).integers(0, 256, (50, 60, 3), dtype=np.uint8) for n in range(3)]
     again = Model.load(tmp_path / "run")
-    np.testing.assert_allclose(np.stack(list(again.rows(items))), np.stack(list(model.rows(items))), atol=1e-6)
+    np.testing.assert_allclose(
+        np.stack(list(again.rows(items))), np.stack(list(model.rows(items))), atol=1e-6
+    )
     second = make_base(obtain_weights(f"run:{tmp_path / 'run'}"), 160)
     assert (second.depth, second.width, len(second.stages)) == (2, base.width, 2)
     with torch.no_grad():

@@ -21,15 +21,24 @@ def test_how_to_go_on_and_what_to_do_about_an_error(tmp_path: Path) -> None:
     place = tmp_path / "my runs" / "it's [1]"
     write_run(place, LABELS, answers_to(LABELS, 0.8, 0), split="val")
     screen = Screen(quiet=True)
-    screen({"kind": "begin", "out": str(place), "counts": {}, "classes": 3, "findings": [], "name": "animals"})
+    screen(
+        {"kind": "begin", "out": str(place), "counts": {}, "classes": 3, "findings": [], "name": "animals"}
+    )
     assert shlex.split(screen.how_to_go_on().partition("Go on with: ")[2])[-1] == str(place)
     with pytest.raises(UsageError, match="no test set") as caught:
         regraft.evaluate(place)
-    assert shlex.split(str(caught.value).partition("new to it: ")[2]) == ["regraft", "evaluate", str(place), "DATA"]
+    assert shlex.split(str(caught.value).partition("new to it: ")[2]) == [
+        "regraft",
+        "evaluate",
+        str(place),
+        "DATA",
+    ]
 
 
 def test_the_way_on_from_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = tmp_path / "my runs" / "it's [1] and a name that is longer than a terminal is wide, which is often so"
+    place = (
+        tmp_path / "my runs" / "it's [1] and a name that is longer than a terminal is wide, which is often so"
+    )
     write_run(place, LABELS, answers_to(LABELS, 0.8, 0))
     cli._show(regraft.Run(place), False, False)
     shown = capsys.readouterr().out

@@ -16,9 +16,15 @@ from regraft.modalities import small_image_or_none
 def texture(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     """A picture with detail of every size."""
     rng = np.random.default_rng(seed)
-    layers = [Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-              for k in (3, 7, 15, 31)]  # fmt: skip
-    return Image.fromarray(np.mean([np.asarray(layer, dtype=float) for layer in layers], axis=0).astype(np.uint8))
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        for k in (3, 7, 15, 31)
+    ]
+    return Image.fromarray(
+        np.mean([np.asarray(layer, dtype=float) for layer in layers], axis=0).astype(np.uint8)
+    )
 
 
 def recoded(image: Image.Image, quality: int) -> Image.Image:
@@ -72,7 +78,9 @@ def test_one_outline_with_different_contents_is_no_copy() -> None:
     """A masked background must not make two leaves one."""
     y, x = np.mgrid[:120, :160]
     inside = ((x - 80) / 60) ** 2 + ((y - 60) / 45) ** 2 < 1
-    one, other = (Image.fromarray((np.asarray(texture(seed)) * inside[..., None]).astype(np.uint8)) for seed in (3, 4))
+    one, other = (
+        Image.fromarray((np.asarray(texture(seed)) * inside[..., None]).astype(np.uint8)) for seed in (3, 4)
+    )
     assert similarity(small(one), small(other))[0] == 0
     assert similarity(small(one), small(COPIES["cropped"](one)))[0] > 0.9
 
@@ -80,7 +88,9 @@ def test_one_outline_with_different_contents_is_no_copy() -> None:
 def test_one_pattern_in_other_colours_is_no_copy() -> None:
     board = (np.indices((64, 64)) // 8).sum(axis=0) % 2 == 0
     red, blue = (200, 30, 30), (30, 30, 200)
-    one, other = (Image.fromarray(np.where(board[..., None], colour, 250).astype(np.uint8)) for colour in (red, blue))
+    one, other = (
+        Image.fromarray(np.where(board[..., None], colour, 250).astype(np.uint8)) for colour in (red, blue)
+    )
     assert similarity(small(one), small(other))[0] == 0
     assert similarity(small(one), small(recoded(one, 60)))[0] > 0.9
 
@@ -106,5 +116,7 @@ def test_copies_are_found_by_features_and_by_hashes(real_data: Path, tmp_path: P
         pairs, left = near_duplicates(every, pixels, values, hashes, small_image_or_none, lambda **_: None)
         assert {(i, j) for i, j, _ in pairs} == set(planted.items())
         assert left == 0
-    same = near_duplicates(every, ["one"] * len(every), features, hashes, small_image_or_none, lambda **_: None)
+    same = near_duplicates(
+        every, ["one"] * len(every), features, hashes, small_image_or_none, lambda **_: None
+    )
     assert same == ([], 0)  # identical ones are another finding

@@ -1,4 +1,6 @@
-"""The audit: what cannot be read is set aside and listed, copies never straddle splits, contradictions are named."""
+"""The audit: what cannot be read is set aside and listed, copies never straddle splits, contradictions are
+named.
+"""
 
 from __future__ import annotations
 
@@ -79,9 +81,11 @@ def test_bad_files_are_listed_with_their_split(tmp_path: Path) -> None:
     (tmp_path / "val" / "a" / "none.png").write_bytes(b"")
     examples, looked = examples_of(tmp_path)
     assert sorted((q.source, q.split) for q in looked.quarantined) == [
-        ("test/b/bad.jpg", "test"), ("test/b/worse.jpg", "test"), ("train/a/bad.jpg", "train"),
+        ("test/b/bad.jpg", "test"),
+        ("test/b/worse.jpg", "test"),
+        ("train/a/bad.jpg", "train"),
         ("val/a/none.png", "val"),
-    ]  # fmt: skip
+    ]
     message, listed = finding(looked, "quarantined")
     assert message == "4 file(s) could not be read and were set aside (2 test, 1 train, 1 val)"
     assert len(listed) == 4
@@ -97,9 +101,12 @@ def test_files_named_by_a_table_and_not_there(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(lines) + "\n")
     examples, looked = examples_of(tmp_path / "list.csv")
     assert [(q.source, q.split) for q in looked.quarantined] == [
-        ("x/12.png", None), ("x/13.png", None), ("y/12.png", None), ("y/13.png", None),
+        ("x/12.png", None),
+        ("x/13.png", None),
+        ("y/12.png", None),
+        ("y/13.png", None),
         ("https://example.org/a.png", "test"),
-    ]  # fmt: skip
+    ]
     assert "4 not split yet, 1 test" in finding(looked, "quarantined")[0]
     assert len(finding(looked, "copies")[1]) == 2
     assert {f"../{outside.name}", str(outside)} <= set(where(examples))
@@ -116,8 +123,10 @@ def test_copies_are_kept_in_test_and_dropped_from_train_and_val(tmp_path: Path) 
     assert {"test/a/0.png", "test/a/copy.png", "val/b/0.png"} <= set(places)
     assert not {"train/a/copy.png", "val/a/copy.png", "train/b/copy.png"} & set(places)
     assert sorted(finding(looked, "copies across splits")[1]) == [
-        "train/a/copy.png", "train/b/copy.png", "val/a/copy.png"
-    ]  # fmt: skip
+        "train/a/copy.png",
+        "train/b/copy.png",
+        "val/a/copy.png",
+    ]
     notes = next(f.notes for f in looked.findings if f.kind == "copies across splits")
     assert (notes["train/a/copy.png"], notes["val/a/copy.png"]) == ("was in train", "was in val")
 
@@ -146,7 +155,9 @@ def test_contradicting_labels_are_reported_and_those_of_test_once_it_is_unsealed
 
 def test_classes_missing_in_a_split_and_groups_astride_are_named(tmp_path: Path) -> None:
     many(tmp_path, "a", "b")
-    lines = [f"{c}/{k}.png,{c},{'test' if k < 3 and c < 'b' else ''},{c}{k // 4}" for c in "ab" for k in range(12)]
+    lines = [
+        f"{c}/{k}.png,{c},{'test' if k < 3 and c < 'b' else ''},{c}{k // 4}" for c in "ab" for k in range(12)
+    ]
     (tmp_path / "list.csv").write_text("path,label,split,group\n" + "\n".join(lines) + "\n")
     _, looked = examples_of(tmp_path / "list.csv")
     assert finding(looked, "class missing in test")[0] == "1 class has no example in test: b"
@@ -165,9 +176,13 @@ def test_all_that_makes_data_useless_comes_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         examples_of(tmp_path)
     said = str(caught.value)
-    for words in ("class 'bad' has no readable training example (of 1 named)", "class 'single' has a single",
-                  "class 'new' is only in test: there is nothing to train on", "folder 'train/empty' holds no images",
-                  "could not be read: train/bad/1.png: empty (zero bytes)"):  # fmt: skip
+    for words in (
+        "class 'bad' has no readable training example (of 1 named)",
+        "class 'single' has a single",
+        "class 'new' is only in test: there is nothing to train on",
+        "folder 'train/empty' holds no images",
+        "could not be read: train/bad/1.png: empty (zero bytes)",
+    ):
         assert words in said
 
 
@@ -183,7 +198,9 @@ def test_examples_of_weight_zero_are_not_trained_on(tmp_path: Path) -> None:
     assert not {*sources} & {*examples.part("train").sources}
     assert sum(examples.counts().values()) + len(sources) == 48
     (tmp_path / "list.csv").write_text("path,label,weight\n" + "\n".join(lines).replace("b,1", "b,0") + "\n")
-    with pytest.raises(DataError, match=r"class 'b' has no readable training example \(of 24 named, 24 of weight 0\)"):
+    with pytest.raises(
+        DataError, match=r"class 'b' has no readable training example \(of 24 named, 24 of weight 0\)"
+    ):
         examples_of(tmp_path / "list.csv")
 
 
@@ -228,7 +245,9 @@ DRAWN = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(DRAWN)
-def test_no_content_and_no_pixels_straddle_splits(drawn: list[tuple[int, str, int | None, str | None]]) -> None:
+def test_no_content_and_no_pixels_straddle_splits(
+    drawn: list[tuple[int, str, int | None, str | None]],
+) -> None:
     rows = [
         Row(f"{n}.png", label, None if group is None else str(group), split=split)
         for n, (_, label, group, split) in enumerate(drawn)
@@ -261,14 +280,23 @@ def test_no_content_and_no_pixels_straddle_splits(drawn: list[tuple[int, str, in
             tested.add(fact.pixels)
         else:
             known[fact.pixels].add(row.label)
-    assert any(len(found) > 1 for found in known.values()) == any(f.kind == "contradicting labels" for f in looked.findings)
+    assert any(len(found) > 1 for found in known.values()) == any(
+        f.kind == "contradicting labels" for f in looked.findings
+    )
     assert any(len(every[pixels]) > 1 for pixels in tested) == bool(contradicting_test(examples, test))
-    turned = [replace(row, label={"a": "b", "b": "a"}[row.label]) if kept.get(row.source) == "test" else row for row in rows]
+    turned = [
+        replace(row, label={"a": "b", "b": "a"}[row.label]) if kept.get(row.source) == "test" else row
+        for row in rows
+    ]
     stated = {row.split for row in rows if kept.get(row.source) == "test"} == {"test"}
     if stated and len(set(test.labels.tolist())) == 2:  # which classes there are in test is known
         again = Audited(list(turned), facts)
         other = make_examples(Source("drawn", Path("/nowhere"), turned, source.task), again)
-        assert (again.findings, other.table, other.fingerprint) == (looked.findings, examples.table, examples.fingerprint)
+        assert (again.findings, other.table, other.fingerprint) == (
+            looked.findings,
+            examples.table,
+            examples.fingerprint,
+        )
 
 
 def test_the_seal(tmp_path: Path) -> None:
@@ -327,9 +355,15 @@ def test_pixels_decide_what_is_a_copy_and_copies_move_together(tmp_path: Path) -
     Image.open(tmp_path / "train" / "b" / "0.png").save(tmp_path / "train" / "b" / "0.webp", lossless=True)
     turned = Image.Exif()
     turned[0x0112] = 3
-    Image.open(tmp_path / "test" / "b" / "1.png").rotate(180).save(tmp_path / "train" / "b" / "turned.png", exif=turned)
+    Image.open(tmp_path / "test" / "b" / "1.png").rotate(180).save(
+        tmp_path / "train" / "b" / "turned.png", exif=turned
+    )
     examples, looked = examples_of(tmp_path)
-    assert set(finding(looked, "copies across splits")[1]) == {"train/a/again.png", "train/a/again.bmp", "train/b/turned.png"}
+    assert set(finding(looked, "copies across splits")[1]) == {
+        "train/a/again.png",
+        "train/a/again.bmp",
+        "train/b/turned.png",
+    }
     assert set(finding(looked, "copies")[1]) == {"train/b/0.png", "train/b/0.webp"}
     assert not {"train/a/again.png", "train/b/turned.png"} & set(where(examples))
 
@@ -383,7 +417,9 @@ def test_what_tells_the_label_beside_the_subject_is_named(leak: str, tmp_path: P
         assert "border" in told["borders tell the label"]
         assert "files tell the label" not in told
     else:
-        assert re.search({"format": "format PNG|bytes a pixel", "size": "height|shape"}[leak], told["files tell the label"])
+        assert re.search(
+            {"format": "format PNG|bytes a pixel", "size": "height|shape"}[leak], told["files tell the label"]
+        )
         assert "borders tell the label" not in told
 
 
@@ -407,13 +443,17 @@ def test_no_leak_and_no_copy_is_seen_where_there_is_none(name: str, real_data: P
     assert [f.kind for f in examples_of(real_data / name)[1].findings] == []
 
 
-def test_pictures_that_are_heic_or_elsewhere_are_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_are_heic_or_elsewhere_are_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """17.R1: a folder of nothing but HEIC, and a table whose paths leave out the folder and the ending."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for name in ("cat/1.heic", "cat/2.HEIC", "dog/3.heif", "dog/4.jpg"):
         (tmp_path / "phone" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "phone" / name).write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(40))
-    with pytest.raises(DataError, match=r"1\.heic: not an image Pillow can read \(HEIC: pip install 'regraft\[heic\]'"):
+    with pytest.raises(
+        DataError, match=r"1\.heic: not an image Pillow can read \(HEIC: pip install 'regraft\[heic\]'"
+    ):
         examples_of(tmp_path / "phone")
     picture(tmp_path / "table" / "train" / "0a1b.png", 0)
     (tmp_path / "table" / "labels.csv").write_text("path,label\n0a1b,cat\n0a1c,dog\n")
@@ -430,7 +470,12 @@ def wide_png(values: np.ndarray) -> bytes:
     height, width = values.shape[:2]
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("top", [4095, 65535])
@@ -442,7 +487,9 @@ def test_colours_of_sixteen_bits_are_told_and_warned_of_where_they_are_dark(top:
         path.write_bytes(wide_png(np.random.default_rng(number).integers(0, top, (8, 8, 3))))
     _, looked = examples_of(tmp_path)
     (found,) = [f for f in looked.findings if f.kind == "16-bit colours"]
-    assert ("stretch them" in found.message, found.severity) == ((True, "warning") if top == 4095 else (False, "info"))
+    assert ("stretch them" in found.message, found.severity) == (
+        (True, "warning") if top == 4095 else (False, "info")
+    )
 
 
 def test_the_scale_of_deep_pictures_is_that_of_train_and_val(tmp_path: Path) -> None:
@@ -451,7 +498,9 @@ def test_the_scale_of_deep_pictures_is_that_of_train_and_val(tmp_path: Path) -> 
         for number in range(12):
             path = tmp_path / split / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.random.default_rng(number).integers(0, top, (8, 8)).astype(np.uint16)).save(path)
+            Image.fromarray(np.random.default_rng(number).integers(0, top, (8, 8)).astype(np.uint16)).save(
+                path
+            )
     examples, looked = examples_of(tmp_path)
     assert examples.levels().whole == (0.0, 4095.0)
     examples.save(tmp_path / "examples.parquet")

@@ -13,12 +13,25 @@ from regraft.data.examples import Inputs
 CLASSES = ("ant", "bee", "cat")
 
 
-def seen(labels: np.ndarray, features: np.ndarray | None, probabilities: np.ndarray | None, **more: object) -> Seen:
+def seen(
+    labels: np.ndarray, features: np.ndarray | None, probabilities: np.ndarray | None, **more: object
+) -> Seen:
     names = tuple(f"{k}.png" for k in range(len(labels)))
-    inputs = Inputs("train and val", names, names, names, np.full((len(labels), 2), 64), names, ("0" * 32,) * len(labels))
+    inputs = Inputs(
+        "train and val", names, names, names, np.full((len(labels), 2), 64), names, ("0" * 32,) * len(labels)
+    )
     rows = np.arange(len(labels) if probabilities is not None else 0)
     nothing = {"test": None, "near": Near()}
-    return Seen(CLASSES, inputs, ("train",) * len(labels), labels, features, rows, probabilities, **{**nothing, **more})  # type: ignore[arg-type]
+    return Seen(
+        CLASSES,
+        inputs,
+        ("train",) * len(labels),
+        labels,
+        features,
+        rows,
+        probabilities,
+        **{**nothing, **more},
+    )  # type: ignore[arg-type]
 
 
 def nowhere(**_: object) -> None:
@@ -91,8 +104,12 @@ def picture(seed: int) -> np.ndarray:
     from PIL import Image
 
     rng = np.random.default_rng(seed)
-    layers = [Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
-              for k in (3, 7, 15)]  # fmt: skip
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize(
+            (64, 64), Image.Resampling.BICUBIC
+        )
+        for k in (3, 7, 15)
+    ]
     return np.mean([np.asarray(layer, dtype=float) for layer in layers], axis=0).astype(np.uint8)
 
 
@@ -116,7 +133,9 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
         return picture(number) if readable else None
 
     inputs = seen(labels, features, None).inputs
-    about = seen(labels, features, None, test=test, near=find_near(inputs, test, features, ahead, read, nowhere))
+    about = seen(
+        labels, features, None, test=test, near=find_near(inputs, test, features, ahead, read, nowhere)
+    )
     splits = ("train",) * 20 + ("val",) * 10
     findings = audit_features(Seen(**{**vars(about), "splits": splits}))
     if not readable:
@@ -128,8 +147,14 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
     assert across is not None
     assert within is not None
     assert differ is not None
-    assert {frozenset(pair[:2]) for pair in across.pairs} == {frozenset({"2.png", "20.png"}), frozenset({"9.png", "t5.png"})}
-    assert {frozenset(pair[:2]) for pair in within.pairs} == {frozenset({"0.png", "3.png"}), frozenset({"1.png", "4.png"})}
+    assert {frozenset(pair[:2]) for pair in across.pairs} == {
+        frozenset({"2.png", "20.png"}),
+        frozenset({"9.png", "t5.png"}),
+    }
+    assert {frozenset(pair[:2]) for pair in within.pairs} == {
+        frozenset({"0.png", "3.png"}),
+        frozenset({"1.png", "4.png"}),
+    }
     assert {name for pair in differ.pairs for name in pair[:2]} >= {"1.png", "4.png"}
     assert "1 test example has one" in across.message
     assert (across.severity, within.severity, differ.severity) == ("warning", "info", "warning")
@@ -166,7 +191,9 @@ def test_near_duplicates_of_many_pictures_are_those_that_comparing_all_with_all_
         return picture(number - 200 if 200 <= number < 260 else number)
 
     def pairs() -> list[tuple[int, int]]:
-        found, left = near_duplicates(names, names, features if by_features else None, hashes, read, lambda **_: None)
+        found, left = near_duplicates(
+            names, names, features if by_features else None, hashes, read, lambda **_: None
+        )
         assert left == 0
         return [pair[:2] for pair in found]
 
@@ -191,10 +218,14 @@ def test_an_audit_that_runs_out_of_time_says_what_was_not_looked_for() -> None:
         asked += 1
         return asked > 1
 
-    cut = [finding for finding in audit_features(replace(about, stop=soon)) if finding.kind == "audit cut short"]
+    cut = [
+        finding for finding in audit_features(replace(about, stop=soon)) if finding.kind == "audit cut short"
+    ]
     assert "there may be more" in cut[0].message
     assert "likely wrong labels, outliers, classes that hardly differ" in cut[1].message
     said: list[str] = []
     names = [str(k) for k in range(90)]
-    pairs, left = near_duplicates(names, names, features, ["0" * 32] * 90, picture, lambda **_: None, lambda: True, said.append)
+    pairs, left = near_duplicates(
+        names, names, features, ["0" * 32] * 90, picture, lambda **_: None, lambda: True, said.append
+    )
     assert (pairs, left, len(said)) == ([], 0, 1)

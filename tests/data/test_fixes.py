@@ -67,13 +67,20 @@ def test_what_is_written_and_edited_is_done(data: Path, tmp_path: Path) -> None:
 
 def test_every_fault_has_its_line(data: Path, tmp_path: Path) -> None:
     place = tmp_path / "fixes.csv"
-    place.write_text(HEADER + "train/cat/0.png,remove,,copies,\ntrain/cat/00.png,drop,,copies,\ntrain/cat/1.png,relabel,dgo,x,\n"
-                     "train/cat/2.png,drop,,x,\ntrain/cat/2.png,relabel,dog,y,\n")  # fmt: skip
+    place.write_text(
+        HEADER
+        + "train/cat/0.png,remove,,copies,\ntrain/cat/00.png,drop,,copies,\ntrain/cat/1.png,relabel,dgo,x,\n"
+        "train/cat/2.png,drop,,x,\ntrain/cat/2.png,relabel,dog,y,\n"
+    )
     with pytest.raises(DataError) as caught:
         read_fixes(place, read_source(data))
     said = str(caught.value)
-    for words in ("line 2: action 'remove' is none of drop, relabel, keep", "line 3: there is no example 'train/cat/00.png'; did",
-                  "line 4: 'dgo' is no class; did you mean 'dog'?", "line 6: 'train/cat/2.png' has another action in line 5"):
+    for words in (
+        "line 2: action 'remove' is none of drop, relabel, keep",
+        "line 3: there is no example 'train/cat/00.png'; did",
+        "line 4: 'dgo' is no class; did you mean 'dog'?",
+        "line 6: 'train/cat/2.png' has another action in line 5",
+    ):
         assert words in said
     place.write_text("source,label\n")
     with pytest.raises(DataError, match="action"):
@@ -115,7 +122,9 @@ def test_what_is_kept_is_not_told_again(data: Path, tmp_path: Path) -> None:
     (data / "train" / "cat" / "twin.png").write_bytes((data / "train" / "cat" / "0.png").read_bytes())
     place = tmp_path / "fixes.csv"
     place.write_text(HEADER)
-    assert [f.examples for f in fitted(data, place)[1] if f.kind == "copies"] == [("train/cat/0.png", "train/cat/twin.png")]
+    assert [f.examples for f in fitted(data, place)[1] if f.kind == "copies"] == [
+        ("train/cat/0.png", "train/cat/twin.png")
+    ]
     place.write_text(HEADER + "train/cat/0.png,keep,,copies,\ntrain/cat/twin.png,keep,,copies,\n")
     examples, findings = fitted(data, place)
     assert "copies" not in {finding.kind for finding in findings}

@@ -28,14 +28,18 @@ def noise(place: Path, count: int, start: int = 0, size: int = 24) -> None:
     for number in range(start, start + count):
         for name in ("a", "b"):
             (place / name).mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng([number, name == "b"]).integers(0, 255, (size, size, 3), dtype=np.uint8)
+            pixels = np.random.default_rng([number, name == "b"]).integers(
+                0, 255, (size, size, 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(place / name / f"{number}.png")
 
 
 def made(data: Path, run: Path) -> Examples:
     """The examples of a run in a folder."""
     source = read_source(data)
-    examples = make_examples(source, audit_files(source, inspect_image, pixel_digest, UnreadableImage, silent))
+    examples = make_examples(
+        source, audit_files(source, inspect_image, pixel_digest, UnreadableImage, silent)
+    )
     run.mkdir(parents=True)
     examples.save(run / "examples.parquet")
     return examples
@@ -67,11 +71,15 @@ def test_the_same_pixels_in_other_bytes_are_known_and_other_pictures_are_not(tmp
         picture.save(tmp_path / "new" / "a" / f"again{number}.{ending}", **options)  # type: ignore[arg-type]
     Image.open(tmp_path / "data" / sealed).save(tmp_path / "new" / "a" / "test.bmp")
     noise(tmp_path / "new", 5, 500)
-    assert met(tmp_path / "new", seen)[0] == {f"a/again{n}.{e}" for n, e in enumerate(("bmp", "png", "webp", "tiff"))}
+    assert met(tmp_path / "new", seen)[0] == {
+        f"a/again{n}.{e}" for n, e in enumerate(("bmp", "png", "webp", "tiff"))
+    }
     shutil.rmtree(tmp_path / "data")  # then nothing is left to compare pixels with, and that is said
     seen.save(tmp_path / FILE)
-    assert met(tmp_path / "new", Seen.load(tmp_path / FILE)) == (set(), {f"a/again{n}.{e}" for n, e in
-                                                                      enumerate(("bmp", "png", "webp", "tiff"))})  # fmt: skip
+    assert met(tmp_path / "new", Seen.load(tmp_path / FILE)) == (
+        set(),
+        {f"a/again{n}.{e}" for n, e in enumerate(("bmp", "png", "webp", "tiff"))},
+    )
 
 
 def test_a_jpeg_is_known_again_as_the_png_of_its_pixels(tmp_path: Path) -> None:
@@ -103,11 +111,15 @@ def test_near_duplicates_of_another_set_are_found(tmp_path: Path) -> None:
 
 
 def test_a_model_knows_what_all_runs_before_it_have_seen(tmp_path: Path) -> None:
-    """Three generations; the model is copied away, the runs are deleted, and one of them came from its own later self."""
+    """Three generations; the model is copied away, the runs are deleted, and one of them came from its own
+    later self.
+    """
     seen = None
     for number in range(3):
         noise(tmp_path / f"data{number}", 8, start=100 * number)
-        seen = Seen.of(made(tmp_path / f"data{number}", tmp_path / f"run{number}"), tmp_path / f"run{number}", seen)
+        seen = Seen.of(
+            made(tmp_path / f"data{number}", tmp_path / f"run{number}"), tmp_path / f"run{number}", seen
+        )
     assert seen is not None
     assert [Path(run).name for run in seen.runs] == ["run2", "run1", "run0"]
     model = tmp_path / "copied"
@@ -143,6 +155,14 @@ def test_where_nothing_is_known_that_is_said_and_nothing_is_promised(tmp_path: P
     past = seen_by(f"path:{tmp_path / 'foreign'}")
     assert past is not None
     assert "what it was made with is not known" in past.unknown[0]
-    assert "not known" in in_sample({"seen_by_ancestors": {"train": 0, "val": 0, "runs": [], "unknown": list(past.unknown)}})
-    assert "3 of train and 1 of val" in in_sample({"seen_by_ancestors": {"train": 3, "val": 1, "runs": ["x"], "unknown": []}})
-    assert in_sample({"seen_by_ancestors": {"train": 0, "val": 0, "runs": [], "unknown": []}}) == in_sample({}) == ""
+    assert "not known" in in_sample(
+        {"seen_by_ancestors": {"train": 0, "val": 0, "runs": [], "unknown": list(past.unknown)}}
+    )
+    assert "3 of train and 1 of val" in in_sample(
+        {"seen_by_ancestors": {"train": 3, "val": 1, "runs": ["x"], "unknown": []}}
+    )
+    assert (
+        in_sample({"seen_by_ancestors": {"train": 0, "val": 0, "runs": [], "unknown": []}})
+        == in_sample({})
+        == ""
+    )

@@ -15,7 +15,13 @@ LABELS = labels_of(30)
 def test_readings_of_runs_that_share_the_test_set_are_counted(tmp_path: Path) -> None:
     said = answers_to(LABELS, 0.8, 0)
     mine = write_run(tmp_path / "mine", LABELS, said, readings=2)
-    write_run(tmp_path / "same", LABELS[::-1], said[::-1], ids=[f"e{i}" for i in range(len(LABELS))][::-1], readings=3)
+    write_run(
+        tmp_path / "same",
+        LABELS[::-1],
+        said[::-1],
+        ids=[f"e{i}" for i in range(len(LABELS))][::-1],
+        readings=3,
+    )
     write_run(tmp_path / "other", LABELS[:20], said[:20], readings=5)
     write_run(tmp_path / "unread", LABELS, said, readings=0)
     damaged = write_run(tmp_path / "damaged", LABELS, said)

@@ -25,7 +25,15 @@ def table(source: Source) -> list[tuple[str, str, str | None]]:
 
 
 def test_class_folders_nested_in_any_spelling(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.jpg", "cat/deep/er/2.JPEG", "a dog/3.Png", "ünïcödé/4.webp", "a dog/.no.png", ".git/x.png")
+    touch(
+        tmp_path,
+        "cat/1.jpg",
+        "cat/deep/er/2.JPEG",
+        "a dog/3.Png",
+        "ünïcödé/4.webp",
+        "a dog/.no.png",
+        ".git/x.png",
+    )
     source = read_source(tmp_path)
     assert table(source) == [
         ("a dog/3.Png", "a dog", None),
@@ -86,8 +94,14 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (root / "whole").symlink_to(root)
     source = read_source(root)
     assert [row[0] for row in table(source)] == [
-        "bird/3.png", "bird/4.png", "cat/1.png", "cat/gone.png", "cat/round.png", "dog/2.png", "dog/link.png",
-    ]  # fmt: skip
+        "bird/3.png",
+        "bird/4.png",
+        "cat/1.png",
+        "cat/gone.png",
+        "cat/round.png",
+        "dog/2.png",
+        "dog/link.png",
+    ]
     assert sorted(source.passed.links) == ["cat/self", "cat/up", "whole"]
     assert source.empty == []
 
@@ -171,7 +185,11 @@ def test_a_table_a_split(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("file,label,split\n1.png,a,\n2.png,b,val\n")
     (tmp_path / "test.csv").write_text("file,label\n3.png,a\n")
     touch(tmp_path, "train/a/9.png")
-    assert table(read_source(tmp_path)) == [("1.png", "a", "train"), ("2.png", "b", "val"), ("3.png", "a", "test")]
+    assert table(read_source(tmp_path)) == [
+        ("1.png", "a", "train"),
+        ("2.png", "b", "val"),
+        ("3.png", "a", "test"),
+    ]
     (tmp_path / "train.parquet").write_bytes(b"")
     with pytest.raises(DataError, match="more than one table for train"):
         read_source(tmp_path)
@@ -208,11 +226,18 @@ def test_other_tasks_are_one_clear_error(labels: list, kind: str, tmp_path: Path
         ("path,label\n", ["no images were found"]),
         (
             "path,label,split,weight\n,a,,\n1.png,,,\n2.png, ,,\n3.png,a,eval,\n4.png,a,,much\n5.png,a,,-1\n6.png,a,,nan",
-            ["row 2: no path", "row 3: no label", "row 4: no label", "row 5: split 'eval'", "row 6: weight 'much'",
-             "row 7: weight '-1'", "row 8: weight 'nan'"],
+            [
+                "row 2: no path",
+                "row 3: no label",
+                "row 4: no label",
+                "row 5: split 'eval'",
+                "row 6: weight 'much'",
+                "row 7: weight '-1'",
+                "row 8: weight 'nan'",
+            ],
         ),
     ],
-)  # fmt: skip
+)
 def test_faults_of_a_table_come_all_at_once(text: str, said: list[str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError) as caught:

@@ -64,7 +64,9 @@ def test_few_examples_are_not_cut() -> None:
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS, st.integers(0, 300))
 def test_known_examples_stay_and_only_new_ones_are_hashed(first, more, new_class) -> None:
-    first = [(i, c, None) for i, c, _ in first]  # groups may tie known examples of two splits together: test wins then
+    first = [
+        (i, c, None) for i, c, _ in first
+    ]  # groups may tie known examples of two splits together: test wins then
     more = [*((i, c, None) for i, c, _ in more), (1000 + new_class, "rare", None)]
     ids, before = _split(first)
     known = dict(zip(ids, before, strict=True))
@@ -83,7 +85,9 @@ def test_without_memory_hashing_alone_never_takes_from_test(rows) -> None:
 
 
 def test_floors() -> None:
-    """Each class has at least half its expected number in test and val, however the hash falls, and one in train."""
+    """Each class has at least half its expected number in test and val, however the hash falls, and one in
+    train.
+    """
     for seed in range(40):
         count = 14 + seed
         labels = ["a"] * count + ["b"] * count + ["c"] * 3

@@ -22,9 +22,17 @@ def table(splits: list[str], blocks: list[int], labels: list[str]) -> Examples:
     count = len(splits)
     ids = [f"{i:032x}" for i in range(count)]
     columns = {name: [None] * count for name in SCHEMA.names}
-    columns |= {"id": ids, "source": [f"{i}.png" for i in range(count)], "label": labels, "split": splits, "block": blocks}
+    columns |= {
+        "id": ids,
+        "source": [f"{i}.png" for i in range(count)],
+        "label": labels,
+        "split": splits,
+        "block": blocks,
+    }
     columns |= {"width": [64] * count, "height": [64] * count, "pixels": ids, "dhash": ["0" * 32] * count}
-    return Examples(pa.table(columns, schema=SCHEMA), Task("single", tuple(sorted(set(labels)))), Path("/nowhere"))
+    return Examples(
+        pa.table(columns, schema=SCHEMA), Task("single", tuple(sorted(set(labels)))), Path("/nowhere")
+    )
 
 
 def test_what_is_linked_through_others_is_one_block() -> None:
@@ -35,7 +43,12 @@ def test_what_is_linked_through_others_is_one_block() -> None:
     assert blocks_of([]).tolist() == []
 
 
-@given(st.lists(st.tuples(st.sampled_from(("train", "val", "test")), st.integers(0, 8), st.sampled_from("xy")), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(("train", "val", "test")), st.integers(0, 8), st.sampled_from("xy")),
+        min_size=1,
+    )
+)
 @settings(max_examples=100, deadline=None)
 def test_no_block_lies_in_train_and_val(rows: list[tuple[str, int, str]]) -> None:
     splits, blocks, labels = ([row[k] for row in rows] for k in range(3))
@@ -46,7 +59,10 @@ def test_no_block_lies_in_train_and_val(rows: list[tuple[str, int, str]]) -> Non
     for split, block in zip(found, blocks, strict=True):
         home.setdefault(block, set()).add(split)
     assert not any({"train", "val"} <= places for places in home.values())
-    before, after = (Counter(label for label, split in zip(labels, s, strict=True) if split == "train") for s in (splits, found))
+    before, after = (
+        Counter(label for label, split in zip(labels, s, strict=True) if split == "train")
+        for s in (splits, found)
+    )
     assert all(after[label] for label in before)  # no class loses its last training example
     assert found == val_apart(ids, labels, found, blocks, 0)  # nothing moves twice
 
@@ -64,15 +80,23 @@ def test_near_duplicates_follow_their_examples() -> None:
     splits = rng.choice(["train", "val", "test"], 60, p=[0.6, 0.2, 0.2]).tolist()
     examples = table(splits, list(range(60)), rng.choice(["ant", "bee"], 60).tolist())
     sources = examples.inputs().sources + examples.audit_view("a test", lambda *_, **__: None).sources
-    pairs = [(0, examples.counts()["train"], 0.95), (2, 3, 0.9), (1, len(sources) - 1, 0.9)]  # train and val, train, test
+    pairs = [
+        (0, examples.counts()["train"], 0.95),
+        (2, 3, 0.9),
+        (1, len(sources) - 1, 0.9),
+    ]  # train and val, train, test
     found = apart(examples, Near(tuple(pairs)), True, 0)
     assert found.moved == 1
-    after = found.examples.inputs().sources + found.examples.audit_view("a test", lambda *_, **__: None).sources
+    after = (
+        found.examples.inputs().sources + found.examples.audit_view("a test", lambda *_, **__: None).sources
+    )
     named = [{sources[i], sources[j]} for i, j, _ in pairs]
     assert sorted(sorted({after[i], after[j]}) for i, j, _ in found.near.pairs) == sorted(map(sorted, named))
     assert [sources[i] for i in found.order] == list(found.examples.inputs().sources)
     train, val = found.examples.part("train"), found.examples.part("val")
     assert not set(train.blocks) & set(val.blocks)
-    home = dict(zip(train.sources + val.sources, np.concatenate([train.blocks, val.blocks]).tolist(), strict=True))
+    home = dict(
+        zip(train.sources + val.sources, np.concatenate([train.blocks, val.blocks]).tolist(), strict=True)
+    )
     assert home[sources[2]] == home[sources[3]]
     assert apart(examples, Near(tuple(pairs)), False, 0).moved == 0  # a val set of the user's stays as it is

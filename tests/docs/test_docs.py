@@ -57,7 +57,9 @@ def test_python_in_the_readme_compiles_and_names_what_there_is() -> None:
             assert hasattr(regraft, name), name
 
 
-@pytest.mark.parametrize("page", [name for name in NAMES if name != "docs/benchmarks.md"])  # whose scripts have options
+@pytest.mark.parametrize(
+    "page", [name for name in NAMES if name != "docs/benchmarks.md"]
+)  # whose scripts have options
 def test_verbs_and_options_exist(page: str) -> None:
     known = options()
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -116,6 +118,8 @@ def test_core_types_have_the_fields_that_are_told() -> None:
 
 
 def test_rooms_stand_in_the_order_that_is_checked() -> None:
-    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("layers = [")[2].partition("]")[0]
+    contract = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("layers = [")[2].partition("]")[0]
+    )
     layers = re.findall(r'"regraft\.(\w+)"', contract)
     assert re.findall(r"^\| `(\w+)(?:\.py|/)` \|", ARCHITECTURE, re.MULTILINE) == layers

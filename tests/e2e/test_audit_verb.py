@@ -22,8 +22,12 @@ PLANTED = {"test/red/5.png": "train/red/copy.png", "test/blue/6.png": "train/blu
 def texture(seed: int, colour: int) -> Image.Image:
     """A picture with detail of every size, tinted within."""
     rng = np.random.default_rng(seed)
-    layers = [Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize((96, 96), Image.Resampling.BICUBIC)
-              for k in (3, 7, 15, 31)]  # fmt: skip
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize(
+            (96, 96), Image.Resampling.BICUBIC
+        )
+        for k in (3, 7, 15, 31)
+    ]
     pixels = np.mean([np.asarray(layer, dtype=float) for layer in layers], axis=0)
     pixels[20:76, 20:76, colour] += 90
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -39,7 +43,9 @@ def planted(tmp_path: Path) -> Path:
             for k in range(count):
                 texture(1000 * split + 100 * colour + k, colour).save(root / name / label / f"{k}.png")
     ImageOps.mirror(Image.open(root / "test" / "red" / "5.png")).save(root / "train" / "red" / "copy.png")
-    Image.open(root / "test" / "blue" / "6.png").crop((3, 2, 96, 95)).save(root / "train" / "blue" / "copy.png")
+    Image.open(root / "test" / "blue" / "6.png").crop((3, 2, 96, 95)).save(
+        root / "train" / "blue" / "copy.png"
+    )
     return root
 
 
@@ -62,7 +68,9 @@ def test_the_verb_finds_what_was_planted_and_strict_exits_with_1(features: str, 
     assert sorted(planted.rglob("*")) == before
 
 
-def test_a_run_keeps_the_findings_and_scores_test_without_what_it_nearly_knew(planted: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_the_findings_and_scores_test_without_what_it_nearly_knew(
+    planted: Path, tmp_path: Path
+) -> None:
     run = regraft.fit(planted, tmp_path / "run", recipe=RECIPE)
     told = json.loads((run.path / "audit.json").read_text(encoding="utf-8"))["findings"]
     assert pairs(told) == PLANTED
@@ -70,7 +78,9 @@ def test_a_run_keeps_the_findings_and_scores_test_without_what_it_nearly_knew(pl
     without = run.metrics["test_without_near_duplicates"]
     assert without["left_out"] == 2
     assert without["metrics"]["accuracy"]["n"] == run.metrics["test"]["accuracy"].n - 2
-    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [
+        json.loads(line) for line in (run.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     kinds = [event["kind"] for event in events]
     assert [e["examples"] for e in events if e["kind"] == "audit_view"] == [28]
     assert kinds.index("audit_view") < kinds.index("unseal")
@@ -95,8 +105,22 @@ def test_corrections_come_back(planted: Path, tmp_path: Path) -> None:
         writer = csv.DictWriter(handle, lines[0])
         writer.writeheader()
         writer.writerows(lines)
-    result = call("fit", planted, "--out", tmp_path / "run", "--size", 64, "--freeze", "head", "--fixes", place, "--strict", "-q",
-                  "--set", "run.engine=torch-float32")  # fmt: skip
+    result = call(
+        "fit",
+        planted,
+        "--out",
+        tmp_path / "run",
+        "--size",
+        64,
+        "--freeze",
+        "head",
+        "--fixes",
+        place,
+        "--strict",
+        "-q",
+        "--set",
+        "run.engine=torch-float32",
+    )
     assert result.returncode == 0, result.stderr
     state = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert state["data"]["fixes"]["dropped"] == ["train/red/copy.png"]
@@ -151,10 +175,14 @@ def test_planted_faults_in_photographs_are_found(real_data: Path, tmp_path: Path
         path.rename(root / "train" / "bees" / path.name)
     for number, path in enumerate(bees[1::15]):
         image = Image.open(path).convert("RGB")
-        image.resize((image.width * 4 // 5, image.height * 4 // 5)).save(root / "test" / "bees" / f"copy{number}.jpg", quality=80)
+        image.resize((image.width * 4 // 5, image.height * 4 // 5)).save(
+            root / "test" / "bees" / f"copy{number}.jpg", quality=80
+        )
     found = regraft.audit(root)
     across = next(f for f in found.findings if f.kind == "near-duplicates across splits")
-    assert {name for pair in across.pairs for name in pair[:2] if "copy" in name} == {f"test/bees/copy{k}.jpg" for k in range(3)}
+    assert {name for pair in across.pairs for name in pair[:2] if "copy" in name} == {
+        f"test/bees/copy{k}.jpg" for k in range(3)
+    }
     assert len(across.pairs) == 3
     labels = next(f for f in found.findings if f.kind == "likely wrong labels")
     assert len(wrong & set(labels.examples)) >= 3

@@ -36,7 +36,10 @@ def test_predict_in_every_format_in_the_order_given(finished: Path, colours: Pat
     result = call("predict", finished, colours / "red")
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 30
-    mixed, empty = tmp_path / "mixed", tmp_path / "empty"  # 17.R3: the walk of training, and nothing is no success
+    mixed, empty = (
+        tmp_path / "mixed",
+        tmp_path / "empty",
+    )  # 17.R3: the walk of training, and nothing is no success
     for name in ("a.png", "._a.png", "__MACOSX/a.png", "notes.txt"):
         (mixed / name).parent.mkdir(parents=True, exist_ok=True)
         (mixed / name).write_bytes((colours / "red" / "2.png").read_bytes())
@@ -81,9 +84,22 @@ def test_dry_run_trains_and_writes_nothing(colours: Path, tmp_path: Path) -> Non
 
 def test_an_earlier_run_is_a_pre_trained_model(fitted: Any, tmp_path: Path) -> None:
     result = call(
-        "fit", fitted.data, "--out", tmp_path / "second", "--backbone", f"run:{fitted.run}", "--freeze", "head", "--json",
-        "--size", "32", "--splits", fitted.run, "--set", "run.engine=torch-float32",
-    )  # fmt: skip
+        "fit",
+        fitted.data,
+        "--out",
+        tmp_path / "second",
+        "--backbone",
+        f"run:{fitted.run}",
+        "--freeze",
+        "head",
+        "--json",
+        "--size",
+        "32",
+        "--splits",
+        fitted.run,
+        "--set",
+        "run.engine=torch-float32",
+    )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["metrics"]["test"]["accuracy"]["value"] > 0.8
 
@@ -97,11 +113,21 @@ def test_every_wrong_setting_is_named_at_once(colours: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--set", "a.b={"], ["--seed", "-1"], ["--seed", "5000000000"], ["--max-params", "9" * 400], ["--budget", "9" * 400 + "h"],
-     ["--device", "meta"], ["--device", "hpu"], ["--set", "run.seed=" + "9" * 5000]],
+    [
+        ["--set", "a.b={"],
+        ["--seed", "-1"],
+        ["--seed", "5000000000"],
+        ["--max-params", "9" * 400],
+        ["--budget", "9" * 400 + "h"],
+        ["--device", "meta"],
+        ["--device", "hpu"],
+        ["--set", "run.seed=" + "9" * 5000],
+    ],
     ids=lambda words: " ".join(words)[:20],
-)  # fmt: skip
-def test_a_number_that_nothing_can_take_is_one_clear_error(words: list[str], colours: Path, tmp_path: Path) -> None:
+)
+def test_a_number_that_nothing_can_take_is_one_clear_error(
+    words: list[str], colours: Path, tmp_path: Path
+) -> None:
     result = call("fit", colours, "--out", tmp_path / "run", "--dry-run", *words)
     assert result.returncode == 2
     assert "regraft: " in result.stderr
@@ -116,7 +142,9 @@ def test_the_largest_seed_is_one(colours: Path, tmp_path: Path, head_only: dict[
     assert "cv" in regraft.fit(colours, tmp_path / "run", recipe=recipe).metrics
 
 
-def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
     recipe = {**quick, "run": {**quick["run"], "budget_seconds": 1e-6}}
     with pytest.raises(BudgetError, match="--budget"):  # nothing usable can exist in time
         regraft.fit(colours, tmp_path / "none", recipe=recipe)
@@ -127,7 +155,9 @@ def test_a_budget_too_small_for_fine_tuning_stops_at_the_head(colours: Path, tmp
     assert "test" in run.metrics
 
 
-def test_an_mlp_head_is_kept_beside_the_backbone(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
+def test_an_mlp_head_is_kept_beside_the_backbone(
+    colours: Path, tmp_path: Path, head_only: dict[str, Any]
+) -> None:
     recipe = {**head_only, "head": {"kind": "mlp", "hidden": 16}}
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert (run.path / "model" / "head.safetensors").is_file()
@@ -149,7 +179,9 @@ def test_overwrite_spares_what_is_no_run(colours: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine" / "model"
     mine.mkdir(parents=True)
     (mine / "precious.txt").write_text("mine")
-    result = call("fit", colours, "--out", tmp_path / "mine", "--overwrite", "--freeze", "head", "--size", "64")
+    result = call(
+        "fit", colours, "--out", tmp_path / "mine", "--overwrite", "--freeze", "head", "--size", "64"
+    )
     assert result.returncode == 2
     assert "no run" in result.stderr
     assert (mine / "precious.txt").read_text() == "mine"

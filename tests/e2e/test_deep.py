@@ -12,7 +12,9 @@ from PIL import Image
 import regraft
 
 
-def test_floats_that_overshoot_their_scale_are_learnt_and_predicted_alike(tmp_path: Path, head_only: dict[str, Any]) -> None:
+def test_floats_that_overshoot_their_scale_are_learnt_and_predicted_alike(
+    tmp_path: Path, head_only: dict[str, Any]
+) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 20), ("val", 6), ("test", 12)):
         for label, left in (("left", True), ("right", False)):

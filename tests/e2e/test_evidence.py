@@ -25,13 +25,19 @@ def state_of(run: regraft.Run) -> dict:
 def test_every_result_stands_beside_baselines_and_its_reading_is_kept(
     colours: Path, tmp_path: Path, quick: dict[str, Any]
 ) -> None:
-    recipe = {**quick, "finetune": {"epochs": 1, "folds": 0, "refit": False}, "run": {**quick["run"], "scratch": True}}
+    recipe = {
+        **quick,
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+        "run": {**quick["run"], "scratch": True},
+    }
     for picture in colours.glob("*/*.png"):
         if int(picture.stem) >= 14:
             picture.unlink()
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     metrics = json.loads((run.path / "metrics.json").read_text())
-    wanted = {"majority class", "nearest neighbours", "from scratch"} | ({"head only"} - {run.state["chosen"]})
+    wanted = {"majority class", "nearest neighbours", "from scratch"} | (
+        {"head only"} - {run.state["chosen"]}
+    )
     assert set(metrics["baselines"]) == wanted == {pair["against"] for pair in metrics["versus"]}
     assert all(pair["p_adjusted"] >= pair["p_value"] for pair in metrics["versus"])
     assert metrics["baselines"]["majority class"]["accuracy"]["value"] < metrics["test"]["accuracy"]["value"]
@@ -39,14 +45,29 @@ def test_every_result_stands_beside_baselines_and_its_reading_is_kept(
     assert reading["examples"] == metrics["test"]["accuracy"]["n"]
     assert reading["reason"] == "step 7 of the run"
     assert metrics["calibration"]["temperature"] == pytest.approx(run.model.temperature)
-    offered = {f"{t['wanted']:g}": t["threshold"] for t in metrics["thresholds"] if t["threshold"] is not None}
+    offered = {
+        f"{t['wanted']:g}": t["threshold"] for t in metrics["thresholds"] if t["threshold"] is not None
+    }
     assert offered == json.loads((run.path / "model" / "regraft.json").read_text())["thresholds"]
     assert {f"{wanted:g}": limit for wanted, limit in run.model.thresholds.items()} == offered
 
 
 def test_without_a_test_set_every_surface_says_so(colours: Path, tmp_path: Path, tiny: str) -> None:
-    done = call("fit", colours, "--out", tmp_path / "run", "--no-test", "--size", "32", "--freeze", "head",
-                "--backbone", tiny, "--set", "run.engine=torch-float32")  # fmt: skip
+    done = call(
+        "fit",
+        colours,
+        "--out",
+        tmp_path / "run",
+        "--no-test",
+        "--size",
+        "32",
+        "--freeze",
+        "head",
+        "--backbone",
+        tiny,
+        "--set",
+        "run.engine=torch-float32",
+    )
     assert done.returncode == 0, done.stderr
     assert "no test set" in done.stderr
     assert "(no test set)" in done.stdout
@@ -76,7 +97,11 @@ def test_folds_predict_every_example_once_and_a_stopped_run_keeps_its_folds(
     seen = []
     for number in (1, 2, 3):
         table = pq.read_table(run.path / "folds" / str(number) / "predictions.parquet")
-        seen += [s for s, split in zip(table["source"].to_pylist(), table["split"].to_pylist(), strict=True) if split == "test"]
+        seen += [
+            s
+            for s, split in zip(table["source"].to_pylist(), table["split"].to_pylist(), strict=True)
+            if split == "test"
+        ]
     assert sorted(seen) == sorted(str(p.relative_to(colours)) for p in colours.glob("*/*.png"))
     counts = state_of(run)["data"]["counts"]
     assert counts["test"] == 0
@@ -89,7 +114,9 @@ def test_folds_predict_every_example_once_and_a_stopped_run_keeps_its_folds(
     assert before == [(run.path / "folds" / str(n) / "run.json").stat().st_mtime_ns for n in (1, 2, 3)]
 
 
-def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
+def test_folds_keep_groups_together_and_say_what_is_missing(
+    colours: Path, tmp_path: Path, head_only: dict[str, Any]
+) -> None:
     lines = ["path,label,group"]
     for picture in sorted(colours.glob("*/*.png")):
         lines.append(f"{picture},{picture.parent.name},{picture.parent.name}-{int(picture.stem) // 5}")
@@ -109,13 +136,18 @@ def test_folds_keep_groups_together_and_say_what_is_missing(colours: Path, tmp_p
 
 
 def test_val_holds_no_near_duplicate_of_train(tmp_path: Path) -> None:
-    """Each picture comes twice, the second time resized and saved as a JPEG: a cut by content alone parts many pairs."""
+    """Each picture comes twice, the second time resized and saved as a JPEG: a cut by content alone parts
+    many pairs.
+    """
     rng, root = np.random.default_rng(0), tmp_path / "films"
     for name in ("ant", "bee"):
         (root / name).mkdir(parents=True)
         for number in range(24):
             layers = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (3, 6, 12)]
-            shown = [np.asarray(Image.fromarray(layer).resize((96, 96), Image.Resampling.BICUBIC), float) for layer in layers]
+            shown = [
+                np.asarray(Image.fromarray(layer).resize((96, 96), Image.Resampling.BICUBIC), float)
+                for layer in layers
+            ]
             picture = Image.fromarray(np.mean(shown, axis=0).astype(np.uint8))
             picture.save(root / name / f"{number}.png")
             picture.resize((80, 80)).save(root / name / f"{number}-again.jpg", quality=90)
@@ -126,7 +158,10 @@ def test_val_holds_no_near_duplicate_of_train(tmp_path: Path) -> None:
     for row in rows:
         home.setdefault(row["block"], set()).add(row["split"])
     assert not any({"train", "val"} <= places for places in home.values())
-    assert any("changed between train and val" in event.get("text", "") for event in read_events(run.path / "events.jsonl"))
+    assert any(
+        "changed between train and val" in event.get("text", "")
+        for event in read_events(run.path / "events.jsonl")
+    )
     assert run.state["data"]["counts"] == Examples.load(run.path / "examples.parquet").counts()
     resumed = RunFolder(run.path)
     state = {**resumed.read_state(), "state": "running"}
@@ -136,8 +171,12 @@ def test_val_holds_no_near_duplicate_of_train(tmp_path: Path) -> None:
     assert (run.path / "model" / "model.safetensors").read_bytes() == model
 
 
-def test_folds_score_the_procedure_whose_model_is_handed_over(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
-    """Eight pictures a class: the folds have a test part and no val, the model has neither, and one rule decides for all."""
+def test_folds_score_the_procedure_whose_model_is_handed_over(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    """Eight pictures a class: the folds have a test part and no val, the model has neither, and one rule
+    decides for all.
+    """
     few = tmp_path / "few"
     for name in ("red", "green"):
         (few / name).mkdir(parents=True)
@@ -145,7 +184,10 @@ def test_folds_score_the_procedure_whose_model_is_handed_over(colours: Path, tmp
             (few / name / f"{number}.png").symlink_to(colours / name / f"{number}.png")
     settings = {"epochs": 1, "batch_size": 8, "mirror": False, "precision": "float32"}
     run = regraft.fit(few, tmp_path / "run", recipe={**quick, "finetune": settings, "data": {"folds": 2}})
-    states = [state_of(run), *(json.loads((run.path / "folds" / str(n) / "run.json").read_text()) for n in (1, 2))]
+    states = [
+        state_of(run),
+        *(json.loads((run.path / "folds" / str(n) / "run.json").read_text()) for n in (1, 2)),
+    ]
     for state in states:
         assert "examples held out of train and val in turn" in state["chosen_why"]
         assert "standard error" in state["chosen_why"]

@@ -34,7 +34,9 @@ def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
     finished = regraft.fit(out=run.path, resume=True)
     assert finished.state["state"] == "finished"
     again = read_events(run.path / "events.jsonl")
-    assert [e["kind"] for e in again].count("epoch") == kinds.count("epoch"), "what was trained is not trained once more"
+    assert [e["kind"] for e in again].count("epoch") == kinds.count("epoch"), (
+        "what was trained is not trained once more"
+    )
     assert not any("fold" in e.get("text", "") for e in again), "nor judged anew"
     assert read_recipe(finished.path / "recipe.yaml")["freeze"]["strategy"] == run.strategies["chosen"]
     assert finished.metrics["test"]["accuracy"].n > 0
@@ -59,7 +61,9 @@ def test_fit_with_freeze_auto_resolves_it(
 def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]
 ) -> None:
-    """In the second short trial, and in the last one at full length; all that is left open else is decided as ever."""
+    """In the second short trial, and in the last one at full length; all that is left open else is decided as
+    ever.
+    """
     monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),))
     recipe = {**quick, "finetune": {"epochs": 2}, "freeze": {"strategy": "auto"}}
     alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
@@ -92,7 +96,19 @@ def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
 
 
 def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: Path, tiny: str) -> None:
-    words = ["fit", colours, "--out", tmp_path / "all", "--repeats", "2", "--json", "--backbone", tiny, "--size", "32"]
+    words = [
+        "fit",
+        colours,
+        "--out",
+        tmp_path / "all",
+        "--repeats",
+        "2",
+        "--json",
+        "--backbone",
+        tiny,
+        "--size",
+        "32",
+    ]
     more = ["--set", "run.engine=torch-float32", "--set", "finetune.epochs=1", "--set", "finetune.folds=0"]
     result = call(*words, *more)
     assert result.returncode == 0, result.stderr
@@ -112,7 +128,11 @@ def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: P
 
 def test_a_wish_for_speed_stops_at_the_head_where_nothing_is_gained(colours: Path, tmp_path: Path) -> None:
     """The colours are told apart by the head alone, so that no trial can gain anything."""
-    recipe = {"base": {"size": 64}, "finetune": {"folds": 0}, "run": {"engine": "torch-float32", "prefer": "speed"}}
+    recipe = {
+        "base": {"size": 64},
+        "finetune": {"folds": 0},
+        "run": {"engine": "torch-float32", "prefer": "speed"},
+    }
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert run.state["chosen"] == "head only"
     assert "a trial of" in run.state["steps"]["finetune"]["why"]
@@ -137,13 +157,17 @@ def test_few_examples_beside_a_given_test_are_cross_validated(tmp_path: Path, qu
     assert "auto" not in (run.path / "recipe.yaml").read_text().replace("automatic", "")
 
 
-def test_small_data_are_trained_once_more_on_train_and_val(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+def test_small_data_are_trained_once_more_on_train_and_val(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
     recipe = {**quick, "finetune": {"epochs": 2, "folds": 0, "refit": True, "lr": 1e-3}}
     rng = np.random.default_rng(0)
     for file in sorted(colours.rglob("*.png")):  # fainter, so that fine-tuning has something to gain
         picture = np.asarray(Image.open(file)).astype(int) // 3 + rng.integers(0, 160, (48, 48, 3))
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
-    once = regraft.fit(colours, tmp_path / "once", recipe={**recipe, "finetune": {**recipe["finetune"], "refit": False}})
+    once = regraft.fit(
+        colours, tmp_path / "once", recipe={**recipe, "finetune": {**recipe["finetune"], "refit": False}}
+    )
     more = regraft.fit(colours, tmp_path / "more", recipe=recipe)
     assert once.state["chosen"] == more.state["chosen"]
     assert more.metrics["val"] == once.metrics["val"], "val judges what has not seen it"

@@ -38,7 +38,9 @@ def table(colours: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_of_folds_is_stopped_goes_on_and_says_what_it_is(table: Path, tmp_path: Path) -> None:
-    """17.5: a path that is listed twice, a stop in the second fold, the words of the report, and the verbs around it."""
+    """17.5: a path that is listed twice, a stop in the second fold, the words of the report, and the verbs
+    around it.
+    """
     out, heard, screen = tmp_path / "run", [], Screen(quiet=True)
 
     def stop(event: dict[str, Any]) -> None:
@@ -52,7 +54,9 @@ def test_a_run_of_folds_is_stopped_goes_on_and_says_what_it_is(table: Path, tmp_
     assert [event["fold"] for event in heard if event["kind"] == "begin"] == [1, 2]
     assert {event["out"] for event in heard if event["kind"] == "begin"} == {str(out)}
     assert read_json(out / "run.json")["state"] == "interrupted"
-    assert screen.how_to_go_on() == f"Go on with: regraft fit --resume --out {out}", "no fold's model is handed over"
+    assert screen.how_to_go_on() == f"Go on with: regraft fit --resume --out {out}", (
+        "no fold's model is handed over"
+    )
     first = (out / "folds" / "1" / "run.json").stat().st_mtime_ns
     run = regraft.fit(out=out, resume=True)
     assert (out / "folds" / "1" / "run.json").stat().st_mtime_ns == first
@@ -95,7 +99,9 @@ def test_the_budget_leaves_every_walk_its_due(tmp_path: Path, monkeypatch: pytes
         clock[0] += 50.0 if len(given) == 1 else given[-1]  # the first takes half of its time
         return SimpleNamespace(path=folder.path)
 
-    def through(examples: Any, folds: int, seed: int, val_share: float, walk: Callable[[int, Any], Path]) -> dict[str, Any]:
+    def through(
+        examples: Any, folds: int, seed: int, val_share: float, walk: Callable[[int, Any], Path]
+    ) -> dict[str, Any]:
         for number in range(1, folds + 1):
             walk(number, unsaved)
         return {}
@@ -118,7 +124,10 @@ def test_the_budget_leaves_every_walk_its_due(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_dry_run_counts_every_walk(colours: Path) -> None:
-    counts, single = {"train": 800, "val": 200, "test": 0}, {"finetune": {"epochs": 4, "folds": 0, "refit": False}}
+    counts, single = (
+        {"train": 800, "val": 200, "test": 0},
+        {"finetune": {"epochs": 4, "folds": 0, "refit": False}},
+    )
     forward = 1.2 * 0.01 * 1000
 
     def training(**data: Any) -> float:

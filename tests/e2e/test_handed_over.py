@@ -1,6 +1,7 @@
 """What a run promises in metrics.json is what its model does, however the run ends.
 
-Fine-tuning is played by a stand-in that knows every label, so the fine-tuned model wins without being trained.
+Fine-tuning is played by a stand-in that knows every label, so the fine-tuned model wins without being
+trained.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How trainings end, one after the other ("length" when the list is used up), by a stand-in that knows every label."""
+    """How trainings end, one after the other ("length" when the list is used up), by a stand-in that knows
+    every label.
+    """
     endings: list[str] = []
     known: dict[str, Any] = {}
     items = sorted(map(str, noise.glob("*/*.png")))
@@ -58,8 +61,12 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         context.decide("finetune", f"{ended}", "by a stand-in")
         if not known:
             images = backbone.preprocess.collate([backbone.preprocess.host(item) for item in items])
-            values = np.concatenate([TorchEngine(backbone, torch.device("cpu"), 22).run(part)[0] for part in np.split(images, 3)])
-            known["head"] = regraft.fit_head(values, [CLASSES.index(Path(item).parent.name) for item in items], l2=1e-3)
+            values = np.concatenate(
+                [TorchEngine(backbone, torch.device("cpu"), 22).run(part)[0] for part in np.split(images, 3)]
+            )
+            known["head"] = regraft.fit_head(
+                values, [CLASSES.index(Path(item).parent.name) for item in items], l2=1e-3
+            )
         made = Trained({}, 1, 1, 0.1, ended)
         logits = np.eye(3)[val.labels].astype(np.float32) if val is not None else None
         return Finetuned(copy.deepcopy(backbone), copy.deepcopy(known["head"]), made, 10, logits)
@@ -72,12 +79,22 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def check(place: Path, chosen: str, written: bool = True) -> dict[str, Any]:
-    """Compare what metrics.json and predictions.parquet (`written`) say with what the loaded model has and does."""
-    state, metrics, model = read_json(place / "run.json"), read_json(place / "metrics.json"), Model.load(place)
+    """Compare what metrics.json and predictions.parquet (`written`) say with what the loaded model has and
+    does.
+    """
+    state, metrics, model = (
+        read_json(place / "run.json"),
+        read_json(place / "metrics.json"),
+        Model.load(place),
+    )
     assert state["chosen"] == chosen
     assert model.classes == CLASSES
     assert metrics["calibration"]["temperature"] == model.temperature != 1
-    offered = {offer["wanted"]: offer["threshold"] for offer in metrics["thresholds"] if offer["threshold"] is not None}
+    offered = {
+        offer["wanted"]: offer["threshold"]
+        for offer in metrics["thresholds"]
+        if offer["threshold"] is not None
+    }
     assert offered == model.thresholds
     assert metrics["thresholds"]
     assert all(offer["chosen_on"] == metrics["calibration"]["fitted_on"] for offer in metrics["thresholds"])
@@ -88,7 +105,9 @@ def check(place: Path, chosen: str, written: bool = True) -> dict[str, Any]:
     root = Path(state["data"]["source"])
     for row, found in zip(rows, model.predict([root / row["source"] for row in rows]), strict=True):
         assert found.label == row["predicted"]
-        assert found.probabilities == pytest.approx({name: row[f"probability:{name}"] for name in CLASSES}, abs=1e-5)
+        assert found.probabilities == pytest.approx(
+            {name: row[f"probability:{name}"] for name in CLASSES}, abs=1e-5
+        )
     logits = np.array([[row[f"logit:{name}"] for name in CLASSES] for row in rows])
     if len(rows):
         shares = [[row[f"probability:{name}"] for name in CLASSES] for row in rows]
@@ -103,13 +122,17 @@ def recipe(**sections: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("settings", "chosen"), [
-    (recipe(freeze={"strategy": "head"}), "head only"),
-    (recipe(), "fine-tuned"),
-    (recipe(finetune={"refit": True}), "fine-tuned"),
-    (recipe(finetune={"folds": 2}), "fine-tuned"),
-    (recipe(data={"test_share": 0}), "fine-tuned"),
-], ids=["head only", "fine-tuned", "refitted", "judged by folds", "no test"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "chosen"),
+    [
+        (recipe(freeze={"strategy": "head"}), "head only"),
+        (recipe(), "fine-tuned"),
+        (recipe(finetune={"refit": True}), "fine-tuned"),
+        (recipe(finetune={"folds": 2}), "fine-tuned"),
+        (recipe(data={"test_share": 0}), "fine-tuned"),
+    ],
+    ids=["head only", "fine-tuned", "refitted", "judged by folds", "no test"],
+)
 def test_a_run_that_ends_well(
     settings: dict[str, Any], chosen: str, noise: Path, tmp_path: Path, trainings: list[str], tiny: str
 ) -> None:
@@ -127,19 +150,25 @@ def test_a_run_of_folds(noise: Path, tmp_path: Path, trainings: list[str], tiny:
         check(tmp_path / "run" / "folds" / str(number), "fine-tuned")
 
 
-@pytest.mark.parametrize("endings", [["interrupted"], ["length", "interrupted"]], ids=["fine-tuning", "refit"])
+@pytest.mark.parametrize(
+    "endings", [["interrupted"], ["length", "interrupted"]], ids=["fine-tuning", "refit"]
+)
 def test_a_run_that_the_user_stops_and_its_resume(
     endings: list[str], noise: Path, tmp_path: Path, trainings: list[str], tiny: str
 ) -> None:
     trainings += endings
     with pytest.raises(KeyboardInterrupt):
-        regraft.fit(noise, tmp_path / "run", recipe=recipe(obtain={"backbone": tiny}, finetune={"refit": True}))
+        regraft.fit(
+            noise, tmp_path / "run", recipe=recipe(obtain={"backbone": tiny}, finetune={"refit": True})
+        )
     assert "test" not in check(tmp_path / "run", "fine-tuned")
     regraft.fit(out=tmp_path / "run", resume=True)
     assert "test" in check(tmp_path / "run", "fine-tuned")
 
 
-def test_a_run_whose_refit_the_budget_cuts(noise: Path, tmp_path: Path, trainings: list[str], tiny: str) -> None:
+def test_a_run_whose_refit_the_budget_cuts(
+    noise: Path, tmp_path: Path, trainings: list[str], tiny: str
+) -> None:
     trainings += ["budget", "budget"]
     settings = recipe(obtain={"backbone": tiny}, finetune={"refit": True}, run={"budget_seconds": 600})
     regraft.fit(noise, tmp_path / "run", recipe=settings)
@@ -147,7 +176,9 @@ def test_a_run_whose_refit_the_budget_cuts(noise: Path, tmp_path: Path, training
     assert read_recipe(tmp_path / "run" / "recipe.yaml")["finetune"]["refit"] is False
 
 
-def test_strategies_explored_and_then_a_run_to_the_end(noise: Path, tmp_path: Path, trainings: list[str], tiny: str) -> None:
+def test_strategies_explored_and_then_a_run_to_the_end(
+    noise: Path, tmp_path: Path, trainings: list[str], tiny: str
+) -> None:
     regraft.explore(noise, tmp_path / "run", recipe=recipe(obtain={"backbone": tiny}))
     assert not (tmp_path / "run" / "model").exists()
     regraft.fit(out=tmp_path / "run", resume=True)
@@ -200,9 +231,17 @@ def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None
         "baselines": (pipeline, "knn_logits", instead),
         "metrics": (pipeline, "evaluate_test", instead),
         "predictions.parquet": (pipeline, "write_predictions", instead),
-        "metrics.json": (pipeline, "write_json", when(write_json, "metrics.json", lambda value: "test" in value)),
+        "metrics.json": (
+            pipeline,
+            "write_json",
+            when(write_json, "metrics.json", lambda value: "test" in value),
+        ),
         "model card": (pipeline, "write_text", when(write_text, "README.md", lambda _: True)),
-        "run.json": (pipeline, "write_json", when(write_json, "run.json", lambda value: value["state"] == "finished")),
+        "run.json": (
+            pipeline,
+            "write_json",
+            when(write_json, "run.json", lambda value: value["state"] == "finished"),
+        ),
         "gallery": (pipeline, "write_gallery", instead),
         "report": (pipeline, "write_report", instead),
     }
@@ -224,22 +263,40 @@ def _failing_rows(error: BaseException) -> Any:
 
 FULL = OSError(28, "No space left on device")
 OPTIONAL = {"baselines": "nearest neighbours", "gallery": RunFolder.PICTURES, "report": RunFolder.REPORT}
-READING = ("before the seal is broken", "after the seal was broken", "predicting test", "baselines", "metrics")
+READING = (
+    "before the seal is broken",
+    "after the seal was broken",
+    "predicting test",
+    "baselines",
+    "metrics",
+)
 WRITING = ("predictions.parquet", "metrics.json", "model card", "run.json", "gallery", "report")
-CASES = [(moment, error) for moment in READING for error in (KeyboardInterrupt(), RuntimeError("out of memory"))]
+CASES = [
+    (moment, error) for moment in READING for error in (KeyboardInterrupt(), RuntimeError("out of memory"))
+]
 CASES += [(moment, error) for moment in WRITING for error in (KeyboardInterrupt(), FULL)]
 
 
-@pytest.mark.parametrize(("moment", "error"), CASES, ids=[f"{moment}-{type(error).__name__}" for moment, error in CASES])
+@pytest.mark.parametrize(
+    ("moment", "error"), CASES, ids=[f"{moment}-{type(error).__name__}" for moment, error in CASES]
+)
 def test_no_moment_of_step_7_loses_the_model(
-    moment: str, error: BaseException, decided: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str,
+    error: BaseException,
+    decided: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a run can do without is left out and said; anything else ends it with a usable model, and a resume completes it."""
+    """What a run can do without is left out and said; anything else ends it with a usable model, and a resume
+    completes it.
+    """
     out, heard = tmp_path / "run", []
     shutil.copytree(decided[0], out)
     if moment not in OPTIONAL:  # they take most of the time
         monkeypatch.setattr("regraft.pipeline.write_gallery", lambda *_: out)
-        monkeypatch.setattr("regraft.pipeline.write_report", lambda place: (place / "report.html").touch() or place)
+        monkeypatch.setattr(
+            "regraft.pipeline.write_report", lambda place: (place / "report.html").touch() or place
+        )
     with monkeypatch.context() as patch:
         inject(moment, error, patch)
         if moment in OPTIONAL and isinstance(error, Exception):
@@ -252,8 +309,14 @@ def test_no_moment_of_step_7_loses_the_model(
             state, finished = read_json(out / "run.json"), moment in ("gallery", "report")
             ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             assert state["state"] == ("finished" if finished else ended)
-    missing = OPTIONAL[moment] if state["state"] == "finished" and isinstance(error, Exception) else "result on test"
-    missing = RunFolder.REPORT if moment in ("gallery", "report") and not isinstance(error, Exception) else missing
+    missing = (
+        OPTIONAL[moment]
+        if state["state"] == "finished" and isinstance(error, Exception)
+        else "result on test"
+    )
+    missing = (
+        RunFolder.REPORT if moment in ("gallery", "report") and not isinstance(error, Exception) else missing
+    )
     assert missing in state["missing"]
     assert any(missing in event["text"] for event in heard if event["kind"] == "note")
     check(out, "head only", written=state["state"] == "finished")
@@ -262,7 +325,9 @@ def test_no_moment_of_step_7_loses_the_model(
     assert before == (0 if moment == "before the seal is broken" else 1)
     run = regraft.fit(out=out, resume=True, cache=decided[1])
     assert run.state["state"] == "finished"
-    assert run.state["missing"].keys() == ({missing} if moment == "baselines" and state["state"] == "finished" else set())
+    assert run.state["missing"].keys() == (
+        {missing} if moment == "baselines" and state["state"] == "finished" else set()
+    )
     assert (out / "report.html").is_file()
     assert len(run.state["readings"]) == before + (state["state"] != "finished")
     assert "test" in check(out, "head only")
@@ -278,7 +343,10 @@ def test_a_fault_before_the_model_is_whole_leaves_the_model_that_was_there(
     shutil.copytree(decided[0], out)
     before = {file.name: file.read_bytes() for file in (out / "model").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("regraft.model.to_json", lambda _: (_ for _ in ()).throw(SafetensorError("I/O error: No space left")))
+        patch.setattr(
+            "regraft.model.to_json",
+            lambda _: (_ for _ in ()).throw(SafetensorError("I/O error: No space left")),
+        )
         with pytest.raises(SafetensorError):
             Model.load(out).save(out / "model")
     assert {file.name: file.read_bytes() for file in (out / "model").iterdir()} == before

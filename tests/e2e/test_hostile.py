@@ -40,15 +40,31 @@ def bomb() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
+    )
 
 
 def good_ones(folder: Path) -> set[str]:
     """Every kind of image that can be read, in red."""
     names = [
-        "Upper.JPG", "with space ü 漢字.png", "cmyk.jpg", "sixteen.png", "palette.png", "clear.png", "la.png", "one.png",
-        "moving.gif", "pages.tiff", "web.webp", "bits.bmp", "dot.png", "thread.png", "turned.jpg", "deep/er/down.png",
-    ]  # fmt: skip
+        "Upper.JPG",
+        "with space ü 漢字.png",
+        "cmyk.jpg",
+        "sixteen.png",
+        "palette.png",
+        "clear.png",
+        "la.png",
+        "one.png",
+        "moving.gif",
+        "pages.tiff",
+        "web.webp",
+        "bits.bmp",
+        "dot.png",
+        "thread.png",
+        "turned.jpg",
+        "deep/er/down.png",
+    ]
     (folder / "deep" / "er").mkdir(parents=True)
     frames = [picture(1, 901), picture(2, 902)]
     exif = Image.Exif()
@@ -56,15 +72,22 @@ def good_ones(folder: Path) -> set[str]:
     one = picture(0, 800)
     grey = np.asarray(one.convert("L"))
     red = {
-        "cmyk.jpg": picture(0, 801).convert("CMYK"), "sixteen.png": Image.fromarray(grey.astype(np.uint16) * 257),
-        "palette.png": picture(0, 802).quantize(16), "la.png": picture(0, 803).convert("LA"),
-        "one.png": picture(0, 804).convert("1"), "dot.png": picture(0, 805, (1, 1)),
-        "thread.png": picture(0, 806, (1, 5000)), "clear.png": picture(0, 807).convert("RGBA"),
-    }  # fmt: skip
+        "cmyk.jpg": picture(0, 801).convert("CMYK"),
+        "sixteen.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "palette.png": picture(0, 802).quantize(16),
+        "la.png": picture(0, 803).convert("LA"),
+        "one.png": picture(0, 804).convert("1"),
+        "dot.png": picture(0, 805, (1, 1)),
+        "thread.png": picture(0, 806, (1, 5000)),
+        "clear.png": picture(0, 807).convert("RGBA"),
+    }
     options: dict[str, dict] = {
-        "palette.png": {"transparency": 3}, "turned.jpg": {"exif": exif}, "web.webp": {"lossless": True},
-        "moving.gif": {"save_all": True, "append_images": frames}, "pages.tiff": {"save_all": True, "append_images": frames},
-    }  # fmt: skip
+        "palette.png": {"transparency": 3},
+        "turned.jpg": {"exif": exif},
+        "web.webp": {"lossless": True},
+        "moving.gif": {"save_all": True, "append_images": frames},
+        "pages.tiff": {"save_all": True, "append_images": frames},
+    }
     if features.check("avif"):
         names.append("new.avif")
     for number, name in enumerate(names):
@@ -144,7 +167,11 @@ def test_a_tree_full_of_traps_is_learnt_from(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in answers.stdout.splitlines()]
     assert rows[0]["label"] == red.name
     assert "absurdly large" in rows[1]["error"]
-    assert {Path(row["source"]).name for row in rows[2:] if row["error"]} >= {"short.jpg", "empty.jpg", "text.jpg"}
+    assert {Path(row["source"]).name for row in rows[2:] if row["error"]} >= {
+        "short.jpg",
+        "empty.jpg",
+        "text.jpg",
+    }
 
 
 def one_class(root: Path) -> str:

@@ -28,7 +28,9 @@ def split_folders(root: Path) -> Path:
     for split, (name, count) in enumerate({"train": 12, "valid": 4, "test": 5}.items()):
         for colour, label in enumerate(("red", "blue")):
             for number in range(count):
-                picture(root / name / label / f"{number}.png", 2 * colour, 1000 * split + 100 * colour + number)
+                picture(
+                    root / name / label / f"{number}.png", 2 * colour, 1000 * split + 100 * colour + number
+                )
     return root
 
 
@@ -45,7 +47,9 @@ def one_parquet(root: Path) -> Path:
     split_folders(root / "pictures")
     files = sorted(root.glob("pictures/*/*/*.png"))
     columns = {
-        "path": [str(path) if path.parent.name == "red" else f"../data/{path.relative_to(root)}" for path in files],
+        "path": [
+            str(path) if path.parent.name == "red" else f"../data/{path.relative_to(root)}" for path in files
+        ],
         "label": [path.parent.name for path in files],
         "split": [path.parent.parent.name for path in files],
         "group": [f"g{number // 3}" for number in range(len(files))],
@@ -56,7 +60,9 @@ def one_parquet(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [split_folders, tables, one_parquet])
-def test_given_splits_are_evaluated(make: Callable[[Path], Path], tmp_path: Path, head_only: dict[str, Any]) -> None:
+def test_given_splits_are_evaluated(
+    make: Callable[[Path], Path], tmp_path: Path, head_only: dict[str, Any]
+) -> None:
     run = regraft.fit(make(tmp_path / "data"), tmp_path / "run", recipe=head_only)
     assert run.metrics["test"]["accuracy"].n == 10
     assert run.metrics["test"]["accuracy"].value >= 0.7
@@ -74,7 +80,9 @@ def test_given_splits_are_evaluated(make: Callable[[Path], Path], tmp_path: Path
         assert ("/test/" in f"/{source}") == (split == "test")
 
 
-def test_a_later_run_keeps_the_splits_of_an_earlier_one(colours: Path, tmp_path: Path, head_only: dict[str, Any]) -> None:
+def test_a_later_run_keeps_the_splits_of_an_earlier_one(
+    colours: Path, tmp_path: Path, head_only: dict[str, Any]
+) -> None:
     def places(run: regraft.Run) -> dict[str, str]:
         table = pq.read_table(run.path / "examples.parquet").to_pydict()
         return dict(zip(table["source"], table["split"], strict=True))

@@ -1,4 +1,6 @@
-"""A whole run opens no socket and writes nothing outside its folder and the cache: watched from inside and outside."""
+"""A whole run opens no socket and writes nothing outside its folder and the cache: watched from inside and
+outside.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +71,23 @@ def watched(colours: Path, tmp_path: Path, strategy: str) -> dict[str, list]:
         folder.mkdir()
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "HF_", "TORCH", "MPL"))}
     environment = {
-        **keep, "HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home), "REGRAFT_CACHE": str(cache),
-        "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary), "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+        **keep,
+        "HOME": str(home),
+        "USERPROFILE": str(home),
+        "LOCALAPPDATA": str(home),
+        "REGRAFT_CACHE": str(cache),
+        "TMPDIR": str(temporary),
+        "TEMP": str(temporary),
+        "TMP": str(temporary),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     words = [colours, tmp_path / "run", cache, temporary, strategy]
     result = subprocess.run(
-        [sys.executable, "-c", WATCHED, *map(str, words)], capture_output=True, text=True, env=environment, cwd=here
+        [sys.executable, "-c", WATCHED, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=here,
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -84,8 +97,11 @@ def test_the_watch_sees(colours: Path, tmp_path: Path) -> None:
     seen = watched(colours, tmp_path, "self-test")
     assert seen["sockets"]
     assert [(event, Path(path).name) for event, path in seen["written"]] == [
-        ("open", "new.txt"), ("open", "low.txt"), ("os.rename", "low.txt"), ("os.rename", "high.txt")
-    ]  # fmt: skip
+        ("open", "new.txt"),
+        ("open", "low.txt"),
+        ("os.rename", "low.txt"),
+        ("os.rename", "high.txt"),
+    ]
 
 
 def test_a_run_is_quiet(colours: Path, tmp_path: Path) -> None:

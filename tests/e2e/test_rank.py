@@ -29,7 +29,9 @@ QUICK = {"base": {"size": 64}, "run": {"engine": "torch-float32"}, "freeze": {"s
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """24 pictures each of discs, squares and crosses of any colour, place and size on noise: pixels alone tell little."""
+    """24 pictures each of discs, squares and crosses of any colour, place and size on noise: pixels alone
+    tell little.
+    """
     rng, root = np.random.default_rng(0), tmp_path / "shapes"
     y, x = np.mgrid[:28, :28]
     for name in ("cross", "disc", "square"):
@@ -39,8 +41,9 @@ def shapes(tmp_path: Path) -> Path:
             dy, dx = np.abs(y - centre[0]), np.abs(x - centre[1])
             inside = {
                 "cross": (np.minimum(dy, dx) < radius / 4) & (np.maximum(dy, dx) < radius),
-                "disc": dy**2 + dx**2 < radius**2, "square": np.maximum(dy, dx) < 0.9 * radius,
-            }[name]  # fmt: skip
+                "disc": dy**2 + dx**2 < radius**2,
+                "square": np.maximum(dy, dx) < 0.9 * radius,
+            }[name]
             picture = rng.integers(0, 80, (28, 28, 3)) + rng.integers(0, 80, 3)
             picture[inside] = rng.integers(100, 256, 3)
             Image.fromarray(picture.astype(np.uint8)).save(root / name / f"{number}.png")
@@ -78,12 +81,21 @@ def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
 ) -> None:
     random = random_weights(tmp_path / "weights", "test_efficientnet")
     monkeypatch.setattr(step, "candidates", lambda: [random, LITE])
-    recipe = {**QUICK, "base": {}, "freeze": {"strategy": "last-1"}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+    recipe = {
+        **QUICK,
+        "base": {},
+        "freeze": {"strategy": "last-1"},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+    }
     run = regraft.fit(shapes, tmp_path / "run", recipe=recipe)
     ranking = read_json(run.path / "ranking.json")
     settings = regraft.Recipe.build(__import__("yaml").safe_load((run.path / "recipe.yaml").read_text()))
     chosen = next(row for row in ranking["rows"] if row["name"] == ranking["chosen"])
-    assert (settings.obtain.backbone, settings.base.size, settings.base.depth) == (LITE, chosen["size"], chosen["depth"])
+    assert (settings.obtain.backbone, settings.base.size, settings.base.depth) == (
+        LITE,
+        chosen["size"],
+        chosen["depth"],
+    )
     assert len({(row["reference"], row["size"]) for row in ranking["rows"]}) == 4
     assert run.state["steps"]["obtain"]["why"] == ranking["reason"]
     page = (run.path / "report.html").read_text()
@@ -103,8 +115,12 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
     shapes: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = {"obtain": {"backbone": LITE}, "base": {"size": 64, "depth": 5}, "freeze": {"strategy": "last-1"},
-              "finetune": {"epochs": 1, "folds": 0, "refit": False}}  # fmt: skip
+    recipe = {
+        "obtain": {"backbone": LITE},
+        "base": {"size": 64, "depth": 5},
+        "freeze": {"strategy": "last-1"},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+    }
     run = regraft.fit(shapes, recipe=recipe)
     about = read_json(run.path / "model" / "regraft.json")
     assert about["depth"] == 5
@@ -115,22 +131,52 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
     assert obtain_weights(f"run:{run.path}").depth == 5
     monkeypatch.setattr("regraft.backbones.candidates", lambda network=False: [LITE])
     elsewhere = regraft.rank(colours, recipe={**QUICK, "base": {"size": 64, "depth": 4}})
-    assert {(row.reference, row.depth, row.stages) for row in elsewhere.rows} == {(LITE, 4, 8), (f"run:{run.path}", 4, 5)}
+    assert {(row.reference, row.depth, row.stages) for row in elsewhere.rows} == {
+        (LITE, 4, 8),
+        (f"run:{run.path}", 4, 5),
+    }
     here = regraft.rank(shapes, recipe={**QUICK, "base": {"size": 64, "depth": 8}})
     assert {row.reference for row in here.rows} == {LITE}
-    seen = sum(run.state["data"]["counts"][split] for split in ("train", "val"))  # its test set it has not seen
+    seen = sum(
+        run.state["data"]["counts"][split] for split in ("train", "val")
+    )  # its test set it has not seen
     assert f"made with {seen} of these" in here.left_out[f"run:{run.path}"]
 
 
-def row(name: str, log_loss: float, excess: float, error: float, speed: float, seconds: float, examples: int = 300) -> Row:
+def row(
+    name: str, log_loss: float, excess: float, error: float, speed: float, seconds: float, examples: int = 300
+) -> Row:
     """A candidate of which only the result matters."""
     share = Estimate(0.9, 0.8, 0.95, examples, "Wilson")
-    return Row(name, 224, 8, 8, examples, log_loss, excess, error, share, share, 0.1, 1000, 0.1, speed, seconds, None, "", "")
+    return Row(
+        name,
+        224,
+        8,
+        8,
+        examples,
+        log_loss,
+        excess,
+        error,
+        share,
+        share,
+        0.1,
+        1000,
+        0.1,
+        speed,
+        seconds,
+        None,
+        "",
+        "",
+    )
 
 
 def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
-    rows = [row("best", 0.20, 0.0, 0.0, 10, 500), row("tie", 0.21, 0.01, 0.02, 20, 300), row("near", 0.25, 0.05, 0.03, 40, 100),
-            row("gone", 0.90, 0.40, 0.03, 90, 20, 100)]  # fmt: skip
+    rows = [
+        row("best", 0.20, 0.0, 0.0, 10, 500),
+        row("tie", 0.21, 0.01, 0.02, 20, 300),
+        row("near", 0.25, 0.05, 0.03, 40, 100),
+        row("gone", 0.90, 0.40, 0.03, 90, 20, 100),
+    ]
     assert choose(rows, "accuracy", float("inf"), 100)[0].reference == "tie"
     assert choose(rows, "speed", float("inf"), 100)[0].reference == "near"
     chosen, why = choose(rows, "accuracy", 200, 100)
@@ -140,7 +186,9 @@ def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
     chosen, why = choose(rows, "accuracy", 50, 100)
     assert chosen.reference == "tie"
     assert "cut short" in why
-    assert choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"  # not even the features would be done in time
+    assert (
+        choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"
+    )  # not even the features would be done in time
     assert "no candidate's whole run fits" in choose(rows, "accuracy", 5, 100_000)[1]
 
 
@@ -151,8 +199,11 @@ def test_a_network_cut_short_has_to_be_clearly_better_than_the_whole() -> None:
     assert not clearly_lower(whole, whole + noise - noise.mean())
     assert not clearly_lower(whole - 0.1 + noise - noise.mean(), whole)
     assert clearly_lower(whole - 0.3 + noise - noise.mean(), whole)
-    rows = [row("whole", 0.20, 0.0, 0.0, 10, 500), replace(row("cut", 0.19, -0.01, 0.02, 20, 300), clear=False),
-            row("other", 0.21, 0.01, 0.02, 15, 400)]  # fmt: skip
+    rows = [
+        row("whole", 0.20, 0.0, 0.0, 10, 500),
+        replace(row("cut", 0.19, -0.01, 0.02, 20, 300), clear=False),
+        row("other", 0.21, 0.01, 0.02, 15, 400),
+    ]
     chosen, why = choose(rows, "accuracy", float("inf"), 100)
     assert chosen.reference == "other"
     assert "cut from a network" in why
@@ -217,7 +268,10 @@ def test_the_command_prints_a_table_or_json(shapes: Path, tmp_path: Path) -> Non
 
 
 def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:
-    rows = [replace(row(name, 0.2, 0.0, 0.0, speed, 5), licence="<MIT>") for name, speed in (("<b>one</b>", 10), ("two", 30))]
+    rows = [
+        replace(row(name, 0.2, 0.0, 0.0, speed, 5), licence="<MIT>")
+        for name, speed in (("<b>one</b>", 10), ("two", 30))
+    ]
     found = Ranking(tuple(rows), rows[0], "the best", {"LogME": "two at 224"}, {"three": "it is gone"})
     folder = RunFolder(tmp_path)
     folder.state.write_text(json.dumps({"schema": 1, "state": "running", "name": "x", "steps": {}}))

@@ -26,7 +26,13 @@ from regraft.recipe import read_recipe
 
 def _words(colours: Path, backbone: str, *settings: str) -> list[str]:
     """`fit` with settings, so that one step takes hundredths of a second."""
-    usual = (f"obtain.backbone={backbone}", "base.size=32", "run.engine=torch-float32", "run.threads=1", "finetune.folds=0")
+    usual = (
+        f"obtain.backbone={backbone}",
+        "base.size=32",
+        "run.engine=torch-float32",
+        "run.threads=1",
+        "finetune.folds=0",
+    )
     return ["fit", str(colours), *(word for setting in (*usual, *settings) for word in ("--set", setting))]
 
 
@@ -63,7 +69,12 @@ def test_a_run_killed_at_random_moments_of_fine_tuning_ends_with_the_same_bits(
 ) -> None:
     """Every step is saved, the head has dropout, and the kill hits wherever it hits."""
     every_step = "from regraft.training import checkpoint; checkpoint.Checkpoint.due = lambda self, complete=False: True"
-    settings = (f"freeze.strategy={strategy}", "finetune.epochs=12", "head.dropout=0.3", "finetune.batch_size=8")
+    settings = (
+        f"freeze.strategy={strategy}",
+        "finetune.epochs=12",
+        "head.dropout=0.3",
+        "finetune.batch_size=8",
+    )
     words = _words(colours, tiny, *settings)
     assert call(*words, "--out", tmp_path / "whole").returncode == 0
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
@@ -118,11 +129,16 @@ def _fainter(colours: Path) -> None:
 def test_ctrl_c_leaves_open_what_was_not_decided(colours: Path, tmp_path: Path, tiny: str) -> None:
     """How far to go from the head, and whether to train once more: a resume decides as a run left alone does.
 
-    In the first epoch nothing but the head is there to hand over; the second training is that on train and val.
+    In the first epoch nothing but the head is there to hand over; the second training is that on train and
+    val.
     """
     _fainter(colours)
-    recipe = {"obtain": {"backbone": tiny}, "base": {"size": 32}, "run": {"engine": "torch-float32"},
-              "finetune": {"epochs": 3, "folds": 0, "lr": 1e-3}}  # fmt: skip
+    recipe = {
+        "obtain": {"backbone": tiny},
+        "base": {"size": 32},
+        "run": {"engine": "torch-float32"},
+        "finetune": {"epochs": 3, "folds": 0, "lr": 1e-3},
+    }
     alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
     assert read_recipe(alone.path / "recipe.yaml")["finetune"]["refit"] is True
     for training, epoch in ((1, 1), (1, 2), (2, 2)):
@@ -161,10 +177,20 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back(
     colours: Path, tmp_path: Path, tiny: str
 ) -> None:
-    """It is noticed where it is read: in fine-tuning, and by the features of a file that is another one for a moment."""
-    out, gone, other = tmp_path / "run", tmp_path / "gone.png", (colours / "red" / "1.png").read_bytes() + b" "
-    recipe = {"obtain": {"backbone": tiny}, "base": {"size": 32}, "run": {"engine": "torch-float32"},
-              "finetune": {"epochs": 1, "folds": 0, "refit": False, "mirror": False}}  # fmt: skip
+    """It is noticed where it is read: in fine-tuning, and by the features of a file that is another one for a
+    moment.
+    """
+    out, gone, other = (
+        tmp_path / "run",
+        tmp_path / "gone.png",
+        (colours / "red" / "1.png").read_bytes() + b" ",
+    )
+    recipe = {
+        "obtain": {"backbone": tiny},
+        "base": {"size": 32},
+        "run": {"engine": "torch-float32"},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False, "mirror": False},
+    }
     place: dict[str, Path] = {}
 
     def remove(event: dict[str, Any]) -> None:
@@ -191,5 +217,7 @@ def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back
 
     with pytest.raises(ChangedError, match="its content is another one"):
         regraft.fit(out=out, resume=True, listeners=[replace], cache=None)
-    place["file"].write_bytes((tmp_path / "kept.png").read_bytes())  # its time of change is another one by now
+    place["file"].write_bytes(
+        (tmp_path / "kept.png").read_bytes()
+    )  # its time of change is another one by now
     assert regraft.fit(out=out, resume=True).state["state"] == "finished"

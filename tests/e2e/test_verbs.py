@@ -40,7 +40,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, quick: dict[str, Any]) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGRAFT_CACHE", str(place / "cache"))
         for name, size in (("a", 32), ("b", 64)):
-            recipe = {**quick, "base": {"size": size}, "freeze": {"strategy": "head"}, "head": {"kind": "linear"}}
+            recipe = {
+                **quick,
+                "base": {"size": size},
+                "freeze": {"strategy": "head"},
+                "head": {"kind": "linear"},
+            }
             regraft.fit(place / "colours", place / "runs" / name, recipe=recipe)
         yield place
 
@@ -72,7 +77,9 @@ def test_runs_are_compared_listed_and_reported(runs: Path, made: Path) -> None:
     (runs / "a" / "report.html").unlink()
     result = call("report", runs / "a", cwd=made)
     assert result.stdout.strip() == str(runs / "a" / "report.html")
-    assert len((runs / "a" / "report.html").read_text(encoding="utf-8")) == pytest.approx(len(before), rel=0.01)
+    assert len((runs / "a" / "report.html").read_text(encoding="utf-8")) == pytest.approx(
+        len(before), rel=0.01
+    )
 
 
 def test_the_own_test_set_read_again_is_recorded_and_counted(runs: Path) -> None:
@@ -104,12 +111,16 @@ def test_predictions_that_differ_from_the_runs_are_told(runs: Path) -> None:
     assert "was " in said
 
 
-def test_a_test_set_that_changed_is_refused_and_not_read(made: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+def test_a_test_set_that_changed_is_refused_and_not_read(
+    made: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
     data = Path(shutil.copytree(made / "colours", tmp_path / "colours", copy_function=shutil.copy2))
     recipe = {**quick, "freeze": {"strategy": "head"}, "head": {"kind": "linear"}}
     run = regraft.fit(data, tmp_path / "run", recipe=recipe, cache=made / "cache").path
     table = pq.read_table(run / "examples.parquet").to_pylist()
-    train, test = (next(row["source"] for row in table if row["split"] == split) for split in ("train", "test"))
+    train, test = (
+        next(row["source"] for row in table if row["split"] == split) for split in ("train", "test")
+    )
     (data / train).write_bytes(b"another")  # what it was trained on may change
     os.utime(data / test, (1, 1))  # and a file's time is not its content
     kept = (data / test).read_bytes()
@@ -127,7 +138,9 @@ def test_a_test_set_that_changed_is_refused_and_not_read(made: Path, tmp_path: P
     assert len(state(run)["readings"]) == 3
 
 
-def test_labelled_examples_from_elsewhere_are_an_external_test_set(runs: Path, made: Path, tmp_path: Path) -> None:
+def test_labelled_examples_from_elsewhere_are_an_external_test_set(
+    runs: Path, made: Path, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(7)
     for channel, name in ((0, "red"), (2, "blue")):
         for number in range(6):
@@ -135,7 +148,10 @@ def test_labelled_examples_from_elsewhere_are_an_external_test_set(runs: Path, m
     table = pq.read_table(runs / "a" / "examples.parquet").to_pylist()
     for split in ("train", "val", "test"):
         for row in [row for row in table if row["split"] == split and row["label"] == "red"][:2]:
-            shutil.copy2(made / "colours" / row["source"], tmp_path / "elsewhere" / "red" / f"{split}-{Path(row['source']).name}")
+            shutil.copy2(
+                made / "colours" / row["source"],
+                tmp_path / "elsewhere" / "red" / f"{split}-{Path(row['source']).name}",
+            )
     (tmp_path / "elsewhere" / "blue" / "broken.png").write_bytes(b"no picture")
     predictions = (runs / "a" / "predictions.parquet").read_bytes()
     found = regraft.evaluate(runs / "a", tmp_path / "elsewhere", "from another camera")
@@ -155,7 +171,10 @@ def test_labelled_examples_from_elsewhere_are_an_external_test_set(runs: Path, m
         (14, "from another camera", "elsewhere.json")
     ]
     assert kept["readings"][1]["examples"] == 2
-    assert json.loads((runs / "a" / "evaluations" / "elsewhere.json").read_text(encoding="utf-8"))["examples"] == 14
+    assert (
+        json.loads((runs / "a" / "evaluations" / "elsewhere.json").read_text(encoding="utf-8"))["examples"]
+        == 14
+    )
     assert (runs / "a" / "predictions.parquet").read_bytes() == predictions
     result = call("evaluate", runs / "a", tmp_path / "elsewhere", "--json")
     assert json.loads(result.stdout)["file"].endswith("elsewhere-2.json")
@@ -164,7 +183,9 @@ def test_labelled_examples_from_elsewhere_are_an_external_test_set(runs: Path, m
     assert len(state(runs / "a")["evaluations"]) == 3
 
 
-def test_labels_that_are_no_classes_are_an_error_that_names_them(runs: Path, made: Path, tmp_path: Path) -> None:
+def test_labels_that_are_no_classes_are_an_error_that_names_them(
+    runs: Path, made: Path, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(7)
     for name in ("red", "gren", "purple"):
         picture(tmp_path / "other" / name / "0.png", 0, rng)
@@ -187,7 +208,11 @@ def test_what_the_backbones_own_run_has_seen_is_left_out_too(made: Path, tmp_pat
     for channel, name in enumerate(COLOURS):
         for number in range(12):
             picture(tmp_path / "second" / name / f"{number}.png", channel, rng)
-    recipe = {"obtain": {"backbone": f"run:{made / 'runs' / 'a'}"}, "base": {"size": 32}, "freeze": {"strategy": "head"}}
+    recipe = {
+        "obtain": {"backbone": f"run:{made / 'runs' / 'a'}"},
+        "base": {"size": 32},
+        "freeze": {"strategy": "head"},
+    }
     run = regraft.fit(tmp_path / "second", tmp_path / "run", recipe=recipe, cache=made / "cache")
     found = regraft.evaluate(run, made / "colours")
     counts = state(made / "runs" / "a")["data"]["counts"]
@@ -243,7 +268,9 @@ def test_a_tracker_hears_a_whole_run_and_the_recipe_knows_nothing_of_it(
     library.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", library)
     recipe = {**quick, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
-    run = regraft.fit(made / "colours", tmp_path / "run", recipe=recipe, cache=made / "cache", track=["tensorboard"])
+    run = regraft.fit(
+        made / "colours", tmp_path / "run", recipe=recipe, cache=made / "cache", track=["tensorboard"]
+    )
     found = told[str(run.path / "tensorboard")]
     assert found["test/accuracy"] == run.metrics["test"]["accuracy"].value
     assert {"finetune/val_accuracy", "finetune/train_loss", "seconds/finetune"} <= found.keys()

@@ -1,4 +1,6 @@
-"""A table with weights of 0, huge and tiny ones, without val: the run ends with numbers, in files and in words."""
+"""A table with weights of 0, huge and tiny ones, without val: the run ends with numbers, in files and in
+words.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ import regraft
 from regraft.errors import UsageError
 
 
-def test_weights_of_any_size_make_a_run_that_says_numbers(quick: dict[str, Any], colours: Path, tmp_path: Path) -> None:
+def test_weights_of_any_size_make_a_run_that_says_numbers(
+    quick: dict[str, Any], colours: Path, tmp_path: Path
+) -> None:
     weights = ["0", "1", "1e-300", "1e300", "1", "0", "1", "1"]
-    lines = [f"{name}/{k}.png,{name},train,{weights[k]}" for name in ("red", "green", "blue") for k in range(8)]
+    lines = [
+        f"{name}/{k}.png,{name},train,{weights[k]}" for name in ("red", "green", "blue") for k in range(8)
+    ]
     lines += [f"{name}/{k}.png,{name},test," for name in ("red", "green", "blue") for k in range(8, 18)]
     (colours / "list.csv").write_text("path,label,split,weight\n" + "\n".join(lines) + "\n")
     recipe = {**quick, "finetune": {"epochs": 1, "batch_size": 1, "folds": 2, "interpolation": 0.75}}

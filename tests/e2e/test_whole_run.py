@@ -21,7 +21,12 @@ SHORT = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "refit": Fa
 
 def test_import_loads_no_torch() -> None:
     code = "import regraft, sys; print([m for m in ('torch', 'timm', 'transformers') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_seven_steps_and_the_model_in_plain_timm(colours: Path, tmp_path: Path) -> None:
@@ -34,7 +39,14 @@ def test_seven_steps_and_the_model_in_plain_timm(colours: Path, tmp_path: Path) 
     steps = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
     assert all(state["steps"][name]["state"] == "done" for name in steps)
     assert len(state["steps"]["finetune"]["details"]["frozen_digest"]) == 64
-    for name in ("recipe.yaml", "events.jsonl", "examples.parquet", "metrics.json", "predictions.parquet", "report.html"):
+    for name in (
+        "recipe.yaml",
+        "events.jsonl",
+        "examples.parquet",
+        "metrics.json",
+        "predictions.parquet",
+        "report.html",
+    ):
         assert (run.path / name).is_file()
     assert "auto" not in (run.path / "recipe.yaml").read_text().replace("automatic", "")
     files = [str(colours / c / "0.png") for c in ("red", "green", "blue")]
@@ -63,7 +75,9 @@ def test_an_existing_run_is_refused_and_a_finished_one_resumes_at_once(
     assert regraft.fit(fitted.data, tmp_path / "run", resume=True).state["chosen"] == "head only"
 
 
-def test_few_examples_are_cross_validated_not_tested(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+def test_few_examples_are_cross_validated_not_tested(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
     for picture in colours.glob("*/*.png"):
         if int(picture.stem) >= 4:
             picture.unlink()
@@ -93,7 +107,9 @@ def test_wrong_usage_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_what_fine_tuning_spoils_is_not_returned(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+def test_what_fine_tuning_spoils_is_not_returned(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
     """Rule 11: the better on validation is returned, however fine-tuning went."""
     settings = {**quick, "finetune": {"epochs": 1, "folds": 0, "lr": 10.0, "precision": "float32"}}
     spoilt = regraft.fit(colours, tmp_path / "spoilt", recipe=settings)

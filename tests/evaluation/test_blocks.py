@@ -11,7 +11,9 @@ from sklearn.model_selection import StratifiedKFold
 from regraft.evaluation import assign_folds, fewest_blocks, folds_of, standard_error
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=4, max_size=200), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=4, max_size=200), st.integers(0, 5)
+)
 @settings(max_examples=60, deadline=None)
 def test_every_row_is_held_out_once_and_no_block_is_parted(rows: list[tuple[int, int]], seed: int) -> None:
     labels, blocks = np.array(rows).T
@@ -43,7 +45,9 @@ def test_classes_are_shared_out_as_far_as_blocks_allow() -> None:
 
 def test_without_blocks_the_folds_are_those_of_scikit_learn() -> None:
     labels = np.random.default_rng(1).integers(0, 4, 90)
-    expected = [held.tolist() for _, held in StratifiedKFold(5, shuffle=True, random_state=3).split(labels, labels)]
+    expected = [
+        held.tolist() for _, held in StratifiedKFold(5, shuffle=True, random_state=3).split(labels, labels)
+    ]
     assert [held.tolist() for _, held in folds_of(labels, 5, 3)] == expected
     assert [held.tolist() for _, held in folds_of(labels, 5, 3, np.arange(90) + 7)] == expected
 

@@ -46,7 +46,16 @@ def test_values_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -
     k, predicted = logits.shape[1], logits.argmax(1)
     found = evaluate_single(labels, logits, resamples=50)
     assert [name for name in METRICS if name in found] == list(found)
-    assert {"accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier", "mcc", "ece"} <= set(found)
+    assert {
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "weighted_f1",
+        "log_loss",
+        "brier",
+        "mcc",
+        "ece",
+    } <= set(found)
     assert ("top5_accuracy" in found) == (k > 5)
     shares = special.softmax(logits, axis=1)
     expected = {
@@ -66,7 +75,9 @@ def test_values_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -
     if len(present) > 1:
         pairs = [((labels == c).astype(int), shares[:, c]) for c in present]
         expected["roc_auc"] = np.mean([reference.roc_auc_score(own, given) for own, given in pairs])
-        expected["average_precision"] = np.mean([reference.average_precision_score(own, given) for own, given in pairs])
+        expected["average_precision"] = np.mean(
+            [reference.average_precision_score(own, given) for own, given in pairs]
+        )
     else:
         assert not {"roc_auc", "average_precision"} & set(found)
     for name, value in expected.items():
@@ -74,10 +85,16 @@ def test_values_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -
         assert found[name].low <= found[name].high
         assert found[name].n == len(labels)
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
-        assert score(labels, logits, name) == pytest.approx(-expected[name] if name == "log_loss" else expected[name], abs=1e-9)
+        assert score(labels, logits, name) == pytest.approx(
+            -expected[name] if name == "log_loss" else expected[name], abs=1e-9
+        )
     if len(np.unique(labels)) > 1:
-        assert found["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(labels, predicted))
-    assert (confusion(labels, predicted, k) == reference.confusion_matrix(labels, predicted, labels=range(k))).all()
+        assert found["balanced_accuracy"].value == pytest.approx(
+            reference.balanced_accuracy_score(labels, predicted)
+        )
+    assert (
+        confusion(labels, predicted, k) == reference.confusion_matrix(labels, predicted, labels=range(k))
+    ).all()
 
 
 @given(scored())
@@ -86,7 +103,9 @@ def test_rows_a_class_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarr
     labels, logits = data
     k = logits.shape[1]
     rows = per_class(labels, logits, tuple("abcdefg"[:k]))
-    table = reference.precision_recall_fscore_support(labels, logits.argmax(1), labels=range(k), zero_division=np.nan)
+    table = reference.precision_recall_fscore_support(
+        labels, logits.argmax(1), labels=range(k), zero_division=np.nan
+    )
     for row, precision, recall, f1, support in zip(rows, *table, strict=True):
         assert row["support"] == support
         for name, value in (("precision", precision), ("recall", recall), ("f1", f1)):
@@ -148,8 +167,12 @@ def test_weights_count_as_in_scikit_learn(data: tuple[np.ndarray, np.ndarray], s
     if weights.sum() == 0:
         weights[:] = 1
     counted, w = scores.counts(weights, labels, predicted, k), weights[0]
-    assert scores.accuracy(counted)[0] == pytest.approx(reference.accuracy_score(labels, predicted, sample_weight=w))
-    assert scores.mcc(counted)[0] == pytest.approx(reference.matthews_corrcoef(labels, predicted, sample_weight=w))
+    assert scores.accuracy(counted)[0] == pytest.approx(
+        reference.accuracy_score(labels, predicted, sample_weight=w)
+    )
+    assert scores.mcc(counted)[0] == pytest.approx(
+        reference.matthews_corrcoef(labels, predicted, sample_weight=w)
+    )
     assert scores.weighted_f1(counted)[0] == pytest.approx(
         reference.f1_score(labels, predicted, average="weighted", sample_weight=w)
     )
@@ -158,7 +181,9 @@ def test_weights_count_as_in_scikit_learn(data: tuple[np.ndarray, np.ndarray], s
 @given(scored(), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
 @pytest.mark.filterwarnings("ignore")
-def test_influences_are_the_derivatives_in_the_weights(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+def test_influences_are_the_derivatives_in_the_weights(
+    data: tuple[np.ndarray, np.ndarray], seed: int
+) -> None:
     labels, shares = data[0], np.round(special.softmax(data[1], axis=1), 1)  # with ties
     present = np.unique(labels)
     values, influences = scores.curves(labels, shares)
@@ -172,7 +197,9 @@ def test_influences_are_the_derivatives_in_the_weights(data: tuple[np.ndarray, n
         w[one] = weight
         own = [(labels == c).astype(int) for c in present]
         both = (reference.roc_auc_score, reference.average_precision_score)
-        return np.array([[f(o, shares[:, c], sample_weight=w) for o, c in zip(own, present, strict=True)] for f in both]).mean(1)
+        return np.array(
+            [[f(o, shares[:, c], sample_weight=w) for o, c in zip(own, present, strict=True)] for f in both]
+        ).mean(1)
 
     assert values == pytest.approx(at(1.0), abs=1e-9)
     assert influences[one] == pytest.approx((at(1.001) - at(0.999)) / 0.002, abs=1e-5)
@@ -200,7 +227,9 @@ def test_a_class_that_test_lacks_has_no_score_and_no_warning() -> None:
     labels = np.tile([0, 1], 20)
     rows = per_class(labels, 6.0 * np.eye(3)[labels], ("a", "b", "c"), np.repeat(np.arange(10), 4))
     assert [row["recall"] for row in rows] == [1.0, 1.0, None]
-    assert {rows[2][name] for name in ("precision", "precision_low", "recall_high", "f1", "f1_high")} == {None}
+    assert {rows[2][name] for name in ("precision", "precision_low", "recall_high", "f1", "f1_high")} == {
+        None
+    }
 
 
 def test_faults_are_named() -> None:
@@ -230,10 +259,16 @@ def test_the_refined_log_loss_sees_confidence_neither_as_merit_nor_as_fault() ->
     logits = rng.normal(size=(200, 3)) + 2 * np.eye(3)[labels]
     refined = refined_log_losses(labels, logits).mean()
     assert refined <= log_losses(labels, logits).mean()
-    assert refined_log_losses(labels, 7 * logits) == pytest.approx(refined_log_losses(labels, 3 * logits), rel=1e-3)
-    assert log_losses(labels, 30 * logits).mean() > 2 * refined  # overconfident: the plain loss calls it far worse
+    assert refined_log_losses(labels, 7 * logits) == pytest.approx(
+        refined_log_losses(labels, 3 * logits), rel=1e-3
+    )
+    assert (
+        log_losses(labels, 30 * logits).mean() > 2 * refined
+    )  # overconfident: the plain loss calls it far worse
     right = 5 * np.eye(3)[labels]
-    assert refined_log_losses(labels, right).mean() == pytest.approx(log_losses(labels, right).mean())  # no better than it is
+    assert refined_log_losses(labels, right).mean() == pytest.approx(
+        log_losses(labels, right).mean()
+    )  # no better than it is
 
 
 def test_many_classes_are_scored_without_a_copy_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +280,10 @@ def test_many_classes_are_scored_without_a_copy_of_the_logits(monkeypatch: pytes
     try:
         assert evaluate_single(labels, logits, resamples=10)["accuracy"].n == 20_000
         constant = np.broadcast_to(logits[0].astype(np.float64), logits.shape)  # as the majority's are
-        assert evaluate_single(labels, constant, resamples=10)["accuracy"].value == (labels == logits[0].argmax()).mean()
+        assert (
+            evaluate_single(labels, constant, resamples=10)["accuracy"].value
+            == (labels == logits[0].argmax()).mean()
+        )
         fit_temperature(labels, logits)
         choose_thresholds(labels, logits)
         most = tracemalloc.get_traced_memory()[1]

@@ -1,4 +1,6 @@
-"""The index of many rows finds what comparing all with all finds, reads mapped features piece by piece, and can be stopped."""
+"""The index of many rows finds what comparing all with all finds, reads mapped features piece by piece, and
+can be stopped.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,19 @@ def test_the_index_finds_what_comparing_all_with_all_finds(monkeypatch: pytest.M
     np.fill_diagonal(close, -2)
     wanted = np.argsort(-close, axis=1)[:, :5]
     reached = np.take_along_axis(close, wanted, axis=1) >= 0.5
-    hits = np.array([[row in set(found) for row in line] for line, found in zip(wanted.tolist(), rows.tolist(), strict=True)])
+    hits = np.array(
+        [
+            [row in set(found) for row in line]
+            for line, found in zip(wanted.tolist(), rows.tolist(), strict=True)
+        ]
+    )
     assert hits[reached].mean() > 0.97
     assert hits[np.take_along_axis(close, wanted, axis=1) >= 0.9].all()
     assert (rows != np.arange(len(unit))[:, None]).all()
     known = rows >= 0
-    np.testing.assert_allclose(cosines[known], np.take_along_axis(close, np.where(known, rows, 0), axis=1)[known], atol=1e-5)
+    np.testing.assert_allclose(
+        cosines[known], np.take_along_axis(close, np.where(known, rows, 0), axis=1)[known], atol=1e-5
+    )
     assert (cosines[known] >= 0.5).all()
     assert (np.diff(cosines, axis=1) <= 0).all()
 
@@ -65,7 +74,9 @@ def test_many_equal_rows_cost_no_more_than_others(monkeypatch: pytest.MonkeyPatc
     features[-1, 3] = np.nan
     unit, compared, look = compact(features, centre=False)(features), 0, Lists._look
 
-    def counted(self: Lists, asked: np.ndarray, members: np.ndarray, asking: np.ndarray, *others: object) -> None:
+    def counted(
+        self: Lists, asked: np.ndarray, members: np.ndarray, asking: np.ndarray, *others: object
+    ) -> None:
         nonlocal compared
         compared += len(members) * len(asking)
         look(self, asked, members, asking, *others)  # type: ignore[arg-type]

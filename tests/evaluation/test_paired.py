@@ -85,7 +85,9 @@ def test_holm_by_hand() -> None:
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_sign_flips_are_all_tried(sums: list[int]) -> None:
-    reached = [abs(np.dot(signs, sums)) >= abs(sum(sums)) - 1e-9 for signs in product((-1, 1), repeat=len(sums))]
+    reached = [
+        abs(np.dot(signs, sums)) >= abs(sum(sums)) - 1e-9 for signs in product((-1, 1), repeat=len(sums))
+    ]
     assert sign_flip(sums, np.random.default_rng(0)) == pytest.approx(np.mean(reached))
 
 

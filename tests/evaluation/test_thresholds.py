@@ -10,7 +10,9 @@ from regraft.evaluation import choose_thresholds, ece, reliability, verify
 
 
 def answers(rng: np.random.Generator, n: int, sure: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two classes, calibrated: an answer of confidence c is right in a share c of cases; a share `sure` has 0.995."""
+    """Two classes, calibrated: an answer of confidence c is right in a share c of cases; a share `sure` has
+    0.995.
+    """
     confidence = np.where(rng.random(n) < sure, 0.995, rng.uniform(0.5, 0.9, n))
     right = rng.random(n) < confidence
     logits = np.zeros((n, 2))
@@ -48,7 +50,9 @@ def test_the_bound_is_clopper_pearsons_shared_by_the_looks() -> None:
     labels = np.r_[np.zeros(10, int), np.ones(290, int)]
     (offer,) = choose_thresholds(labels, np.tile([0.0, 3.0], (300, 1)), wanted=(0.9,))
     looks = len(np.unique(np.r_[0.0, np.full(19, special.expit(3.0))]))
-    assert offer.bound == pytest.approx(stats.binomtest(290, 300).proportion_ci(1 - 2 * 0.05 / looks, "exact").low)
+    assert offer.bound == pytest.approx(
+        stats.binomtest(290, 300).proportion_ci(1 - 2 * 0.05 / looks, "exact").low
+    )
 
 
 def test_calibration_error_by_hand() -> None:

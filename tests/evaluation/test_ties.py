@@ -1,4 +1,6 @@
-"""Equal scores: a rank is shared, an answer is the first class, and no number depends on the order of the examples."""
+"""Equal scores: a rank is shared, an answer is the first class, and no number depends on the order of the
+examples.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from regraft.evaluation import (
     reliability,
     score,
     verify,
-)  # fmt: skip
+)
 from regraft.steps.evaluate import majority_logits
 
 
@@ -62,7 +64,9 @@ def test_top5_is_the_mean_over_all_ways_to_break_ties(data: tuple[np.ndarray, np
     for order in permutations(range(6)):
         broken = logits + 1e-3 * np.array(order)
         ways.append(((broken > broken[np.arange(len(labels)), labels][:, None]).sum(axis=1) < 5).mean())
-    assert evaluate_single(labels, logits, resamples=20)["top5_accuracy"].value == pytest.approx(np.mean(ways))
+    assert evaluate_single(labels, logits, resamples=20)["top5_accuracy"].value == pytest.approx(
+        np.mean(ways)
+    )
 
 
 @given(tied())
@@ -70,10 +74,16 @@ def test_top5_is_the_mean_over_all_ways_to_break_ties(data: tuple[np.ndarray, np
 @pytest.mark.filterwarnings("ignore")
 def test_ranks_that_tie_count_as_in_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -> None:
     labels, logits = data
-    found, shares, predicted = evaluate_single(labels, logits, resamples=20), special.softmax(logits, axis=1), logits.argmax(1)
+    found, shares, predicted = (
+        evaluate_single(labels, logits, resamples=20),
+        special.softmax(logits, axis=1),
+        logits.argmax(1),
+    )
     if len(np.unique(labels)) > 1:
         pairs = [((labels == c).astype(int), shares[:, c]) for c in np.unique(labels)]
-        assert found["roc_auc"].value == pytest.approx(np.mean([reference.roc_auc_score(*pair) for pair in pairs]))
+        assert found["roc_auc"].value == pytest.approx(
+            np.mean([reference.roc_auc_score(*pair) for pair in pairs])
+        )
         expected = np.mean([reference.average_precision_score(*pair) for pair in pairs])
         assert found["average_precision"].value == pytest.approx(expected)
     assert found["accuracy"].value == score(labels, logits, "accuracy") == (predicted == labels).mean()
@@ -81,16 +91,23 @@ def test_ranks_that_tie_count_as_in_scikit_learn(data: tuple[np.ndarray, np.ndar
     assert np.trace(confusion(labels, predicted, 7)) == (predicted == labels).sum()
     paired = paired_accuracy(labels, predicted, np.zeros(len(labels), int), "the first class")
     assert paired.difference == pytest.approx(found["accuracy"].value - (labels == 0).mean())
-    assert [row["support"] for row in per_class(labels, logits, tuple("abcdefg"))] == np.bincount(labels, minlength=7).tolist()
+    assert [row["support"] for row in per_class(labels, logits, tuple("abcdefg"))] == np.bincount(
+        labels, minlength=7
+    ).tolist()
 
 
 @given(tied(), st.integers(0, 100))
 @settings(max_examples=40, deadline=None)
-def test_no_value_depends_on_the_order_of_the_examples(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+def test_no_value_depends_on_the_order_of_the_examples(
+    data: tuple[np.ndarray, np.ndarray], seed: int
+) -> None:
     labels, logits = data
     order = np.random.default_rng(seed).permutation(len(labels))
     one, other = (
-        {name: found.value for name, found in evaluate_single(labels[some], logits[some], resamples=20).items()}
+        {
+            name: found.value
+            for name, found in evaluate_single(labels[some], logits[some], resamples=20).items()
+        }
         for some in (slice(None), order)
     )
     assert one == pytest.approx(other)

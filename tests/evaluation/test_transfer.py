@@ -12,7 +12,9 @@ from regraft.evaluation import knn_logits, knn_out_of_fold, logme
 
 
 def largest_evidence(features: np.ndarray, y: np.ndarray) -> float:
-    """By its definition: y is normal with covariance F F' / alpha + 1 / beta; alpha and beta are searched for."""
+    """By its definition: y is normal with covariance F F' / alpha + 1 / beta; alpha and beta are searched
+    for.
+    """
 
     def negative(logs: np.ndarray) -> float:
         alpha, beta = np.exp(logs)
@@ -78,7 +80,10 @@ def test_neighbours_vote_as_scikit_learn_counts_them_and_k_is_found_without_the_
     queries = centres[wanted] + 1.2 * rng.normal(size=(60, 8))
     logits, k = knn_logits(features, labels, queries, 3)
     scores = {
-        n: (cross_val_predict(KNeighborsClassifier(n, metric="cosine"), features, labels, cv=LeaveOneOut()) == labels).mean()
+        n: (
+            cross_val_predict(KNeighborsClassifier(n, metric="cosine"), features, labels, cv=LeaveOneOut())
+            == labels
+        ).mean()
         for n in (1, 3, 5, 9, 15)
     }
     assert scores[k] >= max(scores.values()) - 0.02  # ties between classes may be told otherwise

@@ -31,15 +31,22 @@ def test_examples_are_paired_by_content_and_classes_by_name(tmp_path: Path) -> N
     first, second = answers_to(LABELS, 0.7, 1), answers_to(LABELS, 0.9, 2)
     order = np.random.default_rng(3).permutation(len(LABELS))
     a = write_run(tmp_path / "a", LABELS, first)
-    b = write_run(tmp_path / "b", [LABELS[i] for i in order], [second[i] for i in order], ids=[f"e{i}" for i in order],
-                  classes=("cat", "ant", "bee"))  # fmt: skip
+    b = write_run(
+        tmp_path / "b",
+        [LABELS[i] for i in order],
+        [second[i] for i in order],
+        ids=[f"e{i}" for i in order],
+        classes=("cat", "ant", "bee"),
+    )
     found = compare([a, b])
     direct = paired_accuracy(LABELS, second, first, "a")
     assert [(pair.run, pair.difference.against) for pair in found.pairs] == [("b", "a")]
     assert found.pairs[0].difference.difference == pytest.approx(direct.difference)
     assert found.pairs[0].difference.p_value == pytest.approx(direct.p_value)
     assert found.best == "b"
-    assert found.rows[1].metrics["accuracy"].value == pytest.approx(np.mean(np.array(second) == np.array(LABELS)))
+    assert found.rows[1].metrics["accuracy"].value == pytest.approx(
+        np.mean(np.array(second) == np.array(LABELS))
+    )
     assert found.pairs[0].in_words().startswith("b: better than a: +")
 
 
@@ -49,7 +56,10 @@ def test_p_values_are_adjusted_over_all_pairs_and_the_best_is_set_beside_each(tm
     assert found.best == "run2"
     pairs = [(pair.run, pair.difference.against) for pair in found.pairs]
     assert pairs == [("run1", "run0"), ("run2", "run0"), ("run3", "run0"), ("run2", "run1"), ("run2", "run3")]
-    every = {frozenset((a, b)): paired_accuracy(LABELS, answers[a], answers[b], "").p_value for a, b in combinations(range(4), 2)}
+    every = {
+        frozenset((a, b)): paired_accuracy(LABELS, answers[a], answers[b], "").p_value
+        for a, b in combinations(range(4), 2)
+    }
     adjusted = dict(zip(every, holm(list(every.values())), strict=True))
     for pair in found.pairs:
         numbers = frozenset(int(name[3:]) for name in (pair.run, pair.difference.against))
@@ -69,7 +79,10 @@ def test_copies_within_a_test_set_are_each_paired(tmp_path: Path) -> None:
 def test_groups_of_the_test_set_are_told(tmp_path: Path) -> None:
     groups = [f"patient {number // 4}" for number in range(len(LABELS))]
     groups[0] = None  # type: ignore[call-overload]
-    runs = [write_run(tmp_path / name, LABELS, answers_to(LABELS, 0.8, seed), groups=groups) for seed, name in enumerate("ab")]
+    runs = [
+        write_run(tmp_path / name, LABELS, answers_to(LABELS, 0.8, seed), groups=groups)
+        for seed, name in enumerate("ab")
+    ]
     assert compare(runs).groups == 61
     plain, _ = several(tmp_path / "plain", (0.8, 0.8))
     assert compare(plain).groups is None
@@ -85,7 +98,9 @@ def test_test_sets_that_differ_are_refused_with_what_differs(tmp_path: Path) -> 
     said = answers_to(LABELS, 0.8, 0)
     a = write_run(tmp_path / "a", LABELS, said)
     fewer = write_run(tmp_path / "fewer", LABELS[:200], said[:200])
-    labelled = write_run(tmp_path / "labelled", ["bee", *LABELS[1:]] if LABELS[0] != "bee" else ["ant", *LABELS[1:]], said)
+    labelled = write_run(
+        tmp_path / "labelled", ["bee", *LABELS[1:]] if LABELS[0] != "bee" else ["ant", *LABELS[1:]], said
+    )
     named = write_run(tmp_path / "named", LABELS, said, classes=("ant", "bee", "cat", "dog"))
     text = refusal(a, fewer, labelled, named)
     assert "fewer has 200 test examples, 200 of them in common with 240" in text
@@ -113,28 +128,39 @@ def test_optimism_of_the_best_of_many_equal_models_and_of_one_that_is_far_better
     assert optimism(np.repeat(equal[:, :1], 3, axis=1)) < 0.002  # the same model thrice: nothing to pick from
     clear = np.stack([rng.random(300) < 0.95, rng.random(300) < 0.5], axis=1)
     assert optimism(clear) < 0.002
-    assert optimism(np.repeat(equal, 3, axis=0), np.repeat(np.arange(300), 3)) == pytest.approx(optimism(equal), rel=0.2)
+    assert optimism(np.repeat(equal, 3, axis=0), np.repeat(np.arange(300), 3)) == pytest.approx(
+        optimism(equal), rel=0.2
+    )
 
 
 def test_names_that_are_alike_become_paths(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / parent / "run", LABELS, answers_to(LABELS, 0.8, k)) for k, parent in enumerate("ab")]
+    runs = [
+        write_run(tmp_path / parent / "run", LABELS, answers_to(LABELS, 0.8, k))
+        for k, parent in enumerate("ab")
+    ]
     assert [row.run for row in compare(runs).rows] == [str(run) for run in runs]
 
 
 def test_the_page_is_complete_in_itself_and_names_are_text(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / HOSTILE.replace("/", "|"), LABELS, answers_to(LABELS, 0.7, 0)),
-            write_run(tmp_path / "b", LABELS, answers_to(LABELS, 0.9, 1))]  # fmt: skip
+    runs = [
+        write_run(tmp_path / HOSTILE.replace("/", "|"), LABELS, answers_to(LABELS, 0.7, 0)),
+        write_run(tmp_path / "b", LABELS, answers_to(LABELS, 0.9, 1)),
+    ]
     found = compare(runs).to_dict()
     page = write_comparison(found, tmp_path / "out" / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     bare = page.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
-    assert not [word for word in ("http://", "https://", "url(", "@import", " src=", " href=") if word in bare]
+    assert not [
+        word for word in ("http://", "https://", "url(", "@import", " src=", " href=") if word in bare
+    ]
     for row in found["rows"]:
         assert f"{100 * row['metrics']['accuracy']['value']:.1f}%" in page
     assert html.escape(found["caution"], quote=False).replace("'", "&#39;") in page
     picture = ElementTree.parse(write_comparison(found, tmp_path / "picture.svg")).getroot()
-    assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(found["rows"]) + len(found["pairs"])
+    assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(found["rows"]) + len(
+        found["pairs"]
+    )
     with pytest.raises(UsageError, match=r"neither \.html nor \.svg"):
         write_comparison(found, tmp_path / "picture.png")
 

@@ -40,7 +40,9 @@ def run(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made / "run", tmp_path / "run"))
 
 
-def test_a_finished_run_is_completed_and_nothing_is_trained_or_read_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_completed_and_nothing_is_trained_or_read_anew(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("a finished run is not walked again")
 
@@ -57,7 +59,9 @@ def test_a_finished_run_is_completed_and_nothing_is_trained_or_read_anew(run: Pa
     assert not (run / "checkpoint.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "examples.parquet", "model/model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "predictions.parquet", "examples.parquet", "model/model.safetensors"]
+)
 def test_what_only_training_can_make_is_an_error_that_names_it(name: str, run: Path) -> None:
     (run / name).unlink()
     before = (run / "events.jsonl").read_bytes()

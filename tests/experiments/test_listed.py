@@ -21,7 +21,14 @@ ANSWERS = answers_to(LABELS, 0.8, 0)
 def test_runs_are_listed_newest_first_with_their_headline(tmp_path: Path) -> None:
     write_run(tmp_path / "old", LABELS, ANSWERS, began="2026-01-02T10:00:00.123+00:00")
     write_run(tmp_path / "deep" / "er" / "new", LABELS, ANSWERS, began="2026-03-02T10:00:00.123+00:00")
-    write_run(tmp_path / "val", LABELS, ANSWERS, began="2026-02-02T10:00:00.123+00:00", split="val", state="explored")
+    write_run(
+        tmp_path / "val",
+        LABELS,
+        ANSWERS,
+        began="2026-02-02T10:00:00.123+00:00",
+        split="val",
+        state="explored",
+    )
     (tmp_path / "no run").mkdir()
     found = list_runs(tmp_path)
     assert [Path(run.path).name for run in found] == ["new", "val", "old"]
@@ -37,8 +44,11 @@ def test_runs_inside_a_run_and_the_seeds_of_repeats_are_one_line(tmp_path: Path)
     whole = write_run(tmp_path / "whole", LABELS, ANSWERS)
     write_run(whole / "folds" / "0", LABELS, ANSWERS)
     seeds = [write_run(tmp_path / "many" / f"seed-{k}", LABELS, ANSWERS) for k in range(3)]
-    about = {"split": "test", "metrics": {"accuracy": {"mean": 0.81, "spread": 0.013, "low": 0.8, "high": 0.83}},
-             "runs": [{"path": str(seed), "seed": k, "chosen": "head only"} for k, seed in enumerate(seeds)]}  # fmt: skip
+    about = {
+        "split": "test",
+        "metrics": {"accuracy": {"mean": 0.81, "spread": 0.013, "low": 0.8, "high": 0.83}},
+        "runs": [{"path": str(seed), "seed": k, "chosen": "head only"} for k, seed in enumerate(seeds)],
+    }
     (tmp_path / "many" / "repeats.json").write_text(json.dumps(about))
     found = {Path(run.path).name: run for run in list_runs(tmp_path)}
     assert found.keys() == {"whole", "many"}
@@ -46,7 +56,9 @@ def test_runs_inside_a_run_and_the_seeds_of_repeats_are_one_line(tmp_path: Path)
     assert found["many"].headline == "test accuracy 81.0%, spread 1.3 points"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 7}', '{"schema": 1, "provenance": 3, "state": "finished"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": 7}', '{"schema": 1, "provenance": 3, "state": "finished"}', "\x00"]
+)
 def test_damaged_runs_are_listed_as_such(text: str, tmp_path: Path) -> None:
     write_run(tmp_path / "good", LABELS, ANSWERS)
     bad = write_run(tmp_path / "bad", LABELS, ANSWERS)

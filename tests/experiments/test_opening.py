@@ -22,7 +22,9 @@ def one_class(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     (tmp_path / "data" / "a").mkdir(parents=True)
     for number in range(3):
-        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "data" / "a" / f"{number}.png")
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
+            tmp_path / "data" / "a" / f"{number}.png"
+        )
     return tmp_path / "data"
 
 

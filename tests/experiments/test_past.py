@@ -16,7 +16,11 @@ import regraft
 from regraft.errors import DataError
 
 COLOURS = ("red", "green", "blue")
-QUICK: dict[str, Any] = {"base": {"size": 32}, "freeze": {"strategy": "head"}, "run": {"engine": "torch-float32"}}
+QUICK: dict[str, Any] = {
+    "base": {"size": 32},
+    "freeze": {"strategy": "head"},
+    "run": {"engine": "torch-float32"},
+}
 
 
 def colours(root: Path, start: int, count: int) -> None:
@@ -31,7 +35,9 @@ def colours(root: Path, start: int, count: int) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
-    """A folder with `data`, a `first` run on it, and `more`: half of it saved anew as BMP, and as much that is new."""
+    """A folder with `data`, a `first` run on it, and `more`: half of it saved anew as BMP, and as much that
+    is new.
+    """
     place = tmp_path_factory.mktemp("past")
     colours(place / "data", 0, 20)
     colours(place / "more", 100, 10)
@@ -50,7 +56,10 @@ def on_top(place: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("what", ["data", "more"])  # known by content; by pixels alone
 def test_test_examples_that_the_backbone_has_seen_are_an_error(made: Path, what: str, tmp_path: Path) -> None:
     recipe, data = on_top(f"run:{made / 'first'}", data={"seed": 3}), made / what
-    for act in (lambda: regraft.fit(data, tmp_path / "run", recipe=recipe), lambda: regraft.api.plan(data, recipe=recipe)):
+    for act in (
+        lambda: regraft.fit(data, tmp_path / "run", recipe=recipe),
+        lambda: regraft.api.plan(data, recipe=recipe),
+    ):
         with pytest.raises(DataError) as raised:
             act()
         assert "test examples would flatter the model" in str(raised.value)
@@ -62,7 +71,9 @@ def test_test_examples_that_the_backbone_has_seen_are_an_error(made: Path, what:
 
 
 @pytest.mark.parametrize("what", ["data", "more"])
-def test_with_the_earlier_split_it_works_and_nothing_is_promised(made: Path, what: str, tmp_path: Path) -> None:
+def test_with_the_earlier_split_it_works_and_nothing_is_promised(
+    made: Path, what: str, tmp_path: Path
+) -> None:
     recipe, first = on_top(f"run:{made / 'first'}", data={"seed": 3}), made / "first"
     run = regraft.fit(made / what, tmp_path / "run", recipe=recipe, splits=first, cache=made / "cache")
     past = run.state["data"]["seen_by_ancestors"]
@@ -83,15 +94,23 @@ def test_with_the_earlier_split_it_works_and_nothing_is_promised(made: Path, wha
 def test_a_model_that_was_copied_away_knows_its_past(made: Path, tmp_path: Path) -> None:
     """Also of the run before it, which nothing but hashes is left of."""
     grand = shutil.copytree(made / "first", tmp_path / "grand")
-    second = regraft.fit(made / "more", tmp_path / "second", recipe=on_top(f"run:{grand}"), splits=grand, cache=made / "cache")
+    second = regraft.fit(
+        made / "more", tmp_path / "second", recipe=on_top(f"run:{grand}"), splits=grand, cache=made / "cache"
+    )
     shutil.rmtree(grand)
     second.model.save(tmp_path / "copied")
     with pytest.raises(DataError, match=rf"path:{tmp_path / 'copied'} learnt from"):
-        regraft.fit(made / "data", tmp_path / "run", recipe=on_top(f"path:{tmp_path / 'copied'}", data={"seed": 3}))
-    found = regraft.rank(made / "data", [f"run:{second.path}", "packaged:efficientnet_lite0"], recipe={"base": {"size": 32}})
+        regraft.fit(
+            made / "data", tmp_path / "run", recipe=on_top(f"path:{tmp_path / 'copied'}", data={"seed": 3})
+        )
+    found = regraft.rank(
+        made / "data", [f"run:{second.path}", "packaged:efficientnet_lite0"], recipe={"base": {"size": 32}}
+    )
     assert "it was made with" in found.left_out[f"run:{second.path}"]
     (tmp_path / "copied" / "seen.parquet").unlink()
-    run = regraft.fit(made / "data", tmp_path / "run", recipe=on_top(f"path:{tmp_path / 'copied'}"), cache=made / "cache")
+    run = regraft.fit(
+        made / "data", tmp_path / "run", recipe=on_top(f"path:{tmp_path / 'copied'}"), cache=made / "cache"
+    )
     assert "is not known" in run.state["data"]["seen_by_ancestors"]["unknown"][0]
     assert all(offer["threshold"] is None for offer in run.metrics["thresholds"])
 
@@ -114,11 +133,20 @@ def test_near_duplicates_are_told_and_scored_apart(made: Path, tmp_path: Path) -
     rng = np.random.default_rng(0)
     rows = pq.read_table(first / "examples.parquet").to_pylist()
     for number, row in enumerate([row for row in rows if row["split"] == "train"][:4]):
-        pixels = np.asarray(Image.open(made / "data" / row["source"])).astype(int) + rng.integers(-3, 4, (32, 32, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / "new" / row["label"] / f"near{number}.png")
+        pixels = np.asarray(Image.open(made / "data" / row["source"])).astype(int) + rng.integers(
+            -3, 4, (32, 32, 3)
+        )
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+            tmp_path / "new" / row["label"] / f"near{number}.png"
+        )
     found = regraft.evaluate(first, tmp_path / "new")
     assert found.examples == 22
     assert found.without_near_duplicates["left_out"] == 4
     assert found.without_near_duplicates["metrics"]["accuracy"]["n"] == 18
-    assert "4 examples have a near-duplicate among those the run was made with; without them accuracy is" in " ".join(found.said)
-    assert json.loads(Path(found.file).read_text(encoding="utf-8"))["without_near_duplicates"]["left_out"] == 4
+    assert (
+        "4 examples have a near-duplicate among those the run was made with; without them accuracy is"
+        in " ".join(found.said)
+    )
+    assert (
+        json.loads(Path(found.file).read_text(encoding="utf-8"))["without_near_duplicates"]["left_out"] == 4
+    )

@@ -16,7 +16,16 @@ from sklearn.datasets import load_sample_images
 
 from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.errors import UsageError
-from regraft.features import ENGINES, REFERENCE, TorchEngine, agree, agreement, makers, pick_engine, try_engines
+from regraft.features import (
+    ENGINES,
+    REFERENCE,
+    TorchEngine,
+    agree,
+    agreement,
+    makers,
+    pick_engine,
+    try_engines,
+)
 from regraft.features.trial import COSINE, LEAST
 
 SIZE = 96
@@ -52,18 +61,24 @@ def skip(error: Exception) -> None:
     """Where an engine cannot be expected to run; any other error is one."""
     if isinstance(error, ImportError):
         known = platform.machine() in ("x86_64", "AMD64")
-        pytest.skip(f"{error}: pip install openvino" if known else "needs a processor that OpenVINO is published for")
+        pytest.skip(
+            f"{error}: pip install openvino" if known else "needs a processor that OpenVINO is published for"
+        )
     if "no bfloat16 units" in str(error):
         pytest.skip("needs a processor with bfloat16 units")
     raise error
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_agrees_at_any_batch_and_beside_any_neighbour(name, base, images, expected, tmp_path: Path) -> None:
+def test_every_engine_agrees_at_any_batch_and_beside_any_neighbour(
+    name, base, images, expected, tmp_path: Path
+) -> None:
     made = makers(base, CPU, 32, cache=tmp_path)
     try:
         engine = made[name]()
-        found = np.concatenate([engine.run(images[i : i + engine.batch])[0] for i in range(0, len(images), engine.batch)])
+        found = np.concatenate(
+            [engine.run(images[i : i + engine.batch])[0] for i in range(0, len(images), engine.batch)]
+        )
     except (ImportError, RuntimeError) as error:
         skip(error)
     cosines = agreement(expected, found)
@@ -126,9 +141,13 @@ def test_the_fastest_that_agrees_is_taken_and_remembered(images, tmp_path: Path)
         raise RuntimeError("cannot convert")
 
     made = {
-        REFERENCE: lambda: Fake("slow", pause=0.02), "wrong": lambda: Fake("wrong", factor=-3.0), "missing": missing,
-        "broken": broken, "good": lambda: Fake("good", pause=0.005), "never": lambda: Fake("never"),
-    }  # fmt: skip
+        REFERENCE: lambda: Fake("slow", pause=0.02),
+        "wrong": lambda: Fake("wrong", factor=-3.0),
+        "missing": missing,
+        "broken": broken,
+        "good": lambda: Fake("good", pause=0.005),
+        "never": lambda: Fake("never"),
+    }
     asked = []
 
     def sample() -> np.ndarray:
@@ -157,7 +176,10 @@ def test_a_network_no_other_engine_runs_has_the_reference(images) -> None:
     def broken() -> Any:
         raise RuntimeError("no")
 
-    assert pick_engine({REFERENCE: lambda: Fake("slow"), "other": broken}, lambda: images, 100, (), None)[0] == REFERENCE
+    assert (
+        pick_engine({REFERENCE: lambda: Fake("slow"), "other": broken}, lambda: images, 100, (), None)[0]
+        == REFERENCE
+    )
     assert try_engines({REFERENCE: lambda: Fake("slow")}, images)[0].fits
 
 
@@ -166,7 +188,9 @@ def test_one_pass_gives_the_stages_that_are_asked_for(base, images) -> None:
 
     hosted = np.stack([base.preprocess.host(image) for image in images])
     expected = TorchEngine(base, CPU).run(hosted)[0]
-    features, first, last = regraft.extract(base, list(images), depths=(1, len(base.stages) - 1), engine=REFERENCE)
+    features, first, last = regraft.extract(
+        base, list(images), depths=(1, len(base.stages) - 1), engine=REFERENCE
+    )
     assert agreement(expected, features).min() > 0.99999
     assert len(first) == len(last) == len(images)
     assert first.shape[1] < last.shape[1]

@@ -74,21 +74,34 @@ def statistics_only(module: nn.Module) -> None:
 
 
 CHANGES = [
-    in_place, behind_the_back_of_torch, turned_round, statistics_only,
-    pytest.param(step_of(lambda p: torch.optim.AdamW(p, lr=0.01, fused=True)), id="a step of a fused optimiser"),
-]  # fmt: skip
+    in_place,
+    behind_the_back_of_torch,
+    turned_round,
+    statistics_only,
+    pytest.param(
+        step_of(lambda p: torch.optim.AdamW(p, lr=0.01, fused=True)), id="a step of a fused optimiser"
+    ),
+]
 
 
 def tuned(base: Backbone, place: Path) -> Model:
-    """A saved and loaded model on a base whose weights have changed; its provenance is that of the pre-trained ones."""
+    """A saved and loaded model on a base whose weights have changed; its provenance is that of the
+    pre-trained ones.
+    """
     own = copy.deepcopy(base)
     in_place(own.module)
     Model(own, make_head("linear", own.width, 2), "linear", Task("single", ("a", "b"))).save(place)
     return regraft.load(place)
 
 
-def test_features_of_a_fine_tuned_model_are_not_those_of_the_pre_trained_one(base: Backbone, files, tmp_path: Path) -> None:
-    expected, cache, model = regraft.extract(base, files, engine=REFERENCE), tmp_path / "cache", tuned(base, tmp_path / "model")
+def test_features_of_a_fine_tuned_model_are_not_those_of_the_pre_trained_one(
+    base: Backbone, files, tmp_path: Path
+) -> None:
+    expected, cache, model = (
+        regraft.extract(base, files, engine=REFERENCE),
+        tmp_path / "cache",
+        tuned(base, tmp_path / "model"),
+    )
     assert model.backbone.provenance == base.provenance  # where the weights came from
     after = regraft.extract(model.backbone, files, cache, engine=REFERENCE)
     assert np.array_equal(regraft.extract(base, files, cache, engine=REFERENCE), expected)
@@ -105,9 +118,15 @@ def test_however_weights_change_their_features_are_new(change, base: Backbone, f
     assert not np.array_equal(before, after)
 
 
-def test_the_same_weights_are_known_again(base: Backbone, tiny: str, files, tmp_path: Path, monkeypatch) -> None:
-    expected = regraft.extract(base, files, tmp_path / "cache", engine=REFERENCE)  # leaves them in another layout
-    head_only = Model(copy.deepcopy(base), make_head("linear", base.width, 2), "linear", Task("single", ("a", "b")))
+def test_the_same_weights_are_known_again(
+    base: Backbone, tiny: str, files, tmp_path: Path, monkeypatch
+) -> None:
+    expected = regraft.extract(
+        base, files, tmp_path / "cache", engine=REFERENCE
+    )  # leaves them in another layout
+    head_only = Model(
+        copy.deepcopy(base), make_head("linear", base.width, 2), "linear", Task("single", ("a", "b"))
+    )
     head_only.save(tmp_path / "model")
 
     def computed(*_: object) -> None:
@@ -119,7 +138,9 @@ def test_the_same_weights_are_known_again(base: Backbone, tiny: str, files, tmp_
 
 
 def test_the_same_numbers_in_another_network_are_another_fingerprint() -> None:
-    padded, symmetric = (timm.create_model(f"{kind}efficientnet_lite0", num_classes=0) for kind in ("tf_", ""))
+    padded, symmetric = (
+        timm.create_model(f"{kind}efficientnet_lite0", num_classes=0) for kind in ("tf_", "")
+    )
     symmetric.load_state_dict(padded.state_dict())
     one = make_base(obtain_weights("packaged:efficientnet_lite0"), SIZE)
     assert len({replace(one, module=module).fingerprint() for module in (padded, symmetric)}) == 2
@@ -132,7 +153,9 @@ def converted(backbone: Backbone, cache: Path | None) -> OpenVinoEngine:
         pytest.skip(f"{error}: pip install openvino")
 
 
-def test_a_converted_network_is_not_taken_for_that_of_other_weights(base: Backbone, images, tmp_path: Path) -> None:
+def test_a_converted_network_is_not_taken_for_that_of_other_weights(
+    base: Backbone, images, tmp_path: Path
+) -> None:
     converted(base, tmp_path / "cache").run(images)
     model = tuned(base, tmp_path / "model")
     found = converted(model.backbone, tmp_path / "cache").run(images)[0]
@@ -140,7 +163,9 @@ def test_a_converted_network_is_not_taken_for_that_of_other_weights(base: Backbo
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_engine_made_before_the_weights_changed_runs_those_there_are(change, base: Backbone, images) -> None:
+def test_an_engine_made_before_the_weights_changed_runs_those_there_are(
+    change, base: Backbone, images
+) -> None:
     engines = converted(base, None), TorchEngine(base, CPU, 4)
     for engine in engines:
         engine.run(images)
@@ -156,11 +181,15 @@ def test_what_torch_sees_change_is_converted_anew_unasked(base: Backbone, images
     engine = converted(base, None)
     before = engine.run(images)[0]
     in_place(base.module)
-    np.testing.assert_allclose(engine.run(images)[0], TorchEngine(base, CPU, 4).run(images)[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        engine.run(images)[0], TorchEngine(base, CPU, 4).run(images)[0], rtol=1e-3, atol=1e-3
+    )
     assert np.abs(engine.run(images)[0] - before).max() > 1e-3
 
 
-def test_a_trial_is_remembered_for_the_weights_it_was_made_with(base: Backbone, images, tmp_path: Path) -> None:
+def test_a_trial_is_remembered_for_the_weights_it_was_made_with(
+    base: Backbone, images, tmp_path: Path
+) -> None:
     asked = []
 
     def pick(backbone: Backbone) -> str:

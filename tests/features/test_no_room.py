@@ -1,4 +1,6 @@
-"""Nothing in the cache is needed: where it cannot be had, be read or be written, the work goes on, and that is said once."""
+"""Nothing in the cache is needed: where it cannot be had, be read or be written, the work goes on, and that
+is said once.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def test_a_full_cache_is_said_once_and_the_features_are_right(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_cache_that_is_a_file_and_one_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_a_file_and_one_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     (tmp_path / "file").touch()
     assert ask(FeatureStore(tmp_path / "file", note=said.append), Engine(), [3, 4])[:, 0].tolist() == [3, 4]
@@ -60,7 +64,9 @@ def test_a_cache_that_is_a_file_and_one_of_another_user(tmp_path: Path, monkeypa
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system does not reserve room for a file")
-def test_an_array_that_finds_no_room_on_the_disk_is_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_that_finds_no_room_on_the_disk_is_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stores, "IN_MEMORY", 0)
     said: list[str] = []
     store = FeatureStore(tmp_path, note=said.append)
@@ -74,7 +80,9 @@ def test_an_array_that_finds_no_room_on_the_disk_is_held_in_memory(tmp_path: Pat
 def test_a_run_whose_cache_is_a_file(fitted: Fitted, tmp_path: Path, head_only: dict) -> None:
     (tmp_path / "file").touch()
     heard: list[dict] = []
-    run = regraft.fit(fitted.data, tmp_path / "run", recipe=head_only, cache=tmp_path / "file", listeners=[heard.append])
+    run = regraft.fit(
+        fitted.data, tmp_path / "run", recipe=head_only, cache=tmp_path / "file", listeners=[heard.append]
+    )
     assert run.metrics["test"]["accuracy"].value == regraft.Run(fitted.run).metrics["test"]["accuracy"].value
     assert len([event for event in heard if event["kind"] == "note" and "cache" in event["text"]]) == 1
 
@@ -98,7 +106,9 @@ def test_no_home_folder(homeless: None, fitted: Fitted, tmp_path: Path, head_onl
     heard: list[dict] = []
     run = regraft.fit(fitted.data, "run", recipe=head_only, listeners=[heard.append])
     assert run.state["state"] == "finished"
-    assert [event["text"] for event in heard if event["kind"] == "note" and "home" in event["text"]] == [runtime.NO_HOME]
+    assert [event["text"] for event in heard if event["kind"] == "note" and "home" in event["text"]] == [
+        runtime.NO_HOME
+    ]
     assert [item.name for item in tmp_path.iterdir()] == ["run"]  # and no folder that is called ~
     with pytest.raises(DataError, match="does not exist"):
         regraft.fit("~/data", "other", cache=None)

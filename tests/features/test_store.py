@@ -41,7 +41,9 @@ def ids(numbers: list[int]) -> list[str]:
     return [f"{n:032x}" for n in numbers]
 
 
-def ask(store: FeatureStore, engine: Engine, numbers: list[int], key: tuple[str, ...] = ("w", "p")) -> np.ndarray:
+def ask(
+    store: FeatureStore, engine: Engine, numbers: list[int], key: tuple[str, ...] = ("w", "p")
+) -> np.ndarray:
     return store.features(ids(numbers), numbers, key, Host(), engine, lambda **_: None)[0]
 
 
@@ -62,7 +64,9 @@ class Files:
 
 
 def test_a_file_that_is_not_what_it_was_is_named_and_nothing_of_it_is_stored(tmp_path: Path) -> None:
-    """Replaced while features are made and put back: later runs on the untouched data must not meet the other's features."""
+    """Replaced while features are made and put back: later runs on the untouched data must not meet the
+    other's features.
+    """
     paths = [tmp_path / f"{number}.bin" for number in range(3)]
     for number, path in enumerate(paths):
         path.write_bytes(bytes([number]))
@@ -119,14 +123,20 @@ def test_one_pass_fills_every_column_and_a_missing_one_is_computed(tmp_path: Pat
     columns = ("pooled", "cut 1")
 
     def both(numbers: list[int]) -> list[np.ndarray]:
-        return store.features(ids(numbers), numbers, ("w",), Host(), engine, lambda **_: None, columns=columns)
+        return store.features(
+            ids(numbers), numbers, ("w",), Host(), engine, lambda **_: None, columns=columns
+        )
 
     pooled, cut = both([4, 2])
     assert (pooled.dtype, cut.dtype, cut.shape) == (np.float32, np.float16, (2, 2, 2, 3))
     assert cut[:, 0, 0, 0].tolist() == pooled[:, 0].tolist() == [4, 2]
     assert [values[:, 0].ravel()[0] for values in both([2, 4])] == [2, 2]
     assert engine.seen == 2
-    assert ask(store, Engine(), [4], ("w",))[0].tolist() == [4, 4, 4]  # pooled features are shared with who wants no more
+    assert ask(store, Engine(), [4], ("w",))[0].tolist() == [
+        4,
+        4,
+        4,
+    ]  # pooled features are shared with who wants no more
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
@@ -159,7 +169,9 @@ def test_only_what_gave_a_row_counts_as_used(tmp_path: Path, monkeypatch: pytest
     read = []
     monkeypatch.setattr("regraft.features.store._checksum", lambda rows, ids: read.append(len(rows)) or 0)
     ask(store, engine, [200])
-    assert read == [1]  # no rows were read of those that hold nothing that is asked for; the one is that of the new shard
+    assert read == [
+        1
+    ]  # no rows were read of those that hold nothing that is asked for; the one is that of the new shard
 
 
 def test_a_store_above_its_limit_shrinks_by_itself(tmp_path: Path) -> None:

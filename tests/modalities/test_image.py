@@ -51,8 +51,18 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
     return path
 
 
-FORMATS = [("a.png", {}), ("a.JPG", {"quality": 98}), ("a.bmp", {}), ("a.gif", {}), ("a.tiff", {}), ("a.ppm", {}),
-           ("a.webp", {"lossless": True}), ("a.tga", {}), ("a.jp2", {}), ("a.avif", {"quality": 95})]  # fmt: skip
+FORMATS = [
+    ("a.png", {}),
+    ("a.JPG", {"quality": 98}),
+    ("a.bmp", {}),
+    ("a.gif", {}),
+    ("a.tiff", {}),
+    ("a.ppm", {}),
+    ("a.webp", {"lossless": True}),
+    ("a.tga", {}),
+    ("a.jp2", {}),
+    ("a.avif", {"quality": 95}),
+]
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
@@ -129,8 +139,16 @@ def test_of_several_frames_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff", "a.webp"])
 @pytest.mark.parametrize("orientation", range(1, 10))
 def test_exif_orientation_is_obeyed(name: str, orientation: int, tmp_path: Path) -> None:
-    ways = {1: COLOURS, 2: COLOURS[:, ::-1], 3: COLOURS[::-1, ::-1], 4: COLOURS[::-1], 5: COLOURS.transpose(1, 0, 2),
-            6: np.rot90(COLOURS, -1), 7: COLOURS[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(COLOURS)}  # fmt: skip
+    ways = {
+        1: COLOURS,
+        2: COLOURS[:, ::-1],
+        3: COLOURS[::-1, ::-1],
+        4: COLOURS[::-1],
+        5: COLOURS.transpose(1, 0, 2),
+        6: np.rot90(COLOURS, -1),
+        7: COLOURS[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(COLOURS),
+    }
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(quarters().resize((32, 16), 0), tmp_path / name, exif=exif, quality=98)
@@ -179,7 +197,10 @@ def test_what_is_no_image_says_why(tmp_path: Path) -> None:
         "small_bomb.png": (bomb(11_000, 11_000), "absurdly large"),
         "text.jpg": (b"this is a text, not a picture\n" * 9, "not an image"),
         "page.png": (b"<html><script>alert(1)</script></html>", "not an image"),
-        "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "PostScript"),
+        "program.jpg": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+            "PostScript",
+        ),
     }
     for name, (data, why) in cases.items():
         (tmp_path / name).write_bytes(data)
@@ -192,12 +213,18 @@ def test_what_is_no_image_says_why(tmp_path: Path) -> None:
             LITE0.host(data)
     (tmp_path / "folder.jpg").mkdir()
     for item, why in [
-        (tmp_path / "folder.jpg", "a folder"), (tmp_path / "none.jpg", "No such file"),
-        ("nul\0.jpg", "cannot be opened"), ("x" * 5000, "cannot be opened"),
-        (5, "wanted a path"), (None, "wanted a path"), (np.zeros((2, 2, 2)), "shape"),
-        (np.zeros((0, 4)), "shape"), (np.zeros((4, 4), np.int64), "int64"), (np.full((4, 4), 2.0), "outside 0 to 1"),
+        (tmp_path / "folder.jpg", "a folder"),
+        (tmp_path / "none.jpg", "No such file"),
+        ("nul\0.jpg", "cannot be opened"),
+        ("x" * 5000, "cannot be opened"),
+        (5, "wanted a path"),
+        (None, "wanted a path"),
+        (np.zeros((2, 2, 2)), "shape"),
+        (np.zeros((0, 4)), "shape"),
+        (np.zeros((4, 4), np.int64), "int64"),
+        (np.full((4, 4), 2.0), "outside 0 to 1"),
         (np.full((4, 4), np.nan), "outside 0 to 1"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(UnreadableImage, match=why):
             load_rgb(item)
 
@@ -226,14 +253,22 @@ def test_host_agrees_with_timm(photo: int) -> None:
     from timm.data import create_transform
 
     theirs = create_transform(
-        (3, 224, 224), is_training=False, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875
+        (3, 224, 224),
+        is_training=False,
+        interpolation="bicubic",
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        crop_pct=0.875,
     )
 
     def both(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tensor = theirs(Image.fromarray(pixels)).numpy().transpose(1, 2, 0)
         return LITE0.host(pixels).astype(float), (tensor * 0.5 + 0.5) * 255
 
-    for whole in (PHOTOS[photo][:, 100:527], PHOTOS[photo][:420, :630]):  # short side to 256: 256x256 and 256x384
+    for whole in (
+        PHOTOS[photo][:, 100:527],
+        PHOTOS[photo][:420, :630],
+    ):  # short side to 256: 256x256 and 256x384
         found, wanted = both(whole)
         np.testing.assert_allclose(found, wanted, atol=1e-3)
     found, wanted = both(PHOTOS[photo])  # 256 by 383.7
@@ -268,7 +303,9 @@ def test_sixteen_bits_and_grey_arrays_agree_with_files(photo: int, tmp_path: Pat
 
 @pytest.mark.parametrize("photo", [0, 1])
 @pytest.mark.parametrize("size", [(1200, 801), (2560, 1708), (2563, 3841)])
-def test_a_large_jpeg_and_its_pixels_give_nearly_the_same_input(photo: int, size: tuple[int, int], tmp_path: Path) -> None:
+def test_a_large_jpeg_and_its_pixels_give_nearly_the_same_input(
+    photo: int, size: tuple[int, int], tmp_path: Path
+) -> None:
     """17.12: a path and the same picture as pixels were up to 1.5 grey levels apart on average."""
     large = Image.fromarray(PHOTOS[photo]).resize(size, Image.Resampling.LANCZOS)
     path = saved(large, tmp_path / "a.jpg", quality=95)
@@ -295,7 +332,9 @@ def test_a_large_picture_of_any_other_format_and_its_pixels_give_the_same_input(
     np.testing.assert_array_equal(LITE0.host(np.asarray(large)), wanted)
     assert load_rgb(large, least=256).size == (1282, 856)
     assert load_rgb(large, least=200).size == (641, 428)
-    direct = large.crop(((2563 - 1497.125) / 2, 1711 / 16, (2563 + 1497.125) / 2, 1711 * 15 / 16)).resize((224, 224), 3)
+    direct = large.crop(((2563 - 1497.125) / 2, 1711 / 16, (2563 + 1497.125) / 2, 1711 * 15 / 16)).resize(
+        (224, 224), 3
+    )
     assert np.abs(wanted.astype(int) - np.asarray(direct)).mean() < 2  # averaging first changes little
 
 
@@ -330,7 +369,13 @@ def test_preprocessing_survives_its_dictionary_and_other_versions_are_refused() 
     again = ImagePreprocess.from_dict({**values, "mean": list(values["mean"])})
     assert again == LITE0
     assert again.fingerprint == LITE0.fingerprint
-    changed = ({"size": 192}, {"crop": 0.9}, {"interpolation": "bilinear"}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)})
+    changed = (
+        {"size": 192},
+        {"crop": 0.9},
+        {"interpolation": "bilinear"},
+        {"mean": (0, 0, 0)},
+        {"std": (1, 1, 1)},
+    )
     assert len({LITE0.fingerprint, *(ImagePreprocess(**{**values, **c}).fingerprint for c in changed)}) == 6
     with pytest.raises(UsageError, match=r"'1'.*the regraft that made it"):
         ImagePreprocess.from_dict({**values, "version": "1"})
@@ -377,11 +422,23 @@ def deep_files(folder: Path, top: float, kind: str) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("top", "kind", "white"),
-    [(4095, "whole", 4095.0), (65535, "whole", 65535.0), (200, "whole", 255.0), (1.0, "real", 1.0), (1.02, "real", 1.0),
-     (255.0, "real", 255.0), (0.0625, "real", 0.0625), (4000.0, "real", 4095.0)],
-)  # fmt: skip
-def test_one_scale_for_all_deep_pictures_of_a_set(top: float, kind: str, white: float, tmp_path: Path) -> None:
-    """17.R7: each was scaled by its own maximum, so a float of 1.02 turned black and 12 bits left 17 grey levels."""
+    [
+        (4095, "whole", 4095.0),
+        (65535, "whole", 65535.0),
+        (200, "whole", 255.0),
+        (1.0, "real", 1.0),
+        (1.02, "real", 1.0),
+        (255.0, "real", 255.0),
+        (0.0625, "real", 0.0625),
+        (4000.0, "real", 4095.0),
+    ],
+)
+def test_one_scale_for_all_deep_pictures_of_a_set(
+    top: float, kind: str, white: float, tmp_path: Path
+) -> None:
+    """17.R7: each was scaled by its own maximum, so a float of 1.02 turned black and 12 bits left 17 grey
+    levels.
+    """
     files = deep_files(tmp_path / "set", top, kind)
     looks = [inspect_image(path) for path in files]
     levels = levels_of(look.deep for look in looks if look.deep is not None)
@@ -389,7 +446,9 @@ def test_one_scale_for_all_deep_pictures_of_a_set(top: float, kind: str, white: 
     pre = ImagePreprocess(48, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, levels=levels)
     inputs = [pre.host(path).astype(float) for path in files]
     means = np.array([picture.mean() for picture in inputs])
-    np.testing.assert_allclose(means / means[-1], [0.25, 0.5, 0.75, 1.0], atol=0.03)  # as bright beside each other as they were
+    np.testing.assert_allclose(
+        means / means[-1], [0.25, 0.5, 0.75, 1.0], atol=0.03
+    )  # as bright beside each other as they were
     assert len(np.unique(inputs[-1])) > 60
     for path, wanted in zip(files, inputs, strict=True):
         with Image.open(path) as picture:
@@ -406,7 +465,10 @@ def test_the_levels_of_a_set() -> None:
         return levels_of(Deep("whole", low, top) for top in tops)
 
     assert levels_of([]) == Levels() == whole(0, 65535)
-    assert whole(*[4000] * 200, 65535).whole == (0, 4095)  # one stray pixel in one picture darkens none of them
+    assert whole(*[4000] * 200, 65535).whole == (
+        0,
+        4095,
+    )  # one stray pixel in one picture darkens none of them
     assert whole(*[4000] * 20, 65535).whole == (0, 65535)
     assert whole(2500, low=-1024).whole == (-1024, 4095)  # such as Hounsfield units
     assert whole(2**31 - 1).whole == (0, 2**31 - 1)
@@ -424,8 +486,10 @@ def test_the_levels_of_a_set() -> None:
 
 def test_deep_pictures_that_differ_below_eight_bits_are_no_copies(tmp_path: Path) -> None:
     one = np.arange(64, dtype=np.uint16).reshape(8, 8)
-    digests = [pixel_digest(saved(Image.fromarray(values), tmp_path / f"{number}.png"))
-               for number, values in enumerate((one, one[::-1], one * 257, (one % 255).astype(np.uint8)))]  # fmt: skip
+    digests = [
+        pixel_digest(saved(Image.fromarray(values), tmp_path / f"{number}.png"))
+        for number, values in enumerate((one, one[::-1], one * 257, (one % 255).astype(np.uint8)))
+    ]
     assert len(set(digests[:3])) == 3
     assert digests[2] == digests[3]  # 8 bits spread over 16 show the same
 
@@ -446,14 +510,19 @@ def test_a_png_with_a_text_or_profile_above_a_megabyte_is_read(tmp_path: Path) -
     plain = saved(quarters(), tmp_path / "plain.png").read_bytes()
     chunk = b"zTXt" + b"note\0\0" + zlib.compress(b"x" * 3_000_000)
     last = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    assert np.abs(corners(load_rgb(plain[:-12] + last + plain[-12:])) - COLOURS).max() <= 1  # after the pixels
+    assert (
+        np.abs(corners(load_rgb(plain[:-12] + last + plain[-12:])) - COLOURS).max() <= 1
+    )  # after the pixels
     assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "git-LFS pointer.*git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+            "git-LFS pointer.*git lfs pull",
+        ),
         (b"\n<!DOCTYPE html><html><title>404</title></html>", "an HTML page"),
         (b"\xef\xbb\xbf<html lang='en'>", "an HTML page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML text"),
@@ -466,7 +535,7 @@ def test_a_png_with_a_text_or_profile_above_a_megabyte_is_read(tmp_path: Path) -
         (b"\0\0\0\x1cftypisom\0\0\0\0isomavc1" + b"\1" * 64, "a video"),
         (b"just words, no picture", "a text"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_image_says_what_it_is(data: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
     for item in (tmp_path / "a.jpg", data):

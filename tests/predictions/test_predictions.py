@@ -22,7 +22,9 @@ def part(name: str, count: int, classes: int) -> tuple[Part, np.ndarray]:
     return one, rng.normal(size=(count, classes)).astype(np.float32)
 
 
-def test_rows_follow_one_another_over_parts_and_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_follow_one_another_over_parts_and_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = [part("val", 7, 3), part("test", 10, 3)]
     write_predictions(tmp_path / "whole.parquet", parts, "abc", 1.5)
     monkeypatch.setattr("regraft.predictions.CELLS", 12)
@@ -36,7 +38,9 @@ def test_rows_follow_one_another_over_parts_and_pieces(tmp_path: Path, monkeypat
         assert np.array_equal(whole[f"probability:{name}"].to_numpy(), expected)
 
 
-def test_many_rows_of_many_classes_are_not_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_of_many_classes_are_not_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("regraft.predictions.CELLS", 50_000)
     some = part("test", 5_000, 100)
     tracemalloc.start()

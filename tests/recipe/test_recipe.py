@@ -12,7 +12,10 @@ from regraft.recipe import Recipe, parse_settings, read_recipe
 
 
 def test_a_recipe_survives_its_yaml() -> None:
-    for recipe in (Recipe(), Recipe.build({"train": {"l2": 0.5}, "freeze": {"strategy": ["blocks.5", "blocks.6"]}})):
+    for recipe in (
+        Recipe(),
+        Recipe.build({"train": {"l2": 0.5}, "freeze": {"strategy": ["blocks.5", "blocks.6"]}}),
+    ):
         assert Recipe.build(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
@@ -24,17 +27,37 @@ def test_every_setting_has_a_reason() -> None:
 
 @pytest.mark.parametrize(
     ("pair", "word"),
-    [("finetune.epoch=3", "finetune.epochs"), ("train.l2=-1", "greater than 0"), ("finetune.batch_size=0", "greater than"),
-     ("base.size=abc", "base.size"), ("finetune=3", "section.name=value"), ("nothing.at=all", "nothing"),
-     ("a.b={", "a.b={' gives no value in YAML"), ("data.seed=2001-13-45", "month must be"), ("run.seed=" + "9" * 5000, "digits"),
-     ("a.b=" + "[" * 5000, "no value in YAML"), ("obtain.backbone=run:\udce9", "not allowed"), ("run.seed=-1", "greater than"),
-     ("run.seed=4294967296", "less than"), ("data.seed=-1", "greater than"), ("data.seed=5000000000", "less than"),
-     ("data.folds=1", "data.folds: one fold leaves nothing"), ("finetune.folds=1", "finetune.folds: one fold"),
-     ("run.budget_seconds=.inf", "finite"), ("finetune.lr=.nan", "finite"), ("finetune.weight_decay=.inf", "finite"),
-     ("base.size=100000", "4096"), ("run.feature_batch=1000000", "1024"), ("head.hidden=1000000", "16384"),
-     ("train.l2=1e9", "1000"), ("run.threads=1000000", "1024"), ("finetune.batch_size=1000000", "4096"),
-     ("finetune.lr=1e300", "10"), ("finetune.weight_decay=1e30", "1000")],
-)  # fmt: skip
+    [
+        ("finetune.epoch=3", "finetune.epochs"),
+        ("train.l2=-1", "greater than 0"),
+        ("finetune.batch_size=0", "greater than"),
+        ("base.size=abc", "base.size"),
+        ("finetune=3", "section.name=value"),
+        ("nothing.at=all", "nothing"),
+        ("a.b={", "a.b={' gives no value in YAML"),
+        ("data.seed=2001-13-45", "month must be"),
+        ("run.seed=" + "9" * 5000, "digits"),
+        ("a.b=" + "[" * 5000, "no value in YAML"),
+        ("obtain.backbone=run:\udce9", "not allowed"),
+        ("run.seed=-1", "greater than"),
+        ("run.seed=4294967296", "less than"),
+        ("data.seed=-1", "greater than"),
+        ("data.seed=5000000000", "less than"),
+        ("data.folds=1", "data.folds: one fold leaves nothing"),
+        ("finetune.folds=1", "finetune.folds: one fold"),
+        ("run.budget_seconds=.inf", "finite"),
+        ("finetune.lr=.nan", "finite"),
+        ("finetune.weight_decay=.inf", "finite"),
+        ("base.size=100000", "4096"),
+        ("run.feature_batch=1000000", "1024"),
+        ("head.hidden=1000000", "16384"),
+        ("train.l2=1e9", "1000"),
+        ("run.threads=1000000", "1024"),
+        ("finetune.batch_size=1000000", "4096"),
+        ("finetune.lr=1e300", "10"),
+        ("finetune.weight_decay=1e30", "1000"),
+    ],
+)
 def test_faults_say_where_and_what(pair: str, word: str) -> None:
     with pytest.raises(RecipeError, match=word):
         Recipe.build(parse_settings([pair]))
@@ -55,9 +78,13 @@ def test_all_faults_come_together() -> None:
 
 @pytest.mark.parametrize(
     "pairs",
-    [["data.test_share=0.7", "data.val_share=0.3"], ["data.test_share=0.9"], ["data.val_share=0.8", "data.folds=5"],
-     ["freeze.norm_statistics=moving", "finetune.batch_size=1"]],
-)  # fmt: skip
+    [
+        ["data.test_share=0.7", "data.val_share=0.3"],
+        ["data.test_share=0.9"],
+        ["data.val_share=0.8", "data.folds=5"],
+        ["freeze.norm_statistics=moving", "finetune.batch_size=1"],
+    ],
+)
 def test_settings_that_do_not_go_together_are_refused_in_words(pairs: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.build(parse_settings(pairs))

@@ -1,4 +1,6 @@
-"""The page as a browser shows it: nothing leaves, nothing overflows, and what can be clicked does what it says."""
+"""The page as a browser shows it: nothing leaves, nothing overflows, and what can be clicked does what it
+says.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,21 @@ from made_run import HOSTILE, full_run, predictions, rendered
 
 from regraft.report import write_gallery
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 NO_BROWSER = "no chromium, chromium-browser or google-chrome on the path: `apt-get install chromium`, or Chrome for your system"
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 CLASSES = ("daisy", "rose", HOSTILE, "tulip")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +44,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium; the Debian package's will do."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
         yield chromium
@@ -71,7 +84,9 @@ def test_nothing_overflows_and_nothing_leaves(browser: Any, report: Path, width:
         for details in page.query_selector_all("details"):
             details.evaluate("node => node.open = true")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        paper, ink = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color"))
+        paper, ink = (
+            page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color")
+        )
         light, dark = (sum(int(part) for part in colour[4:-1].split(",")) for colour in (paper, ink))
         assert (light > dark) == (scheme == "light")
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
@@ -82,7 +97,10 @@ def test_a_table_is_sorted_by_the_heading_that_is_pressed(browser: Any, report: 
         table = page.locator("table.sortable", has_text="Precision")
 
         def recalls() -> list[float]:
-            return [float(cell.get_attribute("value")) for cell in table.locator("tbody tr td:nth-child(2) > data").all()]
+            return [
+                float(cell.get_attribute("value"))
+                for cell in table.locator("tbody tr td:nth-child(2) > data").all()
+            ]
 
         unsorted, button = recalls(), table.get_by_role("button", name="Recall")
         button.focus()

@@ -48,9 +48,19 @@ def test_the_galleries_hold_what_their_names_say(tmp_path: Path) -> None:
     assert all(item["label"] != item["predicted"] for item in mistakes)
     surest = np.sort(predicted.probability[predicted.wrong])[::-1][: len(mistakes)]
     assert [item["probability"] for item in mistakes] == surest.tolist()
-    assert [item["probability"] for item in by_name["uncertain"]["items"]] == np.sort(predicted.probability)[:24].tolist()
-    assert [(item["source"], item["predicted"]) for item in by_name["labels"]["items"]] == [("2.png", "daisy"), ("3.png", "rose")]
-    assert [item["source"] for item in by_name["duplicates"]["items"]] == ["1.png", "1/photo 1.png", "0.png", "0/photo 0.png"]
+    assert [item["probability"] for item in by_name["uncertain"]["items"]] == np.sort(predicted.probability)[
+        :24
+    ].tolist()
+    assert [(item["source"], item["predicted"]) for item in by_name["labels"]["items"]] == [
+        ("2.png", "daisy"),
+        ("3.png", "rose"),
+    ]
+    assert [item["source"] for item in by_name["duplicates"]["items"]] == [
+        "1.png",
+        "1/photo 1.png",
+        "0.png",
+        "0/photo 0.png",
+    ]
     assert {item["split"] for item in by_name["duplicates"]["items"]} == {"train", "test"}
     assert opened(mistakes[0]["picture"]).size == (64, 64)
 
@@ -112,10 +122,14 @@ def test_ten_thousand_test_examples_make_a_page_below_six_megabytes(tmp_path: Pa
     folder = tmp_path / "run"
     folder.mkdir()
     classes = tuple(f"class {number}" for number in range(12))
-    predictions(full_run(folder, classes, n=10_000), classes, n=10_000, pixels=300)  # noise: no thumbnail is larger
+    predictions(
+        full_run(folder, classes, n=10_000), classes, n=10_000, pixels=300
+    )  # noise: no thumbnail is larger
     write_gallery(folder)
     gallery = json.loads((folder / "gallery.json").read_text())
-    items = [item for g in gallery["galleries"] for item in g["items"]] + [item for c in gallery["cells"].values() for item in c]
+    items = [item for g in gallery["galleries"] for item in g["items"]] + [
+        item for c in gallery["cells"].values() for item in c
+    ]
     assert 3_000_000 < sum(len(item["picture"]) for item in items) <= BYTES
     assert any("left out, to keep the page small" in item["note"] for item in items)
     assert all(item["picture"] for g in gallery["galleries"] for item in g["items"])  # cells give way first

@@ -48,8 +48,12 @@ def test_every_number_is_that_of_metrics_json(whole: Whole) -> None:
     page = whole.page
     metrics = json.loads((whole.folder / "metrics.json").read_text())
     shown = set(page.values)
-    for values in (metrics["test"], metrics["val"], *metrics["baselines"].values(),
-                   metrics["test_without_near_duplicates"]["metrics"]):  # fmt: skip
+    for values in (
+        metrics["test"],
+        metrics["val"],
+        *metrics["baselines"].values(),
+        metrics["test_without_near_duplicates"]["metrics"],
+    ):
         for estimate in values.values():
             known = {estimate[key] for key in ("value", "low", "high")}
             assert {value for value in known if value is not None and np.isfinite(value)} <= shown
@@ -123,7 +127,9 @@ def test_what_makes_the_answer_doubtful_stands_beside_it(whole: Whole, tmp_path:
     run["readings"], run["data"]["findings"] = run["readings"][:1], []
     metrics = json.loads((whole.folder / "metrics.json").read_text())
     del metrics["groups"], metrics["test_without_near_duplicates"]
-    text, page = rendered(write(Path(shutil.copytree(whole.folder, tmp_path / "run")), run, metrics, events()))
+    text, page = rendered(
+        write(Path(shutil.copytree(whole.folder, tmp_path / "run")), run, metrics, events())
+    )
     assert 'class="notice"' not in text
 
 
@@ -192,11 +198,27 @@ def test_the_new_layers_that_were_compared_are_a_table(tmp_path: Path) -> None:
     run, metrics = numbers(("a", "b"))
     common = {"time": "t", "kind": "head", "step": "train", "standard_error": 0.02, "difference_error": 0.01}
     heads = [
-        common | {"layers": "linear", "hidden": 0, "dropout": 0.0, "parameters": 2562, "log_loss": 0.3, "difference": 0.0}
+        common
+        | {
+            "layers": "linear",
+            "hidden": 0,
+            "dropout": 0.0,
+            "parameters": 2562,
+            "log_loss": 0.3,
+            "difference": 0.0,
+        }
         | {"chosen": True},
-        common | {"layers": "mlp", "hidden": 128, "dropout": 0.3, "parameters": 164226, "log_loss": 0.31, "difference": 0.01}
+        common
+        | {
+            "layers": "mlp",
+            "hidden": 128,
+            "dropout": 0.3,
+            "parameters": 164226,
+            "log_loss": 0.31,
+            "difference": 0.01,
+        }
         | {"chosen": False},
-    ]  # fmt: skip
+    ]
     text, page = rendered(write(tmp_path, run, metrics, heads + heads))  # a resumed run compares again
     assert "Choosing the new layers" in page.text
     assert text.count("MLP, 128 wide") == 1
@@ -225,7 +247,12 @@ def test_an_interrupted_run_without_metrics(tmp_path: Path) -> None:
 
 def test_no_fine_tuning(tmp_path: Path) -> None:
     run, metrics = numbers(("a", "b"))
-    run["steps"]["finetune"] = {"state": "skipped", "seconds": 0.0, "decided": "Not done.", "why": "Too little data."}
+    run["steps"]["finetune"] = {
+        "state": "skipped",
+        "seconds": 0.0,
+        "decided": "Not done.",
+        "why": "Too little data.",
+    }
     run["chosen"] = "head only"
     text, page = rendered(write(tmp_path, run, metrics, [e for e in events() if e["kind"] == "l2"]))
     assert "skipped" in page.text
@@ -280,7 +307,9 @@ def test_the_card_carries_the_metadata_hubs_read() -> None:
     assert {"accuracy", "f1", "matthews_correlation", "brier_score"} <= set(fields["metrics"])
     assert len(fields["metrics"]) == len(set(fields["metrics"]))
     result = fields["model-index"][0]["results"][0]
-    assert [m["value"] for m in result["metrics"]] == [estimate["value"] for estimate in metrics["test"].values()]
+    assert [m["value"] for m in result["metrics"]] == [
+        estimate["value"] for estimate in metrics["test"].values()
+    ]
     accuracy = metrics["test"]["accuracy"]
     low, high = f"{100 * accuracy['low']:.1f}%", f"{100 * accuracy['high']:.1f}%"
     assert result["metrics"][0]["name"] == f"Accuracy (95% interval {low} to {high}, n = 250)"
@@ -298,7 +327,9 @@ def test_the_hub_library_reads_the_card() -> None:
     read = card.data.eval_results
     assert read is not None
     assert [r.metric_value for r in read] == [estimate["value"] for estimate in metrics["test"].values()]
-    assert {(r.task_type, r.dataset_name, r.dataset_split) for r in read} == {("image-classification", "flowers", "test")}
+    assert {(r.task_type, r.dataset_name, r.dataset_split) for r in read} == {
+        ("image-classification", "flowers", "test")
+    }
 
 
 def test_the_card_says_what_the_numbers_do_not() -> None:
@@ -312,7 +343,10 @@ def test_the_card_says_what_the_numbers_do_not() -> None:
     assert "read 2 times" in card
     assert "divided by 1.270" in card
     assert "calibration error from 0.081 to 0.011" in card
-    assert "from 0.712 up (for 95%): 96.9% right on test (95% interval 93.6% to 98.5%, n = 222), answering 88.8%" in card
+    assert (
+        "from 0.712 up (for 95%): 96.9% right on test (95% interval 93.6% to 98.5%, n = 222), answering 88.8%"
+        in card
+    )
     assert "No threshold promises 99%: too few examples to promise this" in card
     assert "near-duplicates across splits: 3 pairs." in card
     assert "Set aside as unreadable: 2." in card
@@ -321,24 +355,56 @@ def test_the_card_says_what_the_numbers_do_not() -> None:
 def test_the_card_of_a_run_with_little() -> None:
     card = model_card({"name": "x", "provenance": {"licence": "own terms", "id": "timm:resnet18"}}, {})
     fields = yaml.safe_load(card.split("---\n", 2)[1])
-    assert (fields["license"], fields["license_name"], fields["base_model"]) == ("other", "own terms", "timm/resnet18")
+    assert (fields["license"], fields["license_name"], fields["base_model"]) == (
+        "other",
+        "own terms",
+        "timm/resnet18",
+    )
     assert "metrics" not in fields
 
 
 def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -> None:
     full_run(tmp_path)
-    keys = ("strategy", "epochs", "log_loss", "standard_error", "accuracy", "low", "high", "trained", "seconds", "memory")
-    trials = [(name, 2, loss, 0.1, 0.9, 0.8, 0.95, 1000, 60.0, 10**9) for name, loss in (("full", 0.31), ("lora", 0.29))]
-    kept = {"trials": [dict(zip(keys, trial, strict=True)) for trial in trials], "chosen": "full", "advice": "full is kept"}
+    keys = (
+        "strategy",
+        "epochs",
+        "log_loss",
+        "standard_error",
+        "accuracy",
+        "low",
+        "high",
+        "trained",
+        "seconds",
+        "memory",
+    )
+    trials = [
+        (name, 2, loss, 0.1, 0.9, 0.8, 0.95, 1000, 60.0, 10**9)
+        for name, loss in (("full", 0.31), ("lora", 0.29))
+    ]
+    kept = {
+        "trials": [dict(zip(keys, trial, strict=True)) for trial in trials],
+        "chosen": "full",
+        "advice": "full is kept",
+    }
     (tmp_path / "strategies.json").write_text(json.dumps(kept))
     lines = [
-        {"kind": "epoch", "strategy": name, "epoch": epoch, "epochs": 2, "train_loss": 1.0, "val_log_loss": loss + 0.4 / epoch,
-         "val_accuracy": 0.9}
-        for name, loss in (("full", 0.11), ("lora", 0.09)) for epoch in (1, 2)
-    ]  # fmt: skip
+        {
+            "kind": "epoch",
+            "strategy": name,
+            "epoch": epoch,
+            "epochs": 2,
+            "train_loss": 1.0,
+            "val_log_loss": loss + 0.4 / epoch,
+            "val_accuracy": 0.9,
+        }
+        for name, loss in (("full", 0.11), ("lora", 0.09))
+        for epoch in (1, 2)
+    ]
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     _, page = rendered(tmp_path)
-    assert "validation log loss went from 0.51 to 0.31" in page.text.replace("0.510", "0.51").replace("0.310", "0.31")
+    assert "validation log loss went from 0.51 to 0.31" in page.text.replace("0.510", "0.51").replace(
+        "0.310", "0.31"
+    )
     assert page.text.count("Full is kept") == 1
     run = json.loads((tmp_path / "run.json").read_text())
     run["steps"]["finetune"]["why"] = kept["advice"]

@@ -19,14 +19,22 @@ from regraft.steps import finetune
 NUMBERED = "cpu:0"  # the one device with a number that there is everywhere
 
 
-def test_a_device_keeps_its_number(fitted: Fitted, tmp_path: Path, quick: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_keeps_its_number(
+    fitted: Fitted, tmp_path: Path, quick: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys: list[tuple[str, ...]] = []
     recall = finetune.recall
     monkeypatch.setattr(finetune, "recall", lambda memory, *key: keys.append(key) or recall(memory, *key))
-    recipe = {**quick, "run": {**quick["run"], "device": NUMBERED}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+    recipe = {
+        **quick,
+        "run": {**quick["run"], "device": NUMBERED},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+    }
     run = regraft.fit(fitted.data, tmp_path / "run", recipe=recipe)
     assert run.state["device"] == NUMBERED
-    assert read_recipe(run.path / "recipe.yaml")["run"]["device"] == NUMBERED  # a resumed run takes it from there
+    assert (
+        read_recipe(run.path / "recipe.yaml")["run"]["device"] == NUMBERED
+    )  # a resumed run takes it from there
     assert keys
     assert all(NUMBERED in key for key in keys)
 

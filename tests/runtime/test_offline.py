@@ -29,7 +29,12 @@ def test_the_hub_is_closed_while_a_run_goes_on_and_open_afterwards(
 ) -> None:
     seen: list[bool] = []
     recipe = {**head_only, "run": {**head_only["run"], "offline": True}}
-    regraft.fit(fitted.data, tmp_path / "run", recipe=recipe, listeners=[lambda event: seen.append(hub.HF_HUB_OFFLINE)])
+    regraft.fit(
+        fitted.data,
+        tmp_path / "run",
+        recipe=recipe,
+        listeners=[lambda event: seen.append(hub.HF_HUB_OFFLINE)],
+    )
     assert any(seen)
     assert (hub.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")) == (False, None)
     regraft.audit(fitted.data, recipe=recipe, features=False)
@@ -52,7 +57,9 @@ def test_a_resumed_run_stays_offline(fitted: Fitted, tmp_path: Path, head_only: 
     assert any(seen)
 
 
-def test_offline_holds_for_weights_that_are_not_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_holds_for_weights_that_are_not_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
 
     def closed(request: Any, *_: Any, **__: Any) -> None:

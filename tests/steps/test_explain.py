@@ -50,7 +50,9 @@ def test_every_pixel_is_hidden_by_some_square_and_kept_by_others() -> None:
 
 def test_the_predictor_is_the_model() -> None:
     base = backbone(size=64)
-    model = Model(base, make_head("linear", base.width, 3), "linear", Task("single", ("a", "b", "c")), temperature=1.7)
+    model = Model(
+        base, make_head("linear", base.width, 3), "linear", Task("single", ("a", "b", "c")), temperature=1.7
+    )
     images = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
     shares = predictor(model, torch.device("cpu"))(images)
     whole = Model(base, model.head, "linear", model.task)

@@ -42,16 +42,22 @@ def _at_chance(labels: np.ndarray, logits: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("layers", [Layers("linear"), Layers("mlp", 16, 0.3)])
-def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(patients: Features, layers: Layers) -> None:
+def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(
+    patients: Features, layers: Layers
+) -> None:
     context = _context()
     if layers.kind == "mlp":
         context.recipe.head.kind = "mlp"
     heads = train_head((layers,), patients, 300, CLASSES, context)
     assert heads.oof_logits is not None
     assert _at_chance(patients.labels[heads.oof_rows], heads.oof_logits)
-    held = Held("out-of-fold", patients.labels[heads.oof_rows], heads.oof_logits, patients.blocks[heads.oof_rows])  # type: ignore[index]
+    held = Held(
+        "out-of-fold", patients.labels[heads.oof_rows], heads.oof_logits, patients.blocks[heads.oof_rows]
+    )  # type: ignore[index]
     assert [offer.threshold for offer in held.calibration().offers] == [None, None]
-    blind = train_head((layers,), Features(patients.values, patients.labels, patients.weights), 300, CLASSES, _context())
+    blind = train_head(
+        (layers,), Features(patients.values, patients.labels, patients.weights), 300, CLASSES, _context()
+    )
     assert blind.oof_logits is not None
     assert not _at_chance(patients.labels[blind.oof_rows], blind.oof_logits)  # what the blocks are for
 
@@ -67,7 +73,9 @@ def test_the_ranking_probes_by_block(patients: Features) -> None:
     names = tuple(f"{i:032x}" for i in range(n))
     part = Part("train", names, names, names, patients.labels, patients.weights, (None,) * n, patients.blocks)  # type: ignore[arg-type]
     race = _Race(part, np.full(n, 64), {"train": n, "val": 0, "test": 0}, CLASSES, _context())
-    look = _Look("made", 64, 1, (), "torch-float32", 1e-3, 1e-2, {}, "", "", n, {1: patients.values[race.order]})
+    look = _Look(
+        "made", 64, 1, (), "torch-float32", 1e-3, 1e-2, {}, "", "", n, {1: patients.values[race.order]}
+    )
     (probe,) = race.probe([look], n)
     assert probe.losses.mean() > 0.9 * np.log(CLASSES)
     assert probe.knn.low < 1 / CLASSES < probe.knn.high
@@ -80,12 +88,19 @@ def test_a_promise_counts_groups_and_not_their_pictures() -> None:
     together = choose_thresholds(labels, logits, (0.95,), np.repeat(np.arange(20), 20))[0]
     assert together.threshold is None
     assert "groups" in together.why
-    many = choose_thresholds(np.ones(1600, dtype=int), np.tile([0.0, 5.0], (1600, 1)), (0.95,), np.repeat(np.arange(400), 4))[0]
+    many = choose_thresholds(
+        np.ones(1600, dtype=int), np.tile([0.0, 5.0], (1600, 1)), (0.95,), np.repeat(np.arange(400), 4)
+    )[0]
     assert many.threshold == 0
 
 
 def test_a_class_of_one_group_leaves_nothing_to_choose_by(patients: Features, tmp_path: Path) -> None:
     labels = np.where(patients.blocks == 0, CLASSES, patients.labels)
-    heads = train_head((Layers("linear"),), Features(patients.values, labels, patients.weights, patients.blocks), 300,
-                       CLASSES + 1, _context())  # fmt: skip
+    heads = train_head(
+        (Layers("linear"),),
+        Features(patients.values, labels, patients.weights, patients.blocks),
+        300,
+        CLASSES + 1,
+        _context(),
+    )
     assert heads.oof_logits is None

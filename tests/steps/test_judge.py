@@ -27,7 +27,9 @@ def made(count: int, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray
     return labels, strength * np.eye(3)[labels] + np.random.default_rng(seed).normal(size=(count, 3))
 
 
-def compared(count: int, before: float, after: float, seed: int = 0, blocks: np.ndarray | None = None) -> module.Judged:
+def compared(
+    count: int, before: float, after: float, seed: int = 0, blocks: np.ndarray | None = None
+) -> module.Judged:
     labels, head = made(count, before, seed)
     tuned = {share: made(count, after, seed + 1 + k)[1] for k, share in enumerate(SHARES)}
     return judge(labels, {0.0: head, **tuned}, blocks, "accuracy", np.arange(count))
@@ -62,7 +64,9 @@ def test_the_error_counts_blocks() -> None:
 
 def test_a_lower_log_loss_does_not_outweigh_a_clearly_worse_metric() -> None:
     labels = np.zeros(200, dtype=int)
-    head = np.where(np.arange(200)[:, None] < 150, [0.1, 0.0], [-8.0, 0.0])  # 150 right, most sure where it is wrong
+    head = np.where(
+        np.arange(200)[:, None] < 150, [0.1, 0.0], [-8.0, 0.0]
+    )  # 150 right, most sure where it is wrong
     for right, taken in ((149, True), (140, False)):  # one answer less is inside the noise, ten are not
         tuned = np.where(np.arange(200)[:, None] < right, [0.1, 0.0], [-0.1, 0.0])
         assert judge(labels, {0.0: head, 1.0: tuned}, None, "log_loss", np.arange(200)).share == 1
@@ -86,7 +90,9 @@ def test_folds_judge_up_to_a_thousand_examples_and_val_beyond() -> None:
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each fold was trained on; training is a stand-in whose models are as good as the test says."""
+    """How many examples each fold was trained on; training is a stand-in whose models are as good as the test
+    says.
+    """
     counts: list[int] = []
 
     def train(backbone, plan, head, data, val, context, checkpoint=None):  # type: ignore[no-untyped-def]
@@ -98,7 +104,9 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def cross(count: int, after: float, monkeypatch: pytest.MonkeyPatch, blocks: np.ndarray | None = None) -> module.Judged | None:
+def cross(
+    count: int, after: float, monkeypatch: pytest.MonkeyPatch, blocks: np.ndarray | None = None
+) -> module.Judged | None:
     labels, head = made(count, 1.5, 0)
     _, tuned = made(count, after, 1)
     names = tuple(str(i) for i in range(count))
@@ -108,7 +116,9 @@ def cross(count: int, after: float, monkeypatch: pytest.MonkeyPatch, blocks: np.
         return {0.0: head[rows], **dict.fromkeys(SHARES, tuned[rows])}
 
     monkeypatch.setattr(module, "mixtures", predict)
-    context = Context(Recipe.build({"finetune": {"folds": 3}}), FeatureStore(None), torch.device("cpu"), Events())
+    context = Context(
+        Recipe.build({"finetune": {"folds": 3}}), FeatureStore(None), torch.device("cpu"), Events()
+    )
     data = Data(names, names, labels, np.ones(count), blocks)
     known = Features(np.zeros((count, 2), dtype=np.float32), labels, np.ones(count), blocks)
     return cross_fit(None, None, None, data, known, 3, context)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Fine-tuning on cached activations: what is frozen stays, and the whole network gives what the cut one learnt."""
+"""Fine-tuning on cached activations: what is frozen stays, and the whole network gives what the cut one
+learnt.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from regraft.training import make_head, plan_freeze
 
 @pytest.fixture(scope="module")
 def base() -> Backbone:
-    return make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)  # images go in as they are
+    return make_base(
+        obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True
+    )  # images go in as they are
 
 
 def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone, tmp_path: Path) -> None:
@@ -35,7 +39,11 @@ def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone
     assert tuned is not None
     assert any("run once" in note for note in notes)
     assert plan.digest(tuned.backbone.module) == plan.digest(base.module) == before
-    moved = [n for n, p in tuned.backbone.module.named_parameters() if not torch.equal(p, base.module.state_dict()[n])]
+    moved = [
+        n
+        for n, p in tuned.backbone.module.named_parameters()
+        if not torch.equal(p, base.module.state_dict()[n])
+    ]
     assert moved
     assert set(moved) <= plan.trainable
     features = TorchEngine(tuned.backbone, torch.device("cpu"), 8)
@@ -45,12 +53,16 @@ def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone
     assert refined_log_losses(val.labels, logits).mean() == pytest.approx(tuned.trained.log_loss, rel=0.02)
 
 
-def test_cached_and_uncached_training_agree(base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_and_uncached_training_agree(
+    base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one plain view an epoch of cached activations is an epoch of the images."""
     train, val, head = data(24, 1), data(10, 2), make_head("linear", base.width, 2).eval()
     plan = plan_freeze(base.module, base.stages, "last-1")
     monkeypatch.setattr(Augment, "__call__", lambda self, image, *_: np.asarray(image))
-    cached = finetune(base, plan, copy.deepcopy(head), train, val, context(tmp_path, epochs=1), lambda _: None)
+    cached = finetune(
+        base, plan, copy.deepcopy(head), train, val, context(tmp_path, epochs=1), lambda _: None
+    )
     monkeypatch.setattr("regraft.steps.finetune.cache_prefix", lambda *_: None)
     plain = finetune(base, plan, copy.deepcopy(head), train, val, context(None, epochs=1), lambda _: None)
     assert cached is not None
@@ -73,15 +85,24 @@ def test_views_differ_and_are_computed_once(base: Backbone, tmp_path: Path) -> N
     assert len(list(tmp_path.rglob("*.safetensors"))) == shards
 
 
-def test_without_room_the_whole_network_is_run(base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_the_whole_network_is_run(
+    base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notes: list[str] = []
     monkeypatch.setattr(module, "MEMORY_SHARE", 0.0)
-    assert cache_prefix(base, 6, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path, notes)) is None
+    assert (
+        cache_prefix(base, 6, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path, notes))
+        is None
+    )
     assert "quarter" in notes[0]
-    assert cache_prefix(base, 0, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path)) is None
+    assert (
+        cache_prefix(base, 0, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path)) is None
+    )
 
 
-def test_an_engine_whose_activations_differ_is_not_used(base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_whose_activations_differ_is_not_used(
+    base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Wrong(TorchEngine):
         def run(self, images: np.ndarray) -> list[np.ndarray]:
             return [values[:, ::-1] for values in super().run(images)]
@@ -89,8 +110,12 @@ def test_an_engine_whose_activations_differ_is_not_used(base: Backbone, tmp_path
     usual = module.makers
     cpu = torch.device("cpu")
     monkeypatch.setattr(
-        module, "makers",
-        lambda *given, **named: {**usual(*given, **named), "torch-bfloat16": lambda: Wrong(base, cpu, 8, cut=6)},
+        module,
+        "makers",
+        lambda *given, **named: {
+            **usual(*given, **named),
+            "torch-bfloat16": lambda: Wrong(base, cpu, 8, cut=6),
+        },
     )
     ours = context(tmp_path)
     ours.recipe.run.engine = "torch-bfloat16"

@@ -31,19 +31,43 @@ def data(count: int, weights: list[float]) -> Data:
     rng = np.random.default_rng(0)
     pictures = tuple(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8) for _ in range(count))
     given_ = np.array(weights)
-    return Data(pictures, tuple(f"{k:032x}" for k in range(count)), np.arange(count) % CLASSES, given_ / (given_.mean() or 1))
+    return Data(
+        pictures,
+        tuple(f"{k:032x}" for k in range(count)),
+        np.arange(count) % CLASSES,
+        given_ / (given_.mean() or 1),
+    )
 
 
 def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> tuple[dict, bool]:
     """What the step said, and whether all weights and logits are numbers."""
-    usual = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "layer_decay": 0.8, "patience": 4, "interpolation": 1.0, "mirror": False,
-             "crop_scale": 0.8, "precision": "float32"}  # fmt: skip
-    context = Context(Recipe.build({"run": {"threads": 1}, "finetune": usual}, recipe), FeatureStore(None), torch.device("cpu"),
-                      Events())  # fmt: skip
+    usual = {
+        "epochs": 2,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "layer_decay": 0.8,
+        "patience": 4,
+        "interpolation": 1.0,
+        "mirror": False,
+        "crop_scale": 0.8,
+        "precision": "float32",
+    }
+    context = Context(
+        Recipe.build({"run": {"threads": 1}, "finetune": usual}, recipe),
+        FeatureStore(None),
+        torch.device("cpu"),
+        Events(),
+    )
     torch.manual_seed(0)
     head = make_head("linear", backbone.width, CLASSES)
-    found = finetune(backbone, planned(backbone, context)[0], head, data(COUNT, weights), data(6, [1.0] * 6) if val else None,
-                     context)  # fmt: skip
+    found = finetune(
+        backbone,
+        planned(backbone, context)[0],
+        head,
+        data(COUNT, weights),
+        data(6, [1.0] * 6) if val else None,
+        context,
+    )
     assert found is not None
     numbers = [*found.backbone.module.state_dict().values(), *found.head.state_dict().values()]
     sound = all(bool(value.isfinite().all()) for value in numbers)
@@ -51,7 +75,9 @@ def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> 
 
 
 def test_without_val_no_loss_is_told(backbone: Backbone) -> None:
-    said, sound = tuned(backbone, {"finetune": {"interpolation": 0.75, "epochs": 1}}, [1.0] * COUNT, val=False)
+    said, sound = tuned(
+        backbone, {"finetune": {"interpolation": 0.75, "epochs": 1}}, [1.0] * COUNT, val=False
+    )
     assert sound
     assert said["decided"] == "1 of 1 epochs, 0.75 of the way there"
 
@@ -64,28 +90,56 @@ def test_examples_of_weight_zero_do_not_change_what_is_learnt(backbone: Backbone
 
 
 values = {
-    "lr": [1e-30, 1e-3, 10.0], "weight_decay": [0.0, 1e3], "batch_size": [1, 4, 4096], "layer_decay": [1e-30, 1.0],
-    "label_smoothing": [0.0, 0.999], "warmup": [0.0, 0.999], "patience": [1, 10**30], "interpolation": ["auto", 1e-30, 0.5],
-    "average": [False, True], "mixup": [0.0, 5e-324, 1.0], "cutmix": [0.0, 5e-324, 1.0], "mirror": [True],
-    "crop_scale": [1e-30, 1.0], "colour": [0.0, 0.999],
-}  # fmt: skip
-chosen = st.fixed_dictionaries({}, optional={name: st.sampled_from(several) for name, several in values.items()})
+    "lr": [1e-30, 1e-3, 10.0],
+    "weight_decay": [0.0, 1e3],
+    "batch_size": [1, 4, 4096],
+    "layer_decay": [1e-30, 1.0],
+    "label_smoothing": [0.0, 0.999],
+    "warmup": [0.0, 0.999],
+    "patience": [1, 10**30],
+    "interpolation": ["auto", 1e-30, 0.5],
+    "average": [False, True],
+    "mixup": [0.0, 5e-324, 1.0],
+    "cutmix": [0.0, 5e-324, 1.0],
+    "mirror": [True],
+    "crop_scale": [1e-30, 1.0],
+    "colour": [0.0, 0.999],
+}
+chosen = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from(several) for name, several in values.items()}
+)
 strategies = ["last-1", "last-99", "half", "full", "first", "norm", "bias", "gradual", "", [], ["nothing"]]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    chosen, st.sampled_from(strategies), st.sampled_from(["frozen", "moving"]), st.booleans(),
-    st.sampled_from([[1.0] * COUNT, [0.0] * 9 + [1.0], [1e300] + [1.0] * 9, [0.0] * COUNT]), st.sampled_from([0, 2**32 - 1]),
-)  # fmt: skip
+    chosen,
+    st.sampled_from(strategies),
+    st.sampled_from(["frozen", "moving"]),
+    st.booleans(),
+    st.sampled_from([[1.0] * COUNT, [0.0] * 9 + [1.0], [1e300] + [1.0] * 9, [0.0] * COUNT]),
+    st.sampled_from([0, 2**32 - 1]),
+)
 def test_any_recipe_that_is_accepted_ends_with_numbers(
-    backbone: Backbone, recipe: dict, strategy: str | list[str], moving: str, val: bool, weights: list[float], seed: int
+    backbone: Backbone,
+    recipe: dict,
+    strategy: str | list[str],
+    moving: str,
+    val: bool,
+    weights: list[float],
+    seed: int,
 ) -> None:
     try:
         said, sound = tuned(
-            backbone, {"finetune": recipe, "freeze": {"strategy": strategy, "norm_statistics": moving}, "run": {"seed": seed}},
-            weights, val,
-        )  # fmt: skip
+            backbone,
+            {
+                "finetune": recipe,
+                "freeze": {"strategy": strategy, "norm_statistics": moving},
+                "run": {"seed": seed},
+            },
+            weights,
+            val,
+        )
     except RegraftError:  # no traceback of anything else
         return
     assert sound

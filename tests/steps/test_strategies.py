@@ -31,7 +31,9 @@ def base(tiny: str) -> Backbone:
 
 def features(base: Backbone, part: Data) -> np.ndarray:
     engine = TorchEngine(base, CPU, 8)
-    return np.concatenate([engine.run(np.stack(part.items[i : i + 8]))[0] for i in range(0, len(part.items), 8)])
+    return np.concatenate(
+        [engine.run(np.stack(part.items[i : i + 8]))[0] for i in range(0, len(part.items), 8)]
+    )
 
 
 def explored(base: Backbone, known: list[dict[str, Any]], kept: list[list[dict[str, Any]]], **more: Any):
@@ -39,8 +41,19 @@ def explored(base: Backbone, known: list[dict[str, Any]], kept: list[list[dict[s
     x = features(base, train)
     head = linear_head(x, train.labels, train.weights, 2, 0.3)
     ours = context(None, epochs=4, **more)
-    found = explore(base, head, apply_head(head, features(base, val)), train, val, ours, lambda _: None, lambda _: Checkpoint(),
-                    known, kept.append, ("last-1", "norm", "full", "full without layer decay"))  # fmt: skip
+    found = explore(
+        base,
+        head,
+        apply_head(head, features(base, val)),
+        train,
+        val,
+        ours,
+        lambda _: None,
+        lambda _: Checkpoint(),
+        known,
+        kept.append,
+        ("last-1", "norm", "full", "full without layer decay"),
+    )
     return found, ours
 
 
@@ -49,11 +62,20 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     found, ours = explored(base, [], kept)
     tried = [(t.strategy, t.epochs) for t in found.trials]
     short = min(epochs for _, epochs in tried if epochs)
-    assert short == pytest.approx(4 / RUNGS[1][0], abs=0.1), "a third of an epoch is one of a third of the data"
-    assert {name for name, epochs in tried if epochs == short} == {"last-1", "norm", "full without layer decay"}
+    assert short == pytest.approx(4 / RUNGS[1][0], abs=0.1), (
+        "a third of an epoch is one of a third of the data"
+    )
+    assert {name for name, epochs in tried if epochs == short} == {
+        "last-1",
+        "norm",
+        "full without layer decay",
+    }
     first, second = (t for t in found.trials if t.epochs == 4)
     assert (first.strategy, found.chosen in (first.strategy, second.strategy)) == ("full", True)
-    assert second.strategy == min((t for t in found.trials if t.epochs == short), key=lambda t: t.log_loss).strategy
+    assert (
+        second.strategy
+        == min((t for t in found.trials if t.epochs == short), key=lambda t: t.log_loss).strategy
+    )
     assert found.tuned is not None
     assert ours.recipe.freeze.strategy == found.chosen.removesuffix(" without layer decay")
     sizes = {t.strategy: t.trained for t in found.trials}
@@ -67,16 +89,24 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
 
 
 def pretended(
-    base: Backbone, monkeypatch: pytest.MonkeyPatch, margins: dict[str, np.ndarray], stopped: str = "length", raises: int = 0,
+    base: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    margins: dict[str, np.ndarray],
+    stopped: str = "length",
+    raises: int = 0,
     **more: Any,
 ) -> tuple[Explored, list[list[dict[str, Any]]], list[tuple[str, float]]]:
-    """`explore` where a strategy's val logits are its (N,) margins: what was found, kept, and trained for how many passes."""
+    """`explore` where a strategy's val logits are its (N,) margins: what was found, kept, and trained for how
+    many passes.
+    """
     train, val = data(120, 1), data(40, 2)
     head = linear_head(np.zeros((120, base.width), np.float32), train.labels, train.weights, 2, 0.3)
     kept: list[list[dict[str, Any]]] = []
     trained: list[tuple[str, float]] = []
 
-    def tried(backbone: Backbone, plan: FreezePlan, head: Any, part: Data, held: Data, here: Context, *_: Any) -> Finetuned:
+    def tried(
+        backbone: Backbone, plan: FreezePlan, head: Any, part: Data, held: Data, here: Context, *_: Any
+    ) -> Finetuned:
         assert set(part.ids) <= set(train.ids)
         assert abs(part.labels.mean() - train.labels.mean()) < 0.2
         if len(trained) + 1 == raises:
@@ -88,8 +118,19 @@ def pretended(
         return Finetuned(base, head, Trained({}, 1, 1, 0.5, stopped), 1, logits)
 
     monkeypatch.setattr("regraft.steps.explore.finetune", tried)
-    found = explore(base, head, np.zeros((40, 2)), train, val, context(None, **{"epochs": 8, **more}), lambda _: None,
-                    lambda _: Checkpoint(), [], kept.append, tuple(margins))  # fmt: skip
+    found = explore(
+        base,
+        head,
+        np.zeros((40, 2)),
+        train,
+        val,
+        context(None, **{"epochs": 8, **more}),
+        lambda _: None,
+        lambda _: Checkpoint(),
+        [],
+        kept.append,
+        tuple(margins),
+    )
     return found, kept, trained
 
 
@@ -97,18 +138,24 @@ NOISE = np.random.default_rng(0).normal(size=(11, 40))
 
 
 @pytest.mark.parametrize("length", [1, 4, 6, 8, 12, 18, 36])
-def test_trying_ten_costs_two_and_a_half_trainings_at_most(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+def test_trying_ten_costs_two_and_a_half_trainings_at_most(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
     base = make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
     assert len(base.stages) == 8
     names = [*(f"last-{k}" for k in range(1, 9)), "full", "norm"]
-    _, _, trained = pretended(base, monkeypatch, {name: NOISE[i] for i, name in enumerate(names)}, epochs=length)
+    _, _, trained = pretended(
+        base, monkeypatch, {name: NOISE[i] for i, name in enumerate(names)}, epochs=length
+    )
     assert len(trained) == 9 + 3 + 2
     assert [passes for _, passes in trained[-2:]] == [length, length]
     assert trained[-2][0] == "full"
     assert sum(passes for _, passes in trained) <= 2.55 * length
 
 
-def test_full_fine_tuning_gives_way_only_to_what_is_clearly_better(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_fine_tuning_gives_way_only_to_what_is_clearly_better(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = 1.5 + NOISE[0]
     hardly, clearly, worse = full + 0.2 + 0.5 * NOISE[5], full + 1.5 + 0.1 * NOISE[1], full - 1
     found, _, trained = pretended(base, monkeypatch, {"norm": hardly, "full": full})
@@ -117,10 +164,14 @@ def test_full_fine_tuning_gives_way_only_to_what_is_clearly_better(base: Backbon
     assert trained == [("full", 8), ("norm", 8)], "of two there is nothing to choose for the last rung"
     assert "norm reached" in found.advice
     assert pretended(base, monkeypatch, {"norm": clearly, "full": full, "last-1": worse})[0].chosen == "norm"
-    assert pretended(base, monkeypatch, {"norm": worse, "last-1": hardly})[0].chosen == "last-1", "full was not asked for"
+    assert pretended(base, monkeypatch, {"norm": worse, "last-1": hardly})[0].chosen == "last-1", (
+        "full was not asked for"
+    )
 
 
-def test_a_trial_that_was_interrupted_is_tried_again_by_a_resume(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_was_interrupted_is_tried_again_by_a_resume(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     margins = {name: NOISE[i] for i, name in enumerate(("last-1", "last-2", "norm", "full"))}
     found, kept, trained = pretended(base, monkeypatch, margins, stopped="interrupted")
     assert trained == [("last-1", pytest.approx(8 / RUNGS[1][0], abs=0.01))]
@@ -131,7 +182,9 @@ def test_a_trial_that_was_interrupted_is_tried_again_by_a_resume(base: Backbone,
     assert "stopped by the user" in found.advice
 
 
-def test_ctrl_c_outside_of_training_loses_nothing_that_was_trained(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_outside_of_training_loses_nothing_that_was_trained(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     margins = {"norm": NOISE[1], "full": NOISE[0]}
     found, kept, trained = pretended(base, monkeypatch, margins, raises=2)
     assert (found.chosen, found.stopped, len(kept), len(trained)) == ("full", True, 1, 1)
@@ -163,7 +216,9 @@ def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strate
 
 
 @pytest.mark.parametrize("strategy", ["full", "last-1"])
-def test_examples_made_of_two_train_another_network_from_images_and_from_activations(base: Backbone, strategy: str) -> None:
+def test_examples_made_of_two_train_another_network_from_images_and_from_activations(
+    base: Backbone, strategy: str
+) -> None:
     train, val = data(16, 1), data(10, 2)
     head = linear_head(features(base, train), train.labels, train.weights, 2, 0.3)
     found = []
@@ -199,7 +254,9 @@ def test_advice_names_what_was_gained_and_what_is_enough() -> None:
     assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)], "full")
     above = [head, trial("full", 0.31, 9.0), trial("norm", 0.27, 9.0)]
     assert "gained nothing here on val; norm reached 0.270" in advice(above, "full")
-    assert "no strategy was trained to the end" in advice([head, replace(trial("norm", 0.1, 9.0), epochs=0.7)], "head")
+    assert "no strategy was trained to the end" in advice(
+        [head, replace(trial("norm", 0.1, 9.0), epochs=0.7)], "head"
+    )
 
 
 def test_a_gain_counts_when_it_is_above_the_noise() -> None:
@@ -234,5 +291,3 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     lone = Data(few.items[:3], few.ids[:3], np.array([0, 0, 1]), few.weights[:3])
     three = Features(known.values[:3], lone.labels, lone.weights)
     assert cross_fit(base, plan, chosen, lone, three, 2, ours) is None
-
-

@@ -39,7 +39,9 @@ def exclusive_or(count: int = 400) -> Features:
     return made(values[:, 0] * values[:, 1] > 0, values)
 
 
-def apart(count: int = 400, classes: int = 3, shares: tuple[float, ...] | None = None, gap: float = 1.5) -> Features:
+def apart(
+    count: int = 400, classes: int = 3, shares: tuple[float, ...] | None = None, gap: float = 1.5
+) -> Features:
     """Classes that differ in their means alone: nothing that a linear head would miss."""
     rng = np.random.default_rng(1)
     labels = rng.choice(classes, count, p=shares)
@@ -73,7 +75,11 @@ def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_trie
     here = context(heard)
     heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, 3, here)
     assert heads.layers == LINEAR
-    assert (here.recipe.head.kind, here.recipe.head.hidden, here.recipe.head.dropout) == ("linear", min(WIDTHS), 0.0)
+    assert (here.recipe.head.kind, here.recipe.head.hidden, here.recipe.head.dropout) == (
+        "linear",
+        min(WIDTHS),
+        0.0,
+    )
     assert not [name for name in here.recipe.open_choices() if name.startswith(("head", "train"))]
     assert heads.oof_logits is not None
     out_of_fold = log_losses(data.labels[heads.oof_rows], heads.oof_logits).mean()
@@ -92,7 +98,9 @@ def test_the_same_seed_gives_the_same_bits_and_so_does_what_was_chosen_before() 
     for one in (again, resumed):
         assert np.array_equal(first.oof_logits, one.oof_logits)
         assert np.array_equal(apply_head(first.refitted, data.values), apply_head(one.refitted, data.values))
-    assert not np.array_equal(apply_head(first.refitted, data.values), apply_head(other.refitted, data.values))
+    assert not np.array_equal(
+        apply_head(first.refitted, data.values), apply_head(other.refitted, data.values)
+    )
 
 
 def test_an_l2_that_was_chosen_before_gives_the_same_out_of_fold_logits() -> None:
@@ -141,8 +149,12 @@ def test_class_weights_that_are_named_are_taken(named: str) -> None:
     heads = train_head((LINEAR,), data, 500, 2, here)
     assert here.recipe.train.class_weights == named
     rare = data.labels == 1
-    found = {w: apply_head(train_head((LINEAR,), data, 500, 2, context(train={"class_weights": w})).on_train, data.values)
-             for w in ("none", named)}  # fmt: skip
+    found = {
+        w: apply_head(
+            train_head((LINEAR,), data, 500, 2, context(train={"class_weights": w})).on_train, data.values
+        )
+        for w in ("none", named)
+    }
     recall = {name: float((logits.argmax(1) == 1)[rare].mean()) for name, logits in found.items()}
     assert recall[named] >= recall["none"] + (0.1 if named != "none" else 0)
     assert heads.oof_logits is not None
@@ -152,13 +164,22 @@ def test_adjusted_logits_are_the_plain_ones_less_the_log_of_the_classes_shares()
     data = apart(400, 3, (0.8, 0.1, 0.1))
     for layers in (LINEAR, NARROW):
         plain, adjusted = (
-            train_head((layers,), data, 300, 3, context(head={"kind": layers.kind}, train={"class_weights": weights}))
+            train_head(
+                (layers,), data, 300, 3, context(head={"kind": layers.kind}, train={"class_weights": weights})
+            )
             for weights in ("none", "adjusted")
         )
-        for one, other, labels in ((plain.on_train, adjusted.on_train, data.labels[:300]),
-                                   (plain.refitted, adjusted.refitted, data.labels)):  # fmt: skip
-            wanted, found = apply_head(one, data.values) - class_offset(labels, "adjusted", 3), apply_head(other, data.values)
-            np.testing.assert_allclose(found - found.mean(1)[:, None], wanted - wanted.mean(1)[:, None], atol=1e-2)
+        for one, other, labels in (
+            (plain.on_train, adjusted.on_train, data.labels[:300]),
+            (plain.refitted, adjusted.refitted, data.labels),
+        ):
+            wanted, found = (
+                apply_head(one, data.values) - class_offset(labels, "adjusted", 3),
+                apply_head(other, data.values),
+            )
+            np.testing.assert_allclose(
+                found - found.mean(1)[:, None], wanted - wanted.mean(1)[:, None], atol=1e-2
+            )
         offset = class_offset(data.labels, "adjusted", 3)
         np.testing.assert_allclose(plain.oof_logits - offset, adjusted.oof_logits, atol=1e-4)
     assert class_offset(data.labels, "none", 3) is class_offset(data.labels, "balanced", 3) is None
@@ -179,7 +200,9 @@ def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
     assert "balanced accuracy" in why
     assert "macro f1" in chosen(hard, "accuracy")[1]
     assert chosen(hard, "log_loss")[0] == "none"  # which asks for the shares as they are
-    assert chosen(apart(900, 3, shares, gap=12.0), "balanced_accuracy")[0] == "none"  # there is nothing to gain
+    assert (
+        chosen(apart(900, 3, shares, gap=12.0), "balanced_accuracy")[0] == "none"
+    )  # there is nothing to gain
     weights, why = chosen(apart(), "balanced_accuracy")
     assert weights == "none"
     assert "largest class" not in why
@@ -220,6 +243,9 @@ def test_parameters_are_counted_as_they_are_made() -> None:
 
 @pytest.mark.parametrize("layers", [LINEAR, NARROW])
 def test_few_examples_are_cross_validated_with_the_layers_chosen(layers: Layers) -> None:
-    here = context(head={"kind": layers.kind, "hidden": 16, "dropout": 0.0}, train={"class_weights": "none", "epochs": 10})
+    here = context(
+        head={"kind": layers.kind, "hidden": 16, "dropout": 0.0},
+        train={"class_weights": "none", "epochs": 10},
+    )
     found = cross_validate(layers, apart(24, 2, gap=4.0), 2, here)
     assert found["accuracy"]["value"] > 0.8

@@ -21,12 +21,21 @@ def data(count: int, seed: int) -> Data:
     pixels = rng.integers(0, 120, (count, 64, 64, 3))
     pixels[..., 0] += 120 * labels[:, None, None]
     images = tuple(image.astype(np.uint8) for image in pixels)
-    return Data(images, tuple(f"{seed:016x}{n:016x}" for n in range(count)), labels.astype(np.int64), np.ones(count))
+    return Data(
+        images, tuple(f"{seed:016x}{n:016x}" for n in range(count)), labels.astype(np.int64), np.ones(count)
+    )
 
 
 def context(folder: Path | None, notes: list[str] | None = None, **settings: object) -> Context:
-    usual = {"epochs": 3, "batch_size": 8, "lr": 3e-4, "layer_decay": 0.8, "crop_scale": 0.8, "mirror": True,
-             "patience": 4}  # fmt: skip
+    usual = {
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 3e-4,
+        "layer_decay": 0.8,
+        "crop_scale": 0.8,
+        "mirror": True,
+        "patience": 4,
+    }
     recipe = Recipe.build({"finetune": {**usual, "precision": "float32", **settings}})
     heard = [] if notes is None else notes
     events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))

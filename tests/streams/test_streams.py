@@ -1,4 +1,6 @@
-"""Text leaves the process whatever its streams are: another encoding, closed, full, or read by nobody any more."""
+"""Text leaves the process whatever its streams are: another encoding, closed, full, or read by nobody any
+more.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def test_names_and_classes_in_every_format_and_encoding(first: str) -> None:
 
 def test_csv_has_one_line_end_a_row_where_the_stream_makes_two_characters_of_it() -> None:
     _, out, _ = predict("csv", "sys.stdout.reconfigure(newline='\\r\\n')\n")
-    assert out.count("\n") == 1 + len(NAMES)  # read with universal newlines: a doubled \r would be a line of its own
+    assert out.count("\n") == 1 + len(
+        NAMES
+    )  # read with universal newlines: a doubled \r would be a line of its own
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
@@ -80,8 +84,11 @@ def test_output_to_what_is_full_is_one_line_and_errors_to_it_are_none() -> None:
 
 
 def test_a_pipe_that_is_read_no_more_ends_quietly() -> None:
-    code, _, err = predict("csv", "read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"
-                           "sys.stdout = open(1, 'w', closefd=False)\n")
+    code, _, err = predict(
+        "csv",
+        "read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"
+        "sys.stdout = open(1, 'w', closefd=False)\n",
+    )
     assert (code, err) == (1, "")
 
 
@@ -94,7 +101,11 @@ def test_names_on_standard_input_may_be_any_bytes(tmp_path: Path) -> None:
 
 
 def test_python_m_regraft() -> None:
-    result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True,
-                            env={**os.environ, "PYTHONIOENCODING": "cp1252"})  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-m", "regraft", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )
     assert result.returncode == 0
     assert "predict" in result.stdout

@@ -1,4 +1,6 @@
-"""Features that are constant, copies of others, all zero, or far larger than others; weights of 0, huge and tiny ones."""
+"""Features that are constant, copies of others, all zero, or far larger than others; weights of 0, huge and
+tiny ones.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from regraft.data.audit import Near, Seen, audit_features, find_near
 from regraft.data.examples import Inputs
 from regraft.errors import UsageError
 from regraft.evaluation import folds_of, knn_logits, knn_out_of_fold, logme
-from regraft.training import Layers, class_weighted, fit_logistic, fit_path, mlp_head, mlp_out_of_fold, shuffled
+from regraft.training import (
+    Layers,
+    class_weighted,
+    fit_logistic,
+    fit_path,
+    mlp_head,
+    mlp_out_of_fold,
+    shuffled,
+)
 from regraft.training import logistic as module
 
 CLASSES = 3
@@ -48,7 +58,9 @@ def made(harms: list[str], count: int = 60, width: int = 8, seed: int = 0) -> tu
 
 @few
 @given(harmed, st.integers(0, 99), st.sampled_from([60, 6, 12]), st.sampled_from([None, 1e-30, 1e-3, 1e6]))
-def test_a_head_is_finite_whatever_the_features(harms: list[str], seed: int, count: int, l2: float | None) -> None:
+def test_a_head_is_finite_whatever_the_features(
+    harms: list[str], seed: int, count: int, l2: float | None
+) -> None:
     values, labels = made(harms, count, seed=seed)
     head = regraft.fit_head(values, labels, l2)
     assert all(bool(parameter.isfinite().all()) for parameter in head.parameters())
@@ -90,7 +102,17 @@ def test_the_audit_says_something_in_words_whatever_the_features(harms: list[str
     pictures = {name: rng.integers(0, 255, (64, 64, 3)).astype(np.uint8) for name in names}
     near = find_near(inputs, None, values, None, lambda path, *_: pictures[str(path)], lambda **_: None)
     shares = rng.dirichlet(np.ones(CLASSES), 60)
-    seen = Seen(("a", "b", "c"), inputs, ("train",) * 60, labels, values, np.arange(60), shares, None, Near(near.pairs))
+    seen = Seen(
+        ("a", "b", "c"),
+        inputs,
+        ("train",) * 60,
+        labels,
+        values,
+        np.arange(60),
+        shares,
+        None,
+        Near(near.pairs),
+    )
     for finding in audit_features(seen):
         assert "nan" not in finding.message
 
@@ -100,10 +122,12 @@ def test_features_that_are_no_numbers_are_refused_with_the_row(wrong: float) -> 
     values, labels = made(["copies"])
     values[7, 2] = wrong
     for call in (
-        lambda: regraft.fit_head(values, labels), lambda: fit_path(values, labels, np.ones(60), CLASSES),
-        lambda: knn_logits(values, labels, values, CLASSES), lambda: knn_out_of_fold(values, labels, folds_of(labels, 3, 0)),
+        lambda: regraft.fit_head(values, labels),
+        lambda: fit_path(values, labels, np.ones(60), CLASSES),
+        lambda: knn_logits(values, labels, values, CLASSES),
+        lambda: knn_out_of_fold(values, labels, folds_of(labels, 3, 0)),
         lambda: logme(values, labels),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match="row 7"):
             call()
 
@@ -141,28 +165,39 @@ def test_few_of_many_features_that_vary_are_decomposed_alone(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("features", "labels", "more", "words"),
     [
-        (np.zeros((4,)), [0, 1, 0, 1], {}, "features"), (np.zeros((4, 2)), [0, 1, 0], {}, "features"),
-        (np.zeros((0, 2)), [], {}, "features"), (np.zeros((4, 0)), [0, 1, 0, 1], {}, "features"),
-        (np.zeros((4, 2)), [0, 0, 0, 0], {}, "two classes"), (np.zeros((4, 2)), [-1, 0, 1, 1], {}, "from 0"),
-        (np.zeros((4, 2)), [0.5, 1, 1, 0], {}, "whole numbers"), (np.zeros((3, 2)), [0, 1, 1], {}, "single example"),
+        (np.zeros((4,)), [0, 1, 0, 1], {}, "features"),
+        (np.zeros((4, 2)), [0, 1, 0], {}, "features"),
+        (np.zeros((0, 2)), [], {}, "features"),
+        (np.zeros((4, 0)), [0, 1, 0, 1], {}, "features"),
+        (np.zeros((4, 2)), [0, 0, 0, 0], {}, "two classes"),
+        (np.zeros((4, 2)), [-1, 0, 1, 1], {}, "from 0"),
+        (np.zeros((4, 2)), [0.5, 1, 1, 0], {}, "whole numbers"),
+        (np.zeros((3, 2)), [0, 1, 1], {}, "single example"),
         (np.zeros((4, 2)), [0, 0, 1, 1], {"groups": "aabb"}, "one group"),
-        (np.zeros((4, 2)), [0, 0, 1, 1], {"groups": "aab"}, "groups"), (np.zeros((4, 2)), [0, 0, 1, 1], {"l2": 0.0}, "above 0"),
+        (np.zeros((4, 2)), [0, 0, 1, 1], {"groups": "aab"}, "groups"),
+        (np.zeros((4, 2)), [0, 0, 1, 1], {"l2": 0.0}, "above 0"),
         (np.full((4, 2), 1e300), [0, 0, 1, 1], {}, "infinity"),
     ],
-)  # fmt: skip
-def test_what_no_head_can_be_fitted_to_is_refused(features: np.ndarray, labels: list, more: dict, words: str) -> None:
+)
+def test_what_no_head_can_be_fitted_to_is_refused(
+    features: np.ndarray, labels: list, more: dict, words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         regraft.fit_head(features, labels, **more)
 
 
 def test_random_labels_in_groups_get_the_strongest_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 patients with 6 pictures each, alike among themselves: folds that part them find a rule where there is none."""
+    """60 patients with 6 pictures each, alike among themselves: folds that part them find a rule where there
+    is none.
+    """
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(60), 6)
     values = (rng.normal(size=(60, 64))[patients] + 0.1 * rng.normal(size=(360, 64))).astype(np.float32)
     labels, asked = rng.integers(0, 2, 60)[patients], []
     fit = module.fit_logistic
-    monkeypatch.setattr("regraft.training.network.fit_logistic", lambda *a, **k: asked.append(a[4]) or fit(*a, **k))
+    monkeypatch.setattr(
+        "regraft.training.network.fit_logistic", lambda *a, **k: asked.append(a[4]) or fit(*a, **k)
+    )
     regraft.fit_head(values, labels)
     regraft.fit_head(values, labels, groups=[f"patient {n}" for n in patients])
     regraft.fit_head(values, labels, groups=[(int(n), "left") for n in patients])
@@ -197,7 +232,9 @@ def test_weights_of_a_class_or_of_all_may_be_zero() -> None:
         for balanced in (False, True):
             used = class_weighted(labels, weights_, balanced, CLASSES)
             assert all(np.isfinite(part).all() for part in fit_logistic(values, labels, used, CLASSES, 0.1))
-            assert np.isfinite(mlp_out_of_fold(values, labels, used, CLASSES, Layers("mlp", 4), 5.0, 2).logits).all()
+            assert np.isfinite(
+                mlp_out_of_fold(values, labels, used, CLASSES, Layers("mlp", 4), 5.0, 2).logits
+            ).all()
     weight, bias = fit_logistic(values, labels, nobody, CLASSES, 0.1)
     assert not weight.any()
     assert not bias.any()

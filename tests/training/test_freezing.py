@@ -22,13 +22,17 @@ def test_nothing_frozen_moves_and_something_released_does(name: str, strategy: s
     plan = plan_freeze(module, cut_stages(module), strategy)
     plan.apply(module)
     head = torch.nn.Linear(module(torch.zeros(2, 3, 32, 32)).shape[1], 3)
-    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad] + list(head.parameters()), 1e-2)
+    optimiser = torch.optim.AdamW(
+        [p for p in module.parameters() if p.requires_grad] + list(head.parameters()), 1e-2
+    )
     before, start = plan.digest(module), {n: p.detach().clone() for n, p in module.named_parameters()}
     for _ in range(3):
         module.train()
         for child in module.modules():
             child.train()
-        torch.nn.functional.cross_entropy(head(module(torch.randn(4, 3, 32, 32))), torch.tensor([0, 1, 2, 0])).backward()
+        torch.nn.functional.cross_entropy(
+            head(module(torch.randn(4, 3, 32, 32))), torch.tensor([0, 1, 2, 0])
+        ).backward()
         optimiser.step()
         optimiser.zero_grad()
     assert plan.digest(module) == before
@@ -52,7 +56,9 @@ def test_an_unknown_strategy_names_the_stages() -> None:
 
 
 def test_a_strategy_that_would_release_nothing_is_refused() -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.ReLU(), torch.nn.Linear(3, 2, bias=False))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(3, 3, bias=False), torch.nn.ReLU(), torch.nn.Linear(3, 2, bias=False)
+    )
     for strategy in ("norm", "bias"):
         with pytest.raises(UsageError, match="releases nothing"):
             plan_freeze(module, cut_stages(module), strategy)

@@ -53,9 +53,13 @@ def test_weights_count_like_copies(iris) -> None:
     weights[some] = 2
     weighted = fit_logistic(values, labels, weights, 3, 0.1, scaling=(values.mean(0), values.std(0)))
     copies = fit_logistic(
-        np.concatenate([values, values[some]]), np.concatenate([labels, labels[some]]), np.ones(200), 3, 0.1,
+        np.concatenate([values, values[some]]),
+        np.concatenate([labels, labels[some]]),
+        np.ones(200),
+        3,
+        0.1,
         scaling=(values.mean(0), values.std(0)),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(weighted[0], copies[0], atol=1e-2)
 
 
@@ -102,21 +106,29 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         values = (rng.normal(size=(400, 30)) @ rng.normal(size=(30, 30))).astype(np.float32)
         labels = (values[:, :4] + rng.gumbel(size=(400, 4))).argmax(axis=1)
         passes[0] = 0
-        problem = module._Problem(values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values))
+        problem = module._Problem(
+            values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values)
+        )
         theta = problem.solve(1e-3, None, 1e-4, 1e-12)
         taken = passes[0]
         found = problem.logits(theta, np.zeros(400, dtype=np.int64), np.arange(400))
         return found, taken, float(problem.slope(theta, 1e-3)[1].norm())
 
-    fast, few, small = zip(*map(solved, range(3)), strict=True)  # rounding moves the passes of one problem by some
-    monkeypatch.setattr(module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0))
+    fast, few, small = zip(
+        *map(solved, range(3)), strict=True
+    )  # rounding moves the passes of one problem by some
+    monkeypatch.setattr(
+        module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0)
+    )
     plain, many, also = zip(*map(solved, range(3)), strict=True)
     assert max(*small, *also) <= 1.1e-4
     np.testing.assert_allclose(fast, plain, atol=0.02)
     assert sum(few) < sum(many) / 2
 
 
-def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """All logits of a million examples of 1,000 classes would take 4 GB, several times over."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(300, 12)).astype(np.float32)
@@ -124,7 +136,9 @@ def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(monk
     whole = module.fit_path(values, labels, np.ones(300), 5)
     most = []
     given = module._Problem._logits
-    monkeypatch.setattr(module._Problem, "_logits", lambda *args: most.append(given(*args).numel()) or given(*args))
+    monkeypatch.setattr(
+        module._Problem, "_logits", lambda *args: most.append(given(*args).numel()) or given(*args)
+    )
     monkeypatch.setattr(module, "LOGITS", 1_000)
     monkeypatch.setattr(module, "HELD", 100)
     some = module.fit_path(values, labels, np.ones(300), 5, l2=whole.l2[whole.chosen])

@@ -1,4 +1,6 @@
-"""The training loop where things go wrong: losses that are no numbers, memory that runs out; and its averages."""
+"""The training loop where things go wrong: losses that are no numbers, memory that runs out; and its
+averages.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,20 @@ def run(net: nn.Module, given=batches, epochs: int = 4, **more):
     said: list[str] = []
     optimiser = torch.optim.AdamW(net.parameters(), lr=more.pop("lr", 1e-2))
     judge = more.pop("val_loss", val_loss)
-    trained = train(net, optimiser, given, 4, epochs, judge, warmup=0.1, patience=9, tick=lambda **_: None,
-                    on_epoch=lambda **_: None, say=said.append, **more)  # fmt: skip
+    trained = train(
+        net,
+        optimiser,
+        given,
+        4,
+        epochs,
+        judge,
+        warmup=0.1,
+        patience=9,
+        tick=lambda **_: None,
+        on_epoch=lambda **_: None,
+        say=said.append,
+        **more,
+    )
     return trained, said
 
 
@@ -141,11 +155,17 @@ def test_the_mean_of_the_weights_is_taken_only_where_it_is_better() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rises", "kept"), [((0.0, 0.02, 0.03), 3), ((0.0, 0.5, 0.6), 1), ((0.0, 0.5, 0.02), 3), ((0.3, 0.0, 0.6), 2)]
+    ("rises", "kept"),
+    [((0.0, 0.02, 0.03), 3), ((0.0, 0.5, 0.6), 1), ((0.0, 0.5, 0.02), 3), ((0.3, 0.0, 0.6), 2)],
 )
 def test_a_later_epoch_is_kept_unless_it_is_clearly_worse(rises: tuple[float, ...], kept: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.3, (4, 64))
-    given = iter([(np.full(64, 9.0), 0.0), *((1 + rise + noise[i] - noise[i].mean(), 0.5) for i, rise in enumerate(rises))])
+    given = iter(
+        [
+            (np.full(64, 9.0), 0.0),
+            *((1 + rise + noise[i] - noise[i].mean(), 0.5) for i, rise in enumerate(rises)),
+        ]
+    )
     trained, _ = run(network(), epochs=3, val_loss=lambda: next(given))
     assert (trained.epoch, trained.log_loss) == (kept, pytest.approx(1 + rises[kept - 1]))
 
@@ -195,8 +215,21 @@ def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
             with torch.no_grad():
                 return nn.functional.cross_entropy(net(X), Y, reduction="none").double().numpy(), 0.0
 
-        return train(net, torch.optim.AdamW(net.parameters(), lr=1e-2), batches, 4, 4, val_loss, warmup=0.1, patience=9,
-                     averaged=True, keep_states=True, tick=on_tick, on_epoch=lambda **_: None, checkpoint=keeper)  # fmt: skip
+        return train(
+            net,
+            torch.optim.AdamW(net.parameters(), lr=1e-2),
+            batches,
+            4,
+            4,
+            val_loss,
+            warmup=0.1,
+            patience=9,
+            averaged=True,
+            keep_states=True,
+            tick=on_tick,
+            on_epoch=lambda **_: None,
+            checkpoint=keeper,
+        )
 
     with pytest.raises(Stop):
         go(network(), tick)
@@ -209,7 +242,9 @@ def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
         assert all(torch.equal(state[name], same[name]) for name in state)
 
 
-def test_saving_takes_no_more_than_a_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_takes_no_more_than_a_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nine times the weights were written every 20 s and after each epoch, whatever that took."""
     now, writes = 0.0, []
 
@@ -295,12 +330,24 @@ def test_weights_that_the_last_step_spoilt_are_not_kept(with_val: bool) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from([1e-30, 1e-3, 1.0, 50.0]), st.sampled_from([0.0, 1e-3, 1e3]), st.sampled_from([0.0, 0.99]),
-    st.sampled_from([0.0, 0.5, 1 - 1e-9]), st.sampled_from([1, 2, 16, 4096]), st.sampled_from([(0, 0), (1, 0), (5e-324, 1e-9)]),
-    st.lists(st.sampled_from([0.0, 1e-300, 1.0, 1e300]), min_size=64, max_size=64), st.booleans(),
-)  # fmt: skip
+    st.sampled_from([1e-30, 1e-3, 1.0, 50.0]),
+    st.sampled_from([0.0, 1e-3, 1e3]),
+    st.sampled_from([0.0, 0.99]),
+    st.sampled_from([0.0, 0.5, 1 - 1e-9]),
+    st.sampled_from([1, 2, 16, 4096]),
+    st.sampled_from([(0, 0), (1, 0), (5e-324, 1e-9)]),
+    st.lists(st.sampled_from([0.0, 1e-300, 1.0, 1e300]), min_size=64, max_size=64),
+    st.booleans(),
+)
 def test_any_settings_give_numbers(
-    lr: float, decay: float, part: float, drop: float, size: int, mixes: tuple[float, float], weights: list[float], val: bool
+    lr: float,
+    decay: float,
+    part: float,
+    drop: float,
+    size: int,
+    mixes: tuple[float, float],
+    weights: list[float],
+    val: bool,
 ) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Dropout(drop), network())
@@ -317,8 +364,17 @@ def test_any_settings_give_numbers(
 
     several = mixed(given_, *mixes, 2, 0) if any(mixes) else given_
     trained = train(
-        net, torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay), several, len(module.shuffled(64, 0, 1, size)), 2,
-        val_loss if val else None, warmup=part, patience=1, smoothing=part, tick=lambda **_: None, on_epoch=lambda **_: None,
-    )  # fmt: skip
+        net,
+        torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay),
+        several,
+        len(module.shuffled(64, 0, 1, size)),
+        2,
+        val_loss if val else None,
+        warmup=part,
+        patience=1,
+        smoothing=part,
+        tick=lambda **_: None,
+        on_epoch=lambda **_: None,
+    )
     assert all(torch.isfinite(value).all() for value in trained.best.values())
     assert math.isfinite(trained.log_loss) == val

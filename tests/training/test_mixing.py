@@ -23,7 +23,9 @@ def test_labels_hold_what_the_images_hold(mixup: float, cutmix: float) -> None:
         for images, labels, weights in mixed(_batches, mixup, cutmix, CLASSES, 0)(epoch):
             assert torch.allclose(labels.sum(dim=1), torch.ones(4))
             assert torch.equal(weights, torch.ones(4))
-            shown = images.float().mean(dim=(1, 2, 3))  # of colours 0, 100 and 200, in the shares of their classes
+            shown = images.float().mean(
+                dim=(1, 2, 3)
+            )  # of colours 0, 100 and 200, in the shares of their classes
             assert torch.allclose(shown, labels @ torch.tensor([0.0, 100.0, 200.0]), atol=1e-3)
 
 
@@ -38,7 +40,10 @@ def test_cutmix_pastes_one_rectangle_and_leaves_the_given_images_alone() -> None
             area = len(other) / (20 * 30)
             assert float(labels[1, 2]) == pytest.approx(area, abs=1e-6)
             if len(other):
-                (top, left), (bottom, right) = other.min(dim=0).values.tolist(), other.max(dim=0).values.tolist()
+                (top, left), (bottom, right) = (
+                    other.min(dim=0).values.tolist(),
+                    other.max(dim=0).values.tolist(),
+                )
                 assert len(other) == (bottom - top + 1) * (right - left + 1)
             partly += 0 < area < 1
     assert partly > 8
@@ -46,7 +51,9 @@ def test_cutmix_pastes_one_rectangle_and_leaves_the_given_images_alone() -> None
 
 
 def test_both_take_turns() -> None:
-    kinds = {images.dtype for epoch in range(1, 9) for images, _, _ in mixed(_batches, 0.4, 1.0, CLASSES, 0)(epoch)}
+    kinds = {
+        images.dtype for epoch in range(1, 9) for images, _, _ in mixed(_batches, 0.4, 1.0, CLASSES, 0)(epoch)
+    }
     assert kinds == {torch.uint8, torch.float32}
 
 
@@ -56,7 +63,7 @@ def test_activations_are_blended() -> None:
     def batches(epoch: int, skip: int = 0, /) -> list[Batch]:
         return [(values, torch.tensor([0, 1, 2, 0]), torch.ones(4))]
 
-    (inputs, labels, _), = mixed(batches, 0.0, 1.0, CLASSES, 0)(1)  # fmt: skip
+    ((inputs, labels, _),) = mixed(batches, 0.0, 1.0, CLASSES, 0)(1)
     assert inputs[0].unique().numel() == 1
     assert 3 * (1 - float(inputs[3].mean()) / 3) == pytest.approx(float(inputs[0].mean()), abs=1e-5)
     assert float(labels[1, 2]) == pytest.approx(float(inputs[1].mean()) - 1, abs=1e-5)

@@ -18,7 +18,9 @@ def rings() -> tuple[np.ndarray, np.ndarray]:
     """Three rings, on two features of very different size."""
     rng = np.random.default_rng(0)
     labels, angle = rng.integers(0, 3, 300), rng.uniform(0, 2 * np.pi, 300)
-    values = (labels + 0.7)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(size=(300, 2)) * 0.1
+    values = (labels + 0.7)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(
+        size=(300, 2)
+    ) * 0.1
     return (values * [100, 0.01] + [5, 50]).astype(np.float32), labels
 
 
@@ -47,7 +49,9 @@ def test_held_out_examples_teach_nothing(rings) -> None:
     wrong, shares = labels.copy(), np.ones((2, 300))
     wrong[:100] = (labels[:100] + 1) % 3
     shares[0, :100] = 0  # the first network is not shown what has changed, the second is
-    networks = [_Problem(values, y, shares).solve(3, LAYERS, 0.01, 3, 0, lambda *_: False) for y in (labels, wrong)]
+    networks = [
+        _Problem(values, y, shares).solve(3, LAYERS, 0.01, 3, 0, lambda *_: False) for y in (labels, wrong)
+    ]
     right, other = (found.last.numpy() for found in networks)
     assert np.array_equal(right[0], other[0])
     assert not np.allclose(right[1], other[1])
@@ -57,7 +61,9 @@ def test_of_very_many_examples_fewer_epochs_are_tried(rings, monkeypatch: pytest
     values, labels = rings
     heard: list[int] = []
     monkeypatch.setattr(module, "STEPS", 1)
-    mlp_out_of_fold(values, labels, np.ones(300), 3, LAYERS, 0.01, 60, tick=lambda **fields: heard.append(fields["total"]))
+    mlp_out_of_fold(
+        values, labels, np.ones(300), 3, LAYERS, 0.01, 60, tick=lambda **fields: heard.append(fields["total"])
+    )
     assert set(heard) == {module.LEAST}
 
 

@@ -1,6 +1,13 @@
 """Where weights come from, and how a model is cut into stages."""
 
-from regraft.backbones.arithmetic import PRECISIONS, Arithmetic, find_folds, pick_arithmetic, plain, seconds_a_step
+from regraft.backbones.arithmetic import (
+    PRECISIONS,
+    Arithmetic,
+    find_folds,
+    pick_arithmetic,
+    plain,
+    seconds_a_step,
+)
 from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make_base
 from regraft.backbones.catalogue import Entry, entries, entry_of
 from regraft.backbones.cost import Cost, costs
@@ -9,7 +16,31 @@ from regraft.backbones.taps import Suffix, Tapped, entrance
 from regraft.backbones.truncate import cut_short, truncated
 
 __all__ = [
-    "PRECISIONS", "Arithmetic", "Backbone", "Cost", "Entry", "Obtained", "Provenance", "Stage", "Suffix", "Tapped", "at_hand",
-    "build", "candidates", "costs", "cut_short", "cut_stages", "earlier_runs", "entrance", "entries", "entry_of",
-    "find_folds", "make_base", "obtain_weights", "pick_arithmetic", "plain", "seconds_a_step", "truncated",
-]  # fmt: skip
+    "PRECISIONS",
+    "Arithmetic",
+    "Backbone",
+    "Cost",
+    "Entry",
+    "Obtained",
+    "Provenance",
+    "Stage",
+    "Suffix",
+    "Tapped",
+    "at_hand",
+    "build",
+    "candidates",
+    "costs",
+    "cut_short",
+    "cut_stages",
+    "earlier_runs",
+    "entrance",
+    "entries",
+    "entry_of",
+    "find_folds",
+    "make_base",
+    "obtain_weights",
+    "pick_arithmetic",
+    "plain",
+    "seconds_a_step",
+    "truncated",
+]

@@ -1,9 +1,10 @@
 """How a network's passes are computed while it is trained: the precision, and two shortcuts on a CPU.
 
-Both shortcuts keep the mathematics. A norm layer with fixed statistics is an affine map of each channel, so it is folded
-into the convolution before it anew in every pass, differentiably: the same gradients reach the same parameters, and no
-pass over the activations is spent on it. Depthwise convolutions get their gradients in float32 where oneDNN's bfloat16
-falls back to reference code. The calls are caught as they are made, so no module is changed.
+Both shortcuts keep the mathematics. A norm layer with fixed statistics is an affine map of each channel, so
+it is folded into the convolution before it anew in every pass, differentiably: the same gradients reach the
+same parameters, and no pass over the activations is spent on it. Depthwise convolutions get their gradients
+in float32 where oneDNN's bfloat16 falls back to reference code. The calls are caught as they are made, so no
+module is changed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from torch.overrides import TorchFunctionMode
 PRECISIONS = ("float32", "bfloat16")
 TRIAL_STEPS = 3  # the first warms up
 WORTH = 1.1  # bfloat16 rounds: it has to be clearly faster
-EMULATED = ("NO AVX", "AVX2")  # x86 without bfloat16 instructions: a training step in it takes over ten times as long
+EMULATED = (
+    "NO AVX",
+    "AVX2",
+)  # x86 without bfloat16 instructions: a training step in it takes over ten times as long
 CLOSE = 1e-3  # of the largest logit: folding may change the last bits and no more
 
 _CONV = ("bias", "stride", "padding", "dilation", "groups")
@@ -76,7 +80,9 @@ def plain(device: torch.device) -> Arithmetic:
 
 
 def may_gain_from_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is worth a trial: not on MPS, whose autocast knows float16 only, nor where a CPU emulates it."""
+    """Whether bfloat16 is worth a trial: not on MPS, whose autocast knows float16 only, nor where a CPU
+    emulates it.
+    """
     if device.type == "cpu":
         return torch.backends.cpu.get_cpu_capability() not in EMULATED
     return device.type != "mps"
@@ -85,9 +91,11 @@ def may_gain_from_bfloat16(device: torch.device) -> bool:
 def pick_arithmetic(
     network: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str = "auto"
 ) -> tuple[Arithmetic, dict[str, float]]:
-    """The fastest right arithmetic for training `network` on batches like `images`, and the images/s of each tried.
+    """The fastest right arithmetic for training `network` on batches like `images`, and the images/s of each
+    tried.
 
-    Norms are folded only if that gives the same logits. `precision` "auto" takes bfloat16 where a trial finds it faster.
+    Norms are folded only if that gives the same logits. `precision` "auto" takes bfloat16 where a trial finds
+    it faster.
     """
     device = images.device
     folds = find_folds(network, images) if device.type == "cpu" else {}
@@ -96,11 +104,16 @@ def pick_arithmetic(
     if precision != "auto":
         return Arithmetic(precision, device, folds), {}
     options = {name: Arithmetic(name, device, folds) for name in PRECISIONS}
-    speed = {name: len(images) / seconds_a_step(network, images, labels, option) for name, option in options.items()}
+    speed = {
+        name: len(images) / seconds_a_step(network, images, labels, option)
+        for name, option in options.items()
+    }
     return options["bfloat16" if speed["bfloat16"] > WORTH * speed["float32"] else "float32"], speed
 
 
-def seconds_a_step(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, arithmetic: Arithmetic) -> float:
+def seconds_a_step(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, arithmetic: Arithmetic
+) -> float:
     """The time of one training step (forward and backward): the least of a few on throw-away gradients."""
     seconds = []
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
@@ -119,7 +132,8 @@ def seconds_a_step(network: nn.Module, images: torch.Tensor, labels: torch.Tenso
 
 
 def find_folds(network: nn.Module, images: torch.Tensor) -> dict[int, Norm]:
-    """The norms that can be folded, by watching a pass over two images; none where folding would change the result.
+    """The norms that can be folded, by watching a pass over two images; none where folding would change the
+    result.
 
     `network` is watched in the mode it is in, and left as it was.
     """
@@ -152,7 +166,9 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, tuple[torch.Tensor, int]] = {}  # the output is held, so that no other gets its id
+        self.made: dict[
+            int, tuple[torch.Tensor, int]
+        ] = {}  # the output is held, so that no other gets its id
         self.folds: dict[int, Norm] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,7 +176,9 @@ class _Watch(TorchFunctionMode):
         if func is torch.conv2d and len(args) >= 2:
             self.made[id(result)] = (result, id(args[1]))
         elif func is nn.functional.batch_norm and id(args[0]) in self.made:
-            call = _call(_NORM, args[1:], kwargs or {}, {"weight": None, "bias": None, "training": False, "eps": 1e-5})
+            call = _call(
+                _NORM, args[1:], kwargs or {}, {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+            )
             if not call["training"] and call["running_mean"] is not None:
                 self.folds[self.made[id(args[0])][1]] = Norm(
                     call["running_mean"], call["running_var"], call["weight"], call["bias"], call["eps"]
@@ -192,8 +210,13 @@ class _Shortcuts(TorchFunctionMode):
             bias = shift if bias is None else shift + bias * scale
         depthwise = 1 < call["groups"] == weight.shape[0] and not isinstance(call["padding"], str)
         if not (self.bfloat16 and depthwise):
-            return torch.conv2d(x, weight, bias, call["stride"], call["padding"], call["dilation"], call["groups"])
-        pairs = ([v, v] if isinstance(v, int) else list(v) for v in (call[n] for n in ("stride", "padding", "dilation")))
+            return torch.conv2d(
+                x, weight, bias, call["stride"], call["padding"], call["dilation"], call["groups"]
+            )
+        pairs = (
+            [v, v] if isinstance(v, int) else list(v)
+            for v in (call[n] for n in ("stride", "padding", "dilation"))
+        )
         bias = None if bias is None else bias.bfloat16()
         return _Depthwise.apply(x.bfloat16(), weight.bfloat16(), bias, *pairs, call["groups"])  # type: ignore[no-any-return]
 
@@ -201,16 +224,22 @@ class _Shortcuts(TorchFunctionMode):
 class _Depthwise(torch.autograd.Function):
     """A bfloat16 depthwise convolution whose gradients avoid what oneDNN is slow at in bfloat16.
 
-    That is the gradient of the input at strides above 1, taken in float32 here, and of the weight of kernels above 3x3, put
-    together from blocks of 3x3 here: it falls back to reference code for them. Of EfficientNet-Lite0 they took 840 of the
-    1,150 ms of a training step of 32 images.
+    That is the gradient of the input at strides above 1, taken in float32 here, and of the weight of kernels
+    above 3x3, put together from blocks of 3x3 here: it falls back to reference code for them. Of
+    EfficientNet-Lite0 they took 840 of the 1,150 ms of a training step of 32 images.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int],
-        dilation: list[int], groups: int,
-    ) -> torch.Tensor:  # fmt: skip
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+    ) -> torch.Tensor:
         """(B, C, H, W) bfloat16 to the convolution's output."""
         ctx.save_for_backward(x, weight)
         ctx.shape = (stride, padding, dilation, groups)
@@ -238,9 +267,15 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _back(
-    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: list[int], padding: list[int],
-    dilation: list[int], groups: int, of_x: bool,
-) -> torch.Tensor:  # fmt: skip
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    of_x: bool,
+) -> torch.Tensor:
     back = torch.ops.aten.convolution_backward
     mask = [of_x, not of_x, False]
     both = back(gradient, x, weight, None, stride, padding, dilation, False, [0, 0], groups, mask)
@@ -248,9 +283,14 @@ def _back(
 
 
 def _weight_gradient(
-    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: list[int], padding: list[int],
-    dilation: list[int], groups: int,
-) -> torch.Tensor:  # fmt: skip
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> torch.Tensor:
     """(C, 1, k, k), each 3x3 block of it being the gradient of a 3x3 kernel on a shifted input."""
     high, wide = weight.shape[2:]
     if max(high, wide) <= 3 or min(high, wide) < 3 or max(dilation) > 1:

@@ -27,7 +27,8 @@ DEFAULT_LEVELS = Levels()
 class Provenance:
     """Where weights came from; the licence is from our catalogue or the hub's card, never guessed.
 
-    `sha256` is that of the weights as they came. What they have become since is told by `Backbone.fingerprint`.
+    `sha256` is that of the weights as they came. What they have become since is told by
+    `Backbone.fingerprint`.
     """
 
     id: str
@@ -41,7 +42,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Stage:
-    """An ordered part of a backbone: the names of its parameters and of every module that belongs to it alone."""
+    """An ordered part of a backbone: the names of its parameters and of every module that belongs to it
+    alone.
+    """
 
     name: str
     parameters: tuple[str, ...]
@@ -63,19 +66,29 @@ class Backbone:
     depth: int | None = None  # stages kept, of one that was truncated
 
     def fingerprint(self) -> str:
-        """16 hex digits of the network and its weights as they are at this moment: what is stored of it goes by these.
+        """16 hex digits of the network and its weights as they are at this moment: what is stored of it goes
+        by these.
 
-        The weights are hashed anew each time, a second a gigabyte and core: nothing tells reliably that they did not change (a
-        fused optimiser leaves torch's version counters as they are). Where they are held and in which layout does not matter.
+        The weights are hashed anew each time, a second a gigabyte and core: nothing tells reliably that they
+        did not change (a fused optimiser leaves torch's version counters as they are). Where they are held
+        and in which layout does not matter.
         """
-        built = re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))  # where a function lies differs from process to process
-        return fingerprint(self.architecture, self.config.get("transformers"), built, state_sha256(self.module))
+        built = re.sub(
+            r" at 0x[0-9a-f]+", "", repr(self.module)
+        )  # where a function lies differs from process to process
+        return fingerprint(
+            self.architecture, self.config.get("transformers"), built, state_sha256(self.module)
+        )
 
 
-def make_base(obtained: Obtained, size: int, upscaled: bool = False, levels: Levels = DEFAULT_LEVELS) -> Backbone:
-    """Take the classifier off, keep the weights' own preprocessing at input `size`, with the `levels` of the set's deep pictures.
+def make_base(
+    obtained: Obtained, size: int, upscaled: bool = False, levels: Levels = DEFAULT_LEVELS
+) -> Backbone:
+    """Take the classifier off, keep the weights' own preprocessing at input `size`, with the `levels` of the
+    set's deep pictures.
 
-    Images smaller than the input have no border to spare: with `upscaled` the centre crop takes the whole short side.
+    Images smaller than the input have no border to spare: with `upscaled` the centre crop takes the whole
+    short side.
     """
     module, config = obtained.module, obtained.config
     whole = obtained.depth is None
@@ -91,11 +104,18 @@ def make_base(obtained: Obtained, size: int, upscaled: bool = False, levels: Lev
         levels=levels,
     )
     return Backbone(
-        module=module, stages=cut_stages(module), preprocess=preprocess, provenance=obtained.provenance,
-        width=int(getattr(module, "head_hidden_size", None) or module.num_features) if whole  # type: ignore[arg-type]
-        else measured_width(module, size), architecture=obtained.architecture, config=config,
-        classifier=classifier if isinstance(classifier, str) else "", depth=obtained.depth,
-    )  # fmt: skip
+        module=module,
+        stages=cut_stages(module),
+        preprocess=preprocess,
+        provenance=obtained.provenance,
+        width=int(getattr(module, "head_hidden_size", None) or module.num_features)
+        if whole  # type: ignore[arg-type]
+        else measured_width(module, size),
+        architecture=obtained.architecture,
+        config=config,
+        classifier=classifier if isinstance(classifier, str) else "",
+        depth=obtained.depth,
+    )
 
 
 def measured_width(module: nn.Module, size: int) -> int:
@@ -123,8 +143,8 @@ def state_sha256(module: nn.Module) -> str:
 def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
     """Stages in order, from timm's own `group_matcher`; for other modules, the children that have parameters.
 
-    A closing norm or convolution after the last repeated block belongs to that block's stage: releasing it alone would be
-    a stage in name only.
+    A closing norm or convolution after the last repeated block belongs to that block's stage: releasing it
+    alone would be a stage in name only.
     """
     if hasattr(module, "group_matcher"):
         from timm.models import group_parameters
@@ -139,7 +159,9 @@ def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
         ]
         own = [name for name, _ in module.named_parameters(recurse=False)]
         groups = [own, *groups] if own else groups
-    blocks = [i for i, names in enumerate(groups) if any(part.isdigit() for n in names for part in n.split("."))]
+    blocks = [
+        i for i, names in enumerate(groups) if any(part.isdigit() for n in names for part in n.split("."))
+    ]
     last = blocks[-1] if blocks else len(groups) - 1
     tail = [name for names in groups[last + 1 :] for name in names]
     groups = groups[: last + 1]
@@ -166,12 +188,16 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _own_modules(module: nn.Module, owner: dict[str, int]) -> dict[str, int]:
-    """The stage of every module that lies wholly in one; a module without parameters goes with what stands before it."""
+    """The stage of every module that lies wholly in one; a module without parameters goes with what stands
+    before it.
+    """
     current, found = 0, {}
     for name, child in module.named_modules():
         if not name:
             continue
-        stages = {owner[f"{name}.{leaf}"] for leaf, _ in child.named_parameters() if f"{name}.{leaf}" in owner}
+        stages = {
+            owner[f"{name}.{leaf}"] for leaf, _ in child.named_parameters() if f"{name}.{leaf}" in owner
+        }
         if len(stages) == 1:
             current = next(iter(stages))
             found[name] = current
@@ -181,8 +207,12 @@ def _own_modules(module: nn.Module, owner: dict[str, int]) -> dict[str, int]:
 
 
 def _stage_name(names: list[str], number: int) -> str:
-    """What the blocks of a stage share in their names, down to the first number: `blocks.5`, `layer4`, `stem`."""
+    """What the blocks of a stage share in their names, down to the first number: `blocks.5`, `layer4`,
+    `stem`.
+    """
     numbered = [name for name in names if any(part.isdigit() for part in name.split("."))]
     prefix: list[str] = list(commonprefix([name.split(".")[:-1] for name in numbered or names]))
     digits = [i for i, part in enumerate(prefix) if part.isdigit()]
-    return ".".join(prefix[: digits[0] + 1] if digits else prefix) or ("stem" if number == 0 else f"stage{number}")
+    return ".".join(prefix[: digits[0] + 1] if digits else prefix) or (
+        "stem" if number == 0 else f"stage{number}"
+    )

@@ -8,12 +8,18 @@ from importlib.resources import files
 
 from regraft.errors import UsageError
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A pre-trained model as published: old classifier counted in `parameters`, `gmacs` an image at `input_size` pixels.
+    """A pre-trained model as published: old classifier counted in `parameters`, `gmacs` an image at
+    `input_size` pixels.
 
     `imagenet_top1` is the published accuracy in per cent on ImageNet-1k's validation set, where there is one.
     """

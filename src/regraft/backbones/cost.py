@@ -1,4 +1,6 @@
-"""What a backbone costs at each depth: parameters, multiply-accumulates and time, all measured on the network itself."""
+"""What a backbone costs at each depth: parameters, multiply-accumulates and time, all measured on the network
+itself.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the first stages of a backbone: parameters, 10^9 multiply-accumulates an image, seconds an image in float32."""
+    """Of the first stages of a backbone: parameters, 10^9 multiply-accumulates an image, seconds an image in
+    float32.
+    """
 
     parameters: int
     gmacs: float
@@ -29,8 +33,8 @@ class Cost:
 def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> dict[int, Cost]:
     """The cost at each of `depths` (numbers of first stages) and of the whole (the number of all stages).
 
-    MACs count convolutions and products of matrices (attention included), as is usual. Times are those of eager PyTorch on
-    a small batch: good for comparing the depths of one backbone.
+    MACs count convolutions and products of matrices (attention included), as is usual. Times are those of
+    eager PyTorch on a small batch: good for comparing the depths of one backbone.
     """
     training, whole = backbone.module.training, len(backbone.stages)
     tapped = Tapped(backbone).eval().to(device)
@@ -53,7 +57,8 @@ def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> di
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
     own = [sum(sizes[name] for name in stage.parameters) for stage in backbone.stages]
     return {
-        depth: Cost(sum(own[:depth]), flops[depth] / 2e9, min(t[depth] for t in times) / BATCH) for depth in (*depths, whole)
+        depth: Cost(sum(own[:depth]), flops[depth] / 2e9, min(t[depth] for t in times) / BATCH)
+        for depth in (*depths, whole)
     }
 
 
@@ -68,7 +73,8 @@ def _at_depths(
         return lambda *_: found.update({depth: read() - start})
 
     handles = [
-        backbone.module.get_submodule(entrance(backbone, depth)).register_forward_pre_hook(note(depth)) for depth in depths
+        backbone.module.get_submodule(entrance(backbone, depth)).register_forward_pre_hook(note(depth))
+        for depth in depths
     ]
     try:
         run()

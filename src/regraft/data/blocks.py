@@ -10,10 +10,11 @@ from scipy.sparse.csgraph import connected_components
 
 
 def blocks_of(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """(N,) int64 numbers of the blocks of N examples, numbered from 0 in the order in which blocks first occur.
+    """(N,) int64 numbers of the blocks of N examples, numbered from 0 in the order in which blocks first
+    occur.
 
-    Two examples are in one block where a column of `keys` gives both the same value (None is no value), where one of the
-    `pairs` of positions names them, or where others link them.
+    Two examples are in one block where a column of `keys` gives both the same value (None is no value), where
+    one of the `pairs` of positions names them, or where others link them.
     """
     count = len(keys[0])
     rows, nodes, made = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], count

@@ -35,13 +35,22 @@ SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("pixels", pa.string()),  # the id, or a hash of the pixels where other bytes may show the same
-        ("block", pa.int64()),  # examples that belong together, test included: a group, the same pixels, near-duplicates
+        (
+            "block",
+            pa.int64(),
+        ),  # examples that belong together, test included: a group, the same pixels, near-duplicates
         ("dhash", pa.string()),  # difference hashes of the image and its mirror, 32 hex digits
-        ("deep", pa.string()),  # of more than 8 bits: whole or real, and the smallest and largest value; else null
+        (
+            "deep",
+            pa.string(),
+        ),  # of more than 8 bits: whole or real, and the smallest and largest value; else null
         ("low", pa.float64()),
         ("top", pa.float64()),
         ("flags", pa.list_(pa.string())),
-        ("dropped", pa.list_(pa.string())),  # of test: the labels of what was dropped from train or val as identical to it
+        (
+            "dropped",
+            pa.list_(pa.string()),
+        ),  # of test: the labels of what was dropped from train or val as identical to it
     ]
 )
 
@@ -64,10 +73,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples, in a fixed order: ids, files to read, integer labels by `task.classes`, weights, groups, blocks.
+    """Some examples, in a fixed order: ids, files to read, integer labels by `task.classes`, weights, groups,
+    blocks.
 
-    Rows of one block number are no independent evidence of each other: a group's, copies, near-duplicates. A file that changed
-    since the run began raises ChangedError when it is read.
+    Rows of one block number are no independent evidence of each other: a group's, copies, near-duplicates. A
+    file that changed since the run began raises ChangedError when it is read.
     """
 
     name: str
@@ -85,31 +95,43 @@ class Part:
     def then(self, other: Part) -> Part:
         """These, followed by the others."""
         return Part(
-            f"{self.name} and {other.name}" if len(other) else self.name, self.ids + other.ids,
-            self.sources + other.sources, self.paths + other.paths,
-            np.concatenate([self.labels, other.labels]), np.concatenate([self.weights, other.weights]),
-            self.groups + other.groups, np.concatenate([self.blocks, other.blocks]),
-        )  # fmt: skip
+            f"{self.name} and {other.name}" if len(other) else self.name,
+            self.ids + other.ids,
+            self.sources + other.sources,
+            self.paths + other.paths,
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.weights, other.weights]),
+            self.groups + other.groups,
+            np.concatenate([self.blocks, other.blocks]),
+        )
 
     def some(self, rows: Sequence[int] | np.ndarray) -> Part:
         """The examples at some positions."""
         at = np.asarray(rows, dtype=np.int64)
-        ids, sources, paths = (tuple(values[i] for i in at) for values in (self.ids, self.sources, self.paths))
+        ids, sources, paths = (
+            tuple(values[i] for i in at) for values in (self.ids, self.sources, self.paths)
+        )
         groups = tuple(self.groups[i] for i in at)
-        return Part(self.name, ids, sources, paths, self.labels[at], self.weights[at], groups, self.blocks[at])
+        return Part(
+            self.name, ids, sources, paths, self.labels[at], self.weights[at], groups, self.blocks[at]
+        )
 
     def every(self, step: int) -> Part:
         """Every `step`-th example, the first included."""
         return self.some(range(0, len(self), step))
 
     def clusters(self) -> np.ndarray | None:
-        """(N,) numbers of the blocks; None where the user named no groups and every example is alone in its block."""
+        """(N,) numbers of the blocks; None where the user named no groups and every example is alone in its
+        block.
+        """
         named = any(group is not None for group in self.groups)
         return self.blocks if named or not all_alone(self.blocks) else None
 
 
 def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
-    """(N,) numbers of the groups named, an example without one in a group of its own; None where there are no groups."""
+    """(N,) numbers of the groups named, an example without one in a group of its own; None where there are no
+    groups.
+    """
     if not any(group is not None for group in groups):
         return None
     keys = [("", str(i)) if group is None else ("group", group) for i, group in enumerate(groups)]
@@ -135,13 +157,20 @@ class Inputs:
     def then(self, other: Inputs) -> Inputs:
         """These, followed by the others."""
         return Inputs(
-            f"{self.name} and {other.name}", self.ids + other.ids, self.sources + other.sources, self.paths + other.paths,
-            np.concatenate([self.sizes, other.sizes]), self.pixels + other.pixels, self.dhashes + other.dhashes,
-        )  # fmt: skip
+            f"{self.name} and {other.name}",
+            self.ids + other.ids,
+            self.sources + other.sources,
+            self.paths + other.paths,
+            np.concatenate([self.sizes, other.sizes]),
+            self.pixels + other.pixels,
+            self.dhashes + other.dhashes,
+        )
 
 
 class Examples:
-    """The table of one run. `part` reads train and val; test only `unseal`, its inputs `audit_view`: both are logged."""
+    """The table of one run. `part` reads train and val; test only `unseal`, its inputs `audit_view`: both are
+    logged.
+    """
 
     def __init__(self, table: pa.Table, task: Task, root: Path, modality: str = "image") -> None:
         self.task, self.root, self.modality = task, root, modality
@@ -150,7 +179,9 @@ class Examples:
         self.__sealed = table.filter(sealed)
         both = pa.concat_tables([self.table, self.__sealed])  # the order of examples.parquet
         columns = [*(both[name].to_pylist() for name in ("id", "source")), self._open_labels()]
-        self.fingerprint = fingerprint(task.kind, list(task.classes), *columns, self.__sealed.num_rows)  # train or val: no matter
+        self.fingerprint = fingerprint(
+            task.kind, list(task.classes), *columns, self.__sealed.num_rows
+        )  # train or val: no matter
 
     def counts(self) -> dict[str, int]:
         """How many examples each split has."""
@@ -188,7 +219,9 @@ class Examples:
         return self._inputs(self.__sealed, "test")
 
     def twins_of_test(self) -> tuple[list[str], list[list[str]]]:
-        """Of each test example what its pixels are known by, and the labels of what was dropped as identical to it."""
+        """Of each test example what its pixels are known by, and the labels of what was dropped as identical
+        to it.
+        """
         return self.__sealed["pixels"].to_pylist(), self.__sealed["dropped"].to_pylist()
 
     def _open_labels(self) -> list[str]:
@@ -212,10 +245,14 @@ class Examples:
         return self._with("block", pa.array(blocks, pa.int64()))
 
     def val_apart(self, seed: int) -> Examples:
-        """The same examples, cut so that no block lies in train and in val (`splits.val_apart`); test stays as it is."""
+        """The same examples, cut so that no block lies in train and in val (`splits.val_apart`); test stays
+        as it is.
+        """
         both = pa.concat_tables([self.table, self.__sealed])
         ids, splits, blocks = (both[name].to_pylist() for name in ("id", "split", "block"))
-        return self._with("split", pa.array(val_apart(ids, self._open_labels(), splits, blocks, seed), pa.string()))
+        return self._with(
+            "split", pa.array(val_apart(ids, self._open_labels(), splits, blocks, seed), pa.string())
+        )
 
     def order(self) -> np.ndarray:
         """(N,) positions in examples.parquet of train, of val and of test, one after the other."""
@@ -229,7 +266,12 @@ class Examples:
 
     def _with(self, column: str, values: pa.Array) -> Examples:
         both = pa.concat_tables([self.table, self.__sealed])
-        return Examples(both.set_column(both.schema.get_field_index(column), column, values), self.task, self.root, self.modality)
+        return Examples(
+            both.set_column(both.schema.get_field_index(column), column, values),
+            self.task,
+            self.root,
+            self.modality,
+        )
 
     def image_sizes(self) -> np.ndarray:
         """(N, 2) widths and heights of train and val."""
@@ -246,7 +288,9 @@ class Examples:
         return np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
 
     def _inputs(self, table: pa.Table, name: str) -> Inputs:
-        ids, sources, pixels, dhashes = (tuple(table[c].to_pylist()) for c in ("id", "source", "pixels", "dhash"))
+        ids, sources, pixels, dhashes = (
+            tuple(table[c].to_pylist()) for c in ("id", "source", "pixels", "dhash")
+        )
         return Inputs(name, ids, sources, self._files(sources, ids), self._sizes(table), pixels, dhashes)
 
     def _take(self, table: pa.Table, name: str) -> Part:
@@ -266,7 +310,9 @@ class Examples:
 
     def _files(self, sources: Iterable[str], ids: Iterable[str]) -> tuple[KnownFile, ...]:
         root = str(self.root)
-        return tuple(KnownFile(os.path.join(root, source), known) for source, known in zip(sources, ids, strict=True))
+        return tuple(
+            KnownFile(os.path.join(root, source), known) for source, known in zip(sources, ids, strict=True)
+        )
 
     def files(self) -> dict[str, KnownFile]:
         """The files of all splits by their sources; nothing tells which are in test."""
@@ -280,9 +326,11 @@ class Examples:
 
         table = pa.concat_tables([self.table, self.__sealed])
         about: dict[str, Any] = {
-            "root": str(self.root), "modality": self.modality, "kind": self.task.kind,
+            "root": str(self.root),
+            "modality": self.modality,
+            "kind": self.task.kind,
             "classes": list(self.task.classes),
-        }  # fmt: skip
+        }
         write_parquet(path, table.replace_schema_metadata({"regraft": json.dumps(about)}))
 
     @classmethod
@@ -295,10 +343,13 @@ class Examples:
         task = Task(about["kind"], tuple(about["classes"]))
         return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])
 
-    def changed(self, splits: Sequence[str] = SPLITS, tick: Callable[..., None] = lambda **_: None) -> list[str]:
+    def changed(
+        self, splits: Sequence[str] = SPLITS, tick: Callable[..., None] = lambda **_: None
+    ) -> list[str]:
         """Sources of these splits that are gone or have another content than when the run began.
 
-        A file of the size and the time of change that it had counts as unchanged; of any other the content is hashed.
+        A file of the size and the time of change that it had counts as unchanged; of any other the content is
+        hashed.
         """
         table = pa.concat_tables([self.table, self.__sealed])
         columns = (table[name].to_pylist() for name in ("source", "id", "split", "bytes", "mtime_ns"))
@@ -326,18 +377,24 @@ class Examples:
     def moved_to(self, place: Path) -> Examples:
         """The same examples below another folder (or that of another table), where their files are now.
 
-        Sources that a table gave as absolute paths below the old root become relative to the new one. Raises UsageError where
-        there is no such place.
+        Sources that a table gave as absolute paths below the old root become relative to the new one. Raises
+        UsageError where there is no such place.
         """
         place = Path(os.path.expanduser(place))
         if not place.exists():
-            raise UsageError(f"{place} does not exist. Name the folder, or the table, that the data are in now.")
+            raise UsageError(
+                f"{place} does not exist. Name the folder, or the table, that the data are in now."
+            )
         root = place.resolve() if place.is_dir() else place.resolve().parent
         if root == self.root:
             return self
         table = pa.concat_tables([self.table, self.__sealed])
         old = str(self.root) + os.sep
-        sources = [source.removeprefix(old).replace(os.sep, "/") if source.startswith(old) else source
-                   for source in table["source"].to_pylist()]  # fmt: skip
-        table = table.set_column(table.schema.get_field_index("source"), "source", pa.array(sources, pa.string()))
+        sources = [
+            source.removeprefix(old).replace(os.sep, "/") if source.startswith(old) else source
+            for source in table["source"].to_pylist()
+        ]
+        table = table.set_column(
+            table.schema.get_field_index("source"), "source", pa.array(sources, pa.string())
+        )
         return Examples(table, self.task, root, self.modality)

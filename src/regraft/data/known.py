@@ -1,4 +1,6 @@
-"""Files that have been looked at: whoever reads one is given the very bytes that were seen, or an error that names it."""
+"""Files that have been looked at: whoever reads one is given the very bytes that were seen, or an error that
+names it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def content_id(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile(os.PathLike[str]):
-    """A file and the id of the content that it had when it was first looked at. Everything that reads images takes one."""
+    """A file and the id of the content that it had when it was first looked at. Everything that reads images
+    takes one.
+    """
 
     path: str
     id: str
@@ -30,7 +34,9 @@ class KnownFile(os.PathLike[str]):
                 content = handle.read()
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
-            raise ChangedError(self.path, "it is gone" if gone else f"it cannot be read: {error.strerror or error}") from None
+            raise ChangedError(
+                self.path, "it is gone" if gone else f"it cannot be read: {error.strerror or error}"
+            ) from None
         if content_id(content) != self.id:
             raise ChangedError(self.path, "its content is another one")
         return content

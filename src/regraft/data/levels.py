@@ -1,4 +1,6 @@
-"""Which values of pictures with more than 8 bits become black and white: one rule for a whole set, kept with the model."""
+"""Which values of pictures with more than 8 bits become black and white: one rule for a whole set, kept with
+the model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ SCALES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # full scales of floats
 
 @dataclass(frozen=True)
 class Levels:
-    """(black, white) of pictures of `whole` numbers beyond 8 bits, and of `real` ones (floats); what lies outside is cut off."""
+    """(black, white) of pictures of `whole` numbers beyond 8 bits, and of `real` ones (floats); what lies
+    outside is cut off.
+    """
 
     whole: tuple[float, float] = (0.0, 65535.0)
     real: tuple[float, float] = (0.0, 1.0)
@@ -25,7 +29,9 @@ class Levels:
         """uint8 of the same shape: from black at 0 to white at 255. What is no number is black."""
         black, white = self.whole if kind == "whole" else self.real
         shares = (np.asarray(values, dtype=np.float64) - black) * (255.0 / (white - black))
-        return np.clip(np.rint(np.nan_to_num(shares, nan=0.0, posinf=255.0, neginf=0.0)), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(np.nan_to_num(shares, nan=0.0, posinf=255.0, neginf=0.0)), 0, 255).astype(
+            np.uint8
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Levels:
@@ -46,9 +52,10 @@ class Deep:
 def levels_of(pictures: Iterable[Deep]) -> Levels:
     """The levels of a set: full scales of whole bits, or what the set itself reaches.
 
-    Whole numbers: white is the smallest 2^b - 1, from 8 bits up, that no more than one picture in a hundred exceeds. Floats: a
-    usual full scale (1, 255, ...) where the set fills more than half of it, else the set's own maximum. Black is 0, or the
-    set's own minimum where that is negative. A kind that the set does not have keeps its default.
+    Whole numbers: white is the smallest 2^b - 1, from 8 bits up, that no more than one picture in a hundred
+    exceeds. Floats: a usual full scale (1, 255, ...) where the set fills more than half of it, else the set's
+    own maximum. Black is 0, or the set's own minimum where that is negative. A kind that the set does not
+    have keeps its default.
     """
     found: dict[str, list[Deep]] = {"whole": [], "real": []}
     for picture in pictures:

@@ -1,8 +1,8 @@
 """What a model has seen: the examples it learnt from or was chosen by, those of every run before it included.
 
-A model folder holds them as `seen.parquet`: hashes only, no names and no pictures. So the lineage goes with the weights wherever
-they are copied, and needs no run that stands beside them; a run's folder is only looked at for the files themselves, where
-pixels have to be compared.
+A model folder holds them as `seen.parquet`: hashes only, no names and no pictures. So the lineage goes with
+the weights wherever they are copied, and needs no run that stands beside them; a run's folder is only looked
+at for the files themselves, where pixels have to be compared.
 """
 
 from __future__ import annotations
@@ -28,10 +28,17 @@ from regraft.errors import UsageError
 
 FILE = "seen.parquet"
 KEY = "regraft"  # of the metadata of a weights file that regraft wrote
-SCHEMA = pa.schema([
-    ("id", pa.string()), ("pixels", pa.string()), ("dhash", pa.string()), ("width", pa.int32()), ("height", pa.int32()),
-    ("split", pa.string()), ("run", pa.int32()),
-])  # fmt: skip
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("pixels", pa.string()),
+        ("dhash", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("split", pa.string()),
+        ("run", pa.int32()),
+    ]
+)
 COLUMNS = tuple(SCHEMA.names[:-1])
 
 
@@ -39,7 +46,8 @@ COLUMNS = tuple(SCHEMA.names[:-1])
 class Seen:
     """Train and val of a run and of all runs before it. `table` has COLUMNS and `run`, a position in `runs`.
 
-    `runs` are the runs' folders, the model's own first; `unknown` says of which ancestors it is not known what they have seen.
+    `runs` are the runs' folders, the model's own first; `unknown` says of which ancestors it is not known
+    what they have seen.
     """
 
     table: pa.Table
@@ -48,14 +56,22 @@ class Seen:
 
     @classmethod
     def of(cls, examples: Examples, run: Path, before: Seen | None = None) -> Seen:
-        """What a model of the run in this folder will have seen, its backbone's past included. Of test nothing."""
-        own = examples.table.select(COLUMNS).append_column("run", pa.array([0] * examples.table.num_rows, pa.int32()))
+        """What a model of the run in this folder will have seen, its backbone's past included. Of test
+        nothing.
+        """
+        own = examples.table.select(COLUMNS).append_column(
+            "run", pa.array([0] * examples.table.num_rows, pa.int32())
+        )
         if before is None:
             return cls(_compact(own), (str(run.resolve()),))
-        past = before.table.filter(pc.invert(pc.is_in(before.table["id"], value_set=own["id"].combine_chunks())))
+        past = before.table.filter(
+            pc.invert(pc.is_in(before.table["id"], value_set=own["id"].combine_chunks()))
+        )
         place = past.schema.get_field_index("run")
         past = past.set_column(place, "run", pc.cast(pc.add(past["run"], 1), pa.int32()))
-        return cls(pa.concat_tables([_compact(own), past]), (str(run.resolve()), *before.runs), before.unknown)
+        return cls(
+            pa.concat_tables([_compact(own), past]), (str(run.resolve()), *before.runs), before.unknown
+        )
 
     def ancestors(self) -> Seen:
         """The same without the run itself."""
@@ -80,7 +96,9 @@ class Seen:
             raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
 
     def known(self, home: Path | None = None) -> Known:
-        """The rows to compare with; files as far as the runs' folders are still there. `home` is where the own run is now."""
+        """The rows to compare with; files as far as the runs' folders are still there. `home` is where the
+        own run is now.
+        """
         rows = self.table.to_pydict()
         files: list[KnownFile | None] = [None] * len(rows["id"])
         for number, run in enumerate(self.runs):
@@ -91,7 +109,9 @@ class Seen:
                     files[row] = found.get(identity)
         return _known(rows, files)
 
-    def meet(self, new: Inputs, digest: Callable[[Any], str], tick: Callable[..., None], home: Path | None = None) -> Met:
+    def meet(
+        self, new: Inputs, digest: Callable[[Any], str], tick: Callable[..., None], home: Path | None = None
+    ) -> Met:
         """Which of some pictures the model has seen, by content and by pixels (`digest`: see `meet`)."""
         return meet(new, self.known(home), digest, tick)
 
@@ -102,24 +122,40 @@ class Seen:
 
 
 def seen_by(reference: str) -> Seen | None:
-    """What the model that a reference names has seen; None for weights that come from no run of regraft, or from nowhere."""
+    """What the model that a reference names has seen; None for weights that come from no run of regraft, or
+    from nowhere.
+    """
     kind, _, name = reference.partition(":")
     if kind not in ("run", "path") or not name:
         return None
     place = Path(os.path.expanduser(name))
     if kind == "path" and not place.exists() and "@" in place.name:
         place = place.with_name(place.name.rpartition("@")[0])
-    folder = place.parent if place.is_file() else place / "model" if kind == "run" and (place / "model").is_dir() else place
+    folder = (
+        place.parent
+        if place.is_file()
+        else place / "model"
+        if kind == "run" and (place / "model").is_dir()
+        else place
+    )
     if (folder / FILE).is_file():
         return Seen.load(folder / FILE)
-    if not (folder / "regraft.json").is_file() and not _of_ours(place if place.is_file() else folder / "model.safetensors"):
+    if not (folder / "regraft.json").is_file() and not _of_ours(
+        place if place.is_file() else folder / "model.safetensors"
+    ):
         return None
     nothing = pa.table({name: pa.array([], SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
-    return Seen(nothing, (), (f"{reference}: what it was made with is not known, as there is no {FILE} beside its weights",))
+    return Seen(
+        nothing,
+        (),
+        (f"{reference}: what it was made with is not known, as there is no {FILE} beside its weights",),
+    )
 
 
 def of_run(run: Path, moved: str | Path | None = None) -> Known:
-    """All examples of a run, test included, with their splits. `moved` says where its data are now. Raises UsageError."""
+    """All examples of a run, test included, with their splits. `moved` says where its data are now. Raises
+    UsageError.
+    """
     path = run / "examples.parquet"
     if not path.is_file():
         raise UsageError(f"{run}: there is no examples.parquet in it. Give the folder of an earlier run.")
@@ -128,27 +164,38 @@ def of_run(run: Path, moved: str | Path | None = None) -> Known:
         examples = Examples.load(path)
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
-    files = {file.id: file for file in (examples if moved is None else examples.moved_to(Path(moved))).files().values()}
+    files = {
+        file.id: file
+        for file in (examples if moved is None else examples.moved_to(Path(moved))).files().values()
+    }
     return _known(rows, [files.get(identity) for identity in rows["id"]])
 
 
 def assigned(place: Path) -> Known:
-    """What `--splits` keeps: the examples of a run, or what the model in a model folder has seen. Raises UsageError."""
+    """What `--splits` keeps: the examples of a run, or what the model in a model folder has seen. Raises
+    UsageError.
+    """
     if (place / FILE).is_file() and not (place / "examples.parquet").is_file():
         return Seen.load(place / FILE).known()
     try:
         known = of_run(place)
     except UsageError as error:
         raise UsageError(f"--splits {error}") from None
-    return known.some(sorted(range(len(known)), key=lambda row: ORDER[known.splits[row]]))  # of copies, test counts first
+    return known.some(
+        sorted(range(len(known)), key=lambda row: ORDER[known.splits[row]])
+    )  # of copies, test counts first
 
 
 def in_sample(about: dict[str, Any]) -> str:
-    """Why predictions of train and val prove nothing, from `data` of run.json: the backbone saw them. "" where it did not."""
+    """Why predictions of train and val prove nothing, from `data` of run.json: the backbone saw them. ""
+    where it did not.
+    """
     past = about.get("seen_by_ancestors") or {}
     if past.get("train") or past.get("val"):
-        return (f"{past['train']:,} of train and {past['val']:,} of val were seen by a run that the backbone comes from, so "
-                "predictions of them are no evidence and promise nothing")  # fmt: skip
+        return (
+            f"{past['train']:,} of train and {past['val']:,} of val were seen by a run that the backbone comes from, so "
+            "predictions of them are no evidence and promise nothing"
+        )
     return "what the backbone has seen is not known, so nothing is promised" if past.get("unknown") else ""
 
 
@@ -162,9 +209,14 @@ def _compact(table: pa.Table) -> pa.Table:
 
 def _known(rows: dict[str, list[Any]], files: Sequence[KnownFile | None]) -> Known:
     pixels = [shown or identity for shown, identity in zip(rows["pixels"], rows["id"], strict=True)]
-    sizes = np.array([[width or 0, height or 0] for width, height in zip(rows["width"], rows["height"], strict=True)], np.int64)
+    sizes = np.array(
+        [[width or 0, height or 0] for width, height in zip(rows["width"], rows["height"], strict=True)],
+        np.int64,
+    )
     hashes = tuple(text or "" for text in rows["dhash"])
-    return Known(tuple(rows["id"]), tuple(pixels), hashes, sizes.reshape(-1, 2), tuple(rows["split"]), tuple(files))
+    return Known(
+        tuple(rows["id"]), tuple(pixels), hashes, sizes.reshape(-1, 2), tuple(rows["split"]), tuple(files)
+    )
 
 
 def _files(run: Path) -> dict[str, KnownFile]:
@@ -181,4 +233,3 @@ def _of_ours(weights: Path) -> bool:
             return KEY in (handle.metadata() or {})
     except (SafetensorError, OSError):
         return False
-

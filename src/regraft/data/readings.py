@@ -16,7 +16,9 @@ from regraft.errors import UsageError
 
 @dataclass(frozen=True)
 class Readings:
-    """How often a test set was read by a run, and by each of the runs beside it that share it (their folders)."""
+    """How often a test set was read by a run, and by each of the runs beside it that share it (their
+    folders).
+    """
 
     own: int
     others: dict[str, int]
@@ -37,8 +39,14 @@ class Readings:
 
 
 def readings(folder: RunFolder) -> list[dict[str, Any]]:
-    """Each reading of a run's test set: time (UTC), reason, examples. From its event log, or run.json where that is gone."""
-    logged = [event for event in read_events(folder.events) if isinstance(event, dict) and event.get("kind") == "unseal"]
+    """Each reading of a run's test set: time (UTC), reason, examples. From its event log, or run.json where
+    that is gone.
+    """
+    logged = [
+        event
+        for event in read_events(folder.events)
+        if isinstance(event, dict) and event.get("kind") == "unseal"
+    ]
     if not logged:
         return list(folder.read_state().get("readings") or [])
     return [{name: event.get(name) for name in ("time", "reason", "examples")} for event in logged]
@@ -65,7 +73,9 @@ def fingerprint_of_test(folder: RunFolder) -> str:
     if not folder.examples.is_file():
         return ""
     table = read_parquet(folder.examples, ["id", "split"]).to_pydict()
-    ids = sorted(identity for identity, split in zip(table["id"], table["split"], strict=True) if split == "test")
+    ids = sorted(
+        identity for identity, split in zip(table["id"], table["split"], strict=True) if split == "test"
+    )
     return fingerprint(ids) if ids else ""
 
 

@@ -14,12 +14,34 @@ WORDS = {
     "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
 AROUND = (  # what stands before or behind these words and does not change them: train_set, img_test, train_labels
-    "dataset", "set", "data", "images", "image", "imgs", "img", "pictures", "photos", "samples", "examples", "split",
-    "folder", "dir", "labels", "metadata", "annotations", "list", "files", "table", "csv", "df",
-)  # fmt: skip
+    "dataset",
+    "set",
+    "data",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "pictures",
+    "photos",
+    "samples",
+    "examples",
+    "split",
+    "folder",
+    "dir",
+    "labels",
+    "metadata",
+    "annotations",
+    "list",
+    "files",
+    "table",
+    "csv",
+    "df",
+)
 CERTAIN = {word: split for split, words in WORDS.items() for word in words}
 UNCERTAIN = ("eval", "evaluation", "evaluate", "trainval", "traintest")
-SHORT = frozenset(("tr", "te", "ts", "va", "vl"))  # could also be languages: only where all names are of this kind
+SHORT = frozenset(
+    ("tr", "te", "ts", "va", "vl")
+)  # could also be languages: only where all names are of this kind
 PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 
 
@@ -27,7 +49,8 @@ PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 class Row:
     """One example as the source names it.
 
-    `source` is relative to the root with forward slashes, or the path as the table has it; `weight` counts it so often.
+    `source` is relative to the root with forward slashes, or the path as the table has it; `weight` counts it
+    so often.
     """
 
     source: str
@@ -65,7 +88,9 @@ def split_of(name: str) -> str | None:
 
 
 def perhaps_split(name: str) -> bool:
-    """True for what could be a split, but of which it is not certain which one: `eval`, `test2`, `train2017`, `trainval`."""
+    """True for what could be a split, but of which it is not certain which one: `eval`, `test2`, `train2017`,
+    `trainval`.
+    """
     if split_of(name):
         return False
     plain = re.sub(r"^\d+|\d+$", "", plainly(name))
@@ -73,7 +98,9 @@ def perhaps_split(name: str) -> bool:
 
 
 def all_perhaps_splits(names: Iterable[str]) -> bool:
-    """True for two names or more that all have the word of a split in them: `my train` and `new-test`, `tr` and `te`."""
+    """True for two names or more that all have the word of a split in them: `my train` and `new-test`, `tr`
+    and `te`.
+    """
     parts = [set(re.split(r"[\s\-_.\d]+", unicodedata.normalize("NFKC", name).casefold())) for name in names]
     return all(found & PARTS for found in parts) and len(set().union(*parts) & PARTS) > 1
 
@@ -84,8 +111,12 @@ def shown(name: str) -> str:
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that differ only in case, blanks, hyphens or underscores, together; the sorted groups of two and more."""
+    """Names that differ only in case, blanks, hyphens or underscores, together; the sorted groups of two and
+    more.
+    """
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
-        groups.setdefault(re.sub(r"[\s\-_]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold(), []).append(name)
+        groups.setdefault(
+            re.sub(r"[\s\-_]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold(), []
+        ).append(name)
     return [found for found in groups.values() if len(found) > 1]

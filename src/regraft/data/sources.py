@@ -24,7 +24,9 @@ SAY = (
 
 @dataclass
 class Source:
-    """What a place holds: rows, what was passed over (`empty`: class folders without an image), and how it was read."""
+    """What a place holds: rows, what was passed over (`empty`: class folders without an image), and how it
+    was read.
+    """
 
     name: str
     root: Path
@@ -39,7 +41,9 @@ class Source:
 
 
 def read_source(data: str | Path) -> Source:
-    """Read any of the layouts of the README. Raises DataError with every fault found, UsageError for other tasks."""
+    """Read any of the layouts of the README. Raises DataError with every fault found, UsageError for other
+    tasks.
+    """
     path = Path(os.path.expanduser(data))
     try:
         if not path.exists():
@@ -49,7 +53,9 @@ def read_source(data: str | Path) -> Source:
         if not source.rows:
             raise _nothing(source, path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]) from None
+        raise DataError(
+            f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]
+        ) from None
     classes = tuple(sorted({row.label for row in source.rows}))
     source.task = Task("single", classes)
     for names in alike(classes):
@@ -61,8 +67,12 @@ def read_source(data: str | Path) -> Source:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f"{path.parent} does not exist either."
-    near = difflib.get_close_matches(path.name, [item.name for item in path.parent.iterdir()], n=3, cutoff=0.5)
-    return f"Did you mean {', '.join(str(path.parent / name) for name in near)}?" if near else "Check the path."
+    near = difflib.get_close_matches(
+        path.name, [item.name for item in path.parent.iterdir()], n=3, cutoff=0.5
+    )
+    return (
+        f"Did you mean {', '.join(str(path.parent / name) for name in near)}?" if near else "Check the path."
+    )
 
 
 def _nothing(source: Source, path: Path) -> DataError:
@@ -70,15 +80,18 @@ def _nothing(source: Source, path: Path) -> DataError:
     seen = ", ".join(sorted(shown(item.name) for item in path.iterdir())[:8]) if path.is_dir() else "no rows"
     passed = source.passed.in_words()
     return DataError(
-        f"no images were found in {path}.", [f"it holds: {seen or 'nothing'}", *([f"passed over: {passed}"] if passed else [])],
+        f"no images were found in {path}.",
+        [f"it holds: {seen or 'nothing'}", *([f"passed over: {passed}"] if passed else [])],
         "Wanted: a folder of images a class, or train/ and test/ of such folders, or a csv with `path` and `label`.",
-    )  # fmt: skip
+    )
 
 
 def _read_file(path: Path) -> Source:
     if not is_table_name(path.name):
         packed = path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-        advice = "Unpack it, and give the folder." if packed else "Give a folder of class folders, or a table."
+        advice = (
+            "Unpack it, and give the folder." if packed else "Give a folder of class folders, or a table."
+        )
         raise DataError(f"{path} is a file, but no .csv or .parquet.", [], advice)
     source = Source(path.stem, path.parent, [])
     source.rows = read_table(path, None, source.notes)
@@ -87,7 +100,9 @@ def _read_file(path: Path) -> Source:
 
 def _read_folder(given: Path) -> Source:
     if what := own_output(given):
-        raise DataError(f"{given} is {what}, not data.", [], "Give the folder of labelled images, or a table of them.")
+        raise DataError(
+            f"{given} is {what}, not data.", [], "Give the folder of labelled images, or a table of them."
+        )
     root, notes = _inside(given)
     top = _Listing(root)
     tables = {name: split for name in top.tables if (split := split_of(Path(name).stem))}
@@ -133,7 +148,9 @@ class _Listing:
 
 
 def _inside(root: Path) -> tuple[Path, list[Note]]:
-    """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds nothing else."""
+    """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds nothing
+    else.
+    """
     place = root
     for _ in range(8):
         here = _Listing(place)
@@ -145,7 +162,13 @@ def _inside(root: Path) -> tuple[Path, list[Note]]:
         place = inner.place
     if place == root:
         return root, []
-    return place, [Note("layout", "info", f"{root} holds one folder; the data were read from {place.relative_to(root)}/ in it")]
+    return place, [
+        Note(
+            "layout",
+            "info",
+            f"{root} holds one folder; the data were read from {place.relative_to(root)}/ in it",
+        )
+    ]
 
 
 def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
@@ -160,24 +183,35 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
     for name, split in tables.items():
         source.rows.extend(read_table(source.root / name, split, source.notes))
     if others := [name for name in top.tables if name not in tables]:
-        source.notes.append(Note("layout", "info", f"tables that name no split were not read: {some(others)}"))
+        source.notes.append(
+            Note("layout", "info", f"tables that name no split were not read: {some(others)}")
+        )
 
 
 def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
-    """True where the top folders are classes, False where they are splits. Raises DataError where neither is certain."""
+    """True where the top folders are classes, False where they are splits. Raises DataError where neither is
+    certain.
+    """
     perhaps = [name for name in top.folders if perhaps_split(name)]
     if not splits and not perhaps and not all_perhaps_splits(top.folders):
         return True
     others = [name for name in top.folders if name not in splits]
     holds = f"{top.place} holds {', '.join(f'{shown(name)}/' for name in top.folders[:8])}{', ...' if top.folders[8:] else ''}:"
     twice = [split for split, count in Counter(splits.values()).items() if count > 1]
-    faults = [f"more than one folder for {split}: {', '.join(n for n in splits if splits[n] == split)}" for split in twice]
+    faults = [
+        f"more than one folder for {split}: {', '.join(n for n in splits if splits[n] == split)}"
+        for split in twice
+    ]
     if not splits and not perhaps:
         faults.append("these look like splits, and it is not certain which is which")
     faults += [f"{name}/ could be a split, and it is not certain which" for name in perhaps]
     if "train" in splits.values():
         inner = {name: top.within(name) for name in top.folders}
-        if others and not any(inner[name].folders for name in top.folders) and any(inner[name].images for name in others):
+        if (
+            others
+            and not any(inner[name].folders for name in top.folders)
+            and any(inner[name].images for name in others)
+        ):
             if len(splits) == 1 and len(others) > 1:
                 return True  # train/ is one of several folders that hold images and no folders, as a class of vehicles does
             faults.append(f"{some([f'{name}/' for name in splits])} hold images and no class folders")
@@ -188,7 +222,9 @@ def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
     elif splits and not others:
         faults.append("no train/")
     elif splits:
-        faults.append(f"{some([f'{name}/' for name in splits])} looks like a split beside class folders, and there is no train/")
+        faults.append(
+            f"{some([f'{name}/' for name in splits])} looks like a split beside class folders, and there is no train/"
+        )
     if faults:
         raise DataError(holds, faults, f"{SAY} A class of such a name needs another one.")
     return False
@@ -203,7 +239,9 @@ def _check_splits(top: _Listing, splits: dict[str, str]) -> None:
 
 
 def _check_classes(top: _Listing) -> None:
-    """Raise DataError for images that lie in no class folder, and for top folders that are rather splits or parts."""
+    """Raise DataError for images that lie in no class folder, and for top folders that are rather splits or
+    parts.
+    """
     if not top.folders and top.images:
         raise _flat(top, [])
     if len(top.folders) < 2:
@@ -221,10 +259,11 @@ def _check_classes(top: _Listing) -> None:
     splits = all(split_of(name) for name in shared)
     fault = f"each of {tops} holds {below}, so it is not certain which of them are the classes"
     advice = (
-        f"Turn them round: train/{top.folders[0]}/, test/{top.folders[0]}/." if splits
+        f"Turn them round: train/{top.folders[0]}/, test/{top.folders[0]}/."
+        if splits
         else f"Give one of them, such as {top.place / top.folders[0]}; or, where {tops} are the classes, a csv with the columns "
         f"path and label. {SAY.split('. ')[0]}."
-    )  # fmt: skip
+    )
     raise DataError(f"{top.place} can be read in two ways:", [fault], advice)
 
 

@@ -1,12 +1,14 @@
 """Which example goes where: given splits are obeyed, missing ones come from a hash, so that they are stable.
 
-u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is stratified
-in expectation. Identical content and members of one group move together, by the lowest u among them. A class left below
-its floor in test or val gets its lowest-u whole groups out of train; one left out of train gets its highest-u one back.
+u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is
+stratified in expectation. Identical content and members of one group move together, by the lowest u among
+them. A class left below its floor in test or val gets its lowest-u whole groups out of train; one left out of
+train gets its highest-u one back.
 
-Without floors, adding data never moves an example out of test (the lowest u of a group can only fall). A floor without
-memory cannot keep that promise (any single example would have to stay promoted for ever), nor can the rule for few
-examples; so an earlier run's assignment, given as `known`, is kept: then it always holds, and only new examples move.
+Without floors, adding data never moves an example out of test (the lowest u of a group can only fall). A
+floor without memory cannot keep that promise (any single example would have to stay promoted for ever), nor
+can the rule for few examples; so an earlier run's assignment, given as `known`, is kept: then it always
+holds, and only new examples move.
 """
 
 from __future__ import annotations
@@ -45,9 +47,9 @@ def assign_splits(
 ) -> list[str]:
     """The split of every example. Where `pixels` are given, those that share them move together as copies do.
 
-    Test is cut from train only where no test split is given and its share is not 0, val only where no val split is given.
-    With fewer than 10 examples a class and no given test, nothing is cut: such data are cross-validated. With fewer than 10
-    training examples a class beside a given test, no val is cut.
+    Test is cut from train only where no test split is given and its share is not 0, val only where no val
+    split is given. With fewer than 10 examples a class and no given test, nothing is cut: such data are
+    cross-validated. With fewer than 10 training examples a class beside a given test, no val is cut.
     """
     stated = {split for split in given if split}
     classes = len(set(labels))
@@ -64,7 +66,10 @@ def assign_splits(
     keys = (f"content:{ids[i]}" if groups[i] is None else f"group:{groups[i]}" for i in free)
     low = np.ones(int(blocks.max(initial=-1)) + 1)
     np.minimum.at(low, blocks, [unit(seed, key) for key in keys])
-    shares = {"test": test_share if cut_test and enough else 0.0, "val": val_share if cut_val and enough else 0.0}
+    shares = {
+        "test": test_share if cut_test and enough else 0.0,
+        "val": val_share if cut_val and enough else 0.0,
+    }
     split = np.digitize(low, [shares["test"], shares["test"] + shares["val"]])  # a number by ORDER
     earliest = np.full(len(low), len(ORDER))
     for i, block in zip(free, blocks.tolist(), strict=True) if known else ():
@@ -84,19 +89,28 @@ def assign_splits(
 
 
 def fold_splits(
-    ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], folds: int, seed: int = 0, val_share: float = 0.15,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    folds: int,
+    seed: int = 0,
+    val_share: float = 0.15,
     pixels: Sequence[str] | None = None,
-) -> list[list[str]]:  # fmt: skip
-    """For each fold the split of every example: test once each, the rest train and val. Classes are stratified.
+) -> list[list[str]]:
+    """For each fold the split of every example: test once each, the rest train and val. Classes are
+    stratified.
 
-    What shares content, `pixels` or a group stays together. Raises DataError where a class would be missing from training.
+    What shares content, `pixels` or a group stays together. Raises DataError where a class would be missing
+    from training.
     """
     shown, found, faults = ids if pixels is None else pixels, [], set()
     blocks = blocks_of(ids, groups, shown)
     number = {label: k for k, label in enumerate(sorted(set(labels)))}
     coded = np.array([number[label] for label in labels])
     apart = np.bincount(np.unique(np.stack([coded, blocks], axis=1), axis=0)[:, 0])
-    few = [f"class {label!r} has {apart[k]} that can be apart" for label, k in number.items() if apart[k] < folds]
+    few = [
+        f"class {label!r} has {apart[k]} that can be apart" for label, k in number.items() if apart[k] < folds
+    ]
     if few:
         raise DataError(f"--folds {folds} needs {folds} examples (or groups) of each class:", few)
     for _, held in folds_of(coded, folds, seed, blocks):
@@ -108,15 +122,21 @@ def fold_splits(
         left = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
         faults |= set(labels) - left
     if faults:
-        raise DataError(f"--folds {folds} leaves nothing to train on:", [f"class {label!r}" for label in sorted(faults)])
+        raise DataError(
+            f"--folds {folds} leaves nothing to train on:", [f"class {label!r}" for label in sorted(faults)]
+        )
     return found
 
 
-def val_apart(ids: Sequence[str], labels: Sequence[str], splits: Sequence[str], blocks: Sequence[int], seed: int) -> list[str]:
-    """The splits, but that no block (N,) lies in train and in val: each such block goes to one of the two as a whole.
+def val_apart(
+    ids: Sequence[str], labels: Sequence[str], splits: Sequence[str], blocks: Sequence[int], seed: int
+) -> list[str]:
+    """The splits, but that no block (N,) lies in train and in val: each such block goes to one of the two as
+    a whole.
 
-    It goes to val with the probability that val has among train and val, by a hash of the seed and its lowest id, so that the
-    same data give the same answer. Test stays as it is, and each class keeps a training example.
+    It goes to val with the probability that val has among train and val, by a hash of the seed and its lowest
+    id, so that the same data give the same answer. Test stays as it is, and each class keeps a training
+    example.
     """
     result, parted = list(splits), defaultdict[int, list[int]](list)
     home: dict[int, set[str]] = defaultdict(set)
@@ -140,18 +160,27 @@ def val_apart(ids: Sequence[str], labels: Sequence[str], splits: Sequence[str], 
 
 
 def _promote(
-    blocks: np.ndarray, by_u: np.ndarray, split: np.ndarray, labels: Sequence[str], shares: Mapping[str, float]
+    blocks: np.ndarray,
+    by_u: np.ndarray,
+    split: np.ndarray,
+    labels: Sequence[str],
+    shares: Mapping[str, float],
 ) -> None:
-    """At least 1 of each class to train, then half its expected number (at least 1) to test and val, while 1 stays.
+    """At least 1 of each class to train, then half its expected number (at least 1) to test and val, while 1
+    stays.
 
-    `blocks` (N,) and `labels` are those of the examples, `split` (B,) the blocks' splits by the number of ORDER, which change;
-    `by_u` are the blocks that may move, in the order they do. Of each class only blocks that hold it are looked at.
+    `blocks` (N,) and `labels` are those of the examples, `split` (B,) the blocks' splits by the number of
+    ORDER, which change; `by_u` are the blocks that may move, in the order they do. Of each class only blocks
+    that hold it are looked at.
     """
     number = {label: code for code, label in enumerate(sorted(set(labels)))}
     classes = len(number)
     coded = np.array([number[label] for label in labels], dtype=np.int64)
     pairs, counts = np.unique(blocks * classes + coded, return_counts=True)
-    held, inside = pairs // max(1, classes), pairs % max(1, classes)  # each block's classes, the block's lines together
+    held, inside = (
+        pairs // max(1, classes),
+        pairs % max(1, classes),
+    )  # each block's classes, the block's lines together
     lines = np.searchsorted(held, np.arange(len(split) + 1))
     have = np.zeros((len(ORDER), classes), dtype=np.int64)
     np.add.at(have, (split[held], inside), counts)
@@ -160,7 +189,9 @@ def _promote(
     rank[by_u] = np.arange(len(by_u))
     free = np.flatnonzero(rank[held] >= 0)
     free = free[np.lexsort((rank[held[free]], inside[free]))]
-    movable = np.split(held[free], np.searchsorted(inside[free], np.arange(1, classes)))  # a class's blocks in their order
+    movable = np.split(
+        held[free], np.searchsorted(inside[free], np.arange(1, classes))
+    )  # a class's blocks in their order
 
     def move(block: int, home: int) -> None:
         some = slice(lines[block], lines[block + 1])

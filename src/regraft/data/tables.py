@@ -23,18 +23,55 @@ TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
 LOOKED_AT = 50  # records of a csv that are split by each delimiter to find its own
 COLUMNS = {  # what a column is called here, and the other names that certainly mean the same
-    "path": ("file", "filename", "filepath", "image", "imagepath", "imagefile", "imagename", "imagefilename", "imagefilepath",
-             "img", "imgpath", "imgfile", "imgname", "picture", "photo"),
-    "label": ("labels", "class", "classname", "classlabel", "category", "categoryname", "labelname", "target"),
+    "path": (
+        "file",
+        "filename",
+        "filepath",
+        "image",
+        "imagepath",
+        "imagefile",
+        "imagename",
+        "imagefilename",
+        "imagefilepath",
+        "img",
+        "imgpath",
+        "imgfile",
+        "imgname",
+        "picture",
+        "photo",
+    ),
+    "label": (
+        "labels",
+        "class",
+        "classname",
+        "classlabel",
+        "category",
+        "categoryname",
+        "labelname",
+        "target",
+    ),
     "split": ("set", "subset", "dataset", "partition", "phase", "usage"),
     "group": (),
     "weight": (),
-}  # fmt: skip
+}
 DOCUMENTED = (*COLUMNS, "file", "filename", "image")
 PERHAPS = {  # not certain enough to be taken, but worth asking about
     "path": ("id", "imageid", "imgid", "fileid", "uuid", "url", "name", "source"),
-    "label": ("y", "species", "breed", "diagnosis", "type", "tag", "tags", "kind", "classid", "labelid", "categoryid", "truth"),
-}  # fmt: skip
+    "label": (
+        "y",
+        "species",
+        "breed",
+        "diagnosis",
+        "type",
+        "tag",
+        "tags",
+        "kind",
+        "classid",
+        "labelid",
+        "categoryid",
+        "truth",
+    ),
+}
 
 
 def is_table_name(name: str) -> bool:
@@ -43,7 +80,8 @@ def is_table_name(name: str) -> bool:
 
 
 def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
-    """The rows of a table; `split` is theirs where the table does not say. A table of val or test without labels has none.
+    """The rows of a table; `split` is theirs where the table does not say. A table of val or test without
+    labels has none.
 
     Raises DataError with every fault, UsageError for labels of other tasks.
     """
@@ -51,14 +89,26 @@ def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
     try:
         table = read_parquet(path) if parquet else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)) from None
+        raise DataError(
+            f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)
+        ) from None
     found, faults = _columns(table, notes, path.name)
-    if split in ("val", "test") and "path" in found and "label" not in found and faults == ["no column `label`"]:
+    if (
+        split in ("val", "test")
+        and "path" in found
+        and "label" not in found
+        and faults == ["no column `label`"]
+    ):
         notes.append(_unlabelled(path.name, "has no column `label`", table.num_rows, split))
         return []
     if faults:
-        raise DataError(f"{path} has the columns {', '.join(table.column_names)}:", faults, _no_header(table.column_names))
-    columns = {name: _cells(table.column(found[name])) if name in found else [None] * table.num_rows for name in COLUMNS}
+        raise DataError(
+            f"{path} has the columns {', '.join(table.column_names)}:", faults, _no_header(table.column_names)
+        )
+    columns = {
+        name: _cells(table.column(found[name])) if name in found else [None] * table.num_rows
+        for name in COLUMNS
+    }
     if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
         notes.append(_unlabelled(path.name, "has no label in its column `label`", table.num_rows, split))
         return []
@@ -81,21 +131,28 @@ def _columns(table: pa.Table, notes: list[Note], file: str) -> tuple[dict[str, i
     found: dict[str, int] = {}
     faults: list[str] = []
     for wanted, others in COLUMNS.items():
-        numbers = [n for n, name in enumerate(plain) if name == wanted] or [n for n, name in enumerate(plain) if name in others]
+        numbers = [n for n, name in enumerate(plain) if name == wanted] or [
+            n for n, name in enumerate(plain) if name in others
+        ]
         if wanted == "split" and not any(name == wanted for name in plain):
             numbers = [n for n in numbers if _tells_splits(table.column(n))]
         if len(numbers) > 1:
             same = {plain[n] for n in numbers}
             names = " and ".join(f"`{table.column_names[n].strip()}`" for n in numbers)
-            faults.append(f"{len(numbers)} columns `{wanted}`" if same == {wanted}
-                          else f"{names} could each be the column `{wanted}`: leave one, or call it `{wanted}`")  # fmt: skip
+            faults.append(
+                f"{len(numbers)} columns `{wanted}`"
+                if same == {wanted}
+                else f"{names} could each be the column `{wanted}`: leave one, or call it `{wanted}`"
+            )
         elif numbers:
             found[wanted] = numbers[0]
     if "label" not in found and not any("`label`" in fault for fault in faults):
         faults.append("no column `label`" + _perhaps("label", table.column_names))
     if "path" not in found and not any("`path`" in fault for fault in faults):
         other = next((name for name in ("text", "audio") if name in plain), None)
-        told = f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`"
+        told = (
+            f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`"
+        )
         faults.append(told + ("" if other else _perhaps("path", table.column_names)))
     if not faults:
         _tell_columns(table.column_names, found, notes, file)
@@ -118,13 +175,21 @@ def _perhaps(wanted: str, names: list[str]) -> str:
     known = {plainly(name): name.strip() for name in names}
     near = [name for plain, name in known.items() if plain in PERHAPS[wanted]]
     near = near or [known[plain] for plain in difflib.get_close_matches(wanted, known, n=2, cutoff=0.7)]
-    return f" (did you mean {' or '.join(f'`{name}`' for name in near[:3])}? Then call it `{wanted}`)" if near else ""
+    return (
+        f" (did you mean {' or '.join(f'`{name}`' for name in near[:3])}? Then call it `{wanted}`)"
+        if near
+        else ""
+    )
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
     """The cells of a column, those that are not a number (pandas' empty cells) as None."""
     values: list[Any] = column.to_pylist()
-    return [None if value != value else value for value in values] if pa.types.is_floating(column.type) else values
+    return (
+        [None if value != value else value for value in values]
+        if pa.types.is_floating(column.type)
+        else values
+    )
 
 
 def _tells_splits(column: pa.ChunkedArray) -> bool:
@@ -165,7 +230,9 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """What separates the cells: by it the header has the columns that are needed, and the records have as many cells."""
+    """What separates the cells: by it the header has the columns that are needed, and the records have as
+    many cells.
+    """
 
     def fits(mark: str) -> tuple[int, float, int]:
         records = [record for record in islice(csv.reader(lines, delimiter=mark), LOOKED_AT) if record]
@@ -173,7 +240,11 @@ def _delimiter(lines: list[str]) -> str:
             return 0, 0.0, 0
         plain = {plainly(cell) for cell in records[0]}
         known = sum(not plain.isdisjoint((wanted, *COLUMNS[wanted])) for wanted in ("path", "label"))
-        return known, sum(len(record) == len(records[0]) for record in records) / len(records), len(records[0])
+        return (
+            known,
+            sum(len(record) == len(records[0]) for record in records) / len(records),
+            len(records[0]),
+        )
 
     return max(DELIMITERS, key=fits)
 
@@ -188,7 +259,9 @@ def _names(labels: list[Any], parquet: bool) -> list[Any]:
     known = [label for label in labels if label not in (None, "")]
     if not parquet:
         texts = {label.strip() for label in known}
-        if not texts or not all(re.fullmatch(r"[+-]?\d+\.\d+(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts):
+        if not texts or not all(
+            re.fullmatch(r"[+-]?\d+\.\d+(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts
+        ):
             return labels
         if not all(float(text).is_integer() for text in texts):
             if len(texts) > max(20, len(known) / 2):  # fewer may be names, such as versions
@@ -231,4 +304,3 @@ def _number(weight: Any) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(f"weight {weight!r} is no number from 0 up")
     return value
-

@@ -12,14 +12,49 @@ from pathlib import Path
 from regraft.data.rows import shown
 from regraft.errors import DataError
 
-IMAGE_ENDINGS = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".heic", ".heif", ".hif",
-))  # fmt: skip
-SYSTEM = frozenset((  # what file managers, archives and notebooks leave behind, besides names that begin with a dot
-    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found",
-))  # fmt: skip
-OWN = {"run.json": "a run of regraft", "repeats.json": "runs of regraft", "regraft.json": "a model of regraft"}
+IMAGE_ENDINGS = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".tga",
+        ".ico",
+        ".heic",
+        ".heif",
+        ".hif",
+    )
+)
+SYSTEM = frozenset(
+    (  # what file managers, archives and notebooks leave behind, besides names that begin with a dot
+        "__macosx",
+        "thumbs.db",
+        "desktop.ini",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    )
+)
+OWN = {
+    "run.json": "a run of regraft",
+    "repeats.json": "runs of regraft",
+    "regraft.json": "a model of regraft",
+}
 
 
 @dataclass
@@ -44,7 +79,9 @@ class Passed:
             f"{len(self.stray):,} no images ({endings(self.stray)})" if self.stray else "",
             f"{len(self.links):,} links to a folder already read" if self.links else "",
             f"{len(self.own):,} runs or models of regraft ({some(self.own)})" if self.own else "",
-            f"{len(self.unreadable):,} folders that cannot be listed ({some(self.unreadable)})" if self.unreadable else "",
+            f"{len(self.unreadable):,} folders that cannot be listed ({some(self.unreadable)})"
+            if self.unreadable
+            else "",
         ]
         return ", ".join(filter(None, several))
 
@@ -67,8 +104,8 @@ def own_output(folder: str | Path) -> str:
 def walk(folder: str | Path, passed: Passed, seen: set[str] | None = None) -> Iterator[Path]:
     """The images by name below a folder, sorted folder by folder, as they are found.
 
-    Links are followed, and each real folder is entered once for a set `seen` of real paths, so loops end. What regraft wrote
-    itself, hidden files and what is no image by its ending are told to `passed`.
+    Links are followed, and each real folder is entered once for a set `seen` of real paths, so loops end.
+    What regraft wrote itself, hidden files and what is no image by its ending are told to `passed`.
     """
     seen = set() if seen is None else seen
     stack = [_entries(str(folder), passed, seen)]
@@ -113,7 +150,8 @@ def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntr
 
 
 def inputs(names: Iterable[str], passed: Passed) -> Iterator[str]:
-    """The images that names of files and folders stand for, as they are found: a named file always, a folder's by `walk`.
+    """The images that names of files and folders stand for, as they are found: a named file always, a
+    folder's by `walk`.
 
     Raises DataError at the end where there were none.
     """
@@ -126,15 +164,25 @@ def inputs(names: Iterable[str], passed: Passed) -> Iterator[str]:
     if not given:
         raise DataError("there is nothing to predict: no file or folder was named.", [])
     if not found:
-        raise DataError("no images were found in what was named.", [f"passed over: {passed.in_words()}"] if passed.in_words()
-                        else ["the folders are empty"], "A file that is named itself is always tried.")  # fmt: skip
+        raise DataError(
+            "no images were found in what was named.",
+            [f"passed over: {passed.in_words()}"] if passed.in_words() else ["the folders are empty"],
+            "A file that is named itself is always tried.",
+        )
 
 
 def nearby(root: Path, name: str) -> str:
-    """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; "" where it is not found."""
+    """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; "" where
+    it is not found.
+    """
     with contextlib.suppress(OSError):
-        folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))]
-        for path in (folder / f"{name}{ending}" for folder in folders for ending in ("", *sorted(IMAGE_ENDINGS))):
+        folders = [
+            root,
+            *sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)),
+        ]
+        for path in (
+            folder / f"{name}{ending}" for folder in folders for ending in ("", *sorted(IMAGE_ENDINGS))
+        ):
             if path.is_file():
                 return shown(path.relative_to(root).as_posix())
     return ""
@@ -143,9 +191,12 @@ def nearby(root: Path, name: str) -> str:
 def endings(names: Iterable[str]) -> str:
     """The commonest endings of file names, counted: `12 .txt, 3 .mp4`."""
     counts = Counter(
-        "folders" if name.endswith("/") else os.path.splitext(name)[1].lower() or "without an ending" for name in names
+        "folders" if name.endswith("/") else os.path.splitext(name)[1].lower() or "without an ending"
+        for name in names
     )
-    return ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(4)) + (", ..." if len(counts) > 4 else "")
+    return ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(4)) + (
+        ", ..." if len(counts) > 4 else ""
+    )
 
 
 def some(names: list[str], most: int = 3) -> str:

@@ -1,6 +1,16 @@
-"""Metrics with intervals, calibration, thresholds and paired comparisons: plain arrays in, numbers with their doubt out."""
+"""Metrics with intervals, calibration, thresholds and paired comparisons: plain arrays in, numbers with their
+doubt out.
+"""
 
-from regraft.evaluation.blocks import all_alone, assign_folds, effective_count, fewest_blocks, folds_of, per_block, standard_error
+from regraft.evaluation.blocks import (
+    all_alone,
+    assign_folds,
+    effective_count,
+    fewest_blocks,
+    folds_of,
+    per_block,
+    standard_error,
+)
 from regraft.evaluation.calibration import ece, fit_temperature, predicted_classes, probabilities, reliability
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.metrics import (

@@ -1,8 +1,9 @@
 """Examples that belong together: folds that keep them together, and standard errors that count them as one.
 
-A block is a set of rows that are no independent evidence: one group of the user's (a patient, a film), copies, near-duplicates.
-A model that has seen one row of a block has nearly seen the others, so no fold may part them. Shapes: labels (N,) integers in
-[0, K); blocks (N,) integers, rows of one number being one block; None stands for every row alone.
+A block is a set of rows that are no independent evidence: one group of the user's (a patient, a film),
+copies, near-duplicates. A model that has seen one row of a block has nearly seen the others, so no fold may
+part them. Shapes: labels (N,) integers in [0, K); blocks (N,) integers, rows of one number being one block;
+None stands for every row alone.
 """
 
 from __future__ import annotations
@@ -43,15 +44,19 @@ def folds_of(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None 
     """
     y = np.asarray(labels, dtype=np.int64)
     place = assign_folds(y, max(2, min(folds, fewest_blocks(y, blocks))), seed, blocks)
-    return [(np.flatnonzero(place != number), np.flatnonzero(place == number)) for number in range(int(place.max()) + 1)]
+    return [
+        (np.flatnonzero(place != number), np.flatnonzero(place == number))
+        for number in range(int(place.max()) + 1)
+    ]
 
 
 def assign_folds(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None = None) -> Ints:
     """(N,) the number, from 0, of the fold that holds each row out. A block lies in one fold.
 
-    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt first, the largest
-    before the others, each to the fold that has the least of its classes; single rows then level the classes out. The time is
-    linear in rows. A class spread over two blocks or more is never held out wholly.
+    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt
+    first, the largest before the others, each to the fold that has the least of its classes; single rows then
+    level the classes out. The time is linear in rows. A class spread over two blocks or more is never held
+    out wholly.
     """
     y = np.asarray(labels, dtype=np.int64)
     if all_alone(blocks):
@@ -62,7 +67,9 @@ def assign_folds(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | N
         for number, (_, held) in enumerate(splitter.split(np.zeros(len(y)), y)):
             place[held] = number
         return place
-    return _dealt(y, numbered(blocks if blocks is not None else np.arange(len(y))), folds, np.random.default_rng(seed))
+    return _dealt(
+        y, numbered(blocks if blocks is not None else np.arange(len(y))), folds, np.random.default_rng(seed)
+    )
 
 
 def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
@@ -75,7 +82,9 @@ def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
     for number in several[np.argsort(-sizes[several], kind="stable")]:
         own = members[starts[number] : starts[number + 1]]
         classes, counts = np.unique(y[own], return_counts=True)
-        cost = ((2 * have[:, classes] + counts) * counts / totals[classes]).sum(axis=1)  # growth of the sum of squares
+        cost = ((2 * have[:, classes] + counts) * counts / totals[classes]).sum(
+            axis=1
+        )  # growth of the sum of squares
         fold = int(np.lexsort((rows, np.round(cost, 9)))[0])
         place[own], rows[fold] = fold, rows[fold] + len(own)
         have[fold, classes] += counts
@@ -91,7 +100,9 @@ def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
 
 
 def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) -> Ints:
-    """How many of `count` more each fold takes so that all end as level as can be; what is over goes to the smallest folds."""
+    """How many of `count` more each fold takes so that all end as level as can be; what is over goes to the
+    smallest folds.
+    """
     order = np.lexsort((rows, have))
     low = have[order]
     for filled in range(len(low), 0, -1):  # the lowest so many folds end at one level
@@ -106,7 +117,9 @@ def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) 
 
 
 def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
-    """Move the smallest block of a class that lies in one fold only to the next fold, where it has another block."""
+    """Move the smallest block of a class that lies in one fold only to the next fold, where it has another
+    block.
+    """
     first, last = np.full(int(y.max()) + 1, folds), np.full(int(y.max()) + 1, -1)
     np.minimum.at(first, y, place)
     np.maximum.at(last, y, place)
@@ -117,9 +130,11 @@ def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
 
 
 def standard_error(values: ArrayLike, blocks: ArrayLike | None = None) -> float:
-    """The standard error of the mean of (N,) values whose blocks are drawn, not whose rows are; infinite for one block.
+    """The standard error of the mean of (N,) values whose blocks are drawn, not whose rows are; infinite for
+    one block.
 
-    With one row a block it is the usual one. It is the linearised error of a mean over clusters (Cochran 1977, 3.12).
+    With one row a block it is the usual one. It is the linearised error of a mean over clusters (Cochran
+    1977, 3.12).
     """
     x = np.asarray(values, dtype=np.float64)
     if blocks is None:
@@ -131,7 +146,9 @@ def standard_error(values: ArrayLike, blocks: ArrayLike | None = None) -> float:
 
 
 def per_block(values: ArrayLike, blocks: ArrayLike | None = None) -> NDArray[np.float64]:
-    """(B,) one value a block, whose mean is that of the (N,) values: independent evidence for what compares means."""
+    """(B,) one value a block, whose mean is that of the (N,) values: independent evidence for what compares
+    means.
+    """
     x = np.asarray(values, dtype=np.float64)
     if blocks is None:
         return x
@@ -142,8 +159,8 @@ def per_block(values: ArrayLike, blocks: ArrayLike | None = None) -> NDArray[np.
 def effective_count(right: ArrayLike, blocks: ArrayLike | None = None) -> float:
     """How many independent examples say as much of a share as (N,) truths in blocks do; N without blocks.
 
-    It is the count at which a share has this variance (Kish 1965), and the number of blocks where nothing varies or more would
-    be claimed than there are blocks of their own.
+    It is the count at which a share has this variance (Kish 1965), and the number of blocks where nothing
+    varies or more would be claimed than there are blocks of their own.
     """
     x = np.asarray(right, dtype=np.float64)
     if all_alone(blocks):

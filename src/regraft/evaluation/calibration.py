@@ -1,6 +1,8 @@
-"""Probabilities that mean what they say: one temperature for all logits (Guo, Pleiss, Sun and Weinberger 2017).
+"""Probabilities that mean what they say: one temperature for all logits (Guo, Pleiss, Sun and Weinberger
+2017).
 
-How well they do is read off the most probable class: its probability, the confidence, against how often it is right.
+How well they do is read off the most probable class: its probability, the confidence, against how often it is
+right.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def pieces(logits: np.ndarray) -> Iterator[tuple[slice, Floats]]:
 
 
 def answers(logits: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
-    """(N,) confidences and (N,) answers: the largest probability, and the first class that has it, as `Model.predict` says."""
+    """(N,) confidences and (N,) answers: the largest probability, and the first class that has it, as
+    `Model.predict` says.
+    """
     z = np.asarray(logits)
     confidence, answer = np.empty(len(z)), np.empty(len(z), dtype=np.int64)
     for some, rows in pieces(z):
@@ -53,10 +57,11 @@ def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
 
 
 def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
-    """What to divide (N, K) logits by for the least log loss on (N,) labels the model has not learnt from; 1 for none.
+    """What to divide (N, K) logits by for the least log loss on (N,) labels the model has not learnt from; 1
+    for none.
 
-    Targets are smoothed as by Platt (1999): (N + 1) / (N + 2) for the label, the rest shared by the others, so that a model
-    that is right on every one of a few examples is not made certain of everything.
+    Targets are smoothed as by Platt (1999): (N + 1) / (N + 2) for the label, the rest shared by the others,
+    so that a model that is right on every one of a few examples is not made certain of everything.
     """
     y, z = np.asarray(labels, dtype=np.int64), np.asarray(logits)
     if len(y) == 0:
@@ -86,17 +91,20 @@ def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:
     order = np.argsort(confidence, kind="stable")
     ranked, count = confidence[order], max(1, min(BINS, len(order) // LEAST))
     cuts = np.cumsum([len(part) for part in np.array_split(order, count)])[:-1]
-    first, last = (np.searchsorted(ranked, ranked[cuts], side=side) for side in ("left", "right"))  # of those that tie
+    first, last = (
+        np.searchsorted(ranked, ranked[cuts], side=side) for side in ("left", "right")
+    )  # of those that tie
     cuts = np.where(cuts - first <= last - cuts, first, last)
     parts = np.split(order, np.unique(cuts[(cuts > 0) & (cuts < len(order))]))
     return [(confidence[part], right[part].astype(np.float64)) for part in parts]
 
 
 def ece(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Expected calibration error: the mean gap of confidence and accuracy, by bins of equal mass (Nguyen and O'Connor 2015).
+    """Expected calibration error: the mean gap of confidence and accuracy, by bins of equal mass (Nguyen and
+    O'Connor 2015).
 
-    (N,) labels, (N, K) logits; at most 15 bins, of about 10 examples at least. It is biased upwards on few examples, even of a
-    model that is calibrated, so it carries no interval.
+    (N,) labels, (N, K) logits; at most 15 bins, of about 10 examples at least. It is biased upwards on few
+    examples, even of a model that is calibrated, so it carries no interval.
     """
     bins = _bins(labels, logits)
     total = sum(len(confidence) for confidence, _ in bins)
@@ -104,10 +112,19 @@ def ece(labels: ArrayLike, logits: ArrayLike) -> float:
 
 
 def reliability(labels: ArrayLike, logits: ArrayLike) -> list[dict[str, Any]]:
-    """The bins of `ece`: mean confidence, accuracy with its Wilson 95 % low and high, and the number of examples."""
+    """The bins of `ece`: mean confidence, accuracy with its Wilson 95 % low and high, and the number of
+    examples.
+    """
     rows = []
     for confidence, right in _bins(labels, logits):
         low, high = wilson(right.sum(), len(right))
-        rows.append({"confidence": float(confidence.mean()), "accuracy": float(right.mean()), "low": low, "high": high,
-                     "n": len(right)})  # fmt: skip
+        rows.append(
+            {
+                "confidence": float(confidence.mean()),
+                "accuracy": float(right.mean()),
+                "low": low,
+                "high": high,
+                "n": len(right),
+            }
+        )
     return rows

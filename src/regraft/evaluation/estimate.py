@@ -29,8 +29,12 @@ class Estimate:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Estimate:
-        """The estimate `to_dict` described; null (a NaN in JSON) becomes NaN again, unknown keys are passed over."""
-        value, low, high = (math.nan if values[key] is None else float(values[key]) for key in ("value", "low", "high"))
+        """The estimate `to_dict` described; null (a NaN in JSON) becomes NaN again, unknown keys are passed
+        over.
+        """
+        value, low, high = (
+            math.nan if values[key] is None else float(values[key]) for key in ("value", "low", "high")
+        )
         return cls(value, low, high, int(values["n"]), str(values["method"]))
 
 
@@ -44,7 +48,9 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     share, z2 = successes / n, Z95 * Z95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
+    return (0.0 if successes == 0 else max(0.0, centre - half)), (
+        1.0 if successes == n else min(1.0, centre + half)
+    )
 
 
 def percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:

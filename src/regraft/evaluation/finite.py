@@ -12,7 +12,9 @@ ROWS = 4_096  # looked at at once
 
 
 def require_finite(features: np.ndarray | Sequence[np.ndarray]) -> None:
-    """Raise UsageError where rows of (N, D) features, or of several such arrays in turn, hold nan or infinity."""
+    """Raise UsageError where rows of (N, D) features, or of several such arrays in turn, hold nan or
+    infinity.
+    """
     parts = (features,) if isinstance(features, np.ndarray) else features
     wrong, count = [], 0
     for part in parts:
@@ -21,4 +23,6 @@ def require_finite(features: np.ndarray | Sequence[np.ndarray]) -> None:
             wrong += (count + start + np.flatnonzero(~np.isfinite(some).all(axis=1))).tolist()
         count += len(part)
     if wrong:
-        raise UsageError(f"the features of {len(wrong)} of {count} examples hold nan or infinity; the first is row {wrong[0]}.")
+        raise UsageError(
+            f"the features of {len(wrong)} of {count} examples hold nan or infinity; the first is row {wrong[0]}."
+        )

@@ -1,7 +1,9 @@
-"""The nearest rows by cosine among very many: an index of lists, whose cost grows with the number of rows and not its square.
+"""The nearest rows by cosine among very many: an index of lists, whose cost grows with the number of rows and
+not its square.
 
-This is the inverted file of Jégou, Douze and Schmid (2011) with products of whole lists in place of scans. faiss has it too, but
-its wheels bring an OpenMP of their own, which crashes on macOS beside torch's (faiss-wheels 73); pynndescent needs numba.
+This is the inverted file of Jégou, Douze and Schmid (2011) with products of whole lists in place of scans.
+faiss has it too, but its wheels bring an OpenMP of their own, which crashes on macOS beside torch's
+(faiss-wheels 73); pynndescent needs numba.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ ROWS = 4_096  # rows at least that a chunk holds
 
 @dataclass(frozen=True)
 class Compact:
-    """How features become float32 rows of length 1 with at most WIDE columns: less a mean, turned, normalised."""
+    """How features become float32 rows of length 1 with at most WIDE columns: less a mean, turned,
+    normalised.
+    """
 
     mean: np.ndarray | float
     turn: np.ndarray | None
@@ -54,7 +58,9 @@ class Compact:
 
 
 def compact(features: Features, centre: bool) -> Compact:
-    """By the mean of all rows, where it is to be taken off, and the principal directions of about EXACT of them."""
+    """By the mean of all rows, where it is to be taken off, and the principal directions of about EXACT of
+    them.
+    """
     parts = _parts(features)
     count, width = sum(map(len, parts)), parts[0].shape[1]
     mean: np.ndarray | float = 0.0
@@ -76,7 +82,9 @@ def compact(features: Features, centre: bool) -> Compact:
 
 
 def _of_length_1(x: Floats32) -> Floats32:
-    """(n, d) rows divided by their lengths, also where the squares are beyond float32; of what is no number, a row of zeros."""
+    """(n, d) rows divided by their lengths, also where the squares are beyond float32; of what is no number,
+    a row of zeros.
+    """
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(x, axis=1, keepdims=True)
     if not np.isfinite(lengths).all():
@@ -112,7 +120,11 @@ class Lists:
         some = rows[np.sort(rng.permutation(len(rows))[: LEARNT * count])]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of fewer different rows than lists
-            means = KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0).fit(some).cluster_centers_
+            means = (
+                KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0)
+                .fit(some)
+                .cluster_centers_
+            )
         self.centres = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         self.probes = self.nearest_lists(rows)  # a row lies in the first of these
         home = self.probes[:, 0]
@@ -131,15 +143,25 @@ class Lists:
         return found
 
     def search(
-        self, asked: Floats32, many: int, *, least: float = -2.0, own: Ints | None = None,
-        tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
-    ) -> tuple[Ints, Floats32]:  # fmt: skip
-        """(Q, many) rows that are nearest to (Q, d) `asked`, the nearest first, and their cosines; -1 and -2 where there is none.
+        self,
+        asked: Floats32,
+        many: int,
+        *,
+        least: float = -2.0,
+        own: Ints | None = None,
+        tick: Callable[..., None] = lambda **_: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[Ints, Floats32]:
+        """(Q, many) rows that are nearest to (Q, d) `asked`, the nearest first, and their cosines; -1 and -2
+        where there is none.
 
-        Only cosines of `least` and more count. `own` (Q,) are rows that do not count for the one asked, as they are it. Where
-        `stop` says so, the search ends with what it has found.
+        Only cosines of `least` and more count. `own` (Q,) are rows that do not count for the one asked, as
+        they are it. Where `stop` says so, the search ends with what it has found.
         """
-        rows, close = np.full((len(asked), many), -1, dtype=np.int64), np.full((len(asked), many), -2.0, dtype=np.float32)
+        rows, close = (
+            np.full((len(asked), many), -1, dtype=np.int64),
+            np.full((len(asked), many), -2.0, dtype=np.float32),
+        )
         probed = (self.probes if asked is self.rows else self.nearest_lists(asked)).ravel()
         queries = np.argsort(probed, kind="stable") // max(1, len(probed) // max(1, len(asked)))
         ends = np.cumsum(np.bincount(probed, minlength=len(self.centres)))
@@ -147,19 +169,32 @@ class Lists:
         for number, end in enumerate(ends):
             members = self.order[self.bounds[number] : self.bounds[number + 1]]
             asking = queries[(0 if number == 0 else ends[number - 1]) : end]
-            pieces = -(-len(members) // MOST)  # where very many rows are nearly the same, a part of them will do
+            pieces = -(
+                -len(members) // MOST
+            )  # where very many rows are nearly the same, a part of them will do
             for piece in range(pieces if len(asking) else 0):
-                self._look(asked, members[piece::pieces], asking[piece::pieces], rows, close, floor, own, least)
+                self._look(
+                    asked, members[piece::pieces], asking[piece::pieces], rows, close, floor, own, least
+                )
             tick(label="looking for neighbours", done=number + 1, total=len(ends))
             if stop():
                 break
         return rows, close
 
     def _look(
-        self, asked: Floats32, members: Ints, asking: Ints, rows: Ints, close: Floats32, floor: Floats32, own: Ints | None,
+        self,
+        asked: Floats32,
+        members: Ints,
+        asking: Ints,
+        rows: Ints,
+        close: Floats32,
+        floor: Floats32,
+        own: Ints | None,
         least: float,
-    ) -> None:  # fmt: skip
-        """Look through one list for those who ask for it; what is nearer than what they have is put into `rows` and `close`."""
+    ) -> None:
+        """Look through one list for those who ask for it; what is nearer than what they have is put into
+        `rows` and `close`.
+        """
         import torch
 
         base, step = self.rows[members], max(1, BLOCK // len(members))
@@ -167,7 +202,9 @@ class Lists:
             some = asking[start : start + step]
             found = asked[some] @ base.T
             if own is not None:
-                place = np.minimum(np.searchsorted(members, own[some]), len(members) - 1)  # members are in rising order
+                place = np.minimum(
+                    np.searchsorted(members, own[some]), len(members) - 1
+                )  # members are in rising order
                 mine = np.flatnonzero(members[place] == own[some])
                 found[mine, place[mine]] = -2.0
             better = np.flatnonzero(found.max(axis=1) >= floor[some])
@@ -179,5 +216,8 @@ class Lists:
             both = np.concatenate([close[some], nearest], axis=1)
             who = np.concatenate([rows[some], np.where(nearest > -2, members[places.numpy()], -1)], axis=1)
             order = np.argsort(-both, axis=1, kind="stable")[:, : rows.shape[1]]
-            rows[some], close[some] = np.take_along_axis(who, order, axis=1), np.take_along_axis(both, order, axis=1)
+            rows[some], close[some] = (
+                np.take_along_axis(who, order, axis=1),
+                np.take_along_axis(both, order, axis=1),
+            )
             floor[some] = np.maximum(least, close[some][:, -1])

@@ -51,18 +51,26 @@ class PairedDifference:
 
 
 def paired_accuracy(
-    labels: ArrayLike, predicted: ArrayLike, other_predicted: ArrayLike, against: str, groups: ArrayLike | None = None,
+    labels: ArrayLike,
+    predicted: ArrayLike,
+    other_predicted: ArrayLike,
+    against: str,
+    groups: ArrayLike | None = None,
     seed: int = 0,
-) -> PairedDifference:  # fmt: skip
-    """Accuracy of `predicted` minus that of `other_predicted`, all (N,), with a 95 % paired interval and a p value.
+) -> PairedDifference:
+    """Accuracy of `predicted` minus that of `other_predicted`, all (N,), with a 95 % paired interval and a p
+    value.
 
-    An example counts +1 (only this one right), -1 (only the other) or 0, so resampling examples is drawing from a multinomial
-    of three outcomes; the p value is McNemar's, mid-p (Fagerland, Lydersen and Laake 2013). With `groups` (N,) whole groups are
-    drawn, and the p value is that of a permutation test that flips the sign of each group's sum.
+    An example counts +1 (only this one right), -1 (only the other) or 0, so resampling examples is drawing
+    from a multinomial of three outcomes; the p value is McNemar's, mid-p (Fagerland, Lydersen and Laake
+    2013). With `groups` (N,) whole groups are drawn, and the p value is that of a permutation test that flips
+    the sign of each group's sum.
     """
     y, mine, other = (np.asarray(values) for values in (labels, predicted, other_predicted))
     if not (y.ndim == 1 and y.shape == mine.shape == other.shape):
-        raise UsageError(f"a paired comparison needs lists of one length: {y.shape}, {mine.shape}, {other.shape}.")
+        raise UsageError(
+            f"a paired comparison needs lists of one length: {y.shape}, {mine.shape}, {other.shape}."
+        )
     n = len(y)
     if n == 0:
         raise UsageError("there are no examples to compare on.")
@@ -90,7 +98,8 @@ def paired_accuracy(
 
 
 def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:
-    """Two-sided p value of (G,) sums by group: how often a sum with random signs lies as far from zero as theirs.
+    """Two-sided p value of (G,) sums by group: how often a sum with random signs lies as far from zero as
+    theirs.
 
     Exact up to 12 groups that are not zero, else of 10,000 random flips, theirs among them.
     """
@@ -119,7 +128,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def in_words(diff: PairedDifference) -> str:
-    """The verdict the interval allows, in percentage points, and the p value: better, worse or no clear difference."""
+    """The verdict the interval allows, in percentage points, and the p value: better, worse or no clear
+    difference.
+    """
     p = diff.p_value if diff.p_adjusted is None else diff.p_adjusted
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
     points = f"{100 * diff.difference:+.1f} points [{100 * diff.low:.1f}, {100 * diff.high:.1f}], {said}"

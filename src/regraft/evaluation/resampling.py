@@ -1,7 +1,8 @@
-"""The bootstrap, in one place: whole numbers that say how often each example counts, and intervals from what comes of them.
+"""The bootstrap, in one place: whole numbers that say how often each example counts, and intervals from what
+comes of them.
 
-A statistic is a function of weights (R, N), one row a resample, to values (R,) or (R, S). So one way of drawing, and one of
-making intervals, serves every metric.
+A statistic is a function of weights (R, N), one row a resample, to values (R,) or (R, S). So one way of
+drawing, and one of making intervals, serves every metric.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ TAILS = ndtri(np.array([0.025, 0.975]))
 def draws(n: int, resamples: int, rng: np.random.Generator, units: Ints | None = None) -> Iterator[Floats]:
     """Weights (r, n) a block at a time, `resamples` rows in all.
 
-    Drawn with replacement are examples, or whole `units` (n,): numbers from 0 of groups whose examples belong together.
+    Drawn with replacement are examples, or whole `units` (n,): numbers from 0 of groups whose examples belong
+    together.
     """
     rows = max(1, BLOCK // max(1, n))
     for start in range(0, resamples, rows):
@@ -39,7 +41,9 @@ def _drawn(n: int, rows: int, rng: np.random.Generator) -> Floats:
 
 
 def left_out(n: int, rng: np.random.Generator, units: Ints | None = None) -> Iterator[Floats]:
-    """Weights of the jackknife, a block at a time: 1 but for one example, unit, or random part where there are many."""
+    """Weights of the jackknife, a block at a time: 1 but for one example, unit, or random part where there
+    are many.
+    """
     given = np.arange(n) if units is None else units
     count = int(given.max()) + 1
     part = given if count <= JACKKNIFE else rng.permutation(np.arange(count) % JACKKNIFE)[given]
@@ -57,8 +61,8 @@ def gathered(statistic: Statistic, blocks: Iterator[Floats]) -> Floats:
 def bca(value: Floats, drawn: Floats, jackknife: Floats) -> tuple[Floats, Floats]:
     """95 % intervals, bias-corrected and accelerated (Efron 1987), of S statistics.
 
-    `value` (S,), `drawn` (R, S) of the bootstrap, `jackknife` (J, S). A draw that is no number is passed over. Where nothing
-    varies both ends are the value.
+    `value` (S,), `drawn` (R, S) of the bootstrap, `jackknife` (J, S). A draw that is no number is passed
+    over. Where nothing varies both ends are the value.
     """
     lows, highs = np.empty_like(value), np.empty_like(value)
     for s in range(len(value)):

@@ -17,7 +17,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Counts:
-    """What the confusion matrix comes to: (R, K) right ones, (R, K) of each true class, (R, K) of each predicted class."""
+    """What the confusion matrix comes to: (R, K) right ones, (R, K) of each true class, (R, K) of each
+    predicted class.
+    """
 
     hits: Floats
     support: Floats
@@ -44,7 +46,11 @@ class Cells:
         sums = np.add.reduceat(weights[:, self.order], self.starts, axis=1)  # (R, cells)
         hits, right = np.zeros((len(weights), self.k)), self.true == self.called
         hits[:, self.true[right]] = sums[:, right]
-        return Counts(hits, self._by_class(sums, self.true), self._by_class(sums[:, self.by_called], self.called[self.by_called]))
+        return Counts(
+            hits,
+            self._by_class(sums, self.true),
+            self._by_class(sums[:, self.by_called], self.called[self.by_called]),
+        )
 
     def _by_class(self, sums: Floats, classes: Ints) -> Floats:
         """(R, k) totals of (R, cells) sums, the classes of the cells in rising order."""
@@ -112,12 +118,13 @@ def _divided(top: Floats, bottom: Floats) -> Floats:
 
 
 def curves(labels: Ints, shares: Floats | Callable[[int], Floats]) -> tuple[Floats, Floats]:
-    """(2,) ROC AUC and average precision, one class against the rest, the mean of the classes; and (N, 2) influences.
+    """(2,) ROC AUC and average precision, one class against the rest, the mean of the classes; and (N, 2)
+    influences.
 
-    `shares` is (N, K), or gives the (N,) shares of a class, asked for in rising order. Classes count that have both members and
-    others; no number where none has. An influence is the derivative in the example's weight, so that the sum of their squares is
-    the variance (infinitesimal jackknife, Jaeckel 1972; of the ROC AUC nearly that of DeLong 1988). Shares that tie are one step
-    of the curves.
+    `shares` is (N, K), or gives the (N,) shares of a class, asked for in rising order. Classes count that
+    have both members and others; no number where none has. An influence is the derivative in the example's
+    weight, so that the sum of their squares is the variance (infinitesimal jackknife, Jaeckel 1972; of the
+    ROC AUC nearly that of DeLong 1988). Shares that tie are one step of the curves.
     """
     n, held = len(labels), np.bincount(labels)
     known = np.flatnonzero((held > 0) & (held < n))
@@ -133,7 +140,8 @@ def curves(labels: Ints, shares: Floats | Callable[[int], Floats]) -> tuple[Floa
 
 
 def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
-    """ROC AUC and average precision of one class by (N,) scores, `own` its members; and the (N,) influences on each.
+    """ROC AUC and average precision of one class by (N,) scores, `own` its members; and the (N,) influences
+    on each.
 
     Only members are sorted, as the curves turn at their scores alone; all others are looked up among them.
     """
@@ -145,14 +153,25 @@ def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
     others = np.ones(n)
     others[own] = 0
     outside = np.bincount(reached[ties] - 1, others[ties], len(levels))
-    above = np.bincount(reached, others, len(levels) + 1)[::-1].cumsum()[::-1]  # others that reach so many levels, or more
+    above = np.bincount(reached, others, len(levels) + 1)[::-1].cumsum()[
+        ::-1
+    ]  # others that reach so many levels, or more
     positives, negatives = float(len(own)), float(n - len(own))
     true, false = inside[::-1].cumsum()[::-1], above[1:]  # members, and others, at a level or higher
     called = true + false
-    below = (negatives - false + outside / 2) / negatives  # share of others ranked lower, half of those that tie
-    area, precision = float((inside * below).sum() / positives), float((inside * true / called).sum() / positives)
-    lift, drag = ((inside * some / called**2).cumsum() for some in (false, true))  # of the levels up to one's own
-    higher = np.r_[positives, positives - inside.cumsum()] / positives  # members above, by the number of levels reached
+    below = (
+        negatives - false + outside / 2
+    ) / negatives  # share of others ranked lower, half of those that tie
+    area, precision = (
+        float((inside * below).sum() / positives),
+        float((inside * true / called).sum() / positives),
+    )
+    lift, drag = (
+        (inside * some / called**2).cumsum() for some in (false, true)
+    )  # of the levels up to one's own
+    higher = (
+        np.r_[positives, positives - inside.cumsum()] / positives
+    )  # members above, by the number of levels reached
     gained = higher[reached]
     gained[ties] += (inside / (2 * positives))[reached[ties] - 1]
     gained = (gained - area) / negatives

@@ -1,7 +1,9 @@
-"""Answer only when sure: a confidence above which answers are right as often as was asked for, and the proof of it.
+"""Answer only when sure: a confidence above which answers are right as often as was asked for, and the proof
+of it.
 
-The lower end of a Clopper-Pearson interval on held-out examples has to reach the wanted precision; as several thresholds are
-looked at, its error is divided by their number (Bonferroni), so the promise holds whichever is taken.
+The lower end of a Clopper-Pearson interval on held-out examples has to reach the wanted precision; as several
+thresholds are looked at, its error is divided by their number (Bonferroni), so the promise holds whichever is
+taken.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ ERROR = 0.05  # the chance that a promise is broken
 
 @dataclass(frozen=True)
 class Threshold:
-    """Answers of `threshold` confidence and more are promised to be right in a share `wanted` of cases; None: no promise.
+    """Answers of `threshold` confidence and more are promised to be right in a share `wanted` of cases; None:
+    no promise.
 
-    `answered` and `precision` are the shares on the `n` held-out examples, `bound` what their number lets promise.
+    `answered` and `precision` are the shares on the `n` held-out examples, `bound` what their number lets
+    promise.
     """
 
     wanted: float
@@ -40,11 +44,12 @@ class Threshold:
 def choose_thresholds(
     labels: ArrayLike, logits: ArrayLike, wanted: tuple[float, ...] = WANTED, blocks: ArrayLike | None = None
 ) -> list[Threshold]:
-    """For each wanted precision the threshold that answers most and keeps the promise, by (N,) labels and (N, K) logits.
+    """For each wanted precision the threshold that answers most and keeps the promise, by (N,) labels and (N,
+    K) logits.
 
-    The logits are those the temperature was found on, divided by it, of examples the model has not learnt from. Where rows
-    belong together in `blocks` (N,), the bound counts a block once, right by the share of its answers that are: a hundred
-    pictures of one patient prove no more than that patient.
+    The logits are those the temperature was found on, divided by it, of examples the model has not learnt
+    from. Where rows belong together in `blocks` (N,), the bound counts a block once, right by the share of
+    its answers that are: a hundred pictures of one patient prove no more than that patient.
     """
     confidence, answer = answers(logits)
     right = answer == np.asarray(labels)
@@ -53,7 +58,9 @@ def choose_thresholds(
     for cut in cuts:  # the lowest first: it answers most
         kept = confidence >= cut
         rows.append((float(cut), int(kept.sum()), int(right[kept].sum())))
-        bounds.append(_bound(*_counted(right[kept], None if blocks is None else np.asarray(blocks)[kept]), len(cuts)))
+        bounds.append(
+            _bound(*_counted(right[kept], None if blocks is None else np.asarray(blocks)[kept]), len(cuts))
+        )
     n, found = len(confidence), []
     for share in wanted:
         best = next((i for i, bound in enumerate(bounds) if bound >= share), None)
@@ -62,7 +69,11 @@ def choose_thresholds(
         kept, precision = answered / n, hits / answered
         if best is None:
             needed = int(np.ceil(np.log(ERROR / len(cuts)) / np.log(share)))
-            what = "held-out answers" if all_alone(blocks) else "held-out groups of examples that belong together, all answered"
+            what = (
+                "held-out answers"
+                if all_alone(blocks)
+                else "held-out groups of examples that belong together, all answered"
+            )
             why = f"too few examples to promise {share:.0%}: it takes {needed} {what} without a mistake, or more"
             found.append(Threshold(share, None, n, kept, precision, bounds[i], why))
         else:
@@ -73,7 +84,9 @@ def choose_thresholds(
 
 
 def _counted(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:
-    """How many of (M,) answers are right, and M; of blocks, the sum of their shares of right answers, and their number."""
+    """How many of (M,) answers are right, and M; of blocks, the sum of their shares of right answers, and
+    their number.
+    """
     if blocks is None or all_alone(blocks):
         return float(right.sum()), len(right)
     number = numbered(blocks)
@@ -87,7 +100,9 @@ def _bound(hits: float, answered: int, looked_at: int) -> float:
 
 
 def verify(threshold: float, labels: ArrayLike, logits: ArrayLike) -> tuple[Estimate, Estimate]:
-    """The share of (N, K) logits that are answered at a threshold, and how many of these are right, with Wilson intervals."""
+    """The share of (N, K) logits that are answered at a threshold, and how many of these are right, with
+    Wilson intervals.
+    """
     confidence, answer = answers(logits)
     kept = confidence >= threshold
     hits, answered, n = int((answer == np.asarray(labels))[kept].sum()), int(kept.sum()), len(kept)

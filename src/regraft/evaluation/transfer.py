@@ -1,4 +1,5 @@
-"""How well frozen features suit a task, without training a network: scores of transferability. Arrays in, numbers out.
+"""How well frozen features suit a task, without training a network: scores of transferability. Arrays in,
+numbers out.
 
 Shapes: features (N, D), labels (N,) integers from 0.
 """
@@ -28,23 +29,29 @@ LARGE = 1 << 28  # bytes
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
-    """The logarithm of maximum evidence an example, the mean over the classes (You, Liu, Wang and Long, ICML 2021).
+    """The logarithm of maximum evidence an example, the mean over the classes (You, Liu, Wang and Long, ICML
+    2021).
 
-    For each class's 0/1 indicator y: the evidence p(y | F) = integral of N(y; F w, 1/beta) N(w; 0, 1/alpha) over w, at the
-    alpha and beta that make it largest. One decomposition of F serves all classes and iterations.
+    For each class's 0/1 indicator y: the evidence p(y | F) = integral of N(y; F w, 1/beta) N(w; 0, 1/alpha)
+    over w, at the alpha and beta that make it largest. One decomposition of F serves all classes and
+    iterations.
     """
     classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
     counts = np.bincount(classes).astype(np.float64)  # (K,): each indicator's squared length
     squares, z2 = _spectrum(np.asarray(features), classes, len(counts))
     outside = np.maximum(counts - z2.sum(axis=0), 0.0)  # what of y no linear map of F reaches
-    return float(np.mean([_evidence(squares, z2[:, k], outside[k], len(classes)) for k in range(len(counts))]) / len(classes))
+    return float(
+        np.mean([_evidence(squares, z2[:, k], outside[k], len(classes)) for k in range(len(counts))])
+        / len(classes)
+    )
 
 
 def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
-    """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of the indicators by the left ones.
+    """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of the indicators by
+    the left ones.
 
-    F, which may be memory-mapped, is read a chunk at a time where it has more rows than columns. Raises UsageError for one that
-    holds nan or infinity.
+    F, which may be memory-mapped, is read a chunk at a time where it has more rows than columns. Raises
+    UsageError for one that holds nan or infinity.
     """
     n, width = f.shape
     if n <= width:
@@ -84,33 +91,43 @@ def _evidence(squares: Floats, z2: Floats, outside: float, n: int) -> float:
 
 
 def knn_out_of_fold(
-    features: ArrayLike, labels: ArrayLike, folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], k: int = 5
+    features: ArrayLike,
+    labels: ArrayLike,
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    k: int = 5,
 ) -> NDArray[np.int64]:
     """(N,) predictions, each by the `k` nearest by cosine among the examples of its fold's other part.
 
-    `folds` are (fit, held) positions; what no fold holds out is -1. Each neighbour has one vote; ties go to the class
-    whose neighbours are nearer. Raises UsageError for features that hold nan or infinity.
+    `folds` are (fit, held) positions; what no fold holds out is -1. Each neighbour has one vote; ties go to
+    the class whose neighbours are nearer. Raises UsageError for features that hold nan or infinity.
     """
     f, y = np.asarray(features), np.asarray(labels, dtype=np.int64)
     require_finite(f)
     unit, predicted = compact(f, centre=False)(f), np.full(len(y), -1, dtype=np.int64)
     for fit, held in folds:
         rows, close = _nearest(unit[fit], unit[held], k)
-        predicted[held] = np.concatenate([votes.argmax(axis=1) for _, votes in _votes(rows, close, y[fit], int(y.max()) + 1, k)])
+        predicted[held] = np.concatenate(
+            [votes.argmax(axis=1) for _, votes in _votes(rows, close, y[fit], int(y.max()) + 1, k)]
+        )
     return predicted
 
 
 def knn_logits(
-    features: ArrayLike, labels: ArrayLike, queries: ArrayLike, classes: int, tick: Callable[..., None] = lambda **_: None,
+    features: ArrayLike,
+    labels: ArrayLike,
+    queries: ArrayLike,
+    classes: int,
+    tick: Callable[..., None] = lambda **_: None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[NDArray[Any], int]:  # fmt: skip
+) -> tuple[NDArray[Any], int]:
     """(Q, classes) log shares of the votes of each query's k nearest by cosine, and k.
 
-    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out in turn (of many
-    the first 5,000 in a fixed random order); the fewest in a tie. A class no neighbour votes for shares one vote with the
-    others. Of more than EXACT examples the nearest are looked up in an index, which misses one in a hundred. Features and queries
-    may be memory-mapped. The logits are float64, or float32 where they would take more than LARGE bytes. Raises BudgetError
-    where `stop` says that time is out, UsageError for features that hold nan or infinity.
+    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out
+    in turn (of many the first 5,000 in a fixed random order); the fewest in a tie. A class no neighbour votes
+    for shares one vote with the others. Of more than EXACT examples the nearest are looked up in an index,
+    which misses one in a hundred. Features and queries may be memory-mapped. The logits are float64, or
+    float32 where they would take more than LARGE bytes. Raises BudgetError where `stop` says that time is
+    out, UsageError for features that hold nan or infinity.
     """
     known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
     require_finite((known, asked))
@@ -127,19 +144,27 @@ def knn_logits(
     k = ks[int(np.argmax(right))]
     rows, close = _nearest(unit, alike(asked), k, None, index, tick, stop)
     del unit, index  # before there are logits
-    found = np.empty((len(asked), classes), dtype=np.float64 if 8 * len(asked) * classes <= LARGE else np.float32)
+    found = np.empty(
+        (len(asked), classes), dtype=np.float64 if 8 * len(asked) * classes <= LARGE else np.float32
+    )
     for lines, votes in _votes(rows, close, y, classes, k):
         found[lines] = np.log((votes + 1 / classes) / (k + 1))
     return found, k
 
 
 def _nearest(
-    known: Floats32, asked: Floats32, many: int, leaving_out: NDArray[np.int64] | None = None, index: Lists | None = None,
-    tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
-) -> tuple[NDArray[np.int64], Floats32]:  # fmt: skip
+    known: Floats32,
+    asked: Floats32,
+    many: int,
+    leaving_out: NDArray[np.int64] | None = None,
+    index: Lists | None = None,
+    tick: Callable[..., None] = lambda **_: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[NDArray[np.int64], Floats32]:
     """(Q, many) rows of `known` that are nearest, the nearest first, and their cosines.
 
-    `leaving_out` (Q,) are rows of `known`, one for each of `asked`, that do not count for it: itself. Raises BudgetError.
+    `leaving_out` (Q,) are rows of `known`, one for each of `asked`, that do not count for it: itself. Raises
+    BudgetError.
     """
     if index is None and len(known) > EXACT:
         index = Lists(known)
@@ -173,7 +198,9 @@ def _in_time(stop: Callable[[], bool]) -> None:
 def _votes(
     rows: NDArray[np.int64], close: Floats32, labels: NDArray[np.int64], classes: int, k: int
 ) -> Iterator[tuple[slice, Floats]]:
-    """(q, classes) votes of the k nearest, a bounded number of queries at a time; a nearer neighbour's weighs a trifle more."""
+    """(q, classes) votes of the k nearest, a bounded number of queries at a time; a nearer neighbour's weighs
+    a trifle more.
+    """
     step = max(1, VOTES // classes)
     for start in range(0, len(rows), step):
         some = slice(start, start + step)

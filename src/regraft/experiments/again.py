@@ -1,4 +1,6 @@
-"""A finished run's model evaluated once more: on its own test set, or on labelled examples that are new to it."""
+"""A finished run's model evaluated once more: on its own test set, or on labelled examples that are new to
+it.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,10 @@ if TYPE_CHECKING:
 class Evaluated:
     """What a run's model scores on `data`: metrics with intervals, a row a class, the confusion (rows true).
 
-    `said` is what a reader should know, a sentence each; `left_out` counts examples by why they were; `readings` is set where
-    the run's own test set was read, `file` where the result was kept; `without_near_duplicates` tells how many
-    are near-duplicates of what the run was made with (`left_out`) and the `metrics` without them, where there are any.
+    `said` is what a reader should know, a sentence each; `left_out` counts examples by why they were;
+    `readings` is set where the run's own test set was read, `file` where the result was kept;
+    `without_near_duplicates` tells how many are near-duplicates of what the run was made with (`left_out`)
+    and the `metrics` without them, where there are any.
     """
 
     run: str
@@ -69,19 +72,30 @@ class Evaluated:
     def headline(self) -> str:
         """One line: what came out, and with which certainty."""
         e = self.metrics["accuracy"]
-        return f"accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {self.examples:,} examples of {self.data}"
+        return (
+            f"accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {self.examples:,} examples of {self.data}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        counted = self.readings and {"own": self.readings.own, "others": self.readings.others, "total": self.readings.total}
-        return {**vars(self), "readings": counted, "headline": self.headline(),
-                "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()}}  # fmt: skip
+        counted = self.readings and {
+            "own": self.readings.own,
+            "others": self.readings.others,
+            "total": self.readings.total,
+        }
+        return {
+            **vars(self),
+            "readings": counted,
+            "headline": self.headline(),
+            "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()},
+        }
 
 
 def evaluate_own(
     place: Path, reason: str, device: str, listeners: Sequence[Listener], moved: str | Path | None = None
 ) -> Evaluated:
-    """Predict a run's own test set afresh; the reading is recorded. `moved` says where the run's data are now.
+    """Predict a run's own test set afresh; the reading is recorded. `moved` says where the run's data are
+    now.
 
     Raises UsageError where there is no test set, or its files are gone or have another content.
     """
@@ -95,7 +109,9 @@ def evaluate_own(
     examples = same_data(examples, moved, Events(None, tuple(listeners)), ("test",), "test file")
     model, events = Model.load(folder.path), Events(folder.events, tuple(listeners))
     if set(model.classes) != set(examples.task.classes):
-        raise UsageError(f"{place / 'model'} has other classes than the run's examples: {', '.join(model.classes[:10])}.")
+        raise UsageError(
+            f"{place / 'model'} has other classes than the run's examples: {', '.join(model.classes[:10])}."
+        )
     place_of = np.array([model.classes.index(name) for name in examples.task.classes])
     reason = reason or "evaluated again"
     folder.lock()
@@ -109,17 +125,35 @@ def evaluate_own(
         folder.release()
     counted = count_readings(folder)
     said = (_beside_stored(folder, test.ids, logits, model), counted.in_words())
-    return _evaluated(place, "its own test set", reason, place_of[test.labels], logits, model, test.clusters(), said, {}, counted)
+    return _evaluated(
+        place,
+        "its own test set",
+        reason,
+        place_of[test.labels],
+        logits,
+        model,
+        test.clusters(),
+        said,
+        {},
+        counted,
+    )
 
 
 def evaluate_on(
-    place: Path, data: str | Path, reason: str, device: str, listeners: Sequence[Listener], moved: str | Path | None = None
+    place: Path,
+    data: str | Path,
+    reason: str,
+    device: str,
+    listeners: Sequence[Listener],
+    moved: str | Path | None = None,
 ) -> Evaluated:
-    """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it was made with.
+    """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it
+    was made with.
 
-    These are known by content and by pixels, those of the runs before it too; near-duplicates of them are told, and the score
-    without them. `moved` says where the run's own data are now. The result is kept in the run's folder `evaluations` and listed
-    in run.json. Raises DataError for labels that are no classes of the run, and where no example is left.
+    These are known by content and by pixels, those of the runs before it too; near-duplicates of them are
+    told, and the score without them. `moved` says where the run's own data are now. The result is kept in the
+    run's folder `evaluations` and listed in run.json. Raises DataError for labels that are no classes of the
+    run, and where no example is left.
     """
     from regraft.model import Model
 
@@ -138,16 +172,34 @@ def evaluate_on(
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
         logits = _logits(model, new.files, device, events)
         scaled = logits.astype(np.float64) / model.temperature
-        apart = without_near_duplicates(new.sources, new.labels, scaled, new.clusters, new.near).get(KEPT_APART, {})
+        apart = without_near_duplicates(new.sources, new.labels, scaled, new.clusters, new.near).get(
+            KEPT_APART, {}
+        )
         said += _of_near(apart)
         file = next_free(folder.evaluations, source.name, ".json")
         found = _evaluated(
-            place, str(data), reason, new.labels, logits, model, new.clusters, tuple(said), new.left_out, counted, str(file),
+            place,
+            str(data),
+            reason,
+            new.labels,
+            logits,
+            model,
+            new.clusters,
+            tuple(said),
+            new.left_out,
+            counted,
+            str(file),
             apart,
         )
         write_json(file, found.to_dict())
-        entry = {"time": found.time, "reason": reason, "data": str(source.root), "examples": found.examples, "file": file.name,
-                 "accuracy": found.metrics["accuracy"].to_dict()}  # fmt: skip
+        entry = {
+            "time": found.time,
+            "reason": reason,
+            "data": str(source.root),
+            "examples": found.examples,
+            "file": file.name,
+            "accuracy": found.metrics["accuracy"].to_dict(),
+        }
         state = folder.read_state()
         state["evaluations"] = [*(state.get("evaluations") or []), entry]
         state |= {"readings": readings(folder)} if new.own else {}
@@ -159,8 +211,8 @@ def evaluate_on(
 
 @dataclass(frozen=True)
 class _New:
-    """Labelled examples a run was not made with; `own` of them are in its test set, `near` are near-duplicates of what it was
-    made with, by their sources."""
+    """Labelled examples a run was not made with; `own` of them are in its test set, `near` are
+    near-duplicates of what it was made with, by their sources."""
 
     files: list[KnownFile]
     sources: tuple[str, ...]
@@ -175,26 +227,44 @@ class _New:
 def _new_to(
     folder: RunFolder, source: Source, model: Model, events: Events, moved: str | Path | None
 ) -> _New:
-    """The readable examples of a source that a run was not made with, known by content and by pixels. Raises DataError where
-    there are none."""
+    """The readable examples of a source that a run was not made with, known by content and by pixels. Raises
+    DataError where there are none."""
     audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, events.tick)
     (made, test, unknown), inputs = _made_with(folder, moved), inputs_of(audited, source)
     known = made.then(test)
     found = meet(inputs, known, pixel_digest, events.tick)
     splits = [known.splits[row] if row >= 0 else None for row in found.rows.tolist()]
-    left_out = {f"in {split}": splits.count(split) for split in ("train", "val")} | {"unreadable": len(audited.quarantined)}
+    left_out = {f"in {split}": splits.count(split) for split in ("train", "val")} | {
+        "unreadable": len(audited.quarantined)
+    }
     kept = [i for i, split in enumerate(splits) if split not in ("train", "val")]
     if not kept:
-        raise DataError(f"nothing is left of {source.root} to evaluate on:", [f"{n:,} {why}" for why, n in left_out.items() if n])
+        raise DataError(
+            f"nothing is left of {source.root} to evaluate on:",
+            [f"{n:,} {why}" for why, n in left_out.items() if n],
+        )
     rows, index = [audited.rows[i] for i in kept], {name: number for number, name in enumerate(model.classes)}
-    near = nearly(inputs, made, partial(small_image_or_none, levels=model.backbone.preprocess.levels), events.tick)
+    near = nearly(
+        inputs, made, partial(small_image_or_none, levels=model.backbone.preprocess.levels), events.tick
+    )
     copies = len(kept) - len({inputs.ids[i] for i in kept})
     content = set(made.ids)
-    shown = sum(split in ("train", "val") and identity not in content for split, identity in zip(splits, inputs.ids, strict=True))
-    said = (*_about(left_out, shown, int(found.unsure.sum()), copies, set(model.classes) - {row.label for row in rows}), *unknown)
+    shown = sum(
+        split in ("train", "val") and identity not in content
+        for split, identity in zip(splits, inputs.ids, strict=True)
+    )
+    said = (
+        *_about(
+            left_out, shown, int(found.unsure.sum()), copies, set(model.classes) - {row.label for row in rows}
+        ),
+        *unknown,
+    )
     labels = np.array([index[row.label] for row in rows], dtype=np.int64)
     groups, files = clusters([row.group for row in rows]), [inputs.paths[i] for i in kept]
-    names, alike = tuple(row.source for row in rows), frozenset(np.array(inputs.sources, dtype=object)[near].tolist())
+    names, alike = (
+        tuple(row.source for row in rows),
+        frozenset(np.array(inputs.sources, dtype=object)[near].tolist()),
+    )
     return _New(files, names, labels, groups, splits.count("test"), alike, left_out, said)
 
 
@@ -213,26 +283,40 @@ def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None
     counts, faults = Counter(row.label for row in source.rows), []
     for label in sorted(counts.keys() - set(classes)):
         near = difflib.get_close_matches(label, classes, n=1)
-        faults.append(f"{label!r}, of {several(counts[label], 'example')}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        faults.append(
+            f"{label!r}, of {several(counts[label], 'example')}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
     if faults:
         more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
         raise DataError(
-            f"{source.root} has labels that are no classes of {place}:", [*faults[:20], *more],
+            f"{source.root} has labels that are no classes of {place}:",
+            [*faults[:20], *more],
             f"Its classes: {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}. They go by name.",
-        )  # fmt: skip
+        )
 
 
 def _made_with(folder: RunFolder, moved: str | Path | None) -> tuple[Known, Known, list[str]]:
-    """What a run learnt from or was chosen by, that of the runs before it as train; its own test set; and what to say."""
+    """What a run learnt from or was chosen by, that of the runs before it as train; its own test set; and
+    what to say.
+    """
     own = of_run(folder.path, moved)
     made = own.some([row for row, split in enumerate(own.splits) if split != "test"])
     test = own.some([row for row, split in enumerate(own.splits) if split == "test"])
     past = seen_by(f"run:{folder.path}")
     if past is None or not past.runs:
-        return made, test, ["What its backbone was made with is not known: there is no seen.parquet beside its weights."]
+        return (
+            made,
+            test,
+            ["What its backbone was made with is not known: there is no seen.parquet beside its weights."],
+        )
     mine, known = set(made.ids), past.known(folder.path)
     before = known.some([row for row, identity in enumerate(known.ids) if identity not in mine])
-    return made.then(replace(before, splits=("train",) * len(before))), test, [f"{what}." for what in past.unknown]
+    return (
+        made.then(replace(before, splits=("train",) * len(before))),
+        test,
+        [f"{what}." for what in past.unknown],
+    )
 
 
 def _about(left_out: dict[str, int], shown: int, unsure: int, copies: int, missing: set[str]) -> list[str]:
@@ -240,17 +324,23 @@ def _about(left_out: dict[str, int], shown: int, unsure: int, copies: int, missi
     said, made_with = [], left_out["in train"] + left_out["in val"]
     if made_with:
         other = f"; {shown:,} of them in other bytes, known by the pixels" if shown else ""
-        said.append(f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} left out "
-                    f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val{other}).")  # fmt: skip
+        said.append(
+            f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} left out "
+            f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val{other})."
+        )
     if unsure:
-        said.append(f"{several(unsure, 'example', 'looks', 'look')} like what the run was made with, whose files are gone or "
-                    "changed: pixels could not be compared. --data FOLDER says where the run's data are now.")  # fmt: skip
+        said.append(
+            f"{several(unsure, 'example', 'looks', 'look')} like what the run was made with, whose files are gone or "
+            "changed: pixels could not be compared. --data FOLDER says where the run's data are now."
+        )
     if left_out["unreadable"]:
         said.append(f"{several(left_out['unreadable'], 'unreadable file', 'was', 'were')} left out.")
     if copies:
         said.append(f"{several(copies, 'example')} more, byte-identical to others, count like them.")
     if missing:
-        said.append(f"No example is of: {', '.join(sorted(missing)[:10])}{', ...' if len(missing) > 10 else ''}.")
+        said.append(
+            f"No example is of: {', '.join(sorted(missing)[:10])}{', ...' if len(missing) > 10 else ''}."
+        )
     return said
 
 
@@ -260,9 +350,13 @@ def _of_near(apart: dict[str, Any]) -> list[str]:
         return []
     text = f"{several(apart['left_out'], 'example', 'has', 'have')} a near-duplicate among those the run was made with"
     if not apart["metrics"]:
-        return [f"{text}; {apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."]
+        return [
+            f"{text}; {apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."
+        ]
     e = apart["metrics"]["accuracy"]
-    return [f"{text}; without them accuracy is {e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}] on {e['n']:,} examples."]
+    return [
+        f"{text}; without them accuracy is {e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}] on {e['n']:,} examples."
+    ]
 
 
 def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Events) -> np.ndarray:
@@ -277,7 +371,9 @@ def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Event
 
 
 def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, model: Model) -> str:
-    """How today's predictions differ from those in predictions.parquet, and the accuracy from that in metrics.json."""
+    """How today's predictions differ from those in predictions.parquet, and the accuracy from that in
+    metrics.json.
+    """
     if not folder.predictions.is_file():
         return "predictions.parquet is gone: there is nothing to compare with."
     table = read_parquet(folder.predictions, ["id", "source", "split", "predicted"])
@@ -285,25 +381,53 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
     if [row["id"] for row in rows] != list(ids):
         return "predictions.parquet does not hold this test set: there is nothing to compare with."
     answers = [model.classes[number] for number in logits.argmax(axis=1)]
-    other = [f"{row['source']} ({said}, was {row['predicted']})" for row, said in zip(rows, answers, strict=True)
-             if said != row["predicted"]]  # fmt: skip
+    other = [
+        f"{row['source']} ({said}, was {row['predicted']})"
+        for row, said in zip(rows, answers, strict=True)
+        if said != row["predicted"]
+    ]
     if not other:
         return f"All {len(rows):,} predictions are those of the run."
     before = ""
     if folder.metrics.is_file():
         before = f", whose accuracy was {read_json(folder.metrics)['test']['accuracy']['value']:.1%}"
-    return (f"{len(other):,} of {len(rows):,} predictions differ from those of the run{before}: "
-            f"{', '.join(other[:5])}{', ...' if len(other) > 5 else ''}.")  # fmt: skip
+    return (
+        f"{len(other):,} of {len(rows):,} predictions differ from those of the run{before}: "
+        f"{', '.join(other[:5])}{', ...' if len(other) > 5 else ''}."
+    )
 
 
 def _evaluated(
-    place: Path, data: str, reason: str, labels: np.ndarray, logits: np.ndarray, model: Model, groups: np.ndarray | None,
-    said: tuple[str, ...], left_out: dict[str, int], counted: Readings | None, file: str = "",
+    place: Path,
+    data: str,
+    reason: str,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    model: Model,
+    groups: np.ndarray | None,
+    said: tuple[str, ...],
+    left_out: dict[str, int],
+    counted: Readings | None,
+    file: str = "",
     apart: dict[str, Any] | None = None,
-) -> Evaluated:  # fmt: skip
-    scaled, now = logits.astype(np.float64) / model.temperature, datetime.now(timezone.utc).isoformat(timespec="seconds")
+) -> Evaluated:
+    scaled, now = (
+        logits.astype(np.float64) / model.temperature,
+        datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
     return Evaluated(
-        str(place), data, reason, now, len(labels), model.classes, evaluate_single(labels, scaled, groups),
-        per_class(labels, scaled, model.classes, groups), confusion(labels, logits.argmax(1), len(model.classes)).tolist(), said,
-        left_out, counted, file, apart or {},
-    )  # fmt: skip
+        str(place),
+        data,
+        reason,
+        now,
+        len(labels),
+        model.classes,
+        evaluate_single(labels, scaled, groups),
+        per_class(labels, scaled, model.classes, groups),
+        confusion(labels, logits.argmax(1), len(model.classes)).tolist(),
+        said,
+        left_out,
+        counted,
+        file,
+        apart or {},
+    )

@@ -17,13 +17,20 @@ from regraft.artifacts import RunFolder, read_json, read_parquet
 from regraft.errors import FaultsError, UsageError
 from regraft.evaluation import Estimate, PairedDifference, holm, in_words, paired_accuracy
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")  # those of metrics.json that a comparison shows
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "log_loss",
+)  # those of metrics.json that a comparison shows
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A run as a row of the table: its folder's name (or path, where names are alike) and what its own files say."""
+    """A run as a row of the table: its folder's name (or path, where names are alike) and what its own files
+    say.
+    """
 
     run: str
     path: str
@@ -36,7 +43,10 @@ class Compared:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**vars(self), "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()}}
+        return {
+            **vars(self),
+            "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs that share a test set: rows in the order asked for, and pairs: each against the first, then the best against each.
+    """Runs that share a test set: rows in the order asked for, and pairs: each against the first, then the
+    best against each.
 
-    `optimism` is how much too good (a share of accuracy) the best of them looks for having been picked on these examples.
+    `optimism` is how much too good (a share of accuracy) the best of them looks for having been picked on
+    these examples.
     """
 
     rows: tuple[Compared, ...]
@@ -80,15 +92,21 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "examples": self.examples, "groups": self.groups, "best": self.best, "optimism": self.optimism,
-            "caution": self.caution(), "rows": [row.to_dict() for row in self.rows],
+            "examples": self.examples,
+            "groups": self.groups,
+            "best": self.best,
+            "optimism": self.optimism,
+            "caution": self.caution(),
+            "rows": [row.to_dict() for row in self.rows],
             "pairs": [pair.to_dict() for pair in self.pairs],
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """The test rows of predictions.parquet in the order of (id, label): content ids, labels and predictions by name."""
+    """The test rows of predictions.parquet in the order of (id, label): content ids, labels and predictions
+    by name.
+    """
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
@@ -97,15 +115,21 @@ class _Answers:
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:
-    """Compare two or more finished runs. Raises UsageError that says what differs where they do not share a test set.
+    """Compare two or more finished runs. Raises UsageError that says what differs where they do not share a
+    test set.
 
-    The same test set means the same contents, the same label of each and the same classes, all by name and in any order. P
-    values are adjusted by Holm's method over all pairs of runs, so that they hold for whichever pair is looked at.
+    The same test set means the same contents, the same label of each and the same classes, all by name and in
+    any order. P values are adjusted by Holm's method over all pairs of runs, so that they hold for whichever
+    pair is looked at.
     """
     folders = [RunFolder(Path(run)) for run in runs]
     if len(folders) < 2:
         raise UsageError("a comparison needs two runs at least: regraft compare RUN RUN")
-    twice = [place for place, count in Counter(str(folder.path.resolve()) for folder in folders).items() if count > 1]
+    twice = [
+        place
+        for place, count in Counter(str(folder.path.resolve()) for folder in folders).items()
+        if count > 1
+    ]
     if twice:
         raise UsageError(f"{twice[0]} is named twice; a run is not compared with itself.")
     answers = [_answers(folder) for folder in folders]
@@ -117,16 +141,22 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     right = np.stack([found == labels for found in predicted.values()], axis=1)
     best = names[int(right.mean(axis=0).argmax())]
     return Comparison(
-        rows, _pairs(labels, predicted, best, groups), best, len(labels), None if groups is None else len(set(groups.tolist())),
+        rows,
+        _pairs(labels, predicted, best, groups),
+        best,
+        len(labels),
+        None if groups is None else len(set(groups.tolist())),
         optimism(right, groups),
-    )  # fmt: skip
+    )
 
 
 def optimism(right: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> float:
-    """How much too accurate the best of K models looks for having been picked on these examples; `right` is (N, K) of bool.
+    """How much too accurate the best of K models looks for having been picked on these examples; `right` is
+    (N, K) of bool.
 
-    By the bootstrap: the best on resampled examples is more accurate there than it is on all of them, by so much on average
-    (Efron, JASA 1983, on the optimism of what was chosen by the data). Groups are drawn whole.
+    By the bootstrap: the best on resampled examples is more accurate there than it is on all of them, by so
+    much on average (Efron, JASA 1983, on the optimism of what was chosen by the data). Groups are drawn
+    whole.
     """
     units = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(units).astype(np.float64)
@@ -140,7 +170,9 @@ def optimism(right: np.ndarray, groups: np.ndarray | None = None, seed: int = 0)
     return max(0.0, float(np.mean(found)))
 
 
-def _pairs(labels: np.ndarray, predicted: dict[str, np.ndarray], best: str, groups: np.ndarray | None) -> tuple[Pair, ...]:
+def _pairs(
+    labels: np.ndarray, predicted: dict[str, np.ndarray], best: str, groups: np.ndarray | None
+) -> tuple[Pair, ...]:
     """Each run against the first, then the best against each other one that it was not yet seen beside."""
     names = list(predicted)
     wanted = [(name, names[0]) for name in names[1:]]
@@ -150,7 +182,9 @@ def _pairs(labels: np.ndarray, predicted: dict[str, np.ndarray], best: str, grou
         return paired_accuracy(labels, predicted[run], predicted[against], against, groups=groups)
 
     found = {pair: paired(*pair) for pair in wanted}
-    others = [paired(*pair).p_value for pair in combinations(names, 2) if not {pair, pair[::-1]} & found.keys()]
+    others = [
+        paired(*pair).p_value for pair in combinations(names, 2) if not {pair, pair[::-1]} & found.keys()
+    ]
     adjusted = holm([*(difference.p_value for difference in found.values()), *others])
     return tuple(
         Pair(run, replace(difference, p_adjusted=float(p)))
@@ -164,7 +198,9 @@ def _answers(folder: RunFolder) -> _Answers:
         raise UsageError(f"{folder.path} is no run (no run.json in it).")
     state = folder.read_state()
     if state.get("state") != "finished":
-        raise UsageError(f"{folder.path} is {state.get('state')}: only finished runs have read their test set.")
+        raise UsageError(
+            f"{folder.path} is {state.get('state')}: only finished runs have read their test set."
+        )
     try:
         table = read_parquet(folder.predictions, ["id", "split", "label", "predicted"])
         with open(folder.predictions, "rb") as handle:
@@ -176,7 +212,9 @@ def _answers(folder: RunFolder) -> _Answers:
     if not rows:
         raise UsageError(f"{folder.path} has no test set: there is nothing to compare on.")
     ids, labels, predicted = zip(*rows, strict=True)
-    classes = frozenset(name.removeprefix("probability:") for name in columns if name.startswith("probability:"))
+    classes = frozenset(
+        name.removeprefix("probability:") for name in columns if name.startswith("probability:")
+    )
     return _Answers(ids, labels, predicted, classes)
 
 
@@ -186,19 +224,28 @@ def _check_same(folders: Sequence[RunFolder], answers: Sequence[_Answers]) -> No
     for folder, other in zip(folders[1:], answers[1:], strict=True):
         place, missing, more = folder.path, first.classes - other.classes, other.classes - first.classes
         if missing or more:
-            told = [f"{word} {_some(names)}" for word, names in (("lacks", missing), ("has besides", more)) if names]
+            told = [
+                f"{word} {_some(names)}"
+                for word, names in (("lacks", missing), ("has besides", more))
+                if names
+            ]
             faults.append(f"{place} {' and '.join(told)}: other classes")
         elif first.ids != other.ids:
             common = (Counter(first.ids) & Counter(other.ids)).total()
-            faults.append(f"{place} has {len(other.ids):,} test examples, {common:,} of them in common with {len(first.ids):,}")
+            faults.append(
+                f"{place} has {len(other.ids):,} test examples, {common:,} of them in common with {len(first.ids):,}"
+            )
         elif first.labels != other.labels:
             wrong = [f"{a} or {b}" for a, b in zip(first.labels, other.labels, strict=True) if a != b]
-            faults.append(f"{place} labels {len(wrong):,} of the {len(first.ids):,} test examples otherwise ({_some(wrong)})")
+            faults.append(
+                f"{place} labels {len(wrong):,} of the {len(first.ids):,} test examples otherwise ({_some(wrong)})"
+            )
     if faults:
         raise FaultsError(
-            f"these runs do not have the test set of {folders[0].path}:", faults,
+            f"these runs do not have the test set of {folders[0].path}:",
+            faults,
             "To compare, fit on the same data, with `--splits RUN` where they have grown.",
-        )  # fmt: skip
+        )
 
 
 def _row(folder: RunFolder, name: str) -> Compared:
@@ -206,14 +253,21 @@ def _row(folder: RunFolder, name: str) -> Compared:
     test = read_json(folder.metrics).get("test") or {}
     origin = state.get("provenance") or {}
     return Compared(
-        name, str(folder.path), str(state.get("name") or ""), str(origin.get("id") or ""), str(state.get("chosen") or ""),
+        name,
+        str(folder.path),
+        str(state.get("name") or ""),
+        str(origin.get("id") or ""),
+        str(state.get("chosen") or ""),
         {metric: Estimate.from_dict(test[metric]) for metric in METRICS if metric in test},
-        state.get("seconds"), origin.get("parameters"),
-    )  # fmt: skip
+        state.get("seconds"),
+        origin.get("parameters"),
+    )
 
 
 def _groups(folder: RunFolder, ids: Sequence[str]) -> np.ndarray | None:
-    """(N,) numbers of the groups of the test examples; None where there are none. One without a group is its own."""
+    """(N,) numbers of the groups of the test examples; None where there are none. One without a group is its
+    own.
+    """
     table = read_parquet(folder.examples, ["id", "group", "split"]).to_pydict()
     rows = zip(table["id"], table["group"], table["split"], strict=True)
     named = {identity: group for identity, group, split in rows if split == "test" and group is not None}

@@ -20,14 +20,18 @@ def cross_validated(
 ) -> dict[str, Any]:
     """Metrics of the predictions of all examples, each by the walk of the fold that had it as test.
 
-    `walk` takes a fold's number and its examples, walks the seven steps on them and gives the run's folder. Raises DataError
-    where a class has too few examples.
+    `walk` takes a fold's number and its examples, walks the seven steps on them and gives the run's folder.
+    Raises DataError where a class has too few examples.
     """
     table = examples.table
     ids, labels, groups, pixels = (table[name].to_pylist() for name in ("id", "label", "group", "pixels"))
     runs = []
-    for number, splits in enumerate(fold_splits(ids, labels, groups, folds, seed, val_share, pixels), start=1):
-        divided = table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
+    for number, splits in enumerate(
+        fold_splits(ids, labels, groups, folds, seed, val_share, pixels), start=1
+    ):
+        divided = table.set_column(
+            table.schema.get_field_index("split"), "split", pa.array(splits, pa.string())
+        )
         runs.append(walk(number, Examples(divided, examples.task, examples.root, examples.modality)))
     everything = examples.part("train").then(examples.part("val"))
     answers: dict[str, np.ndarray] = {}  # by content, which lies in one fold however often it is listed

@@ -20,12 +20,19 @@ from regraft.tracking import tracked
 
 
 def go(
-    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any], started: float, until: str = "evaluate",
-) -> Run:  # fmt: skip
+    folder: RunFolder,
+    examples: Examples,
+    recipe: Recipe,
+    cache: Path | None,
+    listeners: Sequence[Listener],
+    about: dict[str, Any],
+    started: float,
+    until: str = "evaluate",
+) -> Run:
     """Walk the seven steps in a folder that is locked; however the walk ends, run.json says so.
 
-    `about` is what run.json tells of the data. Raises ChangedError that names all files that are not as they were.
+    `about` is what run.json tells of the data. Raises ChangedError that names all files that are not as they
+    were.
     """
     events = Events(folder.events, tuple(listeners))
 
@@ -37,8 +44,14 @@ def go(
         with closed_hub(recipe.run.offline):
             if recipe.data.folds:
                 walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about, started))
-            events.emit("begin", out=str(folder.path), counts=examples.counts(), classes=len(examples.task.classes),
-                        findings=about["findings"], name=about["name"])  # fmt: skip
+            events.emit(
+                "begin",
+                out=str(folder.path),
+                counts=examples.counts(),
+                classes=len(examples.task.classes),
+                findings=about["findings"],
+                name=about["name"],
+            )
             walk.walk(until)
     except BaseException as error:
         walk.broken_off(error)
@@ -49,13 +62,18 @@ def go(
 
 
 def _folds(
-    folder: RunFolder, examples: Examples, recipe: Recipe, cache: Path | None, listeners: Sequence[Listener],
-    about: dict[str, Any], started: float,
-) -> dict[str, Any]:  # fmt: skip
+    folder: RunFolder,
+    examples: Examples,
+    recipe: Recipe,
+    cache: Path | None,
+    listeners: Sequence[Listener],
+    about: dict[str, Any],
+    started: float,
+) -> dict[str, Any]:
     """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again.
 
-    Each may take an equal part of what the budget leaves to those that are still to come, the last model's walk among them.
-    Their events carry `fold`.
+    Each may take an equal part of what the budget leaves to those that are still to come, the last model's
+    walk among them. Their events carry `fold`.
     """
     from regraft.experiments.folds import cross_validated
 
@@ -63,14 +81,24 @@ def _folds(
 
     def walk(number: int, some: Examples) -> Path:
         def pass_on(event: dict[str, Any]) -> None:
-            told = {**event, "fold": number, **({"out": str(folder.path)} if event["kind"] == "begin" else {})}
+            told = {
+                **event,
+                "fold": number,
+                **({"out": str(folder.path)} if event["kind"] == "begin" else {}),
+            }
             for hear in listeners:
                 hear(told)
 
         fold, began = RunFolder(folder.folds / str(number)), time.monotonic()
-        if fold.is_run() and fold.examples.is_file() and Examples.load(fold.examples).fingerprint == some.fingerprint:
+        if (
+            fold.is_run()
+            and fold.examples.is_file()
+            and Examples.load(fold.examples).fingerprint == some.fingerprint
+        ):
             return resume(fold.path, cache, (pass_on,), (), began, examples.root).path
-        due = None if budget is None else max(budget - (began - started), 0.01 * budget) / (count + 2 - number)
+        due = (
+            None if budget is None else max(budget - (began - started), 0.01 * budget) / (count + 2 - number)
+        )
         own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": due}})
         fold.lock()
         try:
@@ -87,13 +115,19 @@ def _folds(
 
 
 def resume(
-    out: str | Path, cache: Path | None, listeners: Sequence[Listener], track: Sequence[str], started: float,
+    out: str | Path,
+    cache: Path | None,
+    listeners: Sequence[Listener],
+    track: Sequence[str],
+    started: float,
     data: str | Path | None = None,
-) -> Run:  # fmt: skip
-    """Go on with a run: its table and recipe as they were, features from the store, decisions as they were pinned.
+) -> Run:
+    """Go on with a run: its table and recipe as they were, features from the store, decisions as they were
+    pinned.
 
-    `data` says where its data are now. A finished run is not trained and its test set not read anew: see `complete`.
-    Raises UsageError where there is no run, where files changed, and where a finished run has lost what only training makes.
+    `data` says where its data are now. A finished run is not trained and its test set not read anew: see
+    `complete`. Raises UsageError where there is no run, where files changed, and where a finished run has
+    lost what only training makes.
     """
     folder = RunFolder(Path(out))
     if not folder.is_run():
@@ -104,7 +138,9 @@ def resume(
         if state["state"] == "finished" and data is None:
             return complete(folder, listeners)
         if not folder.examples.is_file():
-            raise UsageError(f"{folder.examples} is gone, and with it which examples the run has. Start anew with --overwrite.")
+            raise UsageError(
+                f"{folder.examples} is gone, and with it which examples the run has. Start anew with --overwrite."
+            )
         examples = same_data(Examples.load(folder.examples), data, Events(None, tuple(listeners)))
         if data is not None:
             examples.save(folder.examples)
@@ -113,7 +149,9 @@ def resume(
         recipe = Recipe.build(read_recipe(folder.recipe))
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
         about["source"] = str(examples.root) if data is not None else about["source"]
-        about["findings"] = [finding for finding in about["findings"] if finding["kind"] not in LATER]  # come anew
+        about["findings"] = [
+            finding for finding in about["findings"] if finding["kind"] not in LATER
+        ]  # come anew
         with tracked(track, recipe.run.offline, listeners) as ears:
             return go(folder, examples, recipe, cache, ears, about, started)
     finally:
@@ -121,11 +159,16 @@ def resume(
 
 
 def same_data(
-    examples: Examples, data: str | Path | None, ears: Events, splits: Sequence[str] = SPLITS, what: str = "file"
+    examples: Examples,
+    data: str | Path | None,
+    ears: Events,
+    splits: Sequence[str] = SPLITS,
+    what: str = "file",
 ) -> Examples:
     """The examples where their files are now: where they were, or below `data`.
 
-    Files are judged by their content. Raises UsageError where some of these splits are gone or have another content.
+    Files are judged by their content. Raises UsageError where some of these splits are gone or have another
+    content.
     """
     if data is not None:
         examples = examples.moved_to(Path(data))
@@ -140,17 +183,30 @@ def same_data(
     return examples
 
 
-MADE = (OSError, ValueError, KeyError, RuntimeError, RegraftError)  # what can go wrong with pictures; a run is finished without
+MADE = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    RegraftError,
+)  # what can go wrong with pictures; a run is finished without
 
 
 def complete(folder: RunFolder, listeners: Sequence[Listener]) -> Run:
-    """A finished run as it is. What can be made from its files and is missing is made: the report, its pictures, the model card.
+    """A finished run as it is. What can be made from its files and is missing is made: the report, its
+    pictures, the model card.
 
-    Nothing is trained, and the test set is not read. Raises UsageError that names what is missing and only training can make.
+    Nothing is trained, and the test set is not read. Raises UsageError that names what is missing and only
+    training can make.
     """
     run, events = Run(folder.path), Events(folder.events, tuple(listeners))
     counts = run.state["data"].get("counts") or {}
-    needed = [folder.examples, folder.metrics, folder.model / "regraft.json", folder.model / "model.safetensors"]
+    needed = [
+        folder.examples,
+        folder.metrics,
+        folder.model / "regraft.json",
+        folder.model / "model.safetensors",
+    ]
     needed += [folder.predictions] if counts.get("val") or counts.get("test") else []
     gone = [str(file.relative_to(folder.path)) for file in needed if not file.is_file()]
     if gone:

@@ -29,10 +29,13 @@ NO_TEST = "no test set was set apart, as asked: how good the model is on new exa
 def reserved(out: str | Path | None, name: str, overwrite: bool) -> Iterator[RunFolder]:
     """The folder of a new run, by default `runs/NAME` with the next free number, for this process alone.
 
-    Raises UsageError where it may not be written. If the work inside fails before it has written anything, nothing is left
-    of a folder that was not there before.
+    Raises UsageError where it may not be written. If the work inside fails before it has written anything,
+    nothing is left of a folder that was not there before.
     """
-    with _claimed(out, name) as (place, made), RunFolder(place).reserved(lambda folder: check(folder, overwrite), made) as folder:
+    with (
+        _claimed(out, name) as (place, made),
+        RunFolder(place).reserved(lambda folder: check(folder, overwrite), made) as folder,
+    ):
         yield folder
 
 
@@ -42,7 +45,9 @@ def reserved_for_several(out: str | Path | None, name: str) -> Iterator[RunFolde
 
     def no_run(folder: RunFolder) -> None:
         if folder.is_run():
-            raise UsageError(f"{folder.path} holds a run, and cannot hold several. Choose another folder with --out.")
+            raise UsageError(
+                f"{folder.path} holds a run, and cannot hold several. Choose another folder with --out."
+            )
 
     with _claimed(out, name) as (place, made), RunFolder(place).reserved(no_run, made) as folder:
         yield folder
@@ -71,25 +76,37 @@ def place_of(out: str | Path | None, name: str) -> Path:
 
 
 def check(folder: RunFolder, overwrite: bool) -> None:
-    """Raise UsageError unless the folder is new, empty, or holds a run that may be overwritten, or one that never began."""
+    """Raise UsageError unless the folder is new, empty, or holds a run that may be overwritten, or one that
+    never began.
+    """
     place = folder.path
     if not place.exists() or (overwrite and folder.is_run()):
         return
     if folder.is_run():
-        raise UsageError(f"{place} holds a run already. Use --resume to go on with it, --overwrite to start anew.")
-    if not place.is_dir() or (any(item.name != ".lock" for item in place.iterdir()) and not folder.is_left_over()):
+        raise UsageError(
+            f"{place} holds a run already. Use --resume to go on with it, --overwrite to start anew."
+        )
+    if not place.is_dir() or (
+        any(item.name != ".lock" for item in place.iterdir()) and not folder.is_left_over()
+    ):
         raise UsageError(f"{place} is there and holds no run. Choose another folder with --out.")
 
 
 def looked_at(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> Looked:
-    """`examples_of`, but test examples that the backbone saw are a DataError, and so is what `--strict` does not let pass."""
+    """`examples_of`, but test examples that the backbone saw are a DataError, and so is what `--strict` does
+    not let pass.
+    """
     looked = examples_of(source, settings, splits, ears, fixes)
     if looked.past is not None:
         _unseen(looked, source, settings, bool(splits), ears)
     if settings.data.strict and (faults := fatal(looked.findings)):
-        raise DataError(f"{source.root} has what --strict does not let pass:", faults, "`regraft audit` tells the sources.")
+        raise DataError(
+            f"{source.root} has what --strict does not let pass:",
+            faults,
+            "`regraft audit` tells the sources.",
+        )
     return looked
 
 
@@ -97,8 +114,9 @@ def looked_at(
 class Looked:
     """Audited and split examples, what run.json tells of them, and all findings.
 
-    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw a picture, by content id;
-    `logged` what was read of test, (kind, fields) of events, before there was a run to keep them.
+    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw a
+    picture, by content id; `logged` what was read of test, (kind, fields) of events, before there was a run
+    to keep them.
     """
 
     examples: Examples
@@ -119,7 +137,9 @@ def examples_of(
         raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
     earlier = assigned(Path(splits)) if splits else None
     if untested and earlier is not None and "test" in earlier.splits:
-        raise UsageError(f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out.")
+        raise UsageError(
+            f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out."
+        )
     corrections, past = read_fixes(Path(fixes), source) if fixes else None, seen_by(settings.obtain.backbone)
     audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
     new = inputs_of(audited, source) if past is not None or earlier is not None else None
@@ -127,25 +147,47 @@ def examples_of(
     known = _kept(new, earlier, past, found, ears) if earlier is not None and new is not None else None
     logged: list[tuple[str, dict[str, Any]]] = []
     examples = make_examples(
-        source, audited, seed=settings.data.seed, test_share=0.0 if untested else settings.data.test_share,
-        val_share=settings.data.val_share, known=known, fixes=corrections, log=_noting(logged, ears),
-    )  # fmt: skip
+        source,
+        audited,
+        seed=settings.data.seed,
+        test_share=0.0 if untested else settings.data.test_share,
+        val_share=settings.data.val_share,
+        known=known,
+        fixes=corrections,
+        log=_noting(logged, ears),
+    )
     if untested and not settings.data.folds:
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
     met: dict[str, str] = {}
     more: dict[str, Any] = {}
     if past is not None and new is not None and found is not None:
         runs = past.table["run"].to_pylist()
-        met = {identity: past.runs[runs[row]] for identity, row in zip(new.ids, found.rows.tolist(), strict=True) if row >= 0}
+        met = {
+            identity: past.runs[runs[row]]
+            for identity, row in zip(new.ids, found.rows.tolist(), strict=True)
+            if row >= 0
+        }
         findings, more = _of_the_past(examples, past, met, new, found, settings.obtain.backbone)
         audited.findings += findings
-    return Looked(examples, {
-        "source": str(source.root), "modality": "image", "no_test": untested and not settings.data.folds,
-        "val_given": any(row.split == "val" for row in source.rows),
-        "quarantined": [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined],
-        "findings": [finding.to_dict(LISTED) for finding in audited.findings],
-        **more, **({"fixes": corrections.to_dict()} if corrections else {}),
-    }, audited.findings, past, met, logged)  # fmt: skip
+    return Looked(
+        examples,
+        {
+            "source": str(source.root),
+            "modality": "image",
+            "no_test": untested and not settings.data.folds,
+            "val_given": any(row.split == "val" for row in source.rows),
+            "quarantined": [
+                {"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined
+            ],
+            "findings": [finding.to_dict(LISTED) for finding in audited.findings],
+            **more,
+            **({"fixes": corrections.to_dict()} if corrections else {}),
+        },
+        audited.findings,
+        past,
+        met,
+        logged,
+    )
 
 
 def _noting(logged: list[tuple[str, dict[str, Any]]], ears: Events) -> Callable[..., None]:
@@ -166,7 +208,11 @@ def _kept(new: Inputs, earlier: Known, past: Seen | None, found: Met | None, ear
     splits: dict[str, str] = {}
     if past is not None and found is not None:
         seen = past.table["split"].to_pylist()
-        splits = {identity: seen[row] for identity, row in zip(new.ids, found.rows.tolist(), strict=True) if row >= 0}
+        splits = {
+            identity: seen[row]
+            for identity, row in zip(new.ids, found.rows.tolist(), strict=True)
+            if row >= 0
+        }
     rows = meet(new, earlier, pixel_digest, ears.tick).rows.tolist()
     mine: dict[str, str] = {}
     for identity, row in zip(new.ids, rows, strict=True):
@@ -186,16 +232,20 @@ def _of_the_past(
         sources = [source for source, identity in zip(part.sources, part.ids, strict=True) if identity in met]
         counts[split], hit = len(sources), [*hit, *sources]
     if hit:
-        text = (f"{several(len(hit), 'example')} of train or val ({counts['train']:,} and {counts['val']:,}) {backbone} has seen "
-                "before: predictions of them are no evidence, and no precision is promised from them")  # fmt: skip
+        text = (
+            f"{several(len(hit), 'example')} of train or val ({counts['train']:,} and {counts['val']:,}) {backbone} has seen "
+            "before: predictions of them are no evidence, and no precision is promised from them"
+        )
         findings.append(Finding("seen by the backbone", "warning", text, tuple(hit)))
     if past.unknown:
         text = f"{'; '.join(past.unknown)}: test examples may be among it, and no precision is promised"
         findings.append(Finding("unknown past of the backbone", "warning", text))
     if unsure := int(found.unsure.sum()):
         sources_ = tuple(source for source, which in zip(new.sources, found.unsure, strict=True) if which)
-        text = (f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, whose files are gone or changed: "
-                "pixels could not be compared")  # fmt: skip
+        text = (
+            f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, whose files are gone or changed: "
+            "pixels could not be compared"
+        )
         findings.append(Finding("perhaps seen by the backbone", "warning", text, sources_))
     runs = list(dict.fromkeys(met.values()))
     return findings, {"seen_by_ancestors": {**counts, "runs": runs, "unknown": list(past.unknown)}}
@@ -207,15 +257,20 @@ def _unseen(looked: Looked, source: Source, settings: Recipe, kept: bool, ears: 
     test = looked.examples.audit_view(PAST, _noting(looked.logged, ears))
     if folds:
         test = looked.examples.inputs()
-    hit = [f"{name} (seen by {looked.met[identity]})" for name, identity in zip(test.sources, test.ids, strict=True)
-           if identity in looked.met]  # fmt: skip
+    hit = [
+        f"{name} (seen by {looked.met[identity]})"
+        for name, identity in zip(test.sources, test.ids, strict=True)
+        if identity in looked.met
+    ]
     if not hit:
         return
     place = shlex.quote(backbone.partition(":")[2])
     if folds:
         advice = f"--folds tests each example once. Use --splits {place} instead, which keeps a test set, or another backbone."
     elif any(row.split == "test" for row in source.rows):
-        advice = "They are in the test set that the data come with: take them out of it, or use another backbone."
+        advice = (
+            "They are in the test set that the data come with: take them out of it, or use another backbone."
+        )
     elif kept:
         advice = "A group holds them together with test examples of the earlier run: leave them out, or use another backbone."
     else:
@@ -223,5 +278,6 @@ def _unseen(looked: Looked, source: Source, settings: Recipe, kept: bool, ears: 
     more = [f"and {len(hit) - LISTED_SEEN:,} more"] if len(hit) > LISTED_SEEN else []
     raise DataError(
         f"{len(hit):,} of {len(test):,} test examples would flatter the model, as {backbone} learnt from or was chosen by them:",
-        [*hit[:LISTED_SEEN], *more], advice,
-    )  # fmt: skip
+        [*hit[:LISTED_SEEN], *more],
+        advice,
+    )

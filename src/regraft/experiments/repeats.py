@@ -11,7 +11,9 @@ from regraft.experiments.run import Run
 
 
 class Repeats:
-    """Finished runs of several seeds: `path`, `runs`, and `metrics` with mean, spread (standard deviation) and range."""
+    """Finished runs of several seeds: `path`, `runs`, and `metrics` with mean, spread (standard deviation)
+    and range.
+    """
 
     def __init__(self, path: Path, runs: list[Run]) -> None:
         self.path, self.runs = path, runs
@@ -19,17 +21,27 @@ class Repeats:
         rows = [run.metrics[self.split] for run in runs] if self.split else []
         values = {name: np.array([row[name].value for row in rows]) for name in (rows[0] if rows else ())}
         self.metrics = {
-            name: {"mean": float(v.mean()), "spread": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
+            name: {
+                "mean": float(v.mean()),
+                "spread": float(v.std(ddof=1)),
+                "low": float(v.min()),
+                "high": float(v.max()),
+            }
             for name, v in values.items()
         }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        rows = [{"path": str(run.path), "seed": run.state["seed"], "chosen": run.state["chosen"]} for run in self.runs]
+        rows = [
+            {"path": str(run.path), "seed": run.state["seed"], "chosen": run.state["chosen"]}
+            for run in self.runs
+        ]
         return {"split": self.split, "metrics": self.metrics, "runs": rows}
 
     def headline(self) -> str:
         """One line: the mean and how far runs lie apart."""
         a = self.metrics["accuracy"]
-        return (f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
-                f"({a['low']:.1%} to {a['high']:.1%})")  # fmt: skip
+        return (
+            f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
+            f"({a['low']:.1%} to {a['high']:.1%})"
+        )

@@ -25,8 +25,13 @@ class Run:
         self.state: dict[str, Any] = RunFolder(self.path).read_state()
         raw = read_json(self.path / "metrics.json") if (self.path / "metrics.json").is_file() else {}
         self.metrics: dict[str, Any] = {
-            **raw, **{s: {n: Estimate.from_dict(e) for n, e in raw[s].items()} for s in ("val", "test", "cv") if s in raw}
-        }  # fmt: skip
+            **raw,
+            **{
+                s: {n: Estimate.from_dict(e) for n, e in raw[s].items()}
+                for s in ("val", "test", "cv")
+                if s in raw
+            },
+        }
 
     @property
     def strategies(self) -> dict[str, Any]:
@@ -60,6 +65,7 @@ class Run:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{split}</td><td>{html.escape(name)}</td><td>{e.value:.4f}</td><td>{e.low:.4f} to {e.high:.4f}</td></tr>"
-            for split in ("val", "test", "cv") for name, e in self.metrics.get(split, {}).items()
-        )  # fmt: skip
+            for split in ("val", "test", "cv")
+            for name, e in self.metrics.get(split, {}).items()
+        )
         return f"<table><caption>{html.escape(repr(self))}</caption>{rows}</table>"

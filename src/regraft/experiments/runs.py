@@ -1,4 +1,6 @@
-"""The runs below a folder, each with its headline. Reads their files only, and lists what it cannot read as such."""
+"""The runs below a folder, each with its headline. Reads their files only, and lists what it cannot read as
+such.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SPLITS = {"test": "test", "cv": "cross-validated", "val": "val"}  # the best evi
 
 @dataclass(frozen=True)
 class Listed:
-    """A run, or several that differ in their seed only, as a line of the list. `date` is when it began, in UTC."""
+    """A run, or several that differ in their seed only, as a line of the list. `date` is when it began, in
+    UTC.
+    """
 
     path: str
     name: str
@@ -39,16 +43,24 @@ def headline(metrics: Mapping[str, Mapping[str, Estimate]], state: str) -> str:
     for split, word in SPLITS.items():
         if split in metrics:
             e = metrics[split]["accuracy"]
-            untested = (" (no test set)" if state == "finished" else f" ({state} before test)") if split == "val" else ""
+            untested = (
+                (" (no test set)" if state == "finished" else f" ({state} before test)")
+                if split == "val"
+                else ""
+            )
             return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples{untested}"
     return f"{state}, not evaluated"
 
 
 def list_runs(folder: Path) -> list[Listed]:
-    """All runs below `folder`, or it alone, the newest first. Runs inside a run and the seeds of `--repeats` count as one."""
+    """All runs below `folder`, or it alone, the newest first. Runs inside a run and the seeds of `--repeats`
+    count as one.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder. Runs are in runs/, unless --out said otherwise.")
-    return sorted((_read(place) for place in _places(folder)), key=lambda run: (run.date, run.path), reverse=True)
+    return sorted(
+        (_read(place) for place in _places(folder)), key=lambda run: (run.date, run.path), reverse=True
+    )
 
 
 def _places(folder: Path) -> Iterator[Path]:
@@ -74,13 +86,22 @@ def _run(place: Path) -> Listed:
     folder = RunFolder(place)
     state = folder.read_state()
     raw = read_json(folder.metrics) if folder.metrics.is_file() else {}
-    metrics = {split: {"accuracy": Estimate.from_dict(raw[split]["accuracy"])} for split in SPLITS if split in raw}
+    metrics = {
+        split: {"accuracy": Estimate.from_dict(raw[split]["accuracy"])} for split in SPLITS if split in raw
+    }
     word = str(state["state"])
     if word == "running" and not folder.is_locked():
         word = "stopped"  # killed: nobody was left to write it down
     backbone = str((state.get("provenance") or {}).get("id") or "")
-    return Listed(str(place), str(state.get("name") or place.name), _began(folder), word, headline(metrics, word),
-                  str(state.get("chosen") or ""), backbone)  # fmt: skip
+    return Listed(
+        str(place),
+        str(state.get("name") or place.name),
+        _began(folder),
+        word,
+        headline(metrics, word),
+        str(state.get("chosen") or ""),
+        backbone,
+    )
 
 
 def _repeats(place: Path) -> Listed:
@@ -88,8 +109,15 @@ def _repeats(place: Path) -> Listed:
     accuracy, seeds = found["metrics"]["accuracy"], [Path(row["path"]).name for row in found["runs"]]
     first = _run(place / seeds[0])
     text = f"{SPLITS[found['split']]} accuracy {accuracy['mean']:.1%}, spread {100 * accuracy['spread']:.1f} points"
-    return Listed(str(place), first.name, first.date, f"{len(seeds)} seeds", text,
-                  " / ".join(dict.fromkeys(str(row["chosen"]) for row in found["runs"])), first.backbone)  # fmt: skip
+    return Listed(
+        str(place),
+        first.name,
+        first.date,
+        f"{len(seeds)} seeds",
+        text,
+        " / ".join(dict.fromkeys(str(row["chosen"]) for row in found["runs"])),
+        first.backbone,
+    )
 
 
 def _damaged(place: Path, why: str) -> Listed:
@@ -100,7 +128,10 @@ def _damaged(place: Path, why: str) -> Listed:
 
 def _began(folder: RunFolder) -> str:
     """The time of the first event, or of run.json's last change where there is none."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError), open(folder.events, encoding="utf-8") as lines:
+    with (
+        contextlib.suppress(OSError, ValueError, LookupError, TypeError),
+        open(folder.events, encoding="utf-8") as lines,
+    ):
         return datetime.fromisoformat(json.loads(next(lines, ""))["time"]).isoformat(timespec="seconds")
     return _time(folder.state.stat().st_mtime)
 

@@ -18,6 +18,23 @@ from regraft.features.trial import (
 )
 
 __all__ = [
-    "ENGINES", "REFERENCE", "Engine", "FeatureStore", "Kept", "OpenVinoEngine", "TorchEngine", "Trial", "agree", "agreement",
-    "batched", "feature_key", "makers", "pick_engine", "prefetch", "recall", "remember", "trial_key", "try_engines",
-]  # fmt: skip
+    "ENGINES",
+    "REFERENCE",
+    "Engine",
+    "FeatureStore",
+    "Kept",
+    "OpenVinoEngine",
+    "TorchEngine",
+    "Trial",
+    "agree",
+    "agreement",
+    "batched",
+    "feature_key",
+    "makers",
+    "pick_engine",
+    "prefetch",
+    "recall",
+    "remember",
+    "trial_key",
+    "try_engines",
+]

@@ -1,4 +1,6 @@
-"""Engines: ways to run a frozen backbone over batches. float32 PyTorch is the reference the others must agree with."""
+"""Engines: ways to run a frozen backbone over batches. float32 PyTorch is the reference the others must agree
+with.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ class Engine(Protocol):
 
     name: str  # "torch-float32", "openvino-bfloat16", ...
     numerics: str  # name, versions and batch shape: part of the store's key
-    batch: int  # the one batch shape: smaller batches are padded, so a feature does not depend on its neighbours
+    batch: (
+        int  # the one batch shape: smaller batches are padded, so a feature does not depend on its neighbours
+    )
     backbone: Backbone
 
     def weights(self) -> str:
-        """The backbone's fingerprint as it is; what was made of other weights is made anew before the next batch."""
+        """The backbone's fingerprint as it is; what was made of other weights is made anew before the next
+        batch.
+        """
         ...
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
@@ -35,7 +41,8 @@ class Engine(Protocol):
 
 
 def feature_key(engine: Engine, view: str = "plain") -> tuple[str, str, str]:
-    """The key of features in the store: the weights as they are at this moment, the preprocessing, and the view.
+    """The key of features in the store: the weights as they are at this moment, the preprocessing, and the
+    view.
 
     The store adds the engine's numerics and the depth. Nothing else makes such a key.
     """
@@ -49,12 +56,19 @@ def padded(images: np.ndarray, batch: int) -> np.ndarray:
 
 
 class TorchEngine:
-    """Eager PyTorch, channels last, in inference mode; norms folded into convolutions: 1.5 times as fast on a CPU."""
+    """Eager PyTorch, channels last, in inference mode; norms folded into convolutions: 1.5 times as fast on a
+    CPU.
+    """
 
     def __init__(
-        self, backbone: Backbone, device: torch.device, batch: int = 32, precision: str = "float32",
-        depths: tuple[int, ...] = (), cut: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: Backbone,
+        device: torch.device,
+        batch: int = 32,
+        precision: str = "float32",
+        depths: tuple[int, ...] = (),
+        cut: int | None = None,
+    ) -> None:
         self.backbone, self.device, self.batch, self.precision = backbone, device, batch, precision
         self.name = f"torch-{precision}"
         self.numerics = f"{self.name}-{torch.__version__}-{device.type}-b{batch}"
@@ -64,7 +78,9 @@ class TorchEngine:
         self.made_of = ""  # the weights, where they were asked for
 
     def weights(self) -> str:
-        """The backbone's fingerprint as it is. The network runs as it stands, but tensors may be others than those folded."""
+        """The backbone's fingerprint as it is. The network runs as it stands, but tensors may be others than
+        those folded.
+        """
         found = self.backbone.fingerprint()
         if found != self.made_of:
             self.arithmetic, self.made_of = None, found
@@ -89,16 +105,22 @@ class TorchEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on a CPU, converted from the PyTorch module, static shapes; the converted model is kept in `cache`.
+    """OpenVINO on a CPU, converted from the PyTorch module, static shapes; the converted model is kept in
+    `cache`.
 
-    Weights that change are converted anew when torch's version counters tell, or else when `weights` is next called.
-    Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
+    Weights that change are converted anew when torch's version counters tell, or else when `weights` is next
+    called. Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
     """
 
     def __init__(
-        self, backbone: Backbone, batch: int = 8, precision: str = "bfloat16",
-        depths: tuple[int, ...] = (), cut: int | None = None, cache: Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: Backbone,
+        batch: int = 8,
+        precision: str = "bfloat16",
+        depths: tuple[int, ...] = (),
+        cut: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self.library = _openvino()
         self.batch, self.precision, self.name = batch, precision, f"openvino-{precision}"
         self.numerics = f"{self.name}-{self.library.__version__}-b{batch}"
@@ -126,18 +148,29 @@ class OpenVinoEngine:
         return self.request
 
     def _ready(self) -> Any:
-        core, backbone, batch, size = self.library.Core(), self.backbone, self.batch, self.backbone.preprocess.size
-        if self.precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        core, backbone, batch, size = (
+            self.library.Core(),
+            self.backbone,
+            self.batch,
+            self.backbone.preprocess.size,
+        )
+        if self.precision == "bfloat16" and "BF16" not in core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
             raise RuntimeError("this processor has no bfloat16 units")
         versions = self.library.__version__, torch.__version__
-        key = fingerprint(self.made_of, backbone.preprocess.fingerprint, batch, list(self.depths), self.cut, *versions)
+        key = fingerprint(
+            self.made_of, backbone.preprocess.fingerprint, batch, list(self.depths), self.cut, *versions
+        )
         place = self.cache / "openvino" / f"{key}.xml" if self.cache else None
         model = _kept(core, place)
         if model is None:
             example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
             module = Tapped(backbone, self.depths, self.cut).eval()
             with _silence(), torch.no_grad():
-                model = self.library.convert_model(module, example_input=example, input=[batch, size, size, 3])
+                model = self.library.convert_model(
+                    module, example_input=example, input=[batch, size, size, 3]
+                )
             _keep(self.library, model, place)
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
@@ -178,7 +211,11 @@ def _kept(core: Any, place: Path | None) -> Any:
         os.utime(place)  # what was used last is deleted last
     try:
         return core.read_model(place)
-    except (OSError, RuntimeError, ValueError):  # torn, of another version, or of a name it cannot take: converted anew
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # torn, of another version, or of a name it cannot take: converted anew
         return None
 
 
@@ -186,7 +223,9 @@ def _keep(library: Any, model: Any, place: Path | None) -> None:
     """The weights first, then the description, each renamed into place: half a pair is no pair."""
     if place is None:
         return
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a full disk costs the next run a second, not this run
+    with contextlib.suppress(
+        OSError, RuntimeError, ValueError
+    ):  # a full disk costs the next run a second, not this run
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{place.stem}.{os.getpid()}.xml")
         try:

@@ -1,4 +1,6 @@
-"""Reading ahead: items are decoded on threads while the network works, a bounded number of batches in advance."""
+"""Reading ahead: items are decoded on threads while the network works, a bounded number of batches in
+advance.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,12 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield some
 
 
-def prefetch(batches: Iterable[Sequence[Item]], read: Callable[[Item], Raw]) -> Iterator[tuple[Sequence[Item], list[Raw]]]:
-    """Each batch with what `read` made of its items, in order. Pillow frees the interpreter lock, so threads suffice."""
+def prefetch(
+    batches: Iterable[Sequence[Item]], read: Callable[[Item], Raw]
+) -> Iterator[tuple[Sequence[Item], list[Raw]]]:
+    """Each batch with what `read` made of its items, in order. Pillow frees the interpreter lock, so threads
+    suffice.
+    """
     stream = iter(batches)
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         waiting: deque[tuple[Sequence[Item], list[Future[Raw]]]] = deque()

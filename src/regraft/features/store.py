@@ -47,24 +47,34 @@ class Kept:
 class FeatureStore:
     """Features on disk below `folder`; None computes every time, and so does a folder that cannot be written.
 
-    A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum), each written under
-    a temporary name and renamed: a kill leaves none torn, and two processes may write side by side. Above `limit` bytes the
-    shards used longest ago are deleted. Where nothing can be written, `note` is told so, once, and the work goes on.
+    A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum), each
+    written under a temporary name and renamed: a kill leaves none torn, and two processes may write side by
+    side. Above `limit` bytes the shards used longest ago are deleted. Where nothing can be written, `note` is
+    told so, once, and the work goes on.
     """
 
-    def __init__(self, folder: Path | None, limit: int = LIMIT, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, folder: Path | None, limit: int = LIMIT, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.folder, self.limit, self.note = folder, limit, note
         self.writes = folder is not None
 
     def features(
-        self, ids: Sequence[str], items: Sequence[Any], key: tuple[str, ...], preprocess: Host, engine: Engine,
-        tick: Callable[..., None], label: str = "features", columns: tuple[str, ...] = ("pooled",),
-    ) -> list[np.ndarray]:  # fmt: skip
+        self,
+        ids: Sequence[str],
+        items: Sequence[Any],
+        key: tuple[str, ...],
+        preprocess: Host,
+        engine: Engine,
+        tick: Callable[..., None],
+        label: str = "features",
+        columns: tuple[str, ...] = ("pooled",),
+    ) -> list[np.ndarray]:
         """An array a column, its rows in the order of `ids`; only what is not stored is computed.
 
-        `columns` name the engine's outputs in their order: (N, width) float32 for pooled features, (N, ...) float16 for the
-        activation at a cut (names that begin with "cut"). `key` names the weights, the preprocessing and the view; the
-        engine's numerics are added.
+        `columns` name the engine's outputs in their order: (N, width) float32 for pooled features, (N, ...)
+        float16 for the activation at a cut (names that begin with "cut"). `key` names the weights, the
+        preprocessing and the view; the engine's numerics are added.
         """
         places = [self._place(*key, engine.numerics, column) for column in columns]
         room = _Room(len(ids), self.folder if self.writes else None, self._give_up)
@@ -84,9 +94,18 @@ class FeatureStore:
         return room.arrays(len(columns))
 
     def _compute(
-        self, missing: list[str], rows: dict[str, list[int]], items: Sequence[Any], preprocess: Host, engine: Engine,
-        columns: tuple[str, ...], places: list[Path | None], room: _Room, tick: Callable[..., None], label: str,
-    ) -> None:  # fmt: skip
+        self,
+        missing: list[str],
+        rows: dict[str, list[int]],
+        items: Sequence[Any],
+        preprocess: Host,
+        engine: Engine,
+        columns: tuple[str, ...],
+        places: list[Path | None],
+        room: _Room,
+        tick: Callable[..., None],
+        label: str,
+    ) -> None:
         def read(identity: str) -> np.ndarray:
             return preprocess.host(items[rows[identity][0]])
 
@@ -106,7 +125,12 @@ class FeatureStore:
             if held >= SHARD or time.perf_counter() - saved > SECONDS:
                 self._write(places, pending)
                 pending, held, saved = [], 0, time.perf_counter()
-            tick(label=label, done=done, total=len(missing), images_per_second=done / (time.perf_counter() - started))
+            tick(
+                label=label,
+                done=done,
+                total=len(missing),
+                images_per_second=done / (time.perf_counter() - started),
+            )
         if pending:
             self._write(places, pending)
         if missing:
@@ -118,10 +142,14 @@ class FeatureStore:
     def _give_up(self, error: OSError) -> None:
         """Write no more, and say so; what is stored can still be read."""
         if self.writes:
-            self.note(f"nothing is kept in the cache {self.folder} ({error.strerror or error}); the run goes on without it")
+            self.note(
+                f"nothing is kept in the cache {self.folder} ({error.strerror or error}); the run goes on without it"
+            )
         self.writes = False
 
-    def _write(self, places: list[Path | None], pending: list[tuple[Sequence[str], list[np.ndarray]]]) -> None:
+    def _write(
+        self, places: list[Path | None], pending: list[tuple[Sequence[str], list[np.ndarray]]]
+    ) -> None:
         if not self.writes:
             return
         try:
@@ -130,17 +158,23 @@ class FeatureStore:
             self._give_up(error)
 
     def _save(self, places: list[Path | None], pending: list[tuple[Sequence[str], list[np.ndarray]]]) -> None:
-        ids = np.array([list(bytes.fromhex(identity)) for some, _ in pending for identity in some], dtype=np.uint8)
+        ids = np.array(
+            [list(bytes.fromhex(identity)) for some, _ in pending for identity in some], dtype=np.uint8
+        )
         for number, place in enumerate(places):
             if place is None:
                 continue
             rows = np.ascontiguousarray(np.concatenate([found[number] for _, found in pending]))
             name = place / f"{time.time_ns():020d}-{os.getpid()}.safetensors"
             with atomic(name) as temporary:
-                save_file({"rows": rows, "ids": ids}, str(temporary), metadata={"crc32": str(_checksum(rows, ids))})
+                save_file(
+                    {"rows": rows, "ids": ids}, str(temporary), metadata={"crc32": str(_checksum(rows, ids))}
+                )
 
     def shrink(self, limit: int | None = None) -> int:
-        """Delete what was used longest ago until no more than `limit` bytes are left; gives the bytes deleted."""
+        """Delete what was used longest ago until no more than `limit` bytes are left; gives the bytes
+        deleted.
+        """
         limit = self.limit if limit is None else limit
         files = sorted(_files(self.folder), key=lambda found: found[1].st_mtime_ns)
         total, deleted = sum(about.st_size for _, about in files), 0
@@ -174,7 +208,9 @@ KINDS = ("features", "openvino", "trials")
 
 
 class _Room:
-    """Arrays that are made when their first row comes; large ones are memory-mapped, their files without a name."""
+    """Arrays that are made when their first row comes; large ones are memory-mapped, their files without a
+    name.
+    """
 
     def __init__(self, rows: int, folder: Path | None, give_up: Callable[[OSError], None]) -> None:
         self.rows, self.folder, self.give_up = rows, folder, give_up
@@ -195,7 +231,9 @@ class _Room:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(name, "w+b") as file:
-                if hasattr(os, "posix_fallocate"):  # else a full disk would end the process when a row is put there
+                if hasattr(
+                    os, "posix_fallocate"
+                ):  # else a full disk would end the process when a row is put there
                     os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * dtype.itemsize)
                 return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
         except OSError as error:
@@ -217,7 +255,11 @@ def _shards(place: Path | None, lacking: Container[str]) -> Iterator[tuple[list[
             with openable(path) as file, safe_open(file, framework="numpy") as handle:
                 ids, about = handle.get_tensor("ids"), handle.metadata() or {}
                 names = [bytes(row).hex() for row in ids]
-                wanted = [row for name, row in {name: row for row, name in enumerate(names)}.items() if name in lacking]
+                wanted = [
+                    row
+                    for name, row in {name: row for row, name in enumerate(names)}.items()
+                    if name in lacking
+                ]
                 if not wanted:
                     continue
                 rows = handle.get_tensor("rows")

@@ -1,4 +1,6 @@
-"""The engine that is fastest on this machine for this network, found by a short trial and checked against float32."""
+"""The engine that is fastest on this machine for this network, found by a short trial and checked against
+float32.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine, padded
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
 FEW = 64  # images for which no trial pays
-COSINE = 0.99  # least mean cosine between an engine's and float32's features, both less float32's mean feature
+COSINE = (
+    0.99  # least mean cosine between an engine's and float32's features, both less float32's mean feature
+)
 LEAST = 0.95  # the same for the worst image of the sample
 CLEAR = 2.0  # times float32's speed: an engine that agrees and is so fast ends the trial, each of which costs up to 3 s
 PATIENCE = 0.15  # seconds of repeated batches an engine is timed for
@@ -47,7 +51,11 @@ class Trial:
         """For the run's record."""
         if self.speed is None:
             return f"{self.engine}: {self.why}"
-        agreed = "" if self.engine == REFERENCE else f", cosine to float32 {self.cosine:.4f}, at least {self.least:.4f}"
+        agreed = (
+            ""
+            if self.engine == REFERENCE
+            else f", cosine to float32 {self.cosine:.4f}, at least {self.least:.4f}"
+        )
         return f"{self.engine}: {self.speed:.0f} images/s{agreed}{'' if self.fits else ', refused'}"
 
 
@@ -55,9 +63,13 @@ Maker = Callable[[], Engine]
 
 
 def makers(
-    backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...] = (), cut: int | None = None,
+    backbone: Backbone,
+    device: torch.device,
+    batch: int,
+    depths: tuple[int, ...] = (),
+    cut: int | None = None,
     cache: Path | None = None,
-) -> dict[str, Maker]:  # fmt: skip
+) -> dict[str, Maker]:
     """The engines there are for a device, by name, the reference first, then the most promising."""
     made: dict[str, Maker] = {REFERENCE: lambda: TorchEngine(backbone, device, batch, "float32", depths, cut)}
     if device.type == "cpu":
@@ -69,18 +81,27 @@ def makers(
     return made
 
 
-def trial_key(backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...] = ()) -> tuple[str, ...]:
-    """What the outcome of a trial of `makers` depends on beside the machine: the weights as they are, the input, the shape."""
+def trial_key(
+    backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...] = ()
+) -> tuple[str, ...]:
+    """What the outcome of a trial of `makers` depends on beside the machine: the weights as they are, the
+    input, the shape.
+    """
     return backbone.fingerprint(), backbone.preprocess.fingerprint, str(device), str(batch), str(depths)
 
 
 def pick_engine(
-    made: dict[str, Maker], sample: Callable[[], np.ndarray], count: int, key: tuple[str, ...], memory: Path | None,
-) -> tuple[str, list[Trial]]:  # fmt: skip
-    """The name of the fastest engine that agrees with float32 on `sample` (images as the network gets them), and the trials.
+    made: dict[str, Maker],
+    sample: Callable[[], np.ndarray],
+    count: int,
+    key: tuple[str, ...],
+    memory: Path | None,
+) -> tuple[str, list[Trial]]:
+    """The name of the fastest engine that agrees with float32 on `sample` (images as the network gets them),
+    and the trials.
 
-    With fewer than FEW images to run (`count`) it is the reference. What was found is remembered below `memory` for this
-    machine, the libraries and `key` (`trial_key`).
+    With fewer than FEW images to run (`count`) it is the reference. What was found is remembered below
+    `memory` for this machine, the libraries and `key` (`trial_key`).
     """
     if count < FEW:
         return REFERENCE, []
@@ -149,7 +170,9 @@ def try_engines(made: dict[str, Maker], images: np.ndarray) -> list[Trial]:
 
 
 def agreement(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(N,) cosines of (N, D) features, both less the mean of `expected`: what all images share proves nothing."""
+    """(N,) cosines of (N, D) features, both less the mean of `expected`: what all images share proves
+    nothing.
+    """
     if not np.isfinite(found).all():
         return np.zeros(len(expected))
     centre = expected.mean(axis=0) if len(expected) > 1 else 0.0
@@ -183,7 +206,9 @@ def _timed(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _fastest(trials: list[Trial]) -> str:
-    return max((t for t in trials if t.fits or t.engine == REFERENCE), key=lambda trial: trial.speed or 0.0).engine
+    return max(
+        (t for t in trials if t.fits or t.engine == REFERENCE), key=lambda trial: trial.speed or 0.0
+    ).engine
 
 
 def _machine() -> tuple[str, ...]:
@@ -196,14 +221,23 @@ def _machine() -> tuple[str, ...]:
             return "none"
 
     threads = str(torch.get_num_threads())
-    return (platform.node(), platform.machine(), _processor(), str(os.cpu_count()), threads, installed("torch"),
-            installed("openvino"))  # fmt: skip
+    return (
+        platform.node(),
+        platform.machine(),
+        _processor(),
+        str(os.cpu_count()),
+        threads,
+        installed("torch"),
+        installed("openvino"),
+    )
 
 
 def _processor() -> str:
     """The processor's model: platform.processor() says nothing on Linux."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as handle:
-            return next((line.partition(":")[2].strip() for line in handle if line.startswith("model name")), "")
+            return next(
+                (line.partition(":")[2].strip() for line in handle if line.startswith("model name")), ""
+            )
     except OSError:
         return platform.processor()

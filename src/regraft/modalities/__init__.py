@@ -9,4 +9,11 @@ from regraft.modalities.image import (
     thumbnail,
 )
 
-__all__ = ["ImagePreprocess", "UnreadableImage", "inspect_image", "pixel_digest", "small_image_or_none", "thumbnail"]
+__all__ = [
+    "ImagePreprocess",
+    "UnreadableImage",
+    "inspect_image",
+    "pixel_digest",
+    "small_image_or_none",
+    "thumbnail",
+]

@@ -1,4 +1,6 @@
-"""Files that Pillow does not read as they are: what they are by their first bytes, and readers for some of them."""
+"""Files that Pillow does not read as they are: what they are by their first bytes, and readers for some of
+them.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def what_it_is(head: bytes) -> str:
 
 def is_heic(head: bytes) -> bool:
     """True for the first bytes of HEIC and HEIF, whatever the file's ending."""
-    return head[4:8] == b"ftyp" and (head[8:12] in HEIC or (head[8:12] not in (b"avif", b"avis") and b"heic" in head[16:64]))
+    return head[4:8] == b"ftyp" and (
+        head[8:12] in HEIC or (head[8:12] not in (b"avif", b"avis") and b"heic" in head[16:64])
+    )
 
 
 def open_heic(source: Any) -> Image.Image | None:

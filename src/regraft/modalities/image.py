@@ -1,6 +1,7 @@
 """Images: reading them, and the one preprocessing that training, evaluation, prediction and export share.
 
-`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `device` (in the model's graph) normalises.
+`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `device` (in the model's graph)
+normalises.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from regraft.data.levels import Deep, Kind, Levels
 from regraft.errors import UsageError
 from regraft.modalities.formats import PNG, is_heic, open_heic, what_it_is, without_texts
 
-MAX_PIXELS = 120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
+MAX_PIXELS = (
+    120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
+)
 MAX_BYTES = 1 << 29
 FINER = 2  # times the size at which large images are averaged that a JPEG is decoded at least: so both ways end nearly alike
 BEYOND = 0.1  # of the range: what resampling may add to a float array. More is another scale
@@ -36,11 +39,19 @@ VERSION = "2"  # should the pixels ever change, this does, and old runs keep the
 STANDARD = Levels()
 
 FILTERS = {
-    name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 }
 Turn = Image.Transpose
-UPRIGHT = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE,
-           6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # fmt: skip
+UPRIGHT = {
+    2: Turn.FLIP_LEFT_RIGHT,
+    3: Turn.ROTATE_180,
+    4: Turn.FLIP_TOP_BOTTOM,
+    5: Turn.TRANSPOSE,
+    6: Turn.ROTATE_270,
+    7: Turn.TRANSVERSE,
+    8: Turn.ROTATE_90,
+}
 
 
 class UnreadableImage(ValueError):
@@ -48,9 +59,11 @@ class UnreadableImage(ValueError):
 
 
 class _Quiet:
-    """Keeps Pillow's warnings down while any thread decodes, and puts the filters back when the last one is done.
+    """Keeps Pillow's warnings down while any thread decodes, and puts the filters back when the last one is
+    done.
 
-    `warnings.catch_warnings` alone, entered and left by several threads in turn, can leave the wrong filters behind.
+    `warnings.catch_warnings` alone, entered and left by several threads in turn, can leave the wrong filters
+    behind.
     """
 
     def __init__(self) -> None:
@@ -102,7 +115,9 @@ def _open(item: Any) -> Image.Image:
 
 
 def _read_header(source: Path | io.BytesIO) -> Image.Image:
-    """The image with its pixels still undecoded. Raises UnreadableImage with what the file is instead, where that shows."""
+    """The image with its pixels still undecoded. Raises UnreadableImage with what the file is instead, where
+    that shows.
+    """
     try:
         with _quiet():
             return Image.open(source)
@@ -192,9 +207,9 @@ def _to_rgb(image: Image.Image, levels: Levels) -> Image.Image:
 def load_rgb(item: Any, least: int | None = None, levels: Levels = STANDARD) -> Image.Image:
     """Read an upright RGB image; pictures with more than 8 bits are scaled by `levels`.
 
-    With `least`, large ones come at a half, a quarter or an eighth of their size, the short side at least twice `least`: JPEG
-    files are decoded so, everything else is averaged after decoding, and the two are within a grey level of each other. Raises
-    UnreadableImage, whatever Pillow stumbled over.
+    With `least`, large ones come at a half, a quarter or an eighth of their size, the short side at least
+    twice `least`: JPEG files are decoded so, everything else is averaged after decoding, and the two are
+    within a grey level of each other. Raises UnreadableImage, whatever Pillow stumbled over.
     """
     if isinstance(item, np.ndarray):
         item = _from_array(item, levels)
@@ -231,7 +246,9 @@ def inspect_image(path: str | os.PathLike[str]) -> Look:
 
 
 def _stored_mode(image: Image.Image) -> str:
-    """Pillow's mode, or RGB;16 and RGBA;16 for colours with 16 bits a channel, of which Pillow keeps the upper 8."""
+    """Pillow's mode, or RGB;16 and RGBA;16 for colours with 16 bits a channel, of which Pillow keeps the
+    upper 8.
+    """
     with contextlib.suppress(AttributeError, IndexError, TypeError):
         args = image.tile[0][3]
         raw = args if isinstance(args, str) else args[0]
@@ -244,7 +261,9 @@ def _deep(image: Image.Image, orientation: int) -> Deep | None:
     if (kind := _deep_kind(image)) is None:
         return None
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    small = _turned(Image.fromarray(values.astype(np.float32)), orientation).resize((SIDE, SIDE), Image.Resampling.BOX)
+    small = _turned(Image.fromarray(values.astype(np.float32)), orientation).resize(
+        (SIDE, SIDE), Image.Resampling.BOX
+    )
     return Deep(kind, float(values.min()), float(values.max()), np.asarray(small, dtype=np.float32).tobytes())
 
 
@@ -260,13 +279,19 @@ def pixel_digest(path: str | os.PathLike[str]) -> str:
     with _open(path) as opened, _guarded():
         image, orientation = _decoded(opened, None)
         values = np.asarray(image) if _deep_kind(image) else np.zeros(1)
-        whole = Image.fromarray(np.asarray(values, dtype=np.float32)) if (values % 257).any() else _to_rgb(image, STANDARD)
+        whole = (
+            Image.fromarray(np.asarray(values, dtype=np.float32))
+            if (values % 257).any()
+            else _to_rgb(image, STANDARD)
+        )
         image = _turned(whole, orientation)
     return hashlib.sha256(f"{image.width}x{image.height}".encode() + image.tobytes()).hexdigest()[:32]
 
 
 def small_image_or_none(path: str | os.PathLike[str], levels: Levels = STANDARD) -> np.ndarray | None:
-    """The whole upright image as the audit lays it over others, its shape not kept; None where it cannot be read."""
+    """The whole upright image as the audit lays it over others, its shape not kept; None where it cannot be
+    read.
+    """
     try:
         image = load_rgb(path, least=ALIGNED, levels=levels)
         return np.asarray(image.resize((ALIGNED, ALIGNED), Image.Resampling.BILINEAR))
@@ -284,7 +309,9 @@ def _upright(image: Image.Image, least: int | None, levels: Levels, draft: int |
 
 
 def _decoded(image: Image.Image, least: int | None) -> tuple[Image.Image, int]:
-    """The image with its pixels, and the EXIF orientation (1 to 8) that is left to obey; with `least` a JPEG may be smaller."""
+    """The image with its pixels, and the EXIF orientation (1 to 8) that is left to obey; with `least` a JPEG
+    may be smaller.
+    """
     if least is not None and image.format == "JPEG" and (factor := _factor(image.size, least)) > 1:
         image.draft("RGB", (image.width // factor, image.height // factor))
     try:
@@ -332,8 +359,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 class ImagePreprocess:
     """Preprocessing that travels with the weights.
 
-    The centre square of `crop` times the short side is resized to `size`; `mean` and `std` are in units of 0 to 1. `levels` say
-    which values of pictures with more than 8 bits become black and white.
+    The centre square of `crop` times the short side is resized to `size`; `mean` and `std` are in units of 0
+    to 1. `levels` say which values of pictures with more than 8 bits become black and white.
     """
 
     size: int
@@ -362,14 +389,24 @@ class ImagePreprocess:
                 f"this model prepares images by version {values.get('version')!r}, and this regraft has version "
                 f"{VERSION!r}: load it with the regraft that made it, or fit it anew."
             )
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"]),
-                      "levels": Levels.from_dict(values["levels"])})  # fmt: skip
+        return cls(
+            **{
+                **values,
+                "mean": tuple(values["mean"]),
+                "std": tuple(values["std"]),
+                "levels": Levels.from_dict(values["levels"]),
+            }
+        )
 
-    def host(self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None) -> np.ndarray:
-        """(size, size, 3) uint8 of a path, KnownFile, bytes, PIL image or array; augmented when `rng` and `augment` are given.
+    def host(
+        self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None
+    ) -> np.ndarray:
+        """(size, size, 3) uint8 of a path, KnownFile, bytes, PIL image or array; augmented when `rng` and
+        `augment` are given.
 
-        A JPEG of several times the size is decoded smaller. Given as pixels, it is averaged to the same size, which differs by
-        up to half a grey level on average; all else gives the same bits, however it is given. Raises UnreadableImage.
+        A JPEG of several times the size is decoded smaller. Given as pixels, it is averaged to the same size,
+        which differs by up to half a grey level on average; all else gives the same bits, however it is
+        given. Raises UnreadableImage.
         """
         image = load_rgb(item, max(1, round(self.size / self.crop)), self.levels)
         width, height = image.size

@@ -1,4 +1,6 @@
-"""What a run leaves for people to read: one self-contained page and a model card; and a page of runs compared."""
+"""What a run leaves for people to read: one self-contained page and a model card; and a page of runs
+compared.
+"""
 
 from regraft.report.card import model_card
 from regraft.report.comparison import write_comparison

@@ -14,8 +14,22 @@ from regraft.report import words
 
 _TASKS = {"image": "image-classification", "text": "text-classification", "audio": "audio-classification"}
 _LIBRARIES = {"image": "timm", "text": "transformers", "audio": "transformers"}
-_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "openrail")
-_HUB_METRICS = {"macro_f1": "f1", "weighted_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}  # the hub's words
+_LICENCES = (
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "bsd-2-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc0-1.0",
+    "openrail",
+)
+_HUB_METRICS = {
+    "macro_f1": "f1",
+    "weighted_f1": "f1",
+    "mcc": "matthews_correlation",
+    "brier": "brier_score",
+}  # the hub's words
 _SPLITS = {
     "test": "a held-out test set",
     "cv": "examples held out in turn (cross-validation)",
@@ -62,13 +76,18 @@ def _metadata(run: Json, metrics: Json, split: str | None) -> dict[str, Any]:
     if split:
         measured = _measured(metrics[split])
         fields["metrics"] = list(dict.fromkeys(_HUB_METRICS.get(key, key) for key in measured))
-        fields["model-index"] = [{"name": str(run.get("name") or "model"), "results": [_result(run, task, split, measured)]}]
+        fields["model-index"] = [
+            {"name": str(run.get("name") or "model"), "results": [_result(run, task, split, measured)]}
+        ]
     return fields
 
 
 def _measured(estimates: Json) -> dict[str, words.Cell]:
     """The metrics that have a value."""
-    found = {key: words.cell(key, value if isinstance(value, Mapping) else None) for key, value in estimates.items()}
+    found = {
+        key: words.cell(key, value if isinstance(value, Mapping) else None)
+        for key, value in estimates.items()
+    }
     return {key: cell for key, cell in found.items() if cell}
 
 
@@ -76,14 +95,26 @@ def _result(run: Json, task: str, split: str, measured: Mapping[str, words.Cell]
     """One result as hubs read it. They have no field for an interval: it stands in the metric's name."""
     name = str(run.get("name") or "data")
     shown = [
-        {"type": _HUB_METRICS.get(key, key), "name": words.metric_name(key) + _interval(cell), "value": cell.value}
+        {
+            "type": _HUB_METRICS.get(key, key),
+            "name": words.metric_name(key) + _interval(cell),
+            "value": cell.value,
+        }
         for key, cell in measured.items()
     ]
-    return {"task": {"type": task}, "dataset": {"name": name, "type": "custom", "split": split}, "metrics": shown}
+    return {
+        "task": {"type": task},
+        "dataset": {"name": name, "type": "custom", "split": split},
+        "metrics": shown,
+    }
 
 
 def _interval(cell: words.Cell) -> str:
-    return f" (95% interval {cell.low_text} to {cell.high_text}, n = {cell.n})" if cell.low_text else f" (n = {cell.n})"
+    return (
+        f" (95% interval {cell.low_text} to {cell.high_text}, n = {cell.n})"
+        if cell.low_text
+        else f" (n = {cell.n})"
+    )
 
 
 def _opening(run: Json, metrics: Json, split: str | None, modality: str) -> str:
@@ -96,9 +127,14 @@ def _opening(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     shown = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
     if split and shown:
         lines.append(f"Accuracy on {_SPLITS[split]}: **{shown.text}**{_interval(shown)}.")
-    lines += [f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}" for item in metrics.get("versus") or []]
+    lines += [
+        f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}"
+        for item in metrics.get("versus") or []
+    ]
     if run.get("chosen"):
-        lines.append(f"\nKept: {_text(run['chosen'])}. {_text(words.sentence(str(run.get('chosen_why') or '')))}".rstrip())
+        lines.append(
+            f"\nKept: {_text(run['chosen'])}. {_text(words.sentence(str(run.get('chosen_why') or '')))}".rstrip()
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -122,7 +158,10 @@ def _data(run: Json) -> str:
     if aside := data.get("quarantined"):
         lines.append(f"Set aside as unreadable: {len(aside)}.\n")
     warnings = [item for item in data.get("findings") or [] if item.get("severity") != "info"]
-    lines += [f"- {_text(str(item.get('kind')).replace('_', ' '))}: {_text(item.get('message'))}" for item in warnings]
+    lines += [
+        f"- {_text(str(item.get('kind')).replace('_', ' '))}: {_text(item.get('message'))}"
+        for item in warnings
+    ]
     return "\n".join(lines) + ("\n" if warnings else "")
 
 
@@ -139,7 +178,9 @@ def _results(metrics: Json, split: str) -> str:
         f"|---|{'---|' * len(models)}",
     ]
     for metric in dict.fromkeys(name for values in models.values() for name in values):
-        lines.append(f"| {words.metric_name(metric)} | {' | '.join(_shown(values.get(metric)) for values in models.values())} |")
+        lines.append(
+            f"| {words.metric_name(metric)} | {' | '.join(_shown(values.get(metric)) for values in models.values())} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -154,7 +195,10 @@ def _certainty(metrics: Json, modality: str) -> str:
     calibration, lines = metrics.get("calibration") or {}, []
     if calibration.get("temperature"):
         line = f"- Probabilities are those of the logits divided by {float(calibration['temperature']):.3f} (regraft.json)."
-        states = [words.cell("ece", {"value": (calibration.get(name) or {}).get("ece")}) for name in ("before", "after")]
+        states = [
+            words.cell("ece", {"value": (calibration.get(name) or {}).get("ece")})
+            for name in ("before", "after")
+        ]
         if states[0] and states[1]:
             line += f" That takes the calibration error from {states[0].text} to {states[1].text}."
         lines.append(line)
@@ -180,32 +224,56 @@ def _certainty(metrics: Json, modality: str) -> str:
 def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     """What the numbers do not say."""
     noun = words.noun(modality, 2)
-    lines = [f"Nothing is known about {noun} from elsewhere: other places, devices or times. Measure before relying on it there."]
+    lines = [
+        f"Nothing is known about {noun} from elsewhere: other places, devices or times. Measure before relying on it there."
+    ]
     if split == "cv":
-        lines.append("There is no test set: the numbers are those of models made like this one, each on examples new to it.")
+        lines.append(
+            "There is no test set: the numbers are those of models made like this one, each on examples new to it."
+        )
     elif split != "test":
         sealed = ((run.get("data") or {}).get("counts") or {}).get("test")
         unread = ": there is one, and the run ended before the model was scored on it" if sealed else ""
         lines.append(f"There is no result on a test set{unread}.")
-    lines += [f"Missing here: {_text(what)} ({_text(why)})." for what, why in (run.get("missing") or {}).items()]
+    lines += [
+        f"Missing here: {_text(what)} ({_text(why)})." for what, why in (run.get("missing") or {}).items()
+    ]
     accuracy = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
     if accuracy:
         rest = f"{words.count(accuracy.n)} {words.noun(modality, accuracy.n)}"
         lines.append(f"The numbers rest on {rest}; the intervals say how far that carries.")
-    recalls = [(row, words.cell("recall", {"value": row.get("recall"), "low": row.get("recall_low"),
-                                           "high": row.get("recall_high"), "n": row.get("support")}))
-               for row in metrics.get("per_class") or []]  # fmt: skip
+    recalls = [
+        (
+            row,
+            words.cell(
+                "recall",
+                {
+                    "value": row.get("recall"),
+                    "low": row.get("recall_low"),
+                    "high": row.get("recall_high"),
+                    "n": row.get("support"),
+                },
+            ),
+        )
+        for row in metrics.get("per_class") or []
+    ]
     if known := [(row, cell) for row, cell in recalls if cell]:
         row, cell = min(known, key=lambda pair: pair[1].value)
-        lines.append(f"Its weakest class is {_text(row['class'])}: {cell.text} of them are found{_interval(cell)}.")
+        lines.append(
+            f"Its weakest class is {_text(row['class'])}: {cell.text} of them are found{_interval(cell)}."
+        )
     if (groups := metrics.get("groups")) is not None:
         lines.append(f"The test examples come from {groups} groups; the intervals rest on those.")
     twins = metrics.get("test_without_near_duplicates") or {}
     if without := words.cell("accuracy", (twins.get("metrics") or {}).get("accuracy")):
-        lines.append(f"{twins.get('left_out')} test examples have near-duplicates in training; without them accuracy is"
-                     f" {without.text}{_interval(without)}.")  # fmt: skip
+        lines.append(
+            f"{twins.get('left_out')} test examples have near-duplicates in training; without them accuracy is"
+            f" {without.text}{_interval(without)}."
+        )
     if len(readings := run.get("readings") or []) > 1:
-        lines.append(f"The test set was read {len(readings)} times; what was changed in between makes the numbers look better.")
+        lines.append(
+            f"The test set was read {len(readings)} times; what was changed in between makes the numbers look better."
+        )
     return "## Limits\n\n" + "".join(f"- {line}\n" for line in lines)
 
 
@@ -214,7 +282,9 @@ def _backbone(provenance: Json) -> str:
     known = {key: provenance[key] for key in names if provenance.get(key)}
     if not known:
         return ""
-    return "## Backbone\n\n" + "".join(f"- {key.replace('_', ' ')}: {_text(value)}\n" for key, value in known.items())
+    return "## Backbone\n\n" + "".join(
+        f"- {key.replace('_', ' ')}: {_text(value)}\n" for key, value in known.items()
+    )
 
 
 def _use(modality: str) -> str:

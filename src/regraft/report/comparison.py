@@ -1,4 +1,6 @@
-"""Runs compared, as one self-contained page or as its picture alone: accuracies and paired differences with intervals."""
+"""Runs compared, as one self-contained page or as its picture alone: accuracies and paired differences with
+intervals.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,32 @@ from regraft.artifacts import write_text
 from regraft.errors import UsageError
 from regraft.report import words
 
-WIDTH, MARGIN, ROW, TOP = 400, 14, 40, 34  # of the picture, in its own units; a row has its name above its line
+WIDTH, MARGIN, ROW, TOP = (
+    400,
+    14,
+    40,
+    34,
+)  # of the picture, in its own units; a row has its name above its line
 TEMPLATES = {".html": "comparison.html.jinja", ".svg": "comparison.svg.jinja"}
 
 Json = dict[str, Any]
 
 
 def write_comparison(found: Mapping[str, Any], path: Path) -> Path:
-    """Write what `Comparison.to_dict` gives to a .html or .svg file, by its ending. Names are escaped; nothing is fetched."""
+    """Write what `Comparison.to_dict` gives to a .html or .svg file, by its ending. Names are escaped;
+    nothing is fetched.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     if path.suffix.lower() not in TEMPLATES:
         raise UsageError(f"{path} is neither .html nor .svg.")
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     write_text(path, environment.get_template(TEMPLATES[path.suffix.lower()]).render(_view(found)))
     return path
 
@@ -35,14 +47,21 @@ def _view(found: Mapping[str, Any]) -> Json:
     """Everything the templates ask for."""
     metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["metrics"]))
     accuracies = [
-        {"name": row["run"], "ours": row["run"] == found["best"], **_points(row["metrics"]["accuracy"], "value")}
+        {
+            "name": row["run"],
+            "ours": row["run"] == found["best"],
+            **_points(row["metrics"]["accuracy"], "value"),
+        }
         for row in found["rows"]
     ]
     differences = [
-        {"name": f"{pair['run']} against {pair['against']}", "ours": pair["low"] > 0 or pair["high"] < 0,
-         **_points(pair, "difference")}
+        {
+            "name": f"{pair['run']} against {pair['against']}",
+            "ours": pair["low"] > 0 or pair["high"] < 0,
+            **_points(pair, "difference"),
+        }
         for pair in found["pairs"]
-    ]  # fmt: skip
+    ]
     panels = _stacked(
         _panel("Accuracy in %, 95% interval", accuracies, None),
         _panel("Paired difference in points, 95% interval", differences, 0.0),
@@ -56,8 +75,12 @@ def _view(found: Mapping[str, Any]) -> Json:
         "columns": [words.metric_name(name) for name in metrics],
         "rows": [
             {
-                "name": row["run"], "path": row["path"], "best": row["run"] == found["best"], "backbone": row["backbone"],
-                "chosen": row["chosen"], "parameters": f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
+                "name": row["run"],
+                "path": row["path"],
+                "best": row["run"] == found["best"],
+                "backbone": row["backbone"],
+                "chosen": row["chosen"],
+                "parameters": f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
                 "seconds": words.duration(row["seconds"]),
                 "cells": [words.cell(name, row["metrics"].get(name)) for name in metrics],
             }
@@ -68,17 +91,21 @@ def _view(found: Mapping[str, Any]) -> Json:
         "width": WIDTH,
         "margin": MARGIN,
         **panels,
-    }  # fmt: skip
+    }
 
 
 def _points(values: Mapping[str, Any], name: str) -> Json:
     """A value and its interval in points (per cent)."""
-    return {key: 100 * float(values[field]) for key, field in (("value", name), ("low", "low"), ("high", "high"))}
+    return {
+        key: 100 * float(values[field]) for key, field in (("value", name), ("low", "low"), ("high", "high"))
+    }
 
 
 def _panel(title: str, rows: Sequence[Json], zero: float | None) -> Json:
     """A dot with its interval for each row on one scale; `zero` is a value that is always on it, and marked."""
-    ends: list[float] = [row[key] for row in rows for key in ("low", "high")] + ([] if zero is None else [zero])
+    ends: list[float] = [row[key] for row in rows for key in ("low", "high")] + (
+        [] if zero is None else [zero]
+    )
     low, high = min(ends), max(ends)
     step = _step(max(high - low, 1.0))
     first = math.floor(low / step)
@@ -90,15 +117,25 @@ def _panel(title: str, rows: Sequence[Json], zero: float | None) -> Json:
 
     return {
         "title": title,
-        "ticks": [{"x": x(k * step), "text": f"{k * step:g}", "zero": k * step == zero} for k in range(first, last + 1)],
+        "ticks": [
+            {"x": x(k * step), "text": f"{k * step:g}", "zero": k * step == zero}
+            for k in range(first, last + 1)
+        ],
         "rows": [
-            {"name": row["name"], "ours": row["ours"], "x": x(row["value"]), "low": x(row["low"]), "high": x(row["high"]),
-             "text": f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]" if zero is None
-             else f"{row['value']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"}
+            {
+                "name": row["name"],
+                "ours": row["ours"],
+                "x": x(row["value"]),
+                "low": x(row["low"]),
+                "high": x(row["high"]),
+                "text": f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+                if zero is None
+                else f"{row['value']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+            }
             for row in rows
         ],
         "height": TOP + ROW * len(rows) + 26,
-    }  # fmt: skip
+    }
 
 
 def _stacked(*panels: Json) -> Json:

@@ -28,18 +28,29 @@ if TYPE_CHECKING:
     from regraft.model import Model
 
 SHOWN = 24  # items of a gallery
-CELLS, IN_CELL, RIGHT = 40, 8, 4  # cells of the confusion matrix with pictures, mistakes in each, right answers in each
+CELLS, IN_CELL, RIGHT = (
+    40,
+    8,
+    4,
+)  # cells of the confusion matrix with pictures, mistakes in each, right answers in each
 BYTES = 3_600_000  # all pictures together, as they stand in the page; most runs need a third
-LOOKS, SECONDS = 6, 3.0  # maps of where the model looks, and what they may take; the first is made in any case
+LOOKS, SECONDS = (
+    6,
+    3.0,
+)  # maps of where the model looks, and what they may take; the first is made in any case
 LOOK_PIXELS = 240
-CLEAR = 1.0  # a fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
+CLEAR = (
+    1.0  # a fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
+)
 
 Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """One split's rows of predictions.parquet as arrays, all (N,); `probability` is that of the predicted class."""
+    """One split's rows of predictions.parquet as arrays, all (N,); `probability` is that of the predicted
+    class.
+    """
 
     split: str
     sources: NDArray[Any]
@@ -55,24 +66,45 @@ class Predicted:
     def items(self, rows: Iterable[int]) -> list[Item]:
         """These rows as items without pictures."""
         return [
-            item(str(self.sources[i]), self.split, str(self.labels[i]), str(self.answers[i]), float(self.probability[i]))
+            item(
+                str(self.sources[i]),
+                self.split,
+                str(self.labels[i]),
+                str(self.answers[i]),
+                float(self.probability[i]),
+            )
             for i in rows
         ]
 
 
-def item(source: str, split: str, label: str, predicted: str = "", probability: float | None = None, note: str = "") -> Item:
+def item(
+    source: str, split: str, label: str, predicted: str = "", probability: float | None = None, note: str = ""
+) -> Item:
     """One picture of a gallery, the picture itself still missing."""
-    return {"source": source, "split": split, "label": label, "predicted": predicted, "probability": probability,
-            "note": note, "picture": "", "map": ""}  # fmt: skip
+    return {
+        "source": source,
+        "split": split,
+        "label": label,
+        "predicted": predicted,
+        "probability": probability,
+        "note": note,
+        "picture": "",
+        "map": "",
+    }
 
 
 def write_gallery(
-    folder: Path, model: Model | None = None, device: torch.device | None = None, seconds: float = SECONDS,
+    folder: Path,
+    model: Model | None = None,
+    device: torch.device | None = None,
+    seconds: float = SECONDS,
     precision: str = "float32",
-) -> Path:  # fmt: skip
-    """Write `folder/gallery.json` from predictions.parquet, examples.parquet and audit.json; what is missing is left out.
+) -> Path:
+    """Write `folder/gallery.json` from predictions.parquet, examples.parquet and audit.json; what is missing
+    is left out.
 
-    With `model`, maps of where it looks are added for its most confident mistakes, as many as `seconds` allow.
+    With `model`, maps of where it looks are added for its most confident mistakes, as many as `seconds`
+    allow.
     """
     run = RunFolder(folder)
     examples = Examples.load(run.examples)
@@ -86,7 +118,9 @@ def write_gallery(
         some = [*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)]
         _add_pictures(some, examples.files(), examples.levels())
         if model is not None and predicted is not None and seconds > 0:
-            galleries.insert(0, _looks(galleries[0]["items"], examples.files(), model, device, seconds, precision))
+            galleries.insert(
+                0, _looks(galleries[0]["items"], examples.files(), model, device, seconds, precision)
+            )
     write_json(run.gallery, {"galleries": [g for g in galleries if g["items"]], "cells": cells})
     return run.gallery
 
@@ -101,8 +135,12 @@ def read_predictions(path: Path) -> Predicted | None:
     some = np.flatnonzero(splits == split)
     if not len(some):
         return None
-    shares = np.stack([table[name].to_numpy() for name in table.column_names if name.startswith("probability:")], axis=1)
-    sources, labels, answers = (np.array(table[n].to_pylist(), dtype=object)[some] for n in ("source", "label", "predicted"))
+    shares = np.stack(
+        [table[name].to_numpy() for name in table.column_names if name.startswith("probability:")], axis=1
+    )
+    sources, labels, answers = (
+        np.array(table[n].to_pylist(), dtype=object)[some] for n in ("source", "label", "predicted")
+    )
     return Predicted(split, sources, labels, answers, shares[some].max(axis=1))
 
 
@@ -113,39 +151,59 @@ def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
     order = np.argsort(-predicted.probability, kind="stable")
     mistakes = [i for i in order if predicted.wrong[i]]
     return [
-        {"name": "mistakes", "title": "Most confident mistakes",
-         "about": f"{len(mistakes):,} of {len(order):,} were mistakes; those it was surest of come first. "
-                  "Some may be wrong labels rather than wrong answers.",
-         "items": predicted.items(mistakes[:SHOWN])},
-        {"name": "uncertain", "title": "Most uncertain", "about": "The smallest probability for the best answer, right or wrong.",
-         "items": predicted.items(order[::-1][:SHOWN])},
-    ]  # fmt: skip
+        {
+            "name": "mistakes",
+            "title": "Most confident mistakes",
+            "about": f"{len(mistakes):,} of {len(order):,} were mistakes; those it was surest of come first. "
+            "Some may be wrong labels rather than wrong answers.",
+            "items": predicted.items(mistakes[:SHOWN]),
+        },
+        {
+            "name": "uncertain",
+            "title": "Most uncertain",
+            "about": "The smallest probability for the best answer, right or wrong.",
+            "items": predicted.items(order[::-1][:SHOWN]),
+        },
+    ]
 
 
 def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a pair."""
     suspects = [
         item(source, *known.get(source, ("", "")), str(label))
-        for finding in findings for source, label in (finding.get("suggested") or {}).items()
-    ]  # fmt: skip
-    pairs = {(one, other): float(similarity) for finding in findings for one, other, similarity in finding.get("pairs") or []}
+        for finding in findings
+        for source, label in (finding.get("suggested") or {}).items()
+    ]
+    pairs = {
+        (one, other): float(similarity)
+        for finding in findings
+        for one, other, similarity in finding.get("pairs") or []
+    }
     twins = [
         item(source, *known.get(source, ("", "")), note=f"similarity {pairs[pair]:.3f}")
         for pair in sorted(pairs, key=lambda pair: -pairs[pair])[: SHOWN // 2]
         for source in pair
     ]
     return [
-        {"name": "labels", "title": "Suspected labels",
-         "about": f"{len(suspects):,} that a head trained without them would call something else. Look before changing any.",
-         "items": suspects[:SHOWN]},
-        {"name": "duplicates", "title": "Near-duplicates",
-         "about": f"{several(len(pairs), 'pair')} of alike pictures that are not the same file, the closest first.",
-         "items": twins},
-    ]  # fmt: skip
+        {
+            "name": "labels",
+            "title": "Suspected labels",
+            "about": f"{len(suspects):,} that a head trained without them would call something else. Look before changing any.",
+            "items": suspects[:SHOWN],
+        },
+        {
+            "name": "duplicates",
+            "title": "Near-duplicates",
+            "about": f"{several(len(pairs), 'pair')} of alike pictures that are not the same file, the closest first.",
+            "items": twins,
+        },
+    ]
 
 
 def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
-    """Examples of the fullest cells of the confusion matrix: surest mistakes, and on the diagonal the least sure answers."""
+    """Examples of the fullest cells of the confusion matrix: surest mistakes, and on the diagonal the least
+    sure answers.
+    """
     place = {name: index for index, name in enumerate(classes)}
     rows: dict[tuple[int, int], list[int]] = {}
     for i in np.argsort(-predicted.probability, kind="stable"):
@@ -158,6 +216,7 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
 
 def _add_pictures(items: list[Item], files: Mapping[str, KnownFile], levels: Levels) -> None:
     """Thumbnails, in the order given, until they would make the page too large; each file is read once."""
+
     def shown(source: str) -> str:
         try:
             return uri("image/jpeg", thumbnail(files[source], levels=levels))
@@ -174,14 +233,22 @@ def _add_pictures(items: list[Item], files: Mapping[str, KnownFile], levels: Lev
         if picture and left > 0:
             one["picture"] = picture
         else:
-            missing = "left out, to keep the page small" if picture else "the file changed, is gone or cannot be read"
+            missing = (
+                "left out, to keep the page small"
+                if picture
+                else "the file changed, is gone or cannot be read"
+            )
             one["note"] = f"{one['note']}; {missing}" if one["note"] else missing
 
 
 def _looks(
-    mistakes: list[Item], files: Mapping[str, KnownFile], model: Model, device: torch.device | None, seconds: float,
+    mistakes: list[Item],
+    files: Mapping[str, KnownFile],
+    model: Model,
+    device: torch.device | None,
+    seconds: float,
     precision: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Maps by occlusion for the first few mistakes whose files can be read."""
     import torch
 
@@ -204,10 +271,12 @@ def _looks(
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break
     return {
-        "name": "looks", "title": "Where it looked", "items": items,
+        "name": "looks",
+        "title": "Where it looked",
+        "items": items,
         "about": "Grey squares were laid over the picture one after another. Warm is what the answer rested on: hidden, it "
-                 "lowers the answer's odds most. That says what the answer needs, not why, nor what two places do together.",
-    }  # fmt: skip
+        "lowers the answer's odds most. That says what the answer needs, not why, nor what two places do together.",
+    }
 
 
 def _known(path: Path, tested: bool) -> dict[str, tuple[str, str]]:

@@ -30,7 +30,9 @@ def jpeg(pixels: NDArray[np.uint8], quality: int = 78) -> str:
 
 
 def picture(path: Path) -> str:
-    """A picture file as the address of a picture, smaller where it is large; "" if there is none or it cannot be read."""
+    """A picture file as the address of a picture, smaller where it is large; "" if there is none or it cannot
+    be read.
+    """
     try:
         with Image.open(path) as image:
             if image.format == "PNG" and path.stat().st_size <= LARGEST:
@@ -47,14 +49,18 @@ def write_batch(place: Path, images: NDArray[np.uint8]) -> Path:
     some = images[:16]
     columns = min(8, len(some))
     some = some[: len(some) // columns * columns]
-    grid = np.concatenate([np.concatenate(list(some[i : i + columns]), axis=1) for i in range(0, len(some), columns)])
+    grid = np.concatenate(
+        [np.concatenate(list(some[i : i + columns]), axis=1) for i in range(0, len(some), columns)]
+    )
     with atomic(place) as temporary:
         Image.fromarray(grid).save(temporary, format="PNG")
     return place
 
 
 def tinted(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(S, S, 3) pixels in grey, warm where the (G, G) heat is 1 and lighter where it is 0: to be seen on any picture."""
+    """(S, S, 3) pixels in grey, warm where the (G, G) heat is 1 and lighter where it is 0: to be seen on any
+    picture.
+    """
     size = pixels.shape[0]
     smooth = Image.fromarray(heat.astype(np.float32), mode="F").resize((size, size), Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(smooth), 0, 1)[..., None]

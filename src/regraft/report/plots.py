@@ -1,6 +1,7 @@
 """Pictures for the report, each with a text alternative. No user text passes through matplotlib.
 
-The SVGs carry the page's own colours (CSS variables), so they follow light and dark, and real text, so they stay small.
+The SVGs carry the page's own colours (CSS variables), so they follow light and dark, and real text, so they
+stay small.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ class Plot:
 
 
 def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
-    """Loss and validation accuracy by epoch; None without epochs. Of an epoch run twice (a resume) the last counts."""
+    """Loss and validation accuracy by epoch; None without epochs. Of an epoch run twice (a resume) the last
+    counts.
+    """
     epochs = {int(e["epoch"]): e for e in events if e.get("kind") == "epoch" and _is_number(e.get("epoch"))}
     if not epochs:
         return None
     x = sorted(epochs)
-    train, val, accuracy = ([_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy"))
+    train, val, accuracy = (
+        [_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy")
+    )
     judged = any(math.isfinite(value) for value in val)
     loss, left = _axes("loss: validation (solid), training (dashed)" if judged else "training loss", "epoch")
     left.plot(x, train, color=_SECOND, linestyle="--", **_LINES)
@@ -46,7 +51,9 @@ def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
     title = "Learning curves of fine-tuning"
     if len(x) == 1 and judged:
         said = f"One epoch: training loss {_said(train[0])}, validation log loss {_said(val[0])}"
-        return Plot(title, f"{said}, validation accuracy {_said(100 * accuracy[0], 1)}%. A curve takes two.", ())
+        return Plot(
+            title, f"{said}, validation accuracy {_said(100 * accuracy[0], 1)}%. A curve takes two.", ()
+        )
     if not judged:
         said = f"{_epochs(x)} without a validation set: training loss went from {_said(train[0])} to {_said(train[-1])}."
         return Plot(title, said, (_svg(loss, "loss"),))
@@ -79,20 +86,26 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
         loss, error = (np.array([path[value][i] for value in l2]) for i in (0, 1))
         colour, style = ((_ACCENT, "-"), (_SECOND, "--"))[index % 2]
         axes.plot(l2, loss, color=colour, linestyle=style, **_LINES)
-        axes.fill_between(l2, loss - np.nan_to_num(error), loss + np.nan_to_num(error), color=colour, alpha=0.15)
+        axes.fill_between(
+            l2, loss - np.nan_to_num(error), loss + np.nan_to_num(error), color=colour, alpha=0.15
+        )
     axes.set_xscale("log")
     axes.minorticks_off()
     known = [name if name in ("none", "balanced") else "other" for name in paths]
     lines = "; ".join(
         f"{style} line, class weights {name}: lowest log loss {_said(min(v[0] for v in path.values()))}"
         f" at L2 {min(path, key=lambda key: path[key][0]):.3g}"
-        for (name, path), style in zip(zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False)
+        for (name, path), style in zip(
+            zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False
+        )
     )
     return Plot("Choosing the head's L2 penalty", f"{lines[0].upper()}{lines[1:]}.", (_svg(figure, "l2"),))
 
 
 def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
-    """Each candidate's probe accuracy with its interval against the time of an image; the chosen one is ringed."""
+    """Each candidate's probe accuracy with its interval against the time of an image; the chosen one is
+    ringed.
+    """
     rows = [row for row in ranking.get("rows") or [] if _is_number(row.get("images_per_second"))]
     if len(rows) < 2:
         return None
@@ -102,7 +115,9 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
         value, low, high = (100 * row["accuracy"][key] for key in ("value", "low", "high"))
         colour, cost = (_ACCENT if chosen else _SECOND), 1000 / row["images_per_second"]
         axes.plot([cost, cost], [low, high], color=colour, linewidth=1.2, alpha=1.0 if chosen else 0.5)
-        axes.plot([cost], [value], color=colour, marker="o", markersize=6 if chosen else 3.5, linestyle="none")
+        axes.plot(
+            [cost], [value], color=colour, marker="o", markersize=6 if chosen else 3.5, linestyle="none"
+        )
     _log_scale(axes, [1000 / row["images_per_second"] for row in rows])
     slowest, quickest = (pick(rows, key=lambda row: row["images_per_second"]) for pick in (min, max))
     least, most = (100 * pick(row["accuracy"]["value"] for row in rows) for pick in (min, max))
@@ -115,23 +130,52 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
 
 
 def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
-    """Val accuracy of each freezing strategy against the seconds it took, each at the most epochs it was given."""
-    longest = {str(t["strategy"]): t for t in sorted(trials, key=lambda trial: trial["epochs"]) if t["seconds"]}
+    """Val accuracy of each freezing strategy against the seconds it took, each at the most epochs it was
+    given.
+    """
+    longest = {
+        str(t["strategy"]): t for t in sorted(trials, key=lambda trial: trial["epochs"]) if t["seconds"]
+    }
     if len(longest) < 2:
         return None
-    front = [n for n, t in longest.items() if not any(o["seconds"] < t["seconds"] and o["accuracy"] >= t["accuracy"]
-                                                      for o in longest.values())]  # fmt: skip
+    front = [
+        n
+        for n, t in longest.items()
+        if not any(o["seconds"] < t["seconds"] and o["accuracy"] >= t["accuracy"] for o in longest.values())
+    ]
     front.sort(key=lambda name: longest[name]["seconds"])
     figure, axes = _axes("val accuracy, %, with its 95% interval", "seconds")
     for name, t in longest.items():
         colour, faint = (_ACCENT, 1.0) if name == chosen else (_SECOND, 0.35)
-        axes.plot([t["seconds"]] * 2, [100 * t["low"], 100 * t["high"]], color=colour, linewidth=1.2, alpha=faint)
-        axes.plot([t["seconds"]], [100 * t["accuracy"]], color=colour, marker="o", markersize=5 if name == chosen else 3.5)
+        axes.plot(
+            [t["seconds"]] * 2, [100 * t["low"], 100 * t["high"]], color=colour, linewidth=1.2, alpha=faint
+        )
+        axes.plot(
+            [t["seconds"]],
+            [100 * t["accuracy"]],
+            color=colour,
+            marker="o",
+            markersize=5 if name == chosen else 3.5,
+        )
     seconds = [longest[name]["seconds"] for name in front]
-    axes.plot(seconds, [100 * longest[name]["accuracy"] for name in front], color=_INK, linewidth=0.8, linestyle=":")
-    for name in [*front, *([chosen] if chosen in longest and chosen not in front else [])]:  # left of the front nothing lies
+    axes.plot(
+        seconds, [100 * longest[name]["accuracy"] for name in front], color=_INK, linewidth=0.8, linestyle=":"
+    )
+    for name in [
+        *front,
+        *([chosen] if chosen in longest and chosen not in front else []),
+    ]:  # left of the front nothing lies
         place = longest[name]["seconds"], 100 * longest[name]["accuracy"]
-        axes.annotate(name, place, xytext=(-6, 0), textcoords="offset points", fontsize=8, ha="right", va="center", color=_INK)
+        axes.annotate(
+            name,
+            place,
+            xytext=(-6, 0),
+            textcoords="offset points",
+            fontsize=8,
+            ha="right",
+            va="center",
+            color=_INK,
+        )
     _log_scale(axes, [t["seconds"] for t in longest.values()], room=0.5)
     best = longest.get(chosen)
     said = f"Not beaten by anything cheaper: {', '.join(front)}."
@@ -141,23 +185,39 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
 
 
 def reliability(calibration: Mapping[str, Any]) -> Plot | None:
-    """How often answers were right against how sure they were, with Wilson's interval, before and after the temperature."""
+    """How often answers were right against how sure they were, with Wilson's interval, before and after the
+    temperature.
+    """
     states = {"before": "before calibration", "after": "as the model answers now"}
     svgs, said = [], []
     for number, (name, title) in enumerate(states.items()):
         found: Mapping[str, Any] = calibration.get(name) or {}
-        bins = [b for b in found.get("bins") or [] if _is_number(b.get("confidence")) and _is_number(b.get("accuracy"))]
+        bins = [
+            b
+            for b in found.get("bins") or []
+            if _is_number(b.get("confidence")) and _is_number(b.get("accuracy"))
+        ]
         if not bins:
             continue
         colour = (_SECOND, _ACCENT)[number]
         figure, axes = _axes(f"{title}: right, %", "how sure it was, %")
-        columns = (np.array([_number(b.get(k)) for b in bins]) for k in ("confidence", "accuracy", "low", "high", "n"))
+        columns = (
+            np.array([_number(b.get(k)) for b in bins])
+            for k in ("confidence", "accuracy", "low", "high", "n")
+        )
         sure, right, low, high, share = columns
         sure, right, low, high = 100 * sure, 100 * right, 100 * low, 100 * high
         axes.bar(sure, 22 * share / share.max(), width=3, color=colour, alpha=0.2)
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.8, linestyle=":")
-        axes.errorbar(sure, right, yerr=np.nan_to_num([right - low, high - right]).clip(0), color=colour, fmt="o", markersize=4,
-                      linewidth=1.2)  # fmt: skip
+        axes.errorbar(
+            sure,
+            right,
+            yerr=np.nan_to_num([right - low, high - right]).clip(0),
+            color=colour,
+            fmt="o",
+            markersize=4,
+            linewidth=1.2,
+        )
         axes.set_xlim(min(95.0, 5 * math.floor(sure.min() / 5 - 0.5)), 101.5)
         axes.set_ylim(0, 103)
         svgs.append(_svg(figure, f"reliability-{name}"))
@@ -167,11 +227,17 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
         return None
     words = "How often it was right against how sure it was; on the dotted line the two agree."
     words += f" {'; '.join(said).capitalize()}." if said else ""
-    return Plot("Does it know how sure it is?", f"{words} The pale bars show how many answers there were.", tuple(svgs))
+    return Plot(
+        "Does it know how sure it is?",
+        f"{words} The pale bars show how many answers there were.",
+        tuple(svgs),
+    )
 
 
 def heatmap(shares: NDArray[np.float64]) -> str:
-    """A (K, K) confusion matrix with rows summing to one as a PNG data URI: clear = 0, full green = 1; for large K."""
+    """A (K, K) confusion matrix with rows summing to one as a PNG data URI: clear = 0, full green = 1; for
+    large K.
+    """
     from PIL import Image
 
     k = len(shares)
@@ -207,14 +273,18 @@ def _axes(title: str, x_label: str) -> tuple[Any, Any]:
 
 
 def _log_scale(axes: Any, values: Sequence[float], room: float = 0.0) -> None:
-    """A logarithmic x axis with a few round numbers written out; `room` on the left, as a share of the values' span."""
+    """A logarithmic x axis with a few round numbers written out; `room` on the left, as a share of the
+    values' span.
+    """
     least, most = 0.9 * min(values), 1.1 * max(values)
     steps = [step * 10.0**power for power in range(-5, 8) for step in (1, 2, 5)]
     round_ones = [step for step in steps if least <= step <= most]
     axes.set_xscale("log")
     axes.set_xlim(least * (least / most) ** room, most)
     axes.minorticks_off()
-    axes.set_xticks(round_ones or values[:1], [f"{step:g}" for step in round_ones or [float(f"{values[0]:.2g}")]])
+    axes.set_xticks(
+        round_ones or values[:1], [f"{step:g}" for step in round_ones or [float(f"{values[0]:.2g}")]]
+    )
 
 
 def _whole_epochs(axes: Any, x: Sequence[int]) -> None:
@@ -244,7 +314,9 @@ def _svg(figure: Any, name: str) -> str:
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'font: ([\d.]+px)[^;"]*', r"font-size: \1", text)
     text = text.replace('id="', f'id="{name}-').replace('xlink:href="#', f'href="#{name}-')
-    text = text.replace("url(#", f"url(#{name}-").replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    text = text.replace("url(#", f"url(#{name}-").replace(
+        "<svg", '<svg aria-hidden="true" focusable="false"', 1
+    )
     for written, shown in _COLOURS.items():
         text = text.replace(written, shown)
     return text.strip()

@@ -27,7 +27,9 @@ STEPS = {
     "evaluate": "Evaluate",
 }
 NAMED = 6  # classes that the opening names before it gives examples only
-LEAK = re.compile(r"(duplicates|groups) across splits|tell the label|leak", re.I)  # what stands beside the answer
+LEAK = re.compile(
+    r"(duplicates|groups) across splits|tell the label|leak", re.I
+)  # what stands beside the answer
 
 Json = dict[str, Any]
 
@@ -40,7 +42,9 @@ def view(folder: Path) -> Json:
         return found if isinstance(found, dict) else {}
 
     run, metrics, gallery = read("run.json"), read("metrics.json"), read("gallery.json")
-    events = view_choices.latest([event for event in read_events(folder / "events.jsonl") if isinstance(event, dict)])
+    events = view_choices.latest(
+        [event for event in read_events(folder / "events.jsonl") if isinstance(event, dict)]
+    )
     data: Json = run.get("data") or {}
     steps: Json = run.get("steps") or {}
     tried = read("strategies.json")
@@ -68,7 +72,9 @@ def view(folder: Path) -> Json:
         "ranking": view_choices.ranking(read("ranking.json")),
         "strategies": view_choices.strategies(tried, str((steps.get("finetune") or {}).get("why") or "")),
         "heads": view_choices.heads(events),
-        "curves": plots.learning_curves([e for e in events if e.get("strategy") in (None, tried.get("chosen"))]),
+        "curves": plots.learning_curves(
+            [e for e in events if e.get("strategy") in (None, tried.get("chosen"))]
+        ),
         "l2": plots.l2_path(events),
         "confusion": view_scores.confusion(metrics.get("confusion"), classes, cells),
         "per_class": view_scores.per_class(metrics.get("per_class") or []),
@@ -110,20 +116,33 @@ def _answer(metrics: Json, split: str | None, modality: str) -> Json | None:
 
 
 def _versus(item: Mapping[str, Any]) -> Json:
-    return {"words": words.sentence(in_words(PairedDifference.from_dict(item))), "method": str(item["method"])}
+    return {
+        "words": words.sentence(in_words(PairedDifference.from_dict(item))),
+        "method": str(item["method"]),
+    }
 
 
 def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) -> list[str]:
     """What a reader must know before believing the answer, one sentence or two each."""
     found, data = [], run.get("data") or {}
     if split and split != "test" and data.get("no_test"):
-        found.append("No test set was asked for: nothing here was measured on examples that had no part in the choices.")
-    if split != "test" and (data.get("counts") or {}).get("test") and run.get("state") in ("interrupted", "failed"):
-        found.append("The run ended before its test set was scored: nothing here is a result on new examples.")
+        found.append(
+            "No test set was asked for: nothing here was measured on examples that had no part in the choices."
+        )
+    if (
+        split != "test"
+        and (data.get("counts") or {}).get("test")
+        and run.get("state") in ("interrupted", "failed")
+    ):
+        found.append(
+            "The run ended before its test set was scored: nothing here is a result on new examples."
+        )
     for what, why in (run.get("missing") or {}).items():
         found.append(f"Missing here: {what} ({str(why).rstrip('.')}).")
     if len(readings := run.get("readings") or []) > 1:
-        when = "; ".join(f"{str(one.get('time', ''))[:16].replace('T', ' ')}, {one.get('reason', '')}" for one in readings)
+        when = "; ".join(
+            f"{str(one.get('time', ''))[:16].replace('T', ' ')}, {one.get('reason', '')}" for one in readings
+        )
         found.append(
             f"The test set has been read {len(readings)} times ({when}). Each reading that led to a change makes the answer"
             " look a little better than it is; only a fresh test set mends that."
@@ -155,7 +174,9 @@ def _steps(steps: Mapping[str, Any]) -> list[Json]:
                 "features": words.duration(features.get("seconds")) if name == "train" else "",
                 "decided": words.sentence(str(step.get("decided") or "")),
                 "why": words.sentence(str(step.get("why") or "")),
-                "details": [(str(k).replace("_", " "), words.plain(v)) for k, v in (step.get("details") or {}).items()],
+                "details": [
+                    (str(k).replace("_", " "), words.plain(v)) for k, v in (step.get("details") or {}).items()
+                ],
             }
         )
     return rows
@@ -187,4 +208,8 @@ def _settings(recipe: str) -> Json:
 def _shown_path(folder: Path) -> str:
     """The folder as one would type it: relative where it lies below the current one."""
     absolute, here = folder.resolve(), Path.cwd().resolve()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) and absolute != here else str(absolute)
+    return (
+        str(absolute.relative_to(here))
+        if absolute.is_relative_to(here) and absolute != here
+        else str(absolute)
+    )

@@ -1,4 +1,6 @@
-"""What the steps chose between: backbones, strategies, new layers, L2; and a drawing of the network as it changes."""
+"""What the steps chose between: backbones, strategies, new layers, L2; and a drawing of the network as it
+changes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,11 @@ from typing import Any
 from regraft.report import plots, words
 
 # what tells apart the events of what a resumed run does again
-_KEYS = {"epoch": ("strategy", "epoch"), "l2": ("l2", "class_weights"), "head": ("layers", "hidden", "dropout")}
+_KEYS = {
+    "epoch": ("strategy", "epoch"),
+    "l2": ("l2", "class_weights"),
+    "head": ("layers", "hidden", "dropout"),
+}
 
 Json = dict[str, Any]
 
@@ -24,14 +30,20 @@ def latest(events: list[Json]) -> list[Json]:
 
 
 def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
-    """The drawing of steps 1 to 4: stages by name, with the share of each that fine-tuning may move; None before step 2."""
+    """The drawing of steps 1 to 4: stages by name, with the share of each that fine-tuning may move; None
+    before step 2.
+    """
     steps = run.get("steps") or {}
     base: Json = (steps.get("base") or {}).get("details") or {}
     names = [name for name in str(base.get("stages") or "").split(", ") if name]
     if not names:
         return None
     shares = ((steps.get("freeze") or {}).get("details") or {}).get("released_of_each_stage")
-    shares = [float(share) for share in shares] if isinstance(shares, list) and len(shares) == len(names) else [0.0] * len(names)
+    shares = (
+        [float(share) for share in shares]
+        if isinstance(shares, list) and len(shares) == len(names)
+        else [0.0] * len(names)
+    )
     section, size = settings.get("head") or {}, (settings.get("base") or {}).get("size")
     width, classes = base.get("width"), len((run.get("data") or {}).get("classes") or [])
     kind = f"MLP of {section.get('hidden')}" if section.get("kind") == "mlp" else "linear"
@@ -46,7 +58,10 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
         freeze = f"In colour what fine-tuning may move: of {', '.join(moving)}. The other {len(names) - len(moving)} stay frozen."
     return {
         "input": f"{size}×{size}" if isinstance(size, int) else "image",
-        "stages": [{"name": name, "percent": round(100 * share, 1)} for name, share in zip(names, shares, strict=True)],
+        "stages": [
+            {"name": name, "percent": round(100 * share, 1)}
+            for name, share in zip(names, shares, strict=True)
+        ],
         "features": features,
         "new": f"{classes} classes" if classes else "new layers",
         "captions": {
@@ -74,7 +89,9 @@ def ranking(found: Json) -> Json | None:
                 (words.duration(row["run_seconds"]), row["run_seconds"]),
                 (f"{row['parameters'] / 1e6:.1f} M", row["parameters"]),
                 (f"{row['gmacs']:.2f}", row["gmacs"]),
-                (f"{row['imagenet_top1']:.1f}%", row["imagenet_top1"]) if row.get("imagenet_top1") else ("–", ""),
+                (f"{row['imagenet_top1']:.1f}%", row["imagenet_top1"])
+                if row.get("imagenet_top1")
+                else ("–", ""),
                 (f"{row['logme']:.3f}", row["logme"]),
                 (words.count(row["examples"]), row["examples"]),
                 (str(row["licence"]), str(row["licence"])),
@@ -113,18 +130,25 @@ def strategies(tried: Json, said: str) -> Json | None:
         for name, t in sorted(longest.items(), key=lambda item: item[1]["log_loss"])
     ]
     told = str(tried.get("advice") or "")
-    return {"rows": rows, "advice": "" if told == said else words.sentence(told),
-            "plot": plots.strategies(tried["trials"], chosen)}  # fmt: skip
+    return {
+        "rows": rows,
+        "advice": "" if told == said else words.sentence(told),
+        "plot": plots.strategies(tried["trials"], chosen),
+    }
 
 
 def heads(events: list[Json]) -> list[Json]:
     """The new layers that were compared, in the order of their size; empty where there was no choice."""
     return [
         {
-            "name": "linear" if event["layers"] == "linear" else f"MLP, {event['hidden']} wide, dropout {event['dropout']:g}",
+            "name": "linear"
+            if event["layers"] == "linear"
+            else f"MLP, {event['hidden']} wide, dropout {event['dropout']:g}",
             "parameters": words.count(event.get("parameters")),
             "log_loss": words.number("log_loss", float(event["log_loss"])),
-            "difference": "" if event.get("chosen") else f"{event['difference']:+.3f} ± {event['difference_error']:.3f}",
+            "difference": ""
+            if event.get("chosen")
+            else f"{event['difference']:+.3f} ± {event['difference_error']:.3f}",
             "chosen": bool(event.get("chosen")),
         }
         for event in events

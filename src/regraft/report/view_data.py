@@ -29,10 +29,13 @@ def data(about: Json) -> Json:
         "noun": words.noun(str(about.get("modality") or ""), total),
         "counts": [words.count(counts.get(name) or 0) for name in splits],
         "rows": [
-            {"name": name, "counts": [words.count((by_class[s] or {}).get(name, 0)) for s in splits if s in by_class]}
+            {
+                "name": name,
+                "counts": [words.count((by_class[s] or {}).get(name, 0)) for s in splits if s in by_class],
+            }
             for name in classes
         ],
-    }  # fmt: skip
+    }
 
 
 def quarantined(items: list[Json]) -> list[Json]:
@@ -69,12 +72,22 @@ def galleries(found: Sequence[Json], classes: list[str]) -> list[Json]:
     place = {name: index for index, name in enumerate(classes)}
     shown = []
     for gallery in found:
-        tiles = [tile(item, place, "looks like" if gallery.get("name") == "labels" else "said") for item in gallery["items"]]
-        shown.append({
-            "name": str(gallery["name"]), "title": str(gallery["title"]), "about": str(gallery["about"]),
-            "tiles": tiles[:FIRST], "more": tiles[FIRST:],
-            "pairs": [tiles[i : i + 2] for i in range(0, len(tiles) - 1, 2)] if gallery["name"] == "duplicates" else [],
-        })  # fmt: skip
+        tiles = [
+            tile(item, place, "looks like" if gallery.get("name") == "labels" else "said")
+            for item in gallery["items"]
+        ]
+        shown.append(
+            {
+                "name": str(gallery["name"]),
+                "title": str(gallery["title"]),
+                "about": str(gallery["about"]),
+                "tiles": tiles[:FIRST],
+                "more": tiles[FIRST:],
+                "pairs": [tiles[i : i + 2] for i in range(0, len(tiles) - 1, 2)]
+                if gallery["name"] == "duplicates"
+                else [],
+            }
+        )
     return shown
 
 
@@ -88,8 +101,15 @@ def cells(found: Mapping[str, list[Json]], classes: list[str], counts: Any) -> l
             continue
         what = f"{classes[i]}, right" if i == j else f"{classes[i]} taken for {classes[j]}"
         count = int(counts[i][j])
-        shown.append({"id": f"cell-{i}-{j}", "what": what, "count": count, "shown": len(items),
-                      "tiles": [tile(item, place) for item in items]})  # fmt: skip
+        shown.append(
+            {
+                "id": f"cell-{i}-{j}",
+                "what": what,
+                "count": count,
+                "shown": len(items),
+                "tiles": [tile(item, place) for item in items],
+            }
+        )
     return shown
 
 
@@ -101,12 +121,20 @@ def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
     answer = f"{verb} {predicted} {sure}".strip() if predicted else ""
     parts = [f"labelled {label}" if label else "", answer, str(item.get("note") or "")]
     return {
-        "source": source, "file": source.replace("\\", "/").rpartition("/")[2], "label": label, "predicted": predicted,
-        "verb": verb, "sure": sure, "wrong": bool(predicted) and predicted != label, "split": str(item.get("split") or ""),
-        "note": str(item.get("note") or ""), "picture": str(item.get("picture") or ""), "map": str(item.get("map") or ""),
+        "source": source,
+        "file": source.replace("\\", "/").rpartition("/")[2],
+        "label": label,
+        "predicted": predicted,
+        "verb": verb,
+        "sure": sure,
+        "wrong": bool(predicted) and predicted != label,
+        "split": str(item.get("split") or ""),
+        "note": str(item.get("note") or ""),
+        "picture": str(item.get("picture") or ""),
+        "map": str(item.get("map") or ""),
         "alt": f"{source}: {', '.join(part for part in parts if part)}",
         "classes": " ".join(str(place[name]) for name in dict.fromkeys((label, predicted)) if name in place),
-    }  # fmt: skip
+    }
 
 
 def provenance(about: Json) -> list[tuple[str, str]]:

@@ -18,7 +18,9 @@ Json = dict[str, Any]
 
 
 def table(metrics: Json, split: str | None) -> Json | None:
-    """Metrics down, models across: this model on its best evidence, the baselines, and validation for comparison."""
+    """Metrics down, models across: this model on its best evidence, the baselines, and validation for
+    comparison.
+    """
     if split is None:
         return None
     models: list[tuple[str, str, Json]] = [("this model", words.SPLITS[split], metrics[split])]
@@ -26,11 +28,18 @@ def table(metrics: Json, split: str | None) -> Json | None:
     if split != "val" and metrics.get("val"):
         models.append(("this model", "validation, indicative", metrics["val"]))
     known = [name for name in words.METRIC_NAMES if any(name in values for _, _, values in models)]
-    others = [n for n, v in metrics[split].items() if n not in words.METRIC_NAMES and isinstance(v, dict) and "value" in v]
+    others = [
+        n
+        for n, v in metrics[split].items()
+        if n not in words.METRIC_NAMES and isinstance(v, dict) and "value" in v
+    ]
     rows: list[Json] = []
     methods: dict[str, list[str]] = {}
     for metric in known + others:
-        name, cells = words.metric_name(metric), [words.cell(metric, values.get(metric)) for _, _, values in models]
+        name, cells = (
+            words.metric_name(metric),
+            [words.cell(metric, values.get(metric)) for _, _, values in models],
+        )
         rows.append({"name": name, "cells": cells})
         if cells[0] and cells[0].method:
             methods.setdefault(cells[0].method, []).append(name)
@@ -60,12 +69,17 @@ def thresholds(metrics: Json) -> Json | None:
             "bound": _share(one.get("bound")),
             "why": words.sentence(str(one.get("why") or "")),
             "indicative": one.get("indicative"),
-            "test": {name: words.cell(name, (one.get("test") or {}).get(name)) for name in ("answered", "precision")},
+            "test": {
+                name: words.cell(name, (one.get("test") or {}).get(name))
+                for name in ("answered", "precision")
+            },
         }
         for one in metrics.get("thresholds") or []
     ]
     first: Json = (metrics.get("thresholds") or [{}])[0]
-    where = {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(str(first.get("chosen_on")), "")
+    where = {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(
+        str(first.get("chosen_on")), ""
+    )
     return {"rows": rows, "chosen_on": where, "n": words.count(first.get("n"))} if rows else None
 
 
@@ -73,7 +87,10 @@ def calibration(metrics: Json) -> Json | None:
     """The reliability diagram with its numbers, before and after the temperature."""
     found: Json = metrics.get("calibration") or {}
     states = {
-        name: {"ece": words.cell("ece", {"value": found[name].get("ece")}), "bins": [_bin(one) for one in found[name]["bins"]]}
+        name: {
+            "ece": words.cell("ece", {"value": found[name].get("ece")}),
+            "bins": [_bin(one) for one in found[name]["bins"]],
+        }
         for name in ("before", "after")
         if (found.get(name) or {}).get("bins")
     }
@@ -84,7 +101,9 @@ def calibration(metrics: Json) -> Json | None:
         "states": states,
         "temperature": _number(found.get("temperature")),
         "split": words.SPLITS.get(str(found.get("split")), ""),
-        "fitted_on": {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(str(found.get("fitted_on")), ""),
+        "fitted_on": {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(
+            str(found.get("fitted_on")), ""
+        ),
     }
 
 
@@ -114,7 +133,9 @@ def confusion(counts: Any, classes: list[str], pictured: Collection[str]) -> Jso
                     "deep": bool(shares[i, j] > 0.45),
                     "right": i == j,
                     "link": link(i, j),
-                    "title": f"{name} taken for {other}: {table[i, j]}" if i != j else f"{name} right: {table[i, j]}",
+                    "title": f"{name} taken for {other}: {table[i, j]}"
+                    if i != j
+                    else f"{name} right: {table[i, j]}",
                 }
                 for j, other in enumerate(classes)
             ],
@@ -126,7 +147,9 @@ def confusion(counts: Any, classes: list[str], pictured: Collection[str]) -> Jso
         "rows": rows,
         "short": max(map(len, classes)) <= SHORT,
         "uri": "" if rows else plots.heatmap(shares),
-        "pairs": [{"count": n, "true": classes[i], "taken": classes[j], "link": link(i, j)} for n, i, j in pairs],
+        "pairs": [
+            {"count": n, "true": classes[i], "taken": classes[j], "link": link(i, j)} for n, i, j in pairs
+        ],
         "right": int(np.trace(table)),
         "total": int(table.sum()),
         "k": len(classes),
@@ -143,15 +166,21 @@ def per_class(rows: Sequence[Mapping[str, Any]]) -> Json | None:
     said = ""
     if chart:
         worst, best = ordered[0], ordered[-1]
-        said = (f"Recall goes from {worst['recall'].text} ({worst['name']}) to {best['recall'].text} ({best['name']}).")
-        said += f" Shown are the {len(chart)} classes with the lowest of {len(ordered)}." if len(chart) < len(ordered) else ""
+        said = f"Recall goes from {worst['recall'].text} ({worst['name']}) to {best['recall'].text} ({best['name']})."
+        said += (
+            f" Shown are the {len(chart)} classes with the lowest of {len(ordered)}."
+            if len(chart) < len(ordered)
+            else ""
+        )
     return {"rows": shown, "chart": chart, "said": said, "long": len(shown) > TABLE_LIMIT}
 
 
 def _class_row(row: Mapping[str, Any]) -> Json:
     def estimate(name: str) -> words.Cell | None:
         keys = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
-        return words.cell(name, {**{key: row.get(field) for key, field in keys.items()}, "n": row.get("support")})
+        return words.cell(
+            name, {**{key: row.get(field) for key, field in keys.items()}, "n": row.get("support")}
+        )
 
     return {
         "name": str(row.get("class")),
@@ -163,9 +192,17 @@ def _class_row(row: Mapping[str, Any]) -> Json:
 
 
 def _bin(one: Mapping[str, Any]) -> Json:
-    accuracy = {"value": one.get("accuracy"), "low": one.get("low"), "high": one.get("high"), "n": one.get("n")}
-    return {"confidence": _share(one.get("confidence")), "accuracy": words.cell("accuracy", accuracy),
-            "n": words.count(one.get("n"))}  # fmt: skip
+    accuracy = {
+        "value": one.get("accuracy"),
+        "low": one.get("low"),
+        "high": one.get("high"),
+        "n": one.get("n"),
+    }
+    return {
+        "confidence": _share(one.get("confidence")),
+        "accuracy": words.cell("accuracy", accuracy),
+        "n": words.count(one.get("n")),
+    }
 
 
 def _share(value: Any, digits: int = 1) -> Json | None:

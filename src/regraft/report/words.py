@@ -23,7 +23,14 @@ METRIC_NAMES = {
     "kappa": "Cohen's kappa",
     "mcc": "Matthews correlation",
 }
-_PLAIN = ("brier", "ece", "roc_auc", "average_precision", "kappa", "mcc")  # shown as they are, not in per cent
+_PLAIN = (
+    "brier",
+    "ece",
+    "roc_auc",
+    "average_precision",
+    "kappa",
+    "mcc",
+)  # shown as they are, not in per cent
 _NOUNS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("recording", "recordings")}
 
 

@@ -1,4 +1,6 @@
-"""The audit's second phase, on features: what it is given in a run, and alone. It removes nothing and chooses nothing."""
+"""The audit's second phase, on features: what it is given in a run, and alone. It removes nothing and chooses
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ FEWEST = 10  # test examples that must be left for a score without near-duplicat
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in the data called `name`, files first; the `counts` of the splits; the sources of test, `sealed`."""
+    """What was found in the data called `name`, files first; the `counts` of the splits; the sources of test,
+    `sealed`.
+    """
 
     name: str
     counts: dict[str, int]
@@ -43,7 +47,11 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {"name": self.name, "counts": self.counts, "findings": [finding.to_dict() for finding in self.findings]}
+        return {
+            "name": self.name,
+            "counts": self.counts,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
 
     def export(self, path: str | Path) -> int:
         """Write a csv to be edited and given back to `fit` as `fixes`; gives the number of its lines."""
@@ -51,9 +59,17 @@ class Audit:
 
 
 def audit(
-    examples: Examples, known: Features, heads: Heads, test: Inputs | None, near: Near, kept: Kept, context: Context
+    examples: Examples,
+    known: Features,
+    heads: Heads,
+    test: Inputs | None,
+    near: Near,
+    kept: Kept,
+    context: Context,
 ) -> list[Finding]:
-    """What features of train and val (`known`, in this order), a head's out-of-fold predictions and near-duplicates tell."""
+    """What features of train and val (`known`, in this order), a head's out-of-fold predictions and
+    near-duplicates tell.
+    """
     return audit_features(_seen(examples, known, heads, test, near, kept, context))
 
 
@@ -64,7 +80,10 @@ def audit_alone(
 
     Without features near-duplicates are found by their hashes only.
     """
-    test, tick = examples.audit_view("near-duplicates of train and val", context.events.emit), context.events.tick
+    test, tick = (
+        examples.audit_view("near-duplicates of train and val", context.events.emit),
+        context.events.tick,
+    )
     if not with_features:
         near = find_near(examples.inputs(), test, None, None, read, tick, context.out_of_time)
         return audit_features(_seen(examples, None, None, test, near, kept, context)), test
@@ -74,11 +93,25 @@ def audit_alone(
 
     def features(part: Part | Inputs) -> np.ndarray:
         return context.store.features(
-            part.ids, part.paths, feature_key(engine), backbone.preprocess, engine, tick, f"features of {part.name}"
+            part.ids,
+            part.paths,
+            feature_key(engine),
+            backbone.preprocess,
+            engine,
+            tick,
+            f"features of {part.name}",
         )[0]
 
     values = features(both)
-    near = find_near(examples.inputs(), test, values, features(test) if len(test) else None, read, tick, context.out_of_time)
+    near = find_near(
+        examples.inputs(),
+        test,
+        values,
+        features(test) if len(test) else None,
+        read,
+        tick,
+        context.out_of_time,
+    )
     joined = examples.joined([pair[:2] for pair in near.pairs])
     both = joined.part("train").then(joined.part("val"))
     known = Features(values, both.labels, both.weights, both.blocks)
@@ -88,7 +121,9 @@ def audit_alone(
 
 @dataclass(frozen=True)
 class Apart:
-    """Examples whose blocks hold near-duplicates too, their features in the new order of train and val, and how many moved."""
+    """Examples whose blocks hold near-duplicates too, their features in the new order of train and val, and
+    how many moved.
+    """
 
     examples: Examples
     near: Near
@@ -110,31 +145,53 @@ def apart(examples: Examples, near: Near, recut: bool, seed: int) -> Apart:
 
 
 def _seen(
-    examples: Examples, known: Features | None, heads: Heads | None, test: Inputs | None, near: Near, kept: Kept,
+    examples: Examples,
+    known: Features | None,
+    heads: Heads | None,
+    test: Inputs | None,
+    near: Near,
+    kept: Kept,
     context: Context,
-) -> Seen:  # fmt: skip
+) -> Seen:
     both, counts = examples.part("train").then(examples.part("val")), examples.counts()
     splits = ("train",) * counts["train"] + ("val",) * counts["val"]
     logits = None if heads is None else heads.oof_logits
     return Seen(
-        examples.task.classes, examples.inputs(), splits, both.labels, None if known is None else known.values,
+        examples.task.classes,
+        examples.inputs(),
+        splits,
+        both.labels,
+        None if known is None else known.values,
         np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
-        None if logits is None else softmax(logits.astype(np.float64 if logits.size <= LARGE else np.float32), axis=1),
-        test, near, kept,
-        context.events.tick, context.out_of_time,
-    )  # fmt: skip
+        None
+        if logits is None
+        else softmax(logits.astype(np.float64 if logits.size <= LARGE else np.float32), axis=1),
+        test,
+        near,
+        kept,
+        context.events.tick,
+        context.out_of_time,
+    )
 
 
 def nearly_known(findings: Iterable[Finding], test: Inputs | None) -> frozenset[str]:
     """The sources of test examples that have a near-duplicate in train or val."""
-    names = {name for finding in findings if finding.kind == ACROSS for pair in finding.pairs for name in pair[:2]}
+    names = {
+        name for finding in findings if finding.kind == ACROSS for pair in finding.pairs for name in pair[:2]
+    }
     return frozenset(names & set(test.sources)) if test is not None else frozenset()
 
 
 def without_near_duplicates(
-    sources: tuple[str, ...], labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, known: frozenset[str]
+    sources: tuple[str, ...],
+    labels: np.ndarray,
+    logits: np.ndarray,
+    clusters: np.ndarray | None,
+    known: frozenset[str],
 ) -> dict[str, Any]:
-    """`test_without_near_duplicates` of metrics.json: the scores on (N,) labels of what is left; nothing where all is left."""
+    """`test_without_near_duplicates` of metrics.json: the scores on (N,) labels of what is left; nothing
+    where all is left.
+    """
     left = np.array([source not in known for source in sources], dtype=bool)
     out = int((~left).sum())
     if not out:

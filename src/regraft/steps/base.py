@@ -10,14 +10,17 @@ from regraft.steps.context import Context
 
 LEAST = 64
 ENLARGED = 4  # times their short side that small images are enlarged
-PASSES = 20_000  # image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
+PASSES = (
+    20_000  # image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
+)
 
 
 def input_size(native: int, fixed: bool, short_sides: np.ndarray, images: int, cpu: bool) -> tuple[int, str]:
-    """The size and why: four times the images' median short side, from 64 to native, lower where a CPU would take too long.
+    """The size and why: four times the images' median short side, from 64 to native, lower where a CPU would
+    take too long.
 
-    Small pictures gain from enlarging (a stride-32 network sees 2x2 cells of a 64-pixel input) but hold no detail worth the
-    native size. Multiples of 32 keep the grid whole.
+    Small pictures gain from enlarging (a stride-32 network sees 2x2 cells of a 64-pixel input) but hold no
+    detail worth the native size. Multiples of 32 keep the grid whole.
     """
     if fixed:
         return native, "the network takes its native size only"
@@ -59,6 +62,11 @@ def base(obtained: Obtained, sizes: np.ndarray, context: Context) -> Backbone:
             raise UsageError(f"base.depth is {depth}: {obtained.provenance.id} {error}.") from None
     names = ", ".join(stage.name for stage in backbone.stages)
     kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
-    context.decide("base", f"{kept}, {backbone.width} features, input {size}x{size}", why, stages=names,
-                   width=backbone.width)  # fmt: skip
+    context.decide(
+        "base",
+        f"{kept}, {backbone.width} features, input {size}x{size}",
+        why,
+        stages=names,
+        width=backbone.width,
+    )
     return backbone

@@ -23,13 +23,17 @@ class Context:
     device: torch.device
     events: Events
     started: float = field(default_factory=time.monotonic)
-    earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # what a resumed run decided before it stopped
+    earlier: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # what a resumed run decided before it stopped
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     levels: Levels = field(default_factory=Levels)  # of the set's pictures with more than 8 bits
     share: float = 1.0  # of the budget that this walk is due: under --folds others take the rest
 
     def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
-        """Record what a step decided and why, in words. A resumed run keeps the reason it had for the same decision."""
+        """Record what a step decided and why, in words. A resumed run keeps the reason it had for the same
+        decision.
+        """
         before = self.earlier.get(step, {})
         if before.get("decided") == decided:
             why = before.get("why", why)
@@ -37,7 +41,9 @@ class Context:
         self.events.emit("decided", step=step, decided=decided, why=why)
 
     def trial(self, quiet: bool = True) -> Context:
-        """For something tried: settings of its own, the same store and clock; where `quiet`, only its progress is heard."""
+        """For something tried: settings of its own, the same store and clock; where `quiet`, only its
+        progress is heard.
+        """
 
         def pass_on(event: dict[str, Any]) -> None:
             if event["kind"] == "tick":

@@ -22,13 +22,21 @@ def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context:
     if run.engine == "auto":
         some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
         key = trial_key(backbone, context.device, run.feature_batch)
-        name, trials = pick_engine(made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory)
+        name, trials = pick_engine(
+            made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory
+        )
         run.engine = name  # type: ignore[assignment]
         for trial in trials:
-            context.events.emit("engine", step="features", chosen=trial.engine == run.engine, text=trial.in_words())
+            context.events.emit(
+                "engine", step="features", chosen=trial.engine == run.engine, text=trial.in_words()
+            )
     if run.engine not in made:
-        raise UsageError(f"the engine {run.engine!r} does not run on {run.device}; these do: {', '.join(made)}.")
+        raise UsageError(
+            f"the engine {run.engine!r} does not run on {run.device}; these do: {', '.join(made)}."
+        )
     try:
         return made[run.engine]()
     except ImportError:
-        raise UsageError(f"the engine {run.engine!r} needs a library that is not installed: pip install openvino") from None
+        raise UsageError(
+            f"the engine {run.engine!r} needs a library that is not installed: pip install openvino"
+        ) from None

@@ -17,7 +17,8 @@ TRIES = 2.5  # trainings' worth that strategies against each other take
 
 
 def usual_plan(backbone: Backbone, recipe: Recipe) -> FreezePlan:
-    """What moves in a training step; where strategies are tried against each other, or adapters added, as if all did.
+    """What moves in a training step; where strategies are tried against each other, or adapters added, as if
+    all did.
 
     Raises UsageError for a strategy the backbone does not take.
     """
@@ -45,26 +46,41 @@ def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, re
     images = torch.zeros(batch, size, size, 3, dtype=torch.uint8, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     arithmetic, speed = pick_arithmetic(network.train(), images, labels, recipe.finetune.precision)
-    return 1 / speed[arithmetic.precision] if speed else seconds_a_step(network, images, labels, arithmetic) / batch
+    return (
+        1 / speed[arithmetic.precision]
+        if speed
+        else seconds_a_step(network, images, labels, arithmetic) / batch
+    )
 
 
 def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
     """Seconds of the run at an input `size`, from seconds an image of a forward pass and of a training step.
 
-    Under `data.folds` those of all walks: features are computed once, a fold trains on all examples but its own.
+    Under `data.folds` those of all walks: features are computed once, a fold trains on all examples but its
+    own.
     """
     k = recipe.data.folds
     of_fold = {split: round(n * (k - 1) / k) for split, n in counts.items()} if k else {}
     training = k * _training_seconds(recipe, of_fold, size, forward, step) if k else 0.0
-    return 1.2 * forward * sum(counts.values()) + training + _training_seconds(recipe, counts, size, forward, step)
+    return (
+        1.2 * forward * sum(counts.values())
+        + training
+        + _training_seconds(recipe, counts, size, forward, step)
+    )
 
 
-def _training_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
+def _training_seconds(
+    recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float
+) -> float:
     """Seconds of fine-tuning in one walk, with what judges it."""
     refit, both = recipe.finetune.refit, counts["train"] + counts["val"]
     refit = refit is True or (refit == "auto" and both <= REFIT)
     unhurried = recipe.run.budget_seconds is None and recipe.run.prefer == "accuracy"
-    parts = folds(counts["train"], counts["val"], unhurried) if recipe.finetune.folds == "auto" else recipe.finetune.folds
+    parts = (
+        folds(counts["train"], counts["val"], unhurried)
+        if recipe.finetune.folds == "auto"
+        else recipe.finetune.folds
+    )
     tries = TRIES + refit if recipe.freeze.strategy == "auto" else trainings(both, parts, refit)
     epoch = 1.1 * step * counts["train"] + forward * counts["val"]
     return tries * epochs_of(recipe, counts, size) * epoch

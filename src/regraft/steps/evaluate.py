@@ -29,7 +29,7 @@ from regraft.evaluation import (
     reliability,
     verify,
     wilson,
-)  # fmt: skip
+)
 from regraft.model import Model
 from regraft.steps.context import Context
 from regraft.steps.train import Features, Heads, apply_head, train_head
@@ -40,7 +40,8 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Calibration:
-    """What logits are divided by (1 where nothing is known), and the confidences above which precisions can be promised.
+    """What logits are divided by (1 where nothing is known), and the confidences above which precisions can
+    be promised.
 
     `fitted_on` names the predictions both come from, "val" or "out-of-fold".
     """
@@ -51,12 +52,16 @@ class Calibration:
 
     @property
     def indicative(self) -> bool:
-        """Whether the predictions also chose the epoch and the winner: then what they promise is not proven by them."""
+        """Whether the predictions also chose the epoch and the winner: then what they promise is not proven
+        by them.
+        """
         return self.fitted_on == "val"
 
     def promising_nothing(self, why: str) -> Calibration:
         """The same without a promise: what the predictions are of was seen before, so they prove nothing."""
-        return replace(self, offers=tuple(replace(offer, threshold=None, bound=0.0, why=why) for offer in self.offers))
+        return replace(
+            self, offers=tuple(replace(offer, threshold=None, bound=0.0, why=why) for offer in self.offers)
+        )
 
     @property
     def thresholds(self) -> dict[float, float]:
@@ -64,7 +69,9 @@ class Calibration:
         return {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
 
     def to_metrics(self, kept: Sequence[dict[str, Any] | None] = ()) -> dict[str, Any]:
-        """`calibration` and `thresholds` of metrics.json; `kept` is what came of each offer on test, nothing without one."""
+        """`calibration` and `thresholds` of metrics.json; `kept` is what came of each offer on test, nothing
+        without one.
+        """
         offers, source = zip(self.offers, kept or [None] * len(self.offers), strict=True), self.fitted_on
         about = {"chosen_on": source, "indicative": self.indicative}
         return {
@@ -75,8 +82,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Held:
-    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold"; those of one of the `blocks` (N,) belong
-    together."""
+    """(N, K) logits of examples the model had not learnt from, "val" or "out-of-fold"; those of one of the
+    `blocks` (N,) belong together."""
 
     name: str
     labels: np.ndarray
@@ -92,7 +99,9 @@ class Held:
 
 
 def out_of_fold(heads: Heads, both: Part) -> Held:
-    """The out-of-fold logits of the head alone; `both` are train and val. It holds no rows where a class has a single block."""
+    """The out-of-fold logits of the head alone; `both` are train and val. It holds no rows where a class has
+    a single block.
+    """
     if heads.oof_logits is None:
         return Held("out-of-fold", both.labels[:0], np.zeros((0, 0)))
     return Held("out-of-fold", both.labels[heads.oof_rows], heads.oof_logits, both.blocks[heads.oof_rows])
@@ -100,7 +109,9 @@ def out_of_fold(heads: Heads, both: Part) -> Held:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is told of one set of labels: (N,) labels, (N, K) logits, (N,) numbers of groups where there are any."""
+    """What is told of one set of labels: (N,) labels, (N, K) logits, (N,) numbers of groups where there are
+    any.
+    """
 
     labels: np.ndarray
     logits: np.ndarray
@@ -108,11 +119,15 @@ class Verdict:
 
     def estimates(self) -> dict[str, Any]:
         """Metrics with intervals as plain values."""
-        return {name: asdict(found) for name, found in evaluate_single(self.labels, self.logits, self.clusters).items()}
+        return {
+            name: asdict(found)
+            for name, found in evaluate_single(self.labels, self.logits, self.clusters).items()
+        }
 
 
 def predicted(model: Model, part: Part, context: Context, say: Callable[[str], None]) -> np.ndarray:
-    """(N, K) float32 logits of a part, by the very code that predicts; `say` is told where test takes longer than the budget.
+    """(N, K) float32 logits of a part, by the very code that predicts; `say` is told where test takes longer
+    than the budget.
 
     Raises UsageError for a file that has gone bad.
     """
@@ -120,14 +135,18 @@ def predicted(model: Model, part: Part, context: Context, say: Callable[[str], N
     rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
     for number, row in enumerate(model.rows(part.paths, context.device, batch), start=1):
         if not isinstance(row, np.ndarray):
-            raise UsageError(f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}.")
+            raise UsageError(
+                f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}."
+            )
         rows[number - 1] = row
         context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
         if number == 2 * batch and part.name == "test":
             needed, left = (time.monotonic() - began) / number * (len(part) - number), context.seconds_left
             if needed > left:
-                say(f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
-                    "it is predicted in full all the same")  # fmt: skip
+                say(
+                    f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
+                    "it is predicted in full all the same"
+                )
     return rows
 
 
@@ -138,15 +157,26 @@ def majority_logits(train_labels: np.ndarray, count: int, classes: int) -> np.nd
 
 
 def evaluate_test(
-    test: Verdict, calibration: Calibration, baselines: dict[str, np.ndarray], classes: tuple[str, ...], context: Context
+    test: Verdict,
+    calibration: Calibration,
+    baselines: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    context: Context,
 ) -> dict[str, Any]:
-    """The one reading of test: the final model's logits, not yet divided by the temperature, and (N, K) of each baseline."""
+    """The one reading of test: the final model's logits, not yet divided by the temperature, and (N, K) of
+    each baseline.
+    """
     labels, clusters = test.labels, test.clusters
     scaled = test.logits / calibration.temperature
     found: dict[str, Any] = {"test": Verdict(labels, scaled, clusters).estimates()}
-    found["baselines"] = {name: Verdict(labels, logits, clusters).estimates() for name, logits in baselines.items()}
+    found["baselines"] = {
+        name: Verdict(labels, logits, clusters).estimates() for name, logits in baselines.items()
+    }
     mine = predicted_classes(scaled)
-    pairs = [paired_accuracy(labels, mine, predicted_classes(logits), name, clusters) for name, logits in baselines.items()]
+    pairs = [
+        paired_accuracy(labels, mine, predicted_classes(logits), name, clusters)
+        for name, logits in baselines.items()
+    ]
     adjusted = holm([pair.p_value for pair in pairs])
     pairs = [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
     found["versus"] = [asdict(pair) for pair in pairs]
@@ -154,14 +184,16 @@ def evaluate_test(
     found |= calibration.to_metrics([_kept(offer, labels, scaled) for offer in calibration.offers])
     sides = {"before": test.logits, "after": scaled}
     found["calibration"] |= {
-        "split": "test", **{side: {"ece": ece(labels, z), "bins": reliability(labels, z)} for side, z in sides.items()},
-    }  # fmt: skip
+        "split": "test",
+        **{side: {"ece": ece(labels, z), "bins": reliability(labels, z)} for side, z in sides.items()},
+    }
     accuracy = found["test"]["accuracy"]
     context.decide(
-        "evaluate", f"test accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
+        "evaluate",
+        f"test accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
         f" on {len(labels)} examples",
         "; ".join(in_words(pair) for pair in pairs),
-    )  # fmt: skip
+    )
     return found
 
 
@@ -195,40 +227,56 @@ def evaluate_folds(
 
 def from_folds(held: Held, temperature: float, context: Context) -> dict[str, Any]:
     """Metrics of the held-out predictions that chose fine-tuning, where there is neither val nor test."""
-    found = Verdict(held.labels, held.logits / temperature, None if all_alone(held.blocks) else held.blocks).estimates()
+    found = Verdict(
+        held.labels, held.logits / temperature, None if all_alone(held.blocks) else held.blocks
+    ).estimates()
     for estimate in found.values():
-        estimate["method"] += f"; {context.recipe.finetune.folds}-fold cross-validation, which also chose to fine-tune"
+        estimate["method"] += (
+            f"; {context.recipe.finetune.folds}-fold cross-validation, which also chose to fine-tune"
+        )
     accuracy = found["accuracy"]
     context.decide(
-        "evaluate", f"cross-validated accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on "
+        "evaluate",
+        f"cross-validated accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on "
         f"{accuracy['n']} examples, no test",
         "fewer than 10 examples a class: too few to spare a test set",
-    )  # fmt: skip
+    )
     return found
 
 
 def cross_validate(layers: Layers, data: Features, classes: int, context: Context) -> dict[str, Any]:
-    """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew inside each fold."""
+    """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew
+    inside each fold.
+    """
     seed = context.recipe.run.seed
-    repeats = [folds_of(data.labels, 5, (REPEATS * seed + number) % 2**32, data.blocks) for number in range(REPEATS)]
+    repeats = [
+        folds_of(data.labels, 5, (REPEATS * seed + number) % 2**32, data.blocks) for number in range(REPEATS)
+    ]
     folds = len(repeats[0])
     correct = np.zeros((REPEATS, len(data.labels)))
-    quiet = Context(context.recipe.model_copy(deep=True), context.store, context.device, type(context.events)())
+    quiet = Context(
+        context.recipe.model_copy(deep=True), context.store, context.device, type(context.events)()
+    )
     chosen = context.recipe.train.model_copy()
     splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]
     for done, (number, fit, held) in enumerate(splits, start=1):
         quiet.recipe.train = chosen.model_copy(update={"l2": "auto"} if layers.kind == "linear" else {})
         some = data.some(fit)
-        logits = apply_head(train_head((layers,), some, len(some), classes, quiet).refitted, data.values[held])
+        logits = apply_head(
+            train_head((layers,), some, len(some), classes, quiet).refitted, data.values[held]
+        )
         correct[number, held] = logits.argmax(1) == data.labels[held]
         context.events.tick(label="cross-validating", done=done, total=len(splits))
     share, n = float(correct.mean()), len(data.labels)
     count = effective_count(correct.mean(axis=0), data.blocks)
     low, high = wilson(share * count, count)
-    method = f"{REPEATS} times {folds}-fold cross-validation of the head; Wilson interval for {count:.0f} examples"
+    method = (
+        f"{REPEATS} times {folds}-fold cross-validation of the head; Wilson interval for {count:.0f} examples"
+    )
     found = {"accuracy": {"value": share, "low": low, "high": high, "n": n, "method": method}}
     context.decide(
-        "evaluate", f"cross-validated accuracy {share:.1%} [{low:.1%}, {high:.1%}] on {n} examples, no test",
+        "evaluate",
+        f"cross-validated accuracy {share:.1%} [{low:.1%}, {high:.1%}] on {n} examples, no test",
         "fewer than 10 examples a class: too few to spare a test set",
-    )  # fmt: skip
+    )
     return found

@@ -21,7 +21,9 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]  # (B, S, S, 3) ima
 
 @dataclass(frozen=True)
 class Occluded:
-    """One answer: its probability for the whole picture, and (G, G) what was left of it with each place hidden."""
+    """One answer: its probability for the whole picture, and (G, G) what was left of it with each place
+    hidden.
+    """
 
     whole: float
     hidden: NDArray[np.float64]
@@ -31,11 +33,14 @@ class Occluded:
         return np.maximum(_log_odds(np.asarray(self.whole)) - _log_odds(self.hidden), 0.0)
 
 
-def occlusion(images: NDArray[np.uint8], answers: NDArray[np.int64], predict: Predict, grid: int = GRID) -> Iterator[Occluded]:
-    """For each of (N, S, S, 3) images, what a grey square laid over it does to the answer (N,) (Zeiler and Fergus 2014).
+def occlusion(
+    images: NDArray[np.uint8], answers: NDArray[np.int64], predict: Predict, grid: int = GRID
+) -> Iterator[Occluded]:
+    """For each of (N, S, S, 3) images, what a grey square laid over it does to the answer (N,) (Zeiler and
+    Fergus 2014).
 
-    Works with any network and head, as it only asks for predictions. The squares are two places wide, so that neighbours
-    overlap: what lies on the border of one lies within another.
+    Works with any network and head, as it only asks for predictions. The squares are two places wide, so that
+    neighbours overlap: what lies on the border of one lies within another.
     """
     for image, answer in zip(images, answers, strict=True):
         shares = predict(np.concatenate([image[None], hide(image, grid)]))[:, answer]
@@ -60,7 +65,9 @@ def predictor(model: Model, device: torch.device, precision: str = "float32") ->
     head = model.head.to("cpu").eval()
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        features = np.concatenate([engine.run(images[start : start + BATCH])[0] for start in range(0, len(images), BATCH)])
+        features = np.concatenate(
+            [engine.run(images[start : start + BATCH])[0] for start in range(0, len(images), BATCH)]
+        )
         with torch.inference_mode():
             return softmax(head(torch.from_numpy(features)).numpy(), model.temperature)
 

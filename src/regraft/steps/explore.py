@@ -1,10 +1,11 @@
-"""Freezing strategies against each other: same split, same seed, shared caches, successive halving over training length.
+"""Freezing strategies against each other: same split, same seed, shared caches, successive halving over
+training length.
 
-Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a thirty-sixth of the length, the
-three best on val a twelfth, the best of these all of it (Jamieson and Talwalkar 2016), as full fine-tuning does. That one is
-taken if its val log loss is lower by more than a standard error of the difference: short trials favour what learns fast, and
-some dozens of val examples tell little apart. Ten strategies cost two and a half trainings, and val. Less than an epoch is one
-epoch of a part of the examples.
+Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a thirty-sixth
+of the length, the three best on val a twelfth, the best of these all of it (Jamieson and Talwalkar 2016), as
+full fine-tuning does. That one is taken if its val log loss is lower by more than a standard error of the
+difference: short trials favour what learns fast, and some dozens of val examples tell little apart. Ten
+strategies cost two and a half trainings, and val. Less than an epoch is one epoch of a part of the examples.
 """
 
 from __future__ import annotations
@@ -32,15 +33,27 @@ from regraft.training import Checkpoint, within_error
 RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
 USUAL = "full"
 WITHOUT_DECAY = " without layer decay"
-STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm", "bias", "first", "gradual", "lora")
+STRATEGIES = (
+    "last-1",
+    "last-2",
+    "half",
+    "full",
+    f"full{WITHOUT_DECAY}",
+    "norm",
+    "bias",
+    "first",
+    "gradual",
+    "lora",
+)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 % interval, the cost.
+    """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 %
+    interval, the cost.
 
-    Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due.
-    The log loss is that at the best temperature (`refined_log_losses`), as the model that is handed over has one.
+    Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due. The
+    log loss is that at the best temperature (`refined_log_losses`), as the model that is handed over has one.
     """
 
     strategy: str
@@ -57,10 +70,11 @@ class Trial:
 
 @dataclass
 class Explored:
-    """All trials, the strategy that was chosen, its model where it is not the head alone, and advice in words.
+    """All trials, the strategy that was chosen, its model where it is not the head alone, and advice in
+    words.
 
-    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only what to hand over
-    for now.
+    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only
+    what to hand over for now.
     """
 
     trials: list[Trial]
@@ -72,16 +86,25 @@ class Explored:
 
 
 def explore(
-    backbone: Backbone, head: nn.Module, head_logits: np.ndarray, data: Data, val: Data, context: Context,
-    show: Callable[[np.ndarray], None], keeper: Callable[[int], Checkpoint], known: list[dict[str, Any]],
-    keep: Callable[[list[dict[str, Any]]], None], strategies: tuple[str, ...] = STRATEGIES,
-) -> Explored:  # fmt: skip
-    """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries): shorter ones are not repeated, those
-    at full length go on from their checkpoints, which `keeper` gives. `keep` receives all trials after each.
+    backbone: Backbone,
+    head: nn.Module,
+    head_logits: np.ndarray,
+    data: Data,
+    val: Data,
+    context: Context,
+    show: Callable[[np.ndarray], None],
+    keeper: Callable[[int], Checkpoint],
+    known: list[dict[str, Any]],
+    keep: Callable[[list[dict[str, Any]]], None],
+    strategies: tuple[str, ...] = STRATEGIES,
+) -> Explored:
+    """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries): shorter ones are
+    not repeated, those at full length go on from their checkpoints, which `keeper` gives. `keep` receives all
+    trials after each.
 
-    What is chosen leaves its settings in the recipe. What was trained on a part of the examples is handed over only by a run that
-    the user stopped, whose recipe stays open. A strategy that this backbone does not take, or whose library is not installed, is
-    left out with a note.
+    What is chosen leaves its settings in the recipe. What was trained on a part of the examples is handed
+    over only by a run that the user stopped, whose recipe stays open. A strategy that this backbone does not
+    take, or whose library is not installed, is left out with a note.
     """
     length = int(context.recipe.finetune.epochs)
     trials = [Trial(**values) for values in known]
@@ -107,7 +130,18 @@ def explore(
             if before and not last:
                 continue
             try:
-                tried = _try(name, epochs, share, backbone, head, some, val, context, show, keeper(number) if last else None)
+                tried = _try(
+                    name,
+                    epochs,
+                    share,
+                    backbone,
+                    head,
+                    some,
+                    val,
+                    context,
+                    show,
+                    keeper(number) if last else None,
+                )
             except KeyboardInterrupt:  # outside of training itself
                 if best is None:
                     raise
@@ -122,12 +156,16 @@ def explore(
                 break
             trial = tried.trial
             if before:  # most of it was paid for before the run was stopped
-                trial = replace(trial, seconds=max(trial.seconds, before.seconds), memory=max(trial.memory, before.memory))
+                trial = replace(
+                    trial, seconds=max(trial.seconds, before.seconds), memory=max(trial.memory, before.memory)
+                )
             found[name] = trial
             trials = [t for t in trials if (t.strategy, t.epochs) != (name, trial.epochs)] + [trial]
             keep([asdict(t) for t in trials])
             context.events.emit("trial", step="finetune", number=number + 1, of=len(names), **asdict(trial))
-        going = sorted((name for name in going if name in found), key=lambda name: found[name].log_loss)[:survivors]
+        going = sorted((name for name in going if name in found), key=lambda name: found[name].log_loss)[
+            :survivors
+        ]
     if best is None:
         context.recipe.freeze.strategy, context.recipe.finetune.epochs = "head", 0
         return Explored(trials, "head", advice(trials, "head"))
@@ -164,13 +202,21 @@ class _Tried:
 
 
 def _try(
-    name: str, epochs: int, share: float, backbone: Backbone, head: nn.Module, data: Data, val: Data, context: Context,
-    show: Callable[[np.ndarray], None], checkpoint: Checkpoint | None,
-) -> _Tried | None:  # fmt: skip
+    name: str,
+    epochs: int,
+    share: float,
+    backbone: Backbone,
+    head: nn.Module,
+    data: Data,
+    val: Data,
+    context: Context,
+    show: Callable[[np.ndarray], None],
+    checkpoint: Checkpoint | None,
+) -> _Tried | None:
     """One strategy for so many epochs of `data`, which are a share of all examples.
 
-    The last trials (there is a checkpoint) tell their epochs, others only their result. Mixtures with the head-only weights are
-    tried of the last alone: after an epoch or two they cost half of what training does.
+    The last trials (there is a checkpoint) tell their epochs, others only their result. Mixtures with the
+    head-only weights are tried of the last alone: after an epoch or two they cost half of what training does.
     """
     here = context.trial(quiet=checkpoint is None)
     here.events = here.events.about(strategy=name)
@@ -215,7 +261,9 @@ def _trial(
 
 
 def advice(trials: list[Trial], chosen: str) -> str:
-    """One sentence: what the chosen strategy gained, what was tried to the end beside it, and what comes close for less."""
+    """One sentence: what the chosen strategy gained, what was tried to the end beside it, and what comes
+    close for less.
+    """
     longest = {trial.strategy: trial for trial in sorted(trials, key=lambda trial: trial.epochs)}
     best, head = longest[chosen], longest["head"]
     if chosen == "head":

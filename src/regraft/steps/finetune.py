@@ -36,9 +36,16 @@ from regraft.training import (
 )
 
 State = dict[str, torch.Tensor]
-Judge = Callable[[], tuple[np.ndarray, float]]  # val log losses, one a block, and accuracy of the network as it stands
+Judge = Callable[
+    [], tuple[np.ndarray, float]
+]  # val log losses, one a block, and accuracy of the network as it stands
 
-MIXTURES = (0.25, 0.5, 0.75, 1.0)  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
+MIXTURES = (
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+)  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
 DECODED = 512  # held-out images that are decoded at once and kept while each mixture looks at them
 SOUP = 300  # val examples from which a soup of checkpoints is tried
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
@@ -46,7 +53,8 @@ FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few paramete
 
 @dataclass
 class Finetuned:
-    """The fine-tuned copy of the base, its head, how training went, and (V, K) logits of val where there is one.
+    """The fine-tuned copy of the base, its head, how training went, and (V, K) logits of val where there is
+    one.
 
     `parameters` is how many were trained, those of the head included.
     """
@@ -66,22 +74,32 @@ def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
     if any(p.requires_grad for p in network.backbone.parameters()):
         from timm.optim import param_groups_layer_decay
 
-        for group in param_groups_layer_decay(network.backbone, recipe.weight_decay, layer_decay=float(recipe.layer_decay)):
+        for group in param_groups_layer_decay(
+            network.backbone, recipe.weight_decay, layer_decay=float(recipe.layer_decay)
+        ):
             scale = float(group.get("lr_scale", 1.0))
-            groups.append({"params": group["params"], "lr": rate * scale, "weight_decay": group["weight_decay"]})
+            groups.append(
+                {"params": group["params"], "lr": rate * scale, "weight_decay": group["weight_decay"]}
+            )
     groups.append({"params": list(network.head.parameters()), "lr": float(recipe.lr), "weight_decay": 0.0})
     return groups
 
 
 def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context) -> Batches:
-    """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on threads."""
+    """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on
+    threads.
+    """
     seed, size, device = context.recipe.run.seed, int(context.recipe.finetune.batch_size), context.device
 
     def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
-            return backbone.preprocess.host(data.items[index], np.random.default_rng([seed, epoch, index]), augment)
+            return backbone.preprocess.host(
+                data.items[index], np.random.default_rng([seed, epoch, index]), augment
+            )
 
-        for some, raws in prefetch([order.tolist() for order in shuffled(len(data.items), seed, epoch, size)[skip:]], read):
+        for some, raws in prefetch(
+            [order.tolist() for order in shuffled(len(data.items), seed, epoch, size)[skip:]], read
+        ):
             images = torch.from_numpy(backbone.preprocess.collate(raws)).to(device)
             labels = torch.from_numpy(data.labels[some]).to(device)
             yield images, labels, torch.from_numpy(data.weights[some]).float().to(device)
@@ -89,7 +107,9 @@ def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context)
     return epoch_of
 
 
-def _val_inputs(backbone: Backbone, val: Data, prefix: Prefix | None, context: Context) -> Iterator[torch.Tensor]:
+def _val_inputs(
+    backbone: Backbone, val: Data, prefix: Prefix | None, context: Context
+) -> Iterator[torch.Tensor]:
     """What the network is given of val, a batch at a time: images, or their cached activations."""
     size = context.recipe.run.feature_batch
     if prefix is not None:
@@ -110,7 +130,9 @@ def _val_logits(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Ar
     return np.concatenate(rows)
 
 
-def _arithmetic(network: Network, plan: FreezePlan, backbone: Backbone, first: Batch, context: Context) -> Arithmetic:
+def _arithmetic(
+    network: Network, plan: FreezePlan, backbone: Backbone, first: Batch, context: Context
+) -> Arithmetic:
     """The recipe's precision, else the faster by a trial; remembered, so that a resumed run takes the same."""
     recipe, memory = context.recipe.finetune, context.store.folder
     key = ("training", backbone.fingerprint(), str(tuple(first[0].shape)), plan.strategy, str(context.device))
@@ -119,14 +141,22 @@ def _arithmetic(network: Network, plan: FreezePlan, backbone: Backbone, first: B
     arithmetic, speed = pick_arithmetic(network.train(), first[0], first[1], wanted)
     if speed:
         remember(memory, *key, found={"precision": arithmetic.precision})
-        said = " against ".join(f"{rate:.0f} images/s in {name}" for name, rate in sorted(speed.items(), key=lambda i: -i[1]))
+        said = " against ".join(
+            f"{rate:.0f} images/s in {name}" for name, rate in sorted(speed.items(), key=lambda i: -i[1])
+        )
         context.events.emit("note", text=f"trained in {arithmetic.precision}: {said}")
     recipe.precision = arithmetic.precision  # type: ignore[assignment]
     return arithmetic
 
 
 def _epochs_in_budget(
-    network: Network, first: Batch, steps: int, val: int, epochs: int, context: Context, arithmetic: Arithmetic
+    network: Network,
+    first: Batch,
+    steps: int,
+    val: int,
+    epochs: int,
+    context: Context,
+    arithmetic: Arithmetic,
 ) -> tuple[int, str]:
     """The epochs that fit the time left, a fifth of which is kept for the last step; and why fewer, if so."""
     left = context.seconds_left
@@ -134,13 +164,17 @@ def _epochs_in_budget(
         return epochs, ""
     step = seconds_a_step(network, first[0], first[1], arithmetic)
     epoch = 1.1 * steps * step + 0.3 * step * val / len(first[1])
-    return max(0, min(epochs, int(0.8 * left / epoch))), f"an epoch takes about {epoch:.0f} s and the budget leaves {left:.0f} s"
+    return max(
+        0, min(epochs, int(0.8 * left / epoch))
+    ), f"an epoch takes about {epoch:.0f} s and the budget leaves {left:.0f} s"
 
 
 def _between(start: State, end: State, share: float) -> State:
     """The weights a share of the way from one state to another; counters are those of the end."""
     return {
-        name: torch.lerp(start[name].to(value), value, share) if value.is_floating_point() and share != 1 else value
+        name: torch.lerp(start[name].to(value), value, share)
+        if value.is_floating_point() and share != 1
+        else value
         for name, value in end.items()
     }
 
@@ -156,14 +190,22 @@ def _interpolate(network: Network, start: State, trained: Trained, judge: Judge,
         network.load_state_dict(_between(start, trained.best, share), strict=False)
         each, accuracy = judge()
         losses[share] = float(each.mean())
-        context.events.emit("mixture", step="finetune", share=share, log_loss=losses[share], accuracy=accuracy)
+        context.events.emit(
+            "mixture", step="finetune", share=share, log_loss=losses[share], accuracy=accuracy
+        )
     best = min(losses, key=lambda share: losses[share])
-    trained.best, trained.log_loss, recipe.interpolation = _between(start, trained.best, best), losses[best], best
+    trained.best, trained.log_loss, recipe.interpolation = (
+        _between(start, trained.best, best),
+        losses[best],
+        best,
+    )
     network.load_state_dict(trained.best, strict=False)
 
 
 def _soup(network: Network, trained: Trained, judge: Judge, context: Context) -> None:
-    """Average what is kept with the best other epochs, each kept in only if val log loss falls (Wortsman et al. 2022)."""
+    """Average what is kept with the best other epochs, each kept in only if val log loss falls (Wortsman et
+    al. 2022).
+    """
     used, soup = 1, trained.best
     for _, state in [item for item in trained.states if item[0] != trained.log_loss]:
         tried = {
@@ -177,7 +219,9 @@ def _soup(network: Network, trained: Trained, judge: Judge, context: Context) ->
     trained.best = soup
     network.load_state_dict(soup, strict=False)
     if used > 1:
-        context.events.emit("note", text=f"a soup of {used} epochs' weights is better on val: {trained.log_loss:.3f}")
+        context.events.emit(
+            "note", text=f"a soup of {used} epochs' weights is better on val: {trained.log_loss:.3f}"
+        )
 
 
 def _merged(tuned: Backbone, network: Network) -> State:
@@ -187,15 +231,21 @@ def _merged(tuned: Backbone, network: Network) -> State:
 
 
 def finetune(
-    backbone: Backbone, plan: FreezePlan, head: nn.Module, data: Data, val: Data | None, context: Context,
-    show: Callable[[np.ndarray], None] = lambda _: None, checkpoint: Checkpoint | None = None,
-) -> Finetuned | None:  # fmt: skip
+    backbone: Backbone,
+    plan: FreezePlan,
+    head: nn.Module,
+    data: Data,
+    val: Data | None,
+    context: Context,
+    show: Callable[[np.ndarray], None] = lambda _: None,
+    checkpoint: Checkpoint | None = None,
+) -> Finetuned | None:
     """The fine-tuned model, or None where the budget says so. The given backbone and head stay as they are.
 
-    Every setting of the recipe but precision and interpolation is decided already. Examples of weight 0 are not trained on.
-    Without `val` training goes its whole length. Where `checkpoint` holds a training of the same data, weights and settings, it
-    goes on from there. `show` receives the first augmented batch, (B, size, size, 3) uint8. Raises RegraftError should anything
-    frozen have moved.
+    Every setting of the recipe but precision and interpolation is decided already. Examples of weight 0 are
+    not trained on. Without `val` training goes its whole length. Where `checkpoint` holds a training of the
+    same data, weights and settings, it goes on from there. `show` receives the first augmented batch, (B,
+    size, size, 3) uint8. Raises RegraftError should anything frozen have moved.
     """
     recipe, seed = context.recipe.finetune, context.recipe.run.seed
     epochs, classes = int(recipe.epochs), int(head[-1].out_features)  # type: ignore[index]
@@ -224,13 +274,23 @@ def finetune(
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     checkpoint = checkpoint or Checkpoint()
     settings = recipe.model_dump(exclude={"epochs", "interpolation", "refit", "folds"})
-    checkpoint.key = fingerprint(settings, seed, plan.strategy, before,
-                                 backbone.fingerprint(), *data.ids, "val", *(val.ids if val else ()))  # fmt: skip
+    checkpoint.key = fingerprint(
+        settings,
+        seed,
+        plan.strategy,
+        before,
+        backbone.fingerprint(),
+        *data.ids,
+        "val",
+        *(val.ids if val else ()),
+    )
     going, shortage = checkpoint.load(), ""
     if going is not None:
         epochs = int(going[1]["epochs"])
     elif val is not None:
-        epochs, shortage = _epochs_in_budget(network, first, steps, len(val.items), epochs, context, arithmetic)
+        epochs, shortage = _epochs_in_budget(
+            network, first, steps, len(val.items), epochs, context, arithmetic
+        )
     recipe.epochs = epochs
     if not epochs:
         recipe.interpolation = 1.0
@@ -257,18 +317,32 @@ def finetune(
             gradual[epoch - 1].apply(tuned.module)
 
     trained = train(
-        network, torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")), batches, steps,
-        epochs, judge if val else None, warmup=recipe.warmup, patience=int(recipe.patience),
-        smoothing=recipe.label_smoothing, offset=None if offset is None else torch.from_numpy(offset).to(context.device),
+        network,
+        torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")),
+        batches,
+        steps,
+        epochs,
+        judge if val else None,
+        warmup=recipe.warmup,
+        patience=int(recipe.patience),
+        smoothing=recipe.label_smoothing,
+        offset=None if offset is None else torch.from_numpy(offset).to(context.device),
         averaged=recipe.average and val is not None,
-        keep_states=val is not None and len(val.items) >= SOUP, tick=lambda **f: context.events.tick(label="fine-tuning", **f),
-        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **_known(f)), before_epoch=release,
-        say=lambda text: context.events.emit("note", text=text), out_of_time=context.out_of_time, numbers=arithmetic,
+        keep_states=val is not None and len(val.items) >= SOUP,
+        tick=lambda **f: context.events.tick(label="fine-tuning", **f),
+        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **_known(f)),
+        before_epoch=release,
+        say=lambda text: context.events.emit("note", text=text),
+        out_of_time=context.out_of_time,
+        numbers=arithmetic,
         checkpoint=checkpoint,
-    )  # fmt: skip
+    )
     if plan.digest(tuned.module) != before:
         raise RegraftError("something frozen moved during fine-tuning: a fault of regraft, please report it")
-    reached, goes_on = trained.log_loss, bool(trained.epoch) and trained.stopped != "interrupted" and not context.out_of_time()
+    reached, goes_on = (
+        trained.log_loss,
+        bool(trained.epoch) and trained.stopped != "interrupted" and not context.out_of_time(),
+    )
     if val and goes_on and len(trained.states) > 1:
         _soup(network, trained, judge, context)
     if plan.strategy == "lora":
@@ -289,7 +363,9 @@ def finetune(
 
 def _known(fields: dict[str, Any]) -> dict[str, Any]:
     """Without what there is not: there may be no val."""
-    return {name: value for name, value in fields.items() if not (isinstance(value, float) and np.isnan(value))}
+    return {
+        name: value for name, value in fields.items() if not (isinstance(value, float) and np.isnan(value))
+    }
 
 
 def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:
@@ -297,9 +373,13 @@ def _decide(trained: Trained, reached: float, epochs: int, digest: str, context:
     best = f", kept as of epoch {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
     share, val = recipe.interpolation, f" {trained.log_loss:.3f}" if np.isfinite(trained.log_loss) else ""
     mixed = f", {share:g} of the way there{val}" if share not in (1, "auto") else ""
-    why = {"length": "went its whole length", "patience": f"val log loss clearly worse for {recipe.patience} epochs",
-           "budget": "the time was up", "interrupted": "stopped by the user",
-           "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept"}  # fmt: skip
+    why = {
+        "length": "went its whole length",
+        "patience": f"val log loss clearly worse for {recipe.patience} epochs",
+        "budget": "the time was up",
+        "interrupted": "stopped by the user",
+        "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept",
+    }
     text = f"{trained.epochs_run} of {epochs} epochs{best}{mixed}"
     context.decide("finetune", text, why[trained.stopped], frozen_digest=digest)
 
@@ -307,24 +387,35 @@ def _decide(trained: Trained, reached: float, epochs: int, digest: str, context:
 def worth(
     labels: np.ndarray, before: np.ndarray, after: np.ndarray, blocks: np.ndarray | None = None
 ) -> tuple[bool, str]:
-    """Whether (V, K) val logits after fine-tuning beat those before by more than their noise, and that in words.
+    """Whether (V, K) val logits after fine-tuning beat those before by more than their noise, and that in
+    words.
 
-    Indicative: val also chose the epoch and the mixture. A gain counts above 1.64 standard errors of the paired difference in
-    log loss, each at its best temperature: fine-tuning makes a model surer of itself, which the temperature mends.
+    Indicative: val also chose the epoch and the mixture. A gain counts above 1.64 standard errors of the
+    paired difference in log loss, each at its best temperature: fine-tuning makes a model surer of itself,
+    which the temperature mends.
     """
     gains = refined_log_losses(labels, before) - refined_log_losses(labels, after)
     gain, error = float(gains.mean()), standard_error(gains, blocks)
     points = 100 * float((after.argmax(1) == labels).mean() - (before.argmax(1) == labels).mean())
     clear = gain > 1.64 * error
     said = "is worth it here" if clear else "shows no gain outside the noise here"
-    return clear, f"fine-tuning {said}: log loss on val falls by {gain:.3f} (standard error {error:.3f}), {points:+.1f} points"
+    return (
+        clear,
+        f"fine-tuning {said}: log loss on val falls by {gain:.3f} (standard error {error:.3f}), {points:+.1f} points",
+    )
 
 
 def mixtures(
-    backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Data, context: Context,
+    backbone: Backbone,
+    head: nn.Module,
+    tuned: Finetuned,
+    held: Data,
+    context: Context,
     shares: tuple[float, ...] = (0.0, *MIXTURES),
-) -> dict[float, np.ndarray]:  # fmt: skip
-    """(N, K) logits of held-out examples by share of the fine-tuned weights, from 0 (head only) to 1; each is decoded once."""
+) -> dict[float, np.ndarray]:
+    """(N, K) logits of held-out examples by share of the fine-tuned weights, from 0 (head only) to 1; each is
+    decoded once.
+    """
     start = {name: value.clone() for name, value in Network(backbone, head).state_dict().items()}
     network = Network(tuned.backbone, tuned.head)
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

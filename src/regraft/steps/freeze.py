@@ -10,23 +10,31 @@ from regraft.training import FreezePlan, add_adapters, plan_freeze
 
 
 def freeze(backbone: Backbone, context: Context) -> FreezePlan | None:
-    """The plan for fine-tuning; None where strategies will be tried against each other. Until then everything is frozen."""
+    """The plan for fine-tuning; None where strategies will be tried against each other. Until then everything
+    is frozen.
+    """
     recipe = context.recipe.freeze
     if recipe.strategy == "auto":
-        context.decide("freeze", "strategies are tried against each other in step 6", "auto; all are frozen until then")
+        context.decide(
+            "freeze", "strategies are tried against each other in step 6", "auto; all are frozen until then"
+        )
         return None
     plan, moving = planned(backbone, context)
     everything = sum(p.numel() for p in backbone.module.parameters())
     context.decide(
-        "freeze", f"{plan.strategy}: {moving:,} of {everything:,} backbone parameters released when fine-tuning",
+        "freeze",
+        f"{plan.strategy}: {moving:,} of {everything:,} backbone parameters released when fine-tuning",
         f"all are frozen while the head is trained; running norm statistics stay {recipe.norm_statistics}",
-        trainable=moving, released_of_each_stage=released(backbone, plan, moving / everything),
-    )  # fmt: skip
+        trainable=moving,
+        released_of_each_stage=released(backbone, plan, moving / everything),
+    )
     return plan
 
 
 def released(backbone: Backbone, plan: FreezePlan, adapters: float) -> list[float]:
-    """The share of each stage's parameters that may move; `adapters` lie in all stages and have names of their own."""
+    """The share of each stage's parameters that may move; `adapters` lie in all stages and have names of
+    their own.
+    """
     sizes = {name: p.numel() for name, p in backbone.module.named_parameters()}
     shares = []
     for stage in backbone.stages:

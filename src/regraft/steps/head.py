@@ -11,15 +11,21 @@ DROPOUT = 0.3
 
 
 def options(recipe: HeadRecipe, examples: int) -> tuple[Layers, ...]:
-    """The new layers that the recipe allows, the simplest first. An MLP is among them where it may gain, or where it is named.
+    """The new layers that the recipe allows, the simplest first. An MLP is among them where it may gain, or
+    where it is named.
 
-    Out-of-fold log loss of the MLP of 128 less that of the linear head, and its standard error, on training sets: insects
-    (244 examples) 0.000 ± 0.008, textures (496) +0.016 ± 0.009, flowers (700) +0.001 ± 0.007, leaves (800) +0.010 ± 0.004,
-    hand signs (1,651) +0.006 ± 0.007, photographed packages (2,076) -0.008 ± 0.006, CIFAR-10 -0.023 ± 0.011 (1,000),
-    -0.026 ± 0.006 (3,000) and -0.030 ± 0.006 (5,000). 512 reached -0.008 ± 0.007 on packages, -0.033 ± 0.007 on the last.
+    Out-of-fold log loss of the MLP of 128 less that of the linear head, and its standard error, on training
+    sets: insects (244 examples) 0.000 ± 0.008, textures (496) +0.016 ± 0.009, flowers (700) +0.001 ± 0.007,
+    leaves (800) +0.010 ± 0.004, hand signs (1,651) +0.006 ± 0.007, photographed packages (2,076) -0.008 ±
+    0.006, CIFAR-10 -0.023 ± 0.011 (1,000), -0.026 ± 0.006 (3,000) and -0.030 ± 0.006 (5,000). 512 reached
+    -0.008 ± 0.007 on packages, -0.033 ± 0.007 on the last.
     """
     dropout = recipe.dropout
-    widths = [width for width, least in WIDTHS.items() if examples >= least] if recipe.hidden == "auto" else [recipe.hidden]
+    widths = (
+        [width for width, least in WIDTHS.items() if examples >= least]
+        if recipe.hidden == "auto"
+        else [recipe.hidden]
+    )
     if recipe.kind == "mlp" and not widths:
         widths = [min(WIDTHS)]
     linear = Layers("linear", 0, 0.0 if dropout == "auto" else dropout)
@@ -35,11 +41,17 @@ def head(width: int, classes: int, examples: int, context: Context) -> tuple[Lay
     found = options(recipe, examples)
     counts = [f"{layers.parameters(width, classes):,}" for layers in found]
     if len(found) > 1:
-        said = " or ".join(f"{layers} ({count} new parameters)" for layers, count in zip(found, counts, strict=True))
+        said = " or ".join(
+            f"{layers} ({count} new parameters)" for layers, count in zip(found, counts, strict=True)
+        )
         why = "step 5 compares them by out-of-fold predictions: the simplest within one standard error of the best is taken"
     else:
         said = f"{found[0]}, {counts[0]} new parameters"
         why = "few new layers first" if found[0].kind == "linear" else "the recipe names it"
-        why += f"; of fewer than {min(WIDTHS.values()):,} examples an MLP has learnt no more" if recipe.kind == "auto" else ""
+        why += (
+            f"; of fewer than {min(WIDTHS.values()):,} examples an MLP has learnt no more"
+            if recipe.kind == "auto"
+            else ""
+        )
     context.decide("head", f"{said} for {classes} classes", why)
     return found

@@ -1,8 +1,10 @@
-"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one inside the noise.
+"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one inside
+the noise.
 
-Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a part of train and val
-together and compared on the rest, fold after fold, until enough examples have been held out or the answer is clear. What wins
-is then fitted once more on all of them, for the same number of epochs, as VTAB does (Zhai et al. 2019). Beyond that, val judges.
+Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a part
+of train and val together and compared on the rest, fold after fold, until enough examples have been held out
+or the answer is clear. What wins is then fitted once more on all of them, for the same number of epochs, as
+VTAB does (Zhai et al. 2019). Beyond that, val judges.
 """
 
 from __future__ import annotations
@@ -22,15 +24,19 @@ from regraft.steps.train import Candidate, Features, fit_chosen
 from regraft.training import Checkpoint, FreezePlan
 
 RESAMPLES = 200  # of the error of a metric
-FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear before that
+FEWEST, CLEAR = (
+    100,
+    2.0,
+)  # held-out examples, and standard errors of the gain, from which the answer is clear before that
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What won: `share` is how far it lies from the head-only weights to the fine-tuned ones, 0 for the head alone.
+    """What won: `share` is how far it lies from the head-only weights to the fine-tuned ones, 0 for the head
+    alone.
 
-    `logits` (M, K) are held-out predictions of it, of the positions `rows` (M,). Those of a fine-tuned model are cross-fitted:
-    the share of each half of the blocks was chosen on the other half.
+    `logits` (M, K) are held-out predictions of it, of the positions `rows` (M,). Those of a fine-tuned model
+    are cross-fitted: the share of each half of the blocks was chosen on the other half.
     """
 
     share: float
@@ -42,20 +48,28 @@ class Judged:
 
     @property
     def enough(self) -> bool:
-        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear before that."""
+        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear
+        before that.
+        """
         return len(self.rows) >= HELD or (len(self.rows) >= FEWEST and abs(self.gain) > CLEAR * self.error)
 
 
 def judge(
-    labels: np.ndarray, logits: Mapping[float, np.ndarray], blocks: np.ndarray | None, metric: str, rows: np.ndarray
+    labels: np.ndarray,
+    logits: Mapping[float, np.ndarray],
+    blocks: np.ndarray | None,
+    metric: str,
+    rows: np.ndarray,
 ) -> Judged:
-    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M,) labels of the positions `rows`.
+    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M,) labels of the
+    positions `rows`.
 
-    The fine-tuned model wins if its log loss is lower by more than one standard error of the paired difference, which counts
-    `blocks`, and if it is not worse in the run's metric by more than one either. Losses are those at the best temperature, since
-    what is handed over gets one: without it a fine-tuned model, surer of itself, looks worse than it is. Where there are several
-    shares, the loss of each half of the blocks is that of the share with the lowest loss on the other half, so that what is
-    compared chose nothing.
+    The fine-tuned model wins if its log loss is lower by more than one standard error of the paired
+    difference, which counts `blocks`, and if it is not worse in the run's metric by more than one either.
+    Losses are those at the best temperature, since what is handed over gets one: without it a fine-tuned
+    model, surer of itself, looks worse than it is. Where there are several shares, the loss of each half of
+    the blocks is that of the share with the lowest loss on the other half, so that what is compared chose
+    nothing.
     """
     losses = {share: refined_log_losses(labels, found) for share, found in logits.items()}
     shares = [share for share in logits if share]
@@ -75,7 +89,9 @@ def judge(
     return Judged(share, rows, crossed if wins else logits[0.0], why, gain, error)
 
 
-def _noise(labels: np.ndarray, before: np.ndarray, after: np.ndarray, metric: str, blocks: np.ndarray | None) -> float:
+def _noise(
+    labels: np.ndarray, before: np.ndarray, after: np.ndarray, metric: str, blocks: np.ndarray | None
+) -> float:
     """The standard error of the paired difference in a metric, by a bootstrap over blocks."""
     units = None if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
     found = []
@@ -93,14 +109,21 @@ def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
 
 
 def cross_fit(
-    backbone: Backbone, plan: FreezePlan, chosen: Candidate, data: Data, known: Features, classes: int, context: Context,
+    backbone: Backbone,
+    plan: FreezePlan,
+    chosen: Candidate,
+    data: Data,
+    known: Features,
+    classes: int,
+    context: Context,
     keeper: Callable[[int], Checkpoint] = lambda _: Checkpoint(),
-) -> Judged | None:  # fmt: skip
-    """Head and fine-tuned model judged by folds of `data`, whose frozen features are `known`: of HELD examples, or all.
+) -> Judged | None:
+    """Head and fine-tuned model judged by folds of `data`, whose frozen features are `known`: of HELD
+    examples, or all.
 
-    Fewer are held out where the gain is CLEAR standard errors from zero. It is None where a class has a single block, so that
-    no fold can spare it, or where the time is up. `keeper` gives the checkpoint of each fold's training. Raises
-    KeyboardInterrupt when the user stops it.
+    Fewer are held out where the gain is CLEAR standard errors from zero. It is None where a class has a
+    single block, so that no fold can spare it, or where the time is up. `keeper` gives the checkpoint of each
+    fold's training. Raises KeyboardInterrupt when the user stops it.
     """
     if fewest_blocks(data.labels, data.blocks) < 2:
         return None

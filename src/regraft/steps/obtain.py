@@ -18,10 +18,11 @@ LEAST = 20.0  # seconds below which a comparison is not begun
 def obtain(
     part: Part, sizes: np.ndarray, counts: Mapping[str, int], classes: int, context: Context
 ) -> tuple[Obtained, Ranking | None]:
-    """The pre-trained model the recipe names. "auto" takes the one at hand; of several, the one that suits the data.
+    """The pre-trained model the recipe names. "auto" takes the one at hand; of several, the one that suits
+    the data.
 
-    `part` is train and val together, `sizes` (N, 2) their images' widths and heights. A ranking also decides the input size
-    and the depth where these are "auto".
+    `part` is train and val together, `sizes` (N, 2) their images' widths and heights. A ranking also decides
+    the input size and the depth where these are "auto".
     """
     recipe, why, ranking = context.recipe.obtain, "the user named it", None
     if recipe.backbone == "auto":
@@ -34,12 +35,25 @@ def obtain(
         elif len(known) > 1 or too_large:
             ranking = rank(part, sizes, counts, classes, known, context)
             chosen, why = ranking.chosen, ranking.reason
-            recipe.backbone, context.recipe.base.size, context.recipe.base.depth = chosen.reference, chosen.size, chosen.depth
+            recipe.backbone, context.recipe.base.size, context.recipe.base.depth = (
+                chosen.reference,
+                chosen.size,
+                chosen.depth,
+            )
     found = obtain_weights(recipe.backbone, context.recipe.run.offline)
     p = found.provenance
-    others = {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())} if ranking else {}
+    others = (
+        {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())}
+        if ranking
+        else {}
+    )
     context.decide(
-        "obtain", f"{p.id}: {p.parameters / 1e6:.1f} M parameters, {p.licence}", why, sha256=p.sha256, source=p.source, **others
+        "obtain",
+        f"{p.id}: {p.parameters / 1e6:.1f} M parameters, {p.licence}",
+        why,
+        sha256=p.sha256,
+        source=p.source,
+        **others,
     )
     return found, ranking
 

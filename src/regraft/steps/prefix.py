@@ -1,4 +1,6 @@
-"""Fine-tuning the last stages without the first: what the frozen stages give is computed once, a few views an example."""
+"""Fine-tuning the last stages without the first: what the frozen stages give is computed once, a few views an
+example.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ LARGEST = 6e4  # float16 ends at 65,504
 
 @dataclass(frozen=True)
 class Data:
-    """Examples to train on: anything the preprocessing reads, their content ids, (N,) labels, weights of mean 1, and blocks."""
+    """Examples to train on: anything the preprocessing reads, their content ids, (N,) labels, weights of mean
+    1, and blocks.
+    """
 
     items: tuple[Any, ...]
     ids: tuple[str, ...]
@@ -36,10 +40,18 @@ class Data:
     def some(self, rows: np.ndarray) -> Data:
         """The examples of some rows."""
         items, ids = (tuple(values[row] for row in rows) for values in (self.items, self.ids))
-        return Data(items, ids, self.labels[rows], self.weights[rows], None if self.blocks is None else self.blocks[rows])
+        return Data(
+            items,
+            ids,
+            self.labels[rows],
+            self.weights[rows],
+            None if self.blocks is None else self.blocks[rows],
+        )
 
     def taught(self) -> Data:
-        """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than two do."""
+        """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than
+        two do.
+        """
         rows = np.flatnonzero(self.weights > 0)
         if len(rows) < 2 or len(rows) == len(self.labels):
             return self
@@ -49,7 +61,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Activations of the frozen stages: `views[0]` (N, ...) float16 of the plain images, the others augmented; those of val."""
+    """Activations of the frozen stages: `views[0]` (N, ...) float16 of the plain images, the others
+    augmented; those of val.
+    """
 
     suffix: Suffix
     views: list[np.ndarray]
@@ -62,8 +76,11 @@ class Prefix:
         def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
             view = self.views[(epoch if len(self.views) > 1 else 0) % len(self.views)]
             for order in shuffled(len(data.labels), seed, epoch, size)[skip:]:
-                yield (self.tensor(view[order], context), torch.from_numpy(data.labels[order]).to(context.device),
-                       torch.from_numpy(data.weights[order]).float().to(context.device))  # fmt: skip
+                yield (
+                    self.tensor(view[order], context),
+                    torch.from_numpy(data.labels[order]).to(context.device),
+                    torch.from_numpy(data.weights[order]).float().to(context.device),
+                )
 
         return epoch_of
 
@@ -76,7 +93,9 @@ class Prefix:
 
 @dataclass(frozen=True)
 class _View:
-    """`host` of an (item, id): the plain image, or an augmented one whose draw depends on (seed, view, id) only."""
+    """`host` of an (item, id): the plain image, or an augmented one whose draw depends on (seed, view, id)
+    only.
+    """
 
     preprocess: ImagePreprocess
     augment: Augment | None
@@ -92,7 +111,9 @@ class _View:
 
 
 def views_of(examples: int, epochs: int) -> int:
-    """Views an example: more of few examples; each epoch takes the next, so more than epochs are never needed."""
+    """Views an example: more of few examples; each epoch takes the next, so more than epochs are never
+    needed.
+    """
     most = 8 if examples <= 1_000 else 4 if examples <= 10_000 else 2
     return max(1, min(most, epochs))
 
@@ -102,7 +123,8 @@ def cache_prefix(
 ) -> Prefix | None:
     """The activations at stage `cut` of train and val, from the store where it has them.
 
-    None, with a note of the reason, where they would not fit the memory and the disk, or the network cannot be cut there.
+    None, with a note of the reason, where they would not fit the memory and the disk, or the network cannot
+    be cut there.
     """
     if cut == 0:
         return None
@@ -115,31 +137,47 @@ def cache_prefix(
     if engine is None:
         _say("every epoch runs the whole network: its activations do not fit float16", context)
         return None
-    views = _fitting(sample[0].nbytes // 2, len(data.items), len(val.items), views_of(len(data.items), epochs), context)
+    views = _fitting(
+        sample[0].nbytes // 2, len(data.items), len(val.items), views_of(len(data.items), epochs), context
+    )
     if not views:
-        _say("every epoch runs the whole network: activations would take over a quarter of the free memory or disk", context)
+        _say(
+            "every epoch runs the whole network: activations would take over a quarter of the free memory or disk",
+            context,
+        )
         return None
     seed = context.recipe.run.seed
 
     def look(part: Data, view: int) -> np.ndarray:
         some = _View(backbone.preprocess, augment if view else None, seed, view)
         how = f"{augment} seed {seed} view {view}" if view else "plain"
-        label = f"activations before {suffix.entrance}" + (f", view {view + 1} of {views}" if part is data else " of val")
+        label = f"activations before {suffix.entrance}" + (
+            f", view {view + 1} of {views}" if part is data else " of val"
+        )
         pairs = list(zip(part.items, part.ids, strict=True))
         columns = ("pooled", f"cut {suffix.entrance}")
         key = feature_key(engine, how)
-        return context.store.features(part.ids, pairs, key, some, engine, context.events.tick, label, columns)[1]
+        return context.store.features(
+            part.ids, pairs, key, some, engine, context.events.tick, label, columns
+        )[1]
 
     prefix = Prefix(suffix, [look(data, view) for view in range(views)], look(val, 0))
     size = sum(view.nbytes for view in prefix.views) / 1e6
-    _say(f"stages before {suffix.entrance} run once: {views} view(s) an example, {size:.0f} MB of activations", context)
+    _say(
+        f"stages before {suffix.entrance} run once: {views} view(s) an example, {size:.0f} MB of activations",
+        context,
+    )
     return prefix
 
 
 def _engine(backbone: Backbone, cut: int, data: Data, context: Context) -> tuple[Engine | None, np.ndarray]:
-    """The run's engine if its activations at the cut agree with float32's, else float32; and some activations."""
+    """The run's engine if its activations at the cut agree with float32's, else float32; and some
+    activations.
+    """
     images = np.stack([backbone.preprocess.host(item) for item in data.items[:SAMPLE]])
-    made = makers(backbone, context.device, context.recipe.run.feature_batch, cut=cut, cache=context.store.folder)
+    made = makers(
+        backbone, context.device, context.recipe.run.feature_batch, cut=cut, cache=context.store.folder
+    )
     reference = made[REFERENCE]()
     expected = reference.run(images)[1]
     if not np.isfinite(expected).all() or np.abs(expected).max() > LARGEST:
@@ -148,7 +186,9 @@ def _engine(backbone: Backbone, cut: int, data: Data, context: Context) -> tuple
     if name not in (REFERENCE, "auto"):
         try:
             engine = made[name]()
-            found = np.concatenate([engine.run(images[i : i + engine.batch])[1] for i in range(0, len(images), engine.batch)])
+            found = np.concatenate(
+                [engine.run(images[i : i + engine.batch])[1] for i in range(0, len(images), engine.batch)]
+            )
             if agree(expected, found):
                 return engine, expected
         except (RuntimeError, ImportError) as error:

@@ -1,10 +1,12 @@
-"""Step 1 at full strength: backbones, input sizes and depths compared on the user's own examples, in growing rounds.
+"""Step 1 at full strength: backbones, input sizes and depths compared on the user's own examples, in growing
+rounds.
 
-The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val (rule 12); beside it
-stand nearest neighbours, LogME and the honest baseline, size: no score is the best on all data (Agostinelli et al. 2022).
+The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val (rule
+12); beside it stand nearest neighbours, LogME and the honest baseline, size: no score is the best on all data
+(Agostinelli et al. 2022).
 
-A network cut short counts only where it is clearly better than the whole one: frozen features flatter it, as what the later
-stages would gain from fine-tuning is not in them.
+A network cut short counts only where it is clearly better than the whole one: frozen features flatter it, as
+what the later stages would gain from fine-tuning is not in them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ import numpy as np
 from regraft.backbones import Backbone, Cost, Obtained, costs, entry_of, make_base, obtain_weights, truncated
 from regraft.data.examples import Part
 from regraft.errors import BackboneError, UsageError
-from regraft.evaluation import Estimate, effective_count, folds_of, knn_out_of_fold, log_losses, logme, standard_error, wilson
+from regraft.evaluation import (
+    Estimate,
+    effective_count,
+    folds_of,
+    knn_out_of_fold,
+    log_losses,
+    logme,
+    standard_error,
+    wilson,
+)
 from regraft.features import REFERENCE, Trial, feature_key, makers, pick_engine, trial_key
 from regraft.steps.base import input_size, is_upscaled
 from regraft.steps.context import Context
@@ -39,11 +50,13 @@ SAMPLE = 32  # images of the engines' trial
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate, and what it came to in the last round it was in: on `examples`, its first `depth` of `stages` stages.
+    """A candidate, and what it came to in the last round it was in: on `examples`, its first `depth` of
+    `stages` stages.
 
-    `excess` is its mean log loss (nats) above that of the best of the round, `error` the standard error of that difference.
-    Parameters and 10^9 multiply-accumulates an image are those of the stages kept, the old classifier not counted. `clear` is
-    false of a network cut short that is to be fine-tuned and is not clearly better than the whole one, behind which it stands.
+    `excess` is its mean log loss (nats) above that of the best of the round, `error` the standard error of
+    that difference. Parameters and 10^9 multiply-accumulates an image are those of the stages kept, the old
+    classifier not counted. `clear` is false of a network cut short that is to be fine-tuned and is not
+    clearly better than the whole one, behind which it stands.
     """
 
     reference: str
@@ -75,9 +88,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All candidates, those of the last round first, each round by log loss (see `Row.clear`); which was chosen, and why.
+    """All candidates, those of the last round first, each round by log loss (see `Row.clear`); which was
+    chosen, and why.
 
-    `opinions`: what other rules would have taken. `left_out`: references that were not compared, with the reason.
+    `opinions`: what other rules would have taken. `left_out`: references that were not compared, with the
+    reason.
     """
 
     rows: tuple[Row, ...]
@@ -88,14 +103,24 @@ class Ranking:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        rows = [{"rank": place, "name": row.name, **asdict(row)} for place, row in enumerate(self.rows, start=1)]
-        return {"schema": 1, "chosen": self.chosen.name, "reason": self.reason, "opinions": dict(self.opinions),
-                "left_out": dict(self.left_out), "rows": rows}  # fmt: skip
+        rows = [
+            {"rank": place, "name": row.name, **asdict(row)} for place, row in enumerate(self.rows, start=1)
+        ]
+        return {
+            "schema": 1,
+            "chosen": self.chosen.name,
+            "reason": self.reason,
+            "opinions": dict(self.opinions),
+            "left_out": dict(self.left_out),
+            "rows": rows,
+        }
 
 
 @dataclass
 class _Look:
-    """A backbone at one input size, whose depths share one pass. Seconds are an image's, of the whole network."""
+    """A backbone at one input size, whose depths share one pass. Seconds are an image's, of the whole
+    network.
+    """
 
     reference: str
     size: int
@@ -128,7 +153,9 @@ class _Probe:
     logme: float
 
     def standing(self, whole: _Probe | None) -> tuple[float, bool]:
-        """What candidates are sorted by: the log loss, and true last; behind the whole network if not clearly better."""
+        """What candidates are sorted by: the log loss, and true last; behind the whole network if not clearly
+        better.
+        """
         own = float(self.losses.mean())
         if whole is None or clearly_lower(self.losses, whole.losses, self.blocks):
             return own, False
@@ -136,25 +163,35 @@ class _Probe:
 
 
 def clearly_lower(losses: np.ndarray, others: np.ndarray, blocks: np.ndarray | None = None) -> bool:
-    """Whether (N,) losses are lower than others of the same examples by more than two standard errors of the difference."""
+    """Whether (N,) losses are lower than others of the same examples by more than two standard errors of the
+    difference.
+    """
     gain = others - losses
     return bool(gain.mean() > DROP * standard_error(gain, blocks))
 
 
 def rank(
-    part: Part, sizes: np.ndarray, counts: Mapping[str, int], classes: int, references: Sequence[str], context: Context,
+    part: Part,
+    sizes: np.ndarray,
+    counts: Mapping[str, int],
+    classes: int,
+    references: Sequence[str],
+    context: Context,
     named: bool = False,
-) -> Ranking:  # fmt: skip
-    """Compare candidates on train and val together (`part`; `sizes` (N, 2) are the images' widths and heights).
+) -> Ranking:
+    """Compare candidates on train and val together (`part`; `sizes` (N, 2) are the images' widths and
+    heights).
 
-    `counts` are those of the splits, for the estimate of a whole run. What cannot be used is left out with a word, or an
-    error where the user `named` it. Raises UsageError where nothing is left to choose from.
+    `counts` are those of the splits, for the estimate of a whole run. What cannot be used is left out with a
+    word, or an error where the user `named` it. Raises UsageError where nothing is left to choose from.
     """
     race = _Race(part, sizes.min(axis=1), counts, classes, context)
     looks, left_out = race.enter(references, named)
     if not looks:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UsageError(f"no backbone can be compared ({reasons or 'none is at hand'}). Name one with --backbone.")
+        raise UsageError(
+            f"no backbone can be compared ({reasons or 'none is at hand'}). Name one with --backbone."
+        )
     out: list[Row] = []
     for number, examples in enumerate(race.rounds):
         if number:
@@ -162,7 +199,9 @@ def rank(
         probes = race.probe(looks, examples)
         standing = race.standings(probes)
         probes.sort(key=lambda probe: standing[id(probe)])
-        rows = {id(probe): race.row(probe, probes[0], examples, not standing[id(probe)][1]) for probe in probes}
+        rows = {
+            id(probe): race.row(probe, probes[0], examples, not standing[id(probe)][1]) for probe in probes
+        }
         stay = [probe for probe in probes if rows[id(probe)].excess <= DROP * rows[id(probe)].error]
         if len(stay) == 1 or number == len(race.rounds) - 1 or race.out_of_time():
             break
@@ -177,7 +216,9 @@ def rank(
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) positions such that any first ones hold each class by its share, but at least FOLDS of it where it has them."""
+    """(N,) positions such that any first ones hold each class by its share, but at least FOLDS of it where it
+    has them.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):
@@ -198,10 +239,12 @@ def round_sizes(examples: int, classes: int) -> list[int]:
 
 
 def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -> tuple[Row, str]:
-    """The cheapest of those as good as the best of the last round whose whole run fits the time left; and why.
+    """The cheapest of those as good as the best of the last round whose whole run fits the time left; and
+    why.
 
-    Where none does: the best that fits and is not clearly worse; else the quickest of the good ones, whose fine-tuning will be
-    cut short, as long as its features of all `images` leave time for it; else the best that fits at all.
+    Where none does: the best that fits and is not clearly worse; else the quickest of the good ones, whose
+    fine-tuning will be cut short, as long as its features of all `images` leave time for it; else the best
+    that fits at all.
     """
     last = [row for row in rows if row.examples == rows[0].examples]
     best, ties = last[0], TIES[prefer]
@@ -214,15 +257,19 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
         why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of {len(rows)} candidates"
         if chosen is not best:
             within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
-            why = (f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold log loss {chosen.log_loss:.3f}, "
-                   f"{best.log_loss:.3f} of {best.name})")  # fmt: skip
+            why = (
+                f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold log loss {chosen.log_loss:.3f}, "
+                f"{best.log_loss:.3f} of {best.name})"
+            )
     elif fair or (not short and fits):
         chosen = (fair or fits)[0]
         why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of those whose whole run fits the budget"
     elif short:
         chosen = min(short, key=lambda row: row.run_seconds)
-        why = (f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); its fine-tuning will be cut short, as a "
-               f"whole run would take about {chosen.run_seconds:.0f} s, more than the budget leaves")  # fmt: skip
+        why = (
+            f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); its fine-tuning will be cut short, as a "
+            f"whole run would take about {chosen.run_seconds:.0f} s, more than the budget leaves"
+        )
     else:
         chosen = min(rows, key=lambda row: row.run_seconds)
         why = f"no candidate's whole run fits the budget; this one comes nearest, with about {chosen.run_seconds:.0f} s"
@@ -234,12 +281,16 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
 
 
 def opinions(rows: Sequence[Row]) -> dict[str, str]:
-    """What other rules would take: size and ImageNet accuracy know no data; LogME and neighbours judge the last round."""
+    """What other rules would take: size and ImageNet accuracy know no data; LogME and neighbours judge the
+    last round.
+    """
     last = [row for row in rows if row.examples == rows[0].examples]
     found = {"most parameters": max(rows, key=lambda row: (row.parameters, row.size)).name}
     known = [row for row in rows if row.imagenet_top1 is not None]
     if len({row.reference for row in known}) > 1:
-        found["highest ImageNet accuracy"] = max(known, key=lambda row: (row.imagenet_top1 or 0.0, row.depth, row.size)).name
+        found["highest ImageNet accuracy"] = max(
+            known, key=lambda row: (row.imagenet_top1 or 0.0, row.depth, row.size)
+        ).name
     found["LogME"] = max(last, key=lambda row: row.logme).name
     found["nearest neighbours"] = max(last, key=lambda row: row.knn.value).name
     return found
@@ -251,12 +302,20 @@ def _share(right: np.ndarray, blocks: np.ndarray) -> Estimate:
 
 
 class _Race:
-    """What all candidates share. A backbone is loaded anew for each round, so that one at a time is in memory."""
+    """What all candidates share. A backbone is loaded anew for each round, so that one at a time is in
+    memory.
+    """
 
     def __init__(
         self, part: Part, short_sides: np.ndarray, counts: Mapping[str, int], classes: int, context: Context
     ) -> None:
-        self.part, self.short_sides, self.counts, self.classes, self.context = part, short_sides, counts, classes, context
+        self.part, self.short_sides, self.counts, self.classes, self.context = (
+            part,
+            short_sides,
+            counts,
+            classes,
+            context,
+        )
         self.recipe = context.recipe
         self.order = stratified_order(part.labels, self.recipe.run.seed)
         self.rounds = round_sizes(len(part), classes)
@@ -280,7 +339,11 @@ class _Race:
                 for size in self.sizes(obtained):
                     try:
                         found.append(self.look(reference, obtained, size))
-                    except (RuntimeError, ValueError, AssertionError) as error:  # a network may not take every size
+                    except (
+                        RuntimeError,
+                        ValueError,
+                        AssertionError,
+                    ) as error:  # a network may not take every size
                         wrong = f"it cannot be run at {size}: {(str(error).splitlines() or [type(error).__name__])[0]}"
                 if not found:
                     raise BackboneError(f"{reference}: {wrong}")
@@ -295,7 +358,9 @@ class _Race:
                     self.run(look, self.backbone(obtained, look.size), self.rounds[0], label)
                     looks.append(look)
             if not any(look.features for look in found):
-                left_out[reference] = f"all its depths have more than {self.recipe.obtain.max_parameters:,} parameters"
+                left_out[reference] = (
+                    f"all its depths have more than {self.recipe.obtain.max_parameters:,} parameters"
+                )
         return looks, left_out
 
     def sizes(self, obtained: Obtained) -> list[int]:
@@ -327,17 +392,28 @@ class _Race:
             some = [self.part.paths[row] for row in self.order[:SAMPLE]]
             key = trial_key(backbone, device, run.feature_batch, depths)
             engine, trials = pick_engine(
-                made, lambda: np.stack([backbone.preprocess.host(path) for path in some]), len(self.part), key,
+                made,
+                lambda: np.stack([backbone.preprocess.host(path) for path in some]),
+                len(self.part),
+                key,
                 self.context.store.folder,
-            )  # fmt: skip
+            )
         speed = next((trial.speed for trial in trials if trial.engine == engine), None)
         trains = epochs_of(self.recipe, self.counts, size) > 0
         step = step_seconds(backbone, self.counts, self.classes, self.recipe) if trains else 0.0
         most, wanted = self.recipe.obtain.max_parameters, self.recipe.base.depth
         look = _Look(
-            reference, size, stages, depths, engine, 1 / speed if speed else cost[stages].seconds, step, cost,
-            obtained.provenance.pretrained_on, obtained.provenance.licence,
-        )  # fmt: skip
+            reference,
+            size,
+            stages,
+            depths,
+            engine,
+            1 / speed if speed else cost[stages].seconds,
+            step,
+            cost,
+            obtained.provenance.pretrained_on,
+            obtained.provenance.licence,
+        )
         for depth in (*depths, stages):
             if (most is None or cost[depth].parameters <= most) and wanted in ("auto", depth):
                 look.features[depth] = np.zeros((0, 0), dtype=np.float32)
@@ -348,11 +424,15 @@ class _Race:
         stages, recipe = len(backbone.stages), self.recipe
         if recipe.base.depth != "auto":
             if int(recipe.base.depth) > stages:
-                raise UsageError(f"a depth of {recipe.base.depth} was asked for; the backbone has {stages} stages")
+                raise UsageError(
+                    f"a depth of {recipe.base.depth} was asked for; the backbone has {stages} stages"
+                )
             wanted = [int(recipe.base.depth)] if recipe.base.depth != stages else []
         else:
             half = -(-stages // 2)
-            wanted = sorted({int(depth) for depth in np.linspace(half, stages - 1, min(DEPTHS, stages - half))})
+            wanted = sorted(
+                {int(depth) for depth in np.linspace(half, stages - 1, min(DEPTHS, stages - half))}
+            )
         found = []
         for depth in wanted:
             try:
@@ -376,13 +456,21 @@ class _Race:
     def run(self, look: _Look, backbone: Backbone, examples: int, label: str) -> None:
         """Features of all depths that are in the race, from one pass, by the store."""
         new, run = self.order[look.seen : examples], self.recipe.run
-        made = makers(backbone, self.context.device, run.feature_batch, look.depths, cache=self.context.store.folder)
+        made = makers(
+            backbone, self.context.device, run.feature_batch, look.depths, cache=self.context.store.folder
+        )
         engine = made[look.engine]()
         columns = ("pooled", *(f"depth {depth}" for depth in look.depths))
         pooled, *shallow = self.context.store.features(
-            [self.part.ids[row] for row in new], [self.part.paths[row] for row in new], feature_key(engine),
-            backbone.preprocess, engine, self.context.events.tick, label, columns,
-        )  # fmt: skip
+            [self.part.ids[row] for row in new],
+            [self.part.paths[row] for row in new],
+            feature_key(engine),
+            backbone.preprocess,
+            engine,
+            self.context.events.tick,
+            label,
+            columns,
+        )
         for depth, values in zip((look.stages, *look.depths), (pooled, *shallow), strict=True):
             if depth in look.features:
                 look.features[depth] = np.concatenate([look.features[depth], values]) if look.seen else values
@@ -399,19 +487,32 @@ class _Race:
             values = look.features[depth]
             path = fit_path(values, labels, weights, self.classes, FOLDS, seed, blocks=blocks)
             near = knn_out_of_fold(values, labels, folds_of(labels, FOLDS, seed, blocks))
-            found.append(_Probe(
-                look, depth, log_losses(labels[path.rows], path.logits),
-                blocks[path.rows], _share(path.logits.argmax(axis=1) == labels[path.rows], blocks[path.rows]),
-                _share(near == labels, blocks), logme(values, labels),
-            ))  # fmt: skip
+            found.append(
+                _Probe(
+                    look,
+                    depth,
+                    log_losses(labels[path.rows], path.logits),
+                    blocks[path.rows],
+                    _share(path.logits.argmax(axis=1) == labels[path.rows], blocks[path.rows]),
+                    _share(near == labels, blocks),
+                    logme(values, labels),
+                )
+            )
             self.context.events.tick(label=f"probes on {examples} examples", done=number, total=len(pairs))
         return found
 
     def standings(self, probes: Sequence[_Probe]) -> dict[int, tuple[float, bool]]:
-        """Each probe's standing, by its id. A cut is like any other where nothing will be fine-tuned or the whole is out."""
+        """Each probe's standing, by its id. A cut is like any other where nothing will be fine-tuned or the
+        whole is out.
+        """
         frozen = self.recipe.freeze.strategy == "head" or self.recipe.finetune.epochs == 0
-        whole = {} if frozen else {id(probe.look): probe for probe in probes if probe.depth == probe.look.stages}
-        cuts = {id(probe): whole.get(id(probe.look)) if probe.depth < probe.look.stages else None for probe in probes}
+        whole = (
+            {} if frozen else {id(probe.look): probe for probe in probes if probe.depth == probe.look.stages}
+        )
+        cuts = {
+            id(probe): whole.get(id(probe.look)) if probe.depth < probe.look.stages else None
+            for probe in probes
+        }
         return {id(probe): probe.standing(cuts[id(probe)]) for probe in probes}
 
     def row(self, probe: _Probe, best: _Probe, examples: int, clear: bool) -> Row:
@@ -419,9 +520,23 @@ class _Race:
         look, depth = probe.look, probe.depth
         excess, share, entry = probe.losses - best.losses, look.share(depth), entry_of(look.reference)
         return Row(
-            look.reference, look.size, depth, look.stages, examples, float(probe.losses.mean()), float(excess.mean()),
-            standard_error(excess, probe.blocks), probe.accuracy, probe.knn, probe.logme,
-            look.cost[depth].parameters, look.cost[depth].gmacs, 1 / (look.forward * share),
+            look.reference,
+            look.size,
+            depth,
+            look.stages,
+            examples,
+            float(probe.losses.mean()),
+            float(excess.mean()),
+            standard_error(excess, probe.blocks),
+            probe.accuracy,
+            probe.knn,
+            probe.logme,
+            look.cost[depth].parameters,
+            look.cost[depth].gmacs,
+            1 / (look.forward * share),
             run_seconds(self.recipe, self.counts, look.size, look.forward * share, look.step * share),
-            entry.imagenet_top1 if entry else None, look.pretrained_on, look.licence, clear,
-        )  # fmt: skip
+            entry.imagenet_top1 if entry else None,
+            look.pretrained_on,
+            look.licence,
+            clear,
+        )

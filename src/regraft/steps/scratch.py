@@ -21,10 +21,11 @@ RATE = 1e-3  # AdamW's usual peak for a network that starts from nothing
 def from_scratch(
     backbone: Backbone, data: Data, classes: int, context: Context, checkpoint: Checkpoint
 ) -> tuple[Backbone, nn.Module] | None:
-    """The network of `backbone` and a linear head, trained from random weights on all of `data`; None where time is short.
+    """The network of `backbone` and a linear head, trained from random weights on all of `data`; None where
+    time is short.
 
-    Everything moves, norm statistics too, at one rate for all layers; augmentation, batches and precision are those of
-    fine-tuning. Raises KeyboardInterrupt when the user stops it: half a training is no baseline.
+    Everything moves, norm statistics too, at one rate for all layers; augmentation, batches and precision are
+    those of fine-tuning. Raises KeyboardInterrupt when the user stops it: half a training is no baseline.
     """
     trial = context.trial()
     recipe = trial.recipe.finetune
@@ -37,9 +38,14 @@ def from_scratch(
     recipe.epochs = LONGER * length(len(data.items), backbone.preprocess.size)
     recipe.lr, recipe.layer_decay, recipe.interpolation, recipe.precision = RATE, 1.0, 1.0, "auto"
     found = finetune(
-        empty, plan_freeze(module, empty.stages, "full", "moving"), make_head("linear", backbone.width, classes), data, None,
-        trial, checkpoint=checkpoint,
-    )  # fmt: skip
+        empty,
+        plan_freeze(module, empty.stages, "full", "moving"),
+        make_head("linear", backbone.width, classes),
+        data,
+        None,
+        trial,
+        checkpoint=checkpoint,
+    )
     if found is not None and found.trained.stopped == "interrupted":
         raise KeyboardInterrupt
     return None if found is None or found.trained.stopped == "budget" else (found.backbone, found.head)

@@ -11,7 +11,15 @@ from torch import nn
 from regraft.evaluation import fewest_blocks, log_losses, score, standard_error, weighted_scores
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
-from regraft.training import Layers, class_offset, class_weighted, fit_path, linear_head, mlp_head, mlp_out_of_fold
+from regraft.training import (
+    Layers,
+    class_offset,
+    class_weighted,
+    fit_path,
+    linear_head,
+    mlp_head,
+    mlp_out_of_fold,
+)
 
 IMBALANCE = 3.0
 RESAMPLES = 100
@@ -22,7 +30,9 @@ DECAY = 5.0  # of an MLP. Log loss on packages by 0.01, 1, 3, 5, 20: 0.424, 0.41
 
 @dataclass
 class Features:
-    """Frozen features with what is known of them: (N, D), (N,) labels, weights, and blocks (None: each row is alone)."""
+    """Frozen features with what is known of them: (N, D), (N,) labels, weights, and blocks (None: each row is
+    alone).
+    """
 
     values: np.ndarray
     labels: np.ndarray
@@ -49,8 +59,9 @@ class Features:
 class Heads:
     """The trained head (on train), the same refitted on train and val, and what layers these have.
 
-    `oof_logits` (M, K) are out-of-fold predictions of such a head for the rows `oof_rows` (M,) of train and val together: all,
-    or those of the folds that were tried; None where a class has a single block, so that no fold could spare it.
+    `oof_logits` (M, K) are out-of-fold predictions of such a head for the rows `oof_rows` (M,) of train and
+    val together: all, or those of the folds that were tried; None where a class has a single block, so that
+    no fold could spare it.
     """
 
     on_train: nn.Module
@@ -67,7 +78,9 @@ class Heads:
 
 @dataclass(frozen=True)
 class Candidate:
-    """New layers and their settings, with (M, K) out-of-fold logits of `rows`, and the (M,) log losses of these."""
+    """New layers and their settings, with (M, K) out-of-fold logits of `rows`, and the (M,) log losses of
+    these.
+    """
 
     layers: Layers
     l2: float
@@ -77,11 +90,14 @@ class Candidate:
     losses: np.ndarray
 
 
-def train_head(options: tuple[Layers, ...], everything: Features, count: int, classes: int, context: Context) -> Heads:
-    """The head of the simplest of `options` that is as good as any. The first `count` rows are train, the rest is val.
+def train_head(
+    options: tuple[Layers, ...], everything: Features, count: int, classes: int, context: Context
+) -> Heads:
+    """The head of the simplest of `options` that is as good as any. The first `count` rows are train, the
+    rest is val.
 
-    L2, class weights and layers are chosen out of fold over train and val (rule 12); what is chosen is then fitted to train,
-    and to train and val.
+    L2, class weights and layers are chosen out of fold over train and val (rule 12); what is chosen is then
+    fitted to train, and to train and val.
     """
     recipe, sizes = context.recipe, np.bincount(everything.labels, minlength=classes)
     if fewest_blocks(everything.labels, everything.blocks) < 2:
@@ -93,7 +109,9 @@ def train_head(options: tuple[Layers, ...], everything: Features, count: int, cl
         why = "; ".join(filter(None, (why, unequal)))
     _pin(best, context)
     on_train = fit_chosen(best, everything.part(0, count), classes, context)
-    refitted = on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
+    refitted = (
+        on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
+    )
     offset = class_offset(everything.labels, recipe.train.class_weights, classes)
     logits = best.logits if offset is None else best.logits - offset
     made = f"linear head converged, L2 {best.l2:.2g}"
@@ -120,32 +138,40 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
     usual = LONE_L2 if layers.kind == "linear" else DECAY
     l2 = usual if recipe.l2 == "auto" else recipe.l2
     nothing = np.zeros(0)
-    found = Candidate(layers, l2, LONE_EPOCHS, nothing.astype(np.int64), np.zeros((0, classes), dtype=np.float32), nothing)
+    found = Candidate(
+        layers, l2, LONE_EPOCHS, nothing.astype(np.int64), np.zeros((0, classes), dtype=np.float32), nothing
+    )
     return found, "a class has a single example, or examples of a single group: there is nothing to choose by"
 
 
 def _weigh(
     options: tuple[Layers, ...], everything: Features, sizes: np.ndarray, context: Context
 ) -> tuple[str, Candidate | None, str]:
-    """What is done about classes of different sizes, the linear head with it where there is to be one, and why.
+    """What is done about classes of different sizes, the linear head with it where there is to be one, and
+    why.
 
-    Where the largest class is IMBALANCE times the smallest, linear heads are compared out of fold by the run's metric, or by
-    macro F1 where that is accuracy, which small classes hardly touch. The simplest within one standard error (paired
-    bootstrap over blocks) of the best is taken.
+    Where the largest class is IMBALANCE times the smallest, linear heads are compared out of fold by the
+    run's metric, or by macro F1 where that is accuracy, which small classes hardly touch. The simplest within
+    one standard error (paired bootstrap over blocks) of the best is taken.
     """
     named, ratio, classes = context.recipe.train.class_weights, sizes.max() / max(1, sizes.min()), len(sizes)
     layers = options[0] if options[0].kind == "linear" else None
     if named != "auto" or ratio < IMBALANCE or context.out_of_time():
         chosen: str = "none" if named == "auto" else named
         return chosen, _linear(layers, everything, chosen, classes, context) if layers else None, ""
-    plain, balanced = (_linear(layers or Layers("linear"), everything, w, classes, context) for w in ("none", "balanced"))
+    plain, balanced = (
+        _linear(layers or Layers("linear"), everything, w, classes, context) for w in ("none", "balanced")
+    )
     heads = {"none": plain, "adjusted": plain, "balanced": balanced}
     offset = class_offset(everything.labels, "adjusted", classes)
     logits = [plain.logits, plain.logits - offset, balanced.logits]
     labels, rng = everything.labels[plain.rows], np.random.default_rng(0)
     members = _members(None if everything.blocks is None else everything.blocks[plain.rows], len(labels))
     metric = "macro_f1" if context.recipe.run.metric == "accuracy" else context.recipe.run.metric
-    drawn = [np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))]) for _ in range(RESAMPLES)]
+    drawn = [
+        np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))])
+        for _ in range(RESAMPLES)
+    ]
     counts = np.array([np.bincount(some, minlength=len(labels)) for some in drawn], dtype=np.float64)
     draws = np.array([weighted_scores(labels, found, metric, counts) for found in logits])
     scores = np.array([score(labels, found, metric) for found in logits])
@@ -158,12 +184,16 @@ def _weigh(
 
 
 def _choose(
-    options: tuple[Layers, ...], linear: Candidate | None, everything: Features, classes: int, context: Context
+    options: tuple[Layers, ...],
+    linear: Candidate | None,
+    everything: Features,
+    classes: int,
+    context: Context,
 ) -> tuple[Candidate, str]:
     """The simplest layers within one standard error of the best by out-of-fold log loss, and why.
 
-    The error is that of the paired difference. A wider MLP is tried only where the narrower is better than the linear head by
-    more than that.
+    The error is that of the paired difference. A wider MLP is tried only where the narrower is better than
+    the linear head by more than that.
     """
     found, blocks = [linear] if linear else [], everything.blocks
     for layers in (layers for layers in options if layers.kind == "mlp"):
@@ -185,12 +215,24 @@ def _choose(
         if other is not chosen:
             text += f", {other.layers} would {'lose' if loss > 0 else 'gain'} {abs(loss):.3f} ± {error:.3f}"
         if len(found) > 1:
-            layers, spread = other.layers, standard_error(other.losses, None if blocks is None else blocks[other.rows])
+            layers, spread = (
+                other.layers,
+                standard_error(other.losses, None if blocks is None else blocks[other.rows]),
+            )
             context.events.emit(
-                "head", step="train", layers=layers.kind, hidden=layers.hidden, dropout=layers.dropout, epochs=other.epochs,
-                parameters=layers.parameters(everything.values.shape[1], classes), log_loss=float(other.losses.mean()),
-                standard_error=spread, difference=loss, difference_error=error, chosen=other is chosen,
-            )  # fmt: skip
+                "head",
+                step="train",
+                layers=layers.kind,
+                hidden=layers.hidden,
+                dropout=layers.dropout,
+                epochs=other.epochs,
+                parameters=layers.parameters(everything.values.shape[1], classes),
+                log_loss=float(other.losses.mean()),
+                standard_error=spread,
+                difference=loss,
+                difference_error=error,
+                chosen=other is chosen,
+            )
     return chosen, text
 
 
@@ -203,35 +245,65 @@ def _members(blocks: np.ndarray | None, count: int) -> list[np.ndarray]:
 
 
 def _beside(one: Candidate, other: Candidate, blocks: np.ndarray | None) -> tuple[float, float]:
-    """How much higher the log loss of one is than that of the other, and the standard error of that, which counts blocks."""
+    """How much higher the log loss of one is than that of the other, and the standard error of that, which
+    counts blocks.
+    """
     differences = one.losses - other.losses
-    return float(differences.mean()), standard_error(differences, None if blocks is None else blocks[one.rows])
+    return float(differences.mean()), standard_error(
+        differences, None if blocks is None else blocks[one.rows]
+    )
 
 
-def _linear(layers: Layers, everything: Features, weighting: str, classes: int, context: Context) -> Candidate:
+def _linear(
+    layers: Layers, everything: Features, weighting: str, classes: int, context: Context
+) -> Candidate:
     """The linear head of the L2 the user named, or of the one chosen out of fold."""
     recipe = context.recipe
     named = None if recipe.train.l2 == "auto" or recipe.head.kind == "mlp" else recipe.train.l2
     weights = class_weighted(everything.labels, everything.weights, weighting == "balanced", classes)
     path = fit_path(
-        everything.values, everything.labels, weights, classes, recipe.train.folds, recipe.run.seed,
-        context.events.tick, context.out_of_time, named, everything.blocks,
-    )  # fmt: skip
+        everything.values,
+        everything.labels,
+        weights,
+        classes,
+        recipe.train.folds,
+        recipe.run.seed,
+        context.events.tick,
+        context.out_of_time,
+        named,
+        everything.blocks,
+    )
     for l2, loss, error in zip(path.l2, path.losses, path.errors, strict=True):
-        context.events.emit("l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=weighting)
+        context.events.emit(
+            "l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=weighting
+        )
     losses = log_losses(everything.labels[path.rows], path.logits)
-    return Candidate(layers, path.l2[path.chosen] if named is None else named, 0, path.rows, path.logits, losses)
+    return Candidate(
+        layers, path.l2[path.chosen] if named is None else named, 0, path.rows, path.logits, losses
+    )
 
 
 def _mlp(layers: Layers, everything: Features, classes: int, context: Context) -> Candidate:
     """The MLP after the number of epochs that is best out of fold."""
     recipe = context.recipe
     decay = DECAY if recipe.train.l2 == "auto" else recipe.train.l2
-    weights = class_weighted(everything.labels, everything.weights, recipe.train.class_weights == "balanced", classes)
+    weights = class_weighted(
+        everything.labels, everything.weights, recipe.train.class_weights == "balanced", classes
+    )
     found = mlp_out_of_fold(
-        everything.values, everything.labels, weights, classes, layers, decay, recipe.train.epochs, recipe.train.folds,
-        recipe.run.seed, context.events.tick, context.out_of_time, everything.blocks,
-    )  # fmt: skip
+        everything.values,
+        everything.labels,
+        weights,
+        classes,
+        layers,
+        decay,
+        recipe.train.epochs,
+        recipe.train.folds,
+        recipe.run.seed,
+        context.events.tick,
+        context.out_of_time,
+        everything.blocks,
+    )
     losses = log_losses(everything.labels[found.rows], found.logits)
     return Candidate(layers, decay, found.epochs, found.rows, found.logits, losses)
 
@@ -245,8 +317,18 @@ def fit_chosen(
     if layers.kind == "linear":
         module = linear_head(data.values, data.labels, weights, classes, best.l2, layers.dropout, start)
     else:
-        module = mlp_head(data.values, data.labels, weights, classes, layers, best.l2, best.epochs, recipe.run.seed,
-                          context.events.tick, context.out_of_time)  # fmt: skip
+        module = mlp_head(
+            data.values,
+            data.labels,
+            weights,
+            classes,
+            layers,
+            best.l2,
+            best.epochs,
+            recipe.run.seed,
+            context.events.tick,
+            context.out_of_time,
+        )
     offset = class_offset(data.labels, recipe.train.class_weights, classes)
     if offset is not None:
         module[-1].bias.data -= torch.from_numpy(offset)  # type: ignore[operator]

@@ -1,4 +1,6 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) through peft: injected before training, merged into the weights after it."""
+"""Low-rank adapters (LoRA, Hu et al. 2021) through peft: injected before training, merged into the weights
+after it.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,18 @@ def add_adapters(module: nn.Module) -> int:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UsageError("LoRA needs peft: pip install 'regraft[lora]', or choose another freezing strategy.") from None
+        raise UsageError(
+            "LoRA needs peft: pip install 'regraft[lora]', or choose another freezing strategy."
+        ) from None
     targets = [
-        name for name, child in module.named_modules()
+        name
+        for name, child in module.named_modules()
         if isinstance(child, nn.Linear) or (isinstance(child, nn.Conv2d) and child.groups == 1)
-    ]  # fmt: skip
+    ]
     if not targets:
-        raise UsageError("LoRA finds no linear layer or ungrouped convolution in this backbone; choose another strategy.")
+        raise UsageError(
+            "LoRA finds no linear layer or ungrouped convolution in this backbone; choose another strategy."
+        )
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets), module)
     return len(targets)
 

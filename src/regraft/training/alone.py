@@ -14,16 +14,22 @@ from regraft.training.network import linear_head
 
 
 def head_alone(
-    features: np.ndarray, labels: Sequence[int] | np.ndarray, l2: float | None, seed: int, blocks: np.ndarray | None
+    features: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    l2: float | None,
+    seed: int,
+    blocks: np.ndarray | None,
 ) -> nn.Sequential:
     """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels from 0, K of them.
 
-    Without `l2` it is chosen by the out-of-fold log loss of folds that part none of the `blocks` (N,). Raises UsageError for what
-    no head can be fitted to, with the reason.
+    Without `l2` it is chosen by the out-of-fold log loss of folds that part none of the `blocks` (N,). Raises
+    UsageError for what no head can be fitted to, with the reason.
     """
     values, targets = np.asarray(features), np.asarray(labels)
     if values.ndim != 2 or not values.size or targets.shape != values.shape[:1]:
-        raise UsageError(f"a head takes (N, D) features and (N,) labels; found {values.shape} and {targets.shape}.")
+        raise UsageError(
+            f"a head takes (N, D) features and (N,) labels; found {values.shape} and {targets.shape}."
+        )
     if targets.dtype.kind not in "iub" or int(targets.min()) < 0 or int(targets.max()) == 0:
         raise UsageError("labels are whole numbers from 0 up, of two classes at least.")
     if blocks is not None and len(blocks) != len(targets):
@@ -35,7 +41,9 @@ def head_alone(
     classes, weights = int(targets.max()) + 1, np.ones(len(targets))
     if l2 is None:
         if fewest_blocks(targets, blocks) < 2:
-            raise UsageError("a class has a single example, or examples of one group only: no fold can spare it. Name an l2.")
+            raise UsageError(
+                "a class has a single example, or examples of one group only: no fold can spare it. Name an l2."
+            )
         path = fit_path(values, targets, weights, classes, seed=seed, blocks=blocks)
         l2 = path.l2[path.chosen]
     return linear_head(values, targets, weights, classes, l2)

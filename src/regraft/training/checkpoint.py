@@ -1,4 +1,6 @@
-"""Training that may be killed at any moment: all that the next step depends on, in one file that is renamed into place."""
+"""Training that may be killed at any moment: all that the next step depends on, in one file that is renamed
+into place.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ from torch import nn
 from regraft.artifacts import atomic, openable
 
 SECONDS = 20.0  # what a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second
-SHARE = 0.05  # of the time that saving may take: where a save takes longer than a second, a kill may cost more
+SHARE = (
+    0.05  # of the time that saving may take: where a save takes longer than a second, a kill may cost more
+)
 
 
 class Checkpoint:
-    """One file of tensors (safetensors) with the progress as JSON beside them; without a path nothing is ever kept.
+    """One file of tensors (safetensors) with the progress as JSON beside them; without a path nothing is ever
+    kept.
 
     What was saved under another `key` (other data, other settings) is not taken up.
     """
@@ -30,7 +35,8 @@ class Checkpoint:
         self.saved, self.cost = time.monotonic(), 0.0  # when the last save ended, and the seconds it took
 
     def due(self, complete: bool = False) -> bool:
-        """True when the last save is longer ago than what a kill may cost, and than what a save costs allows for.
+        """True when the last save is longer ago than what a kill may cost, and than what a save costs allows
+        for.
 
         `complete`: an epoch has ended, whose work is worth keeping as soon as a save is cheap beside it.
         """
@@ -38,7 +44,9 @@ class Checkpoint:
         return self.path is not None and time.monotonic() - self.saved >= wait
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
-        """Replace what was kept; a tensor that goes by several names is written once. A full disk costs the resume only."""
+        """Replace what was kept; a tensor that goes by several names is written once. A full disk costs the
+        resume only.
+        """
         if self.path is None:
             return
         began, held, same = time.monotonic(), dict[int, str](), dict[str, str]()
@@ -77,19 +85,33 @@ class Checkpoint:
 
 
 def pack(
-    module: dict[str, torch.Tensor], others: dict[str, dict[str, torch.Tensor]], optimiser: torch.optim.Optimizer
+    module: dict[str, torch.Tensor],
+    others: dict[str, dict[str, torch.Tensor]],
+    optimiser: torch.optim.Optimizer,
 ) -> dict[str, torch.Tensor]:
-    """All tensors of a training under way: the module as it stands, other states of it by name, torch's random state."""
-    tensors = {f"{kind}.{name}": tensor for kind, state in {"now": module, **others}.items() for name, tensor in state.items()}
+    """All tensors of a training under way: the module as it stands, other states of it by name, torch's
+    random state.
+    """
+    tensors = {
+        f"{kind}.{name}": tensor
+        for kind, state in {"now": module, **others}.items()
+        for name, tensor in state.items()
+    }
     for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, torch.Tensor)}
+        tensors |= {
+            f"optimiser.{number}.{name}": value
+            for name, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
     return {**tensors, "random": torch.get_rng_state()}
 
 
 def unpack(
     tensors: dict[str, torch.Tensor], module: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Put a packed training back, each tensor in the memory order of its parameter; gives the other states by name."""
+    """Put a packed training back, each tensor in the memory order of its parameter; gives the other states by
+    name.
+    """
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
@@ -100,7 +122,11 @@ def unpack(
     for name, tensor in parts.pop("optimiser", {}).items():
         number, _, entry = name.partition(".")
         parameter = parameters[int(number)]
-        like = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape and tensor.ndim else tensor
+        like = (
+            torch.empty_like(parameter).copy_(tensor)
+            if tensor.shape == parameter.shape and tensor.ndim
+            else tensor
+        )
         states.setdefault(int(number), {})[entry] = like
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
     torch.set_rng_state(parts.pop("random")[""])

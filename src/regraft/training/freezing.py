@@ -31,7 +31,9 @@ class FreezePlan:
     boundary: int
 
     def apply(self, module: nn.Module) -> None:
-        """Set requires_grad, and keep `eval_modules` in eval mode whatever calls `.train()`: a hook before each forward."""
+        """Set requires_grad, and keep `eval_modules` in eval mode whatever calls `.train()`: a hook before
+        each forward.
+        """
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in self.trainable)
         for name, child in module.named_modules():
@@ -44,7 +46,9 @@ class FreezePlan:
 
     def digest(self, module: nn.Module) -> str:
         """SHA-256 over every frozen parameter and every buffer of `eval_modules`."""
-        frozen: dict[str, torch.Tensor] = {name: p for name, p in module.named_parameters() if name not in self.trainable}
+        frozen: dict[str, torch.Tensor] = {
+            name: p for name, p in module.named_parameters() if name not in self.trainable
+        }
         for name, buffer in module.named_buffers():
             if name.rpartition(".")[0] in self.eval_modules:
                 frozen[name] = buffer
@@ -58,9 +62,10 @@ class FreezePlan:
 
 def is_norm(module: nn.Module) -> bool:
     """True for a normalisation layer of torch or timm, by its kind."""
-    return (bool(re.search(r"(norm|rms)", type(module).__name__.lower())) and not any(True for _ in module.children())) or (
-        isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm))
-    )
+    return (
+        bool(re.search(r"(norm|rms)", type(module).__name__.lower()))
+        and not any(True for _ in module.children())
+    ) or (isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)))
 
 
 def plan_freeze(
@@ -68,15 +73,18 @@ def plan_freeze(
 ) -> FreezePlan:
     """The plan of a strategy. Raises UsageError for one that is unknown, with the stages there are.
 
-    "first" is surgical fine-tuning (Lee et al. 2023): images that look otherwise than those of pre-training need other first
-    layers. "gradual" is the widest of `phases`. "lora" releases adapters that are there already.
+    "first" is surgical fine-tuning (Lee et al. 2023): images that look otherwise than those of pre-training
+    need other first layers. "gradual" is the widest of `phases`. "lora" releases adapters that are there
+    already.
     """
     everything = [name for name, _ in module.named_parameters()]
     count, names = len(stages), [stage.name for stage in stages]
     if not isinstance(strategy, str):
         unknown = [name for name in strategy if name not in names]
         if unknown or not strategy:
-            raise UsageError(f"no stage is called {', '.join(unknown) or 'nothing'}; there are {', '.join(names)}.")
+            raise UsageError(
+                f"no stage is called {', '.join(unknown) or 'nothing'}; there are {', '.join(names)}."
+            )
         released = {i for i, name in enumerate(names) if name in set(strategy)}
         text = ",".join(strategy)
     else:
@@ -96,7 +104,9 @@ def plan_freeze(
                 raise UsageError(f"{strategy}: the backbone has {count} stages ({', '.join(names)}).")
             released = set(range(count - int(last[1]), count))
         else:
-            raise UsageError(f"the freezing strategy {strategy!r} is none of {STRATEGIES} ({', '.join(names)}).")
+            raise UsageError(
+                f"the freezing strategy {strategy!r} is none of {STRATEGIES} ({', '.join(names)})."
+            )
     trainable = {name for i in released for name in stages[i].parameters}
     norms = {name for name, child in module.named_modules() if is_norm(child)}
     if text == "norm":
@@ -108,7 +118,9 @@ def plan_freeze(
     elif text in ("full", "gradual"):
         trainable = set(everything)
     if not trainable and text not in ("head", "lora"):
-        raise UsageError(f"{text} releases nothing: the backbone has no such parameters. Freeze it with head, or name another.")
+        raise UsageError(
+            f"{text} releases nothing: the backbone has no such parameters. Freeze it with head, or name another."
+        )
     with_statistics = {n for n, m in module.named_modules() if getattr(m, "running_mean", None) is not None}
     frozen_stages = [s for s in stages if not trainable.intersection(s.parameters)]
     resting = {name for stage in frozen_stages for name in stage.modules}
@@ -127,8 +139,13 @@ def plan_freeze(
 def phases(
     module: nn.Module, stages: Sequence[Stage], epochs: int, norm_statistics: str = "frozen"
 ) -> tuple[FreezePlan, ...]:
-    """Gradual unfreezing (Howard and Ruder 2018): a plan an epoch, from the last stage alone to all by half of the epochs."""
+    """Gradual unfreezing (Howard and Ruder 2018): a plan an epoch, from the last stage alone to all by half
+    of the epochs.
+    """
     count, rising = len(stages), max(1, -(-epochs // 2))
     released = [min(count, -(-count * epoch // rising)) for epoch in range(1, epochs + 1)]
-    plans = {k: plan_freeze(module, stages, "full" if k == count else f"last-{k}", norm_statistics) for k in set(released)}
+    plans = {
+        k: plan_freeze(module, stages, "full" if k == count else f"last-{k}", norm_statistics)
+        for k in set(released)
+    }
     return tuple(plans[k] for k in released)

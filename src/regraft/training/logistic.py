@@ -1,4 +1,6 @@
-"""Multinomial logistic regression by preconditioned L-BFGS over a path of L2 strengths, with out-of-fold logits."""
+"""Multinomial logistic regression by preconditioned L-BFGS over a path of L2 strengths, with out-of-fold
+logits.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ from regraft.evaluation import folds_of, standard_error
 from regraft.evaluation.blocks import Fold
 from regraft.evaluation.finite import require_finite
 
-GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))  # per-example mean loss + l2/2 |W|^2 on scaled features
-PATH_FLAT = 1e-5  # the path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
+GRID = tuple(
+    float(v) for v in np.logspace(0.5, -4.5, 11)
+)  # per-example mean loss + l2/2 |W|^2 on scaled features
+PATH_FLAT = (
+    1e-5  # the path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
+)
 MOST = 500  # iterations
 ROUND = 10  # iterations between two looks at the gradient
 ENOUGH = 2_000  # held-out examples that tell strengths apart: with more than five times as many, not every fold is tried
@@ -24,13 +30,16 @@ CHUNK = 1 << 24  # bytes of features looked at at once
 LOGITS = 1 << 20  # logits computed at once: what fits a cache is three times as fast
 HUGE = 1e30  # a scale above which float32 does not hold differences
 ALIVE = 1e-10  # of the largest variance: below it a feature does not vary but for rounding
-WHOLE = 1 << 28  # bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
+WHOLE = (
+    1 << 28
+)  # bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
 
 
 @dataclass(frozen=True)
 class Path:
-    """The out-of-fold result of an L2 path: (S,) strengths, mean losses and their standard errors, the number of the chosen
-    one, and its (M, K) logits of the held-out `rows`: all examples, or those of the folds that were tried, or HELD of these.
+    """The out-of-fold result of an L2 path: (S,) strengths, mean losses and their standard errors, the number
+    of the chosen one, and its (M, K) logits of the held-out `rows`: all examples, or those of the folds that
+    were tried, or HELD of these.
     """
 
     l2: tuple[float, ...]
@@ -50,14 +59,16 @@ def _chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) mean, and what to divide by: the square root of each feature's deviation, times that of all together.
+    """(D,) mean, and what to divide by: the square root of each feature's deviation, times that of all
+    together.
 
-    Pareto scaling (van den Berg et al. 2006) lies between none, where loud features drown the others, and unit variance,
-    where those that hardly ever fire count as much as any. Out of fold on training sets, log loss by unit variance, by this
-    and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072; hand signs 0.242, 0.206, 0.222.
+    Pareto scaling (van den Berg et al. 2006) lies between none, where loud features drown the others, and
+    unit variance, where those that hardly ever fire count as much as any. Out of fold on training sets, log
+    loss by unit variance, by this and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072; hand
+    signs 0.242, 0.206, 0.222.
 
-    What does not vary beyond the rounding of float32 is divided by infinity: it is 0 when scaled, and so is its weight. Raises
-    UsageError for features that hold nan or infinity.
+    What does not vary beyond the rounding of float32 is divided by infinity: it is 0 when scaled, and so is
+    its weight. Raises UsageError for features that hold nan or infinity.
     """
     total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for _, x in _chunks(features):
@@ -75,7 +86,9 @@ def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
-    """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned, so bits repeat."""
+    """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned, so
+    bits repeat.
+    """
     mean, scale = (torch.from_numpy(values) for values in scaling)
     large = bool((scale[scale.isfinite()] > HUGE).any())  # then float32 may not hold the differences
     kind = torch.float64 if large else torch.float32
@@ -94,7 +107,8 @@ def softmax_logits(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -
 class _Preconditioner:
     """A change of the variables (F, K, D + 1) that makes the curvature about the same in all directions.
 
-    L-BFGS then takes 37 passes over the data where it took 239 (10,000 examples, 1,280 features, 100 classes).
+    L-BFGS then takes 37 passes over the data where it took 239 (10,000 examples, 1,280 features, 100
+    classes).
     """
 
     root: torch.Tensor | None  # (D, D), symmetric; None changes nothing
@@ -103,7 +117,11 @@ class _Preconditioner:
 
     def back(self, phi: torch.Tensor) -> torch.Tensor:
         """To the weights; gradients by these go the same way to gradients by the variables."""
-        return phi if self.root is None else torch.cat([phi[:, :, :-1] @ self.root, phi[:, :, -1:] * self.bias], dim=2)
+        return (
+            phi
+            if self.root is None
+            else torch.cat([phi[:, :, :-1] @ self.root, phi[:, :, -1:] * self.bias], dim=2)
+        )
 
     def into(self, theta: torch.Tensor) -> torch.Tensor:
         """To the variables."""
@@ -113,15 +131,20 @@ class _Preconditioner:
 
 
 class _Problem:
-    """F logistic regressions on the same (N, D) features that differ in the (F, N) shares of the examples, solved as one.
+    """F logistic regressions on the same (N, D) features that differ in the (F, N) shares of the examples,
+    solved as one.
 
     One product gives the logits of all F, so five folds of a few classes cost little more than one.
     """
 
     def __init__(
-        self, features: np.ndarray, labels: np.ndarray, shares: np.ndarray, classes: int,
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        shares: np.ndarray,
+        classes: int,
         scaling: tuple[np.ndarray, np.ndarray],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.features, self.classes, self.scaling = features, classes, scaling
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
@@ -130,7 +153,8 @@ class _Problem:
 
     @cached_property
     def _spectrum(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(D,) eigenvalues and (D, D) eigenvectors of the features' covariance, float64; None for fewer examples than features.
+        """(D,) eigenvalues and (D, D) eigenvectors of the features' covariance, float64; None for fewer
+        examples than features.
 
         None too where there is no decomposition: it speeds the search up, and the search ends without it.
         """
@@ -140,8 +164,13 @@ class _Problem:
         for _, x in self._parts():
             covariance.addmm_(x.T, x, alpha=1 / len(self.labels))
         diagonal = covariance.diagonal()
-        alive = (diagonal > ALIVE * diagonal.max()).nonzero()[:, 0]  # what hardly varies is an axis of its own
-        values, vectors = torch.zeros(len(covariance), dtype=torch.float64), torch.eye(len(covariance), dtype=torch.float64)
+        alive = (diagonal > ALIVE * diagonal.max()).nonzero()[
+            :, 0
+        ]  # what hardly varies is an axis of its own
+        values, vectors = (
+            torch.zeros(len(covariance), dtype=torch.float64),
+            torch.eye(len(covariance), dtype=torch.float64),
+        )
         with contextlib.suppress(RuntimeError):  # LinAlgError is one
             found, turned = torch.linalg.eigh(covariance[alive][:, alive].double())
             values[alive] = found.clamp_min_(0)
@@ -195,13 +224,20 @@ class _Problem:
         return value, gradient
 
     def solve(self, l2: float, start: torch.Tensor | None, tolerance: float, flat: float) -> torch.Tensor:
-        """(F, K, D + 1) at a gradient of norm `tolerance` at most in each problem, or where the objective falls by < `flat`."""
+        """(F, K, D + 1) at a gradient of norm `tolerance` at most in each problem, or where the objective
+        falls by < `flat`.
+        """
         change = self._preconditioner(l2)
         phi = change.into(torch.zeros(self.shape) if start is None else start).requires_grad_(True)
         optimiser = torch.optim.LBFGS(
-            [phi], max_iter=ROUND, max_eval=1000, history_size=10, line_search_fn="strong_wolfe",
-            tolerance_grad=0.0, tolerance_change=flat * self.shape[0],
-        )  # fmt: skip
+            [phi],
+            max_iter=ROUND,
+            max_eval=1000,
+            history_size=10,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0.0,
+            tolerance_change=flat * self.shape[0],
+        )
         norm = float("inf")
 
         def closure() -> float:
@@ -219,7 +255,9 @@ class _Problem:
         return change.back(phi.detach())
 
     def logits(self, theta: torch.Tensor, place: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(M, K) logits of the examples at (M,) rising `rows`, each by the problem whose number is its `place` (N,)."""
+        """(M, K) logits of the examples at (M,) rising `rows`, each by the problem whose number is its
+        `place` (N,).
+        """
         found, fold = np.empty((len(rows), self.classes), dtype=np.float32), torch.from_numpy(place)
         for some, x in self._parts():
             first, last = np.searchsorted(rows, (some.start, some.stop))
@@ -237,16 +275,24 @@ def _shares(weights: np.ndarray) -> np.ndarray:
 
 
 def fit_logistic(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, *,
-    scaling: tuple[np.ndarray, np.ndarray] | None = None, start: tuple[np.ndarray, np.ndarray] | None = None,
-    tolerance: float = 1e-4, flat: float = 1e-9,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    l2: float,
+    *,
+    scaling: tuple[np.ndarray, np.ndarray] | None = None,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+    tolerance: float = 1e-4,
+    flat: float = 1e-9,
+) -> tuple[np.ndarray, np.ndarray]:
     """Weight (K, D) and bias (K,) on raw features: the scaling (Pareto, where none is given) is folded in.
 
-    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free; where all weights are 0, that
-    is 0, and so is what comes out. Features larger than WHOLE are streamed in mini-batches whose gradients add up, so a
-    memory-mapped array of any length will do and the result is that of the whole. Ends at a gradient of norm `tolerance` or a
-    fall of the objective below `flat`. `start` is a weight and a bias as they are returned: what a fit on similar data gave.
+    Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free; where all
+    weights are 0, that is 0, and so is what comes out. Features larger than WHOLE are streamed in
+    mini-batches whose gradients add up, so a memory-mapped array of any length will do and the result is that
+    of the whole. Ends at a gradient of norm `tolerance` or a fall of the objective below `flat`. `start` is a
+    weight and a bias as they are returned: what a fit on similar data gave.
     """
     mean, scale = scaling if scaling is not None else pareto_scaling(features)
     problem = _Problem(features, labels, _shares(weights)[None], classes, (mean, scale))
@@ -261,29 +307,46 @@ def fit_logistic(
 
 
 def tried_folds(labels: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:
-    """As many folds, stratified and by block, as hold out ENOUGH examples; of very many held out, a sample of HELD in all."""
+    """As many folds, stratified and by block, as hold out ENOUGH examples; of very many held out, a sample of
+    HELD in all.
+    """
     splits = folds_of(labels, folds, seed, blocks)
     splits = splits[: max(1, -(-ENOUGH * len(splits) // len(labels)))]
     most, rng = HELD // len(splits), np.random.default_rng(seed)
-    return [(train, held if len(held) <= most else np.sort(rng.permutation(held)[:most])) for train, held in splits]
+    return [
+        (train, held if len(held) <= most else np.sort(rng.permutation(held)[:most]))
+        for train, held in splits
+    ]
 
 
 def fit_path(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, folds: int = 5, seed: int = 0,
-    tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False, l2: float | None = None,
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    folds: int = 5,
+    seed: int = 0,
+    tick: Callable[..., None] = lambda **_: None,
+    stop: Callable[[], bool] = lambda: False,
+    l2: float | None = None,
     blocks: np.ndarray | None = None,
-) -> Path:  # fmt: skip
-    """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best, or at the `l2` that is named.
+) -> Path:
+    """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best, or at the
+    `l2` that is named.
 
-    The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error being that of
-    the paired difference to the best. As many folds are tried as hold out ENOUGH examples; no fold parts one of the `blocks`
-    (N,), and errors count blocks. The features' scaling, which knows no labels, is that of all examples. One that is named is
-    reached by the same way, and so with the same bits, as when it is chosen.
+    The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error
+    being that of the paired difference to the best. As many folds are tried as hold out ENOUGH examples; no
+    fold parts one of the `blocks` (N,), and errors count blocks. The features' scaling, which knows no
+    labels, is that of all examples. One that is named is reached by the same way, and so with the same bits,
+    as when it is chosen.
     """
     splits = tried_folds(labels, folds, seed, blocks)
     grid = GRID if l2 is None else (*(strength for strength in GRID if strength > l2), l2)
     rows = np.sort(np.concatenate([held for _, held in splits]))
-    shares, place = np.zeros((len(splits), len(labels)), dtype=np.float32), np.zeros(len(labels), dtype=np.int64)
+    shares, place = (
+        np.zeros((len(splits), len(labels)), dtype=np.float32),
+        np.zeros(len(labels), dtype=np.int64),
+    )
     for number, (train, held_out) in enumerate(splits):
         shares[number, train], place[held_out] = _shares(weights[train]), number
     problem = _Problem(features, labels, shares, classes, pareto_scaling(features))
@@ -301,7 +364,9 @@ def fit_path(
     errors = [standard_error(loss - losses[best], units) for loss in losses]
     chosen = next(n for n in range(best + 1) if means[n] - means[best] <= errors[n]) if l2 is None else best
     spread = np.array([standard_error(loss, units) for loss in losses])
-    return Path(grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen], place, rows))
+    return Path(
+        grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen], place, rows)
+    )
 
 
 def example_log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

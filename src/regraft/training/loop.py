@@ -34,11 +34,12 @@ class Batches(Protocol):
 
 @dataclass
 class Trained:
-    """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none was finished.
+    """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none was
+    finished.
 
-    That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero, late weights are
-    the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck. `states` are those of the lowest val
-    log loss, the lowest first, where they were asked for.
+    That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero, late
+    weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck.
+    `states` are those of the lowest val log loss, the lowest first, where they were asked for.
     """
 
     best: State
@@ -73,20 +74,23 @@ def train(
 ) -> Trained:
     """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
 
-    `val_loss` gives the (V,) log losses of val and the accuracy; without it the last epoch counts as the best. `patience`
-    epochs after the one that is kept it stops. Each optimiser group's `lr` is its peak. `offset` (K,) is added to the logits
-    in the loss only (logit adjustment). With `averaged`, a running mean of the weights over about an epoch (EMA) is tried after
-    each epoch beside the weights themselves. `numbers` is the context of forward passes: their precision.
+    `val_loss` gives the (V,) log losses of val and the accuracy; without it the last epoch counts as the
+    best. `patience` epochs after the one that is kept it stops. Each optimiser group's `lr` is its peak.
+    `offset` (K,) is added to the logits in the loss only (logit adjustment). With `averaged`, a running mean
+    of the weights over about an epoch (EMA) is tried after each epoch beside the weights themselves.
+    `numbers` is the context of forward passes: their precision.
 
-    A loss or a weight that is no number, or a loss ten times that of guessing, sends training back to its best state at half
-    the rate, three times at most. A batch that does not fit the memory is cut in micro-batches whose gradients add up. Where
-    `checkpoint` holds a training under way, this one goes on in the middle of its epoch, and on a CPU ends with the same bits as
-    if it had never stopped.
+    A loss or a weight that is no number, or a loss ten times that of guessing, sends training back to its
+    best state at half the rate, three times at most. A batch that does not fit the memory is cut in
+    micro-batches whose gradients add up. Where `checkpoint` holds a training under way, this one goes on in
+    the middle of its epoch, and on a CPU ends with the same bits as if it had never stopped.
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
     rising = max(1, round(total * warmup))
-    kept_names = [name for name, p in module.named_parameters() if p.requires_grad] + [n for n, _ in module.named_buffers()]
+    kept_names = [name for name, p in module.named_parameters() if p.requires_grad] + [
+        n for n, _ in module.named_buffers()
+    ]
 
     def snapshot() -> State:
         state = module.state_dict()
@@ -112,16 +116,31 @@ def train(
     def save() -> None:
         extra = {"best": trained.best, "mean": mean}
         extra |= {f"state{number}": state for number, (_, state) in enumerate(trained.states)}
-        progress = {"epoch": epoch, "done": done, "step": step, "losses": losses, "seen": seen, "epochs": epochs,
-                    "best_epoch": trained.epoch, "log_loss": trained.log_loss, "retries": retries, "parts": parts,
-                    "lowest": lowest.tolist(), "states": [loss for loss, _ in trained.states]}  # fmt: skip
+        progress = {
+            "epoch": epoch,
+            "done": done,
+            "step": step,
+            "losses": losses,
+            "seen": seen,
+            "epochs": epochs,
+            "best_epoch": trained.epoch,
+            "log_loss": trained.log_loss,
+            "retries": retries,
+            "parts": parts,
+            "lowest": lowest.tolist(),
+            "states": [loss for loss, _ in trained.states],
+        }
         checkpoint.save(pack(snapshot(), extra, optimiser), progress)
 
     def judge() -> tuple[float, float]:
-        """Val log loss and accuracy of the weights, or of their mean where that is better; kept unless clearly worse."""
+        """Val log loss and accuracy of the weights, or of their mean where that is better; kept unless
+        clearly worse.
+        """
         nonlocal lowest
         state = snapshot()
-        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters() if parameter.requires_grad):
+        if not all(
+            bool(parameter.isfinite().all()) for parameter in module.parameters() if parameter.requires_grad
+        ):
             raise FloatingPointError("the weights were no numbers")
         if not val_loss:
             trained.best, trained.epoch = state, epoch
@@ -132,7 +151,11 @@ def train(
             smooth, smooth_accuracy = val_loss()
             module.load_state_dict(state, strict=False)
             if smooth.mean() < losses.mean():
-                losses, accuracy, state = smooth, smooth_accuracy, {name: tensor.clone() for name, tensor in mean.items()}
+                losses, accuracy, state = (
+                    smooth,
+                    smooth_accuracy,
+                    {name: tensor.clone() for name, tensor in mean.items()},
+                )
         found = float(losses.mean())
         if not math.isfinite(found):
             raise FloatingPointError("the val loss was no number")
@@ -145,7 +168,9 @@ def train(
         return found, accuracy
 
     def slope(batch: Batch) -> float:
-        """The weighted mean loss of a batch, its gradients left on the parameters; smaller micro-batches if memory is short."""
+        """The weighted mean loss of a batch, its gradients left on the parameters; smaller micro-batches if
+        memory is short.
+        """
         nonlocal parts
         while True:
             optimiser.zero_grad(set_to_none=True)
@@ -155,7 +180,9 @@ def train(
                 if not short_of_memory(error) or 2 * parts > len(batch[1]):
                     raise
                 parts *= 2
-                say(f"short of memory: batches of {len(batch[1])} go on as {parts} micro-batches whose gradients add up")
+                say(
+                    f"short of memory: batches of {len(batch[1])} go on as {parts} micro-batches whose gradients add up"
+                )
 
     try:
         while epoch <= epochs:
@@ -164,9 +191,11 @@ def train(
             began, here, speed = time.perf_counter(), 0, 0.0
             try:
                 for batch in batches(epoch, done):
-                    rate = (step + 1) / rising if step < rising else 0.5 * (
-                        1 + math.cos(math.pi * (step - rising) / max(1, total - rising))
-                    )  # fmt: skip
+                    rate = (
+                        (step + 1) / rising
+                        if step < rising
+                        else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+                    )
                     for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                         group["lr"] = peak * rate * 0.5**retries
                     value, count = slope(batch), len(batch[1])
@@ -177,7 +206,14 @@ def train(
                     if averaged:
                         _mix(mean, module, 1 - min(1 - 1 / steps_per_epoch, (1 + step) / (10 + step)))
                     speed = here / (time.perf_counter() - began)
-                    tick(done=step, total=total, epoch=epoch, epochs=epochs, loss=losses / seen, images_per_second=speed)
+                    tick(
+                        done=step,
+                        total=total,
+                        epoch=epoch,
+                        epochs=epochs,
+                        loss=losses / seen,
+                        images_per_second=speed,
+                    )
                     if out_of_time():
                         break
                     if checkpoint.due():
@@ -195,8 +231,14 @@ def train(
                 say(f"{error} in epoch {epoch}: back to the best state so far, at half the rate")
                 continue
             trained.epochs_run = epoch
-            on_epoch(epoch=epoch, epochs=epochs, train_loss=losses / max(1, seen), val_log_loss=found,
-                     val_accuracy=accuracy, images_per_second=speed)  # fmt: skip
+            on_epoch(
+                epoch=epoch,
+                epochs=epochs,
+                train_loss=losses / max(1, seen),
+                val_log_loss=found,
+                val_accuracy=accuracy,
+                images_per_second=speed,
+            )
             if out_of_time():
                 trained.stopped = "budget"
                 break
@@ -214,19 +256,26 @@ def train(
 
 
 def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
-    """Whether (V,) losses are above the lowest, on average, by one standard error of the paired difference at most."""
+    """Whether (V,) losses are above the lowest, on average, by one standard error of the paired difference at
+    most.
+    """
     above = losses - lowest
     error = above.std(ddof=1) / math.sqrt(len(above)) if len(above) > 1 else math.inf
     return bool(above.mean() <= error)
 
 
 def _slope(
-    module: nn.Module, batch: Batch, parts: int, smoothing: float, offset: torch.Tensor | None,
+    module: nn.Module,
+    batch: Batch,
+    parts: int,
+    smoothing: float,
+    offset: torch.Tensor | None,
     numbers: Callable[[], AbstractContextManager[None]],
-) -> float:  # fmt: skip
+) -> float:
     """Add the gradients of the mean over a batch of each example's weight times its loss, and give that mean.
 
-    A batch whose weights are all 0 teaches nothing. Raises FloatingPointError for a loss no training comes back from.
+    A batch whose weights are all 0 teaches nothing. Raises FloatingPointError for a loss no training comes
+    back from.
     """
     inputs, labels, weights = batch
     whole, value = float(weights.sum()), 0.0
@@ -269,7 +318,8 @@ def short_of_memory(error: BaseException) -> bool:
 
 
 def shuffled(count: int, seed: int, epoch: int, batch: int) -> list[np.ndarray]:
-    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its neighbours.
+    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its
+    neighbours.
 
     Of no examples there are no batches.
     """
@@ -285,8 +335,8 @@ def shuffled(count: int, seed: int, epoch: int, batch: int) -> list[np.ndarray]:
 def class_weighted(labels: np.ndarray, weights: np.ndarray, balanced: bool, classes: int) -> np.ndarray:
     """(N,) weights of mean 1: the examples' own, times n / (K n_c) where `balanced` (King and Zeng 2001).
 
-    An example of weight 0 counts nowhere. Where all are 0, they stay so. Raises UsageError for weights that are negative or no
-    numbers.
+    An example of weight 0 counts nowhere. Where all are 0, they stay so. Raises UsageError for weights that
+    are negative or no numbers.
     """
     result = weights.astype(np.float64)
     if not np.isfinite(result).all() or (result < 0).any():

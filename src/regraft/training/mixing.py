@@ -14,11 +14,13 @@ LEAST = 1e-3  # strength below which the draws are a coin's, and those of a far 
 
 
 def mixed(batches: Batches, mixup: float, cutmix: float, classes: int, seed: int) -> Batches:
-    """Batches each of whose examples holds a share of another one, and as large a share of its label: (B, K) of them.
+    """Batches each of whose examples holds a share of another one, and as large a share of its label: (B, K)
+    of them.
 
-    mixup (Zhang et al. 2018) blends the two, CutMix (Yun et al. 2019) pastes a rectangle of the other; the share is drawn from
-    Beta(a, a) of the strength a. With both a coin decides, batch by batch. Images are (B, H, W, 3) uint8; anything else, as
-    the activations of frozen stages, is blended in either case. A draw depends on (seed, epoch, batch) only.
+    mixup (Zhang et al. 2018) blends the two, CutMix (Yun et al. 2019) pastes a rectangle of the other; the
+    share is drawn from Beta(a, a) of the strength a. With both a coin decides, batch by batch. Images are (B,
+    H, W, 3) uint8; anything else, as the activations of frozen stages, is blended in either case. A draw
+    depends on (seed, epoch, batch) only.
     """
 
     def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
@@ -32,18 +34,28 @@ def mixed(batches: Batches, mixup: float, cutmix: float, classes: int, seed: int
             else:
                 inputs = torch.lerp(inputs.float().flip(0), inputs.float(), share)
             targets = F.one_hot(labels, classes).float()
-            yield inputs, torch.lerp(targets.flip(0), targets, share), torch.lerp(weights.flip(0), weights, share)
+            yield (
+                inputs,
+                torch.lerp(targets.flip(0), targets, share),
+                torch.lerp(weights.flip(0), weights, share),
+            )
 
     return epoch_of
 
 
 def _pasted(images: torch.Tensor, share: float, rng: np.random.Generator) -> tuple[torch.Tensor, float]:
-    """(B, H, W, 3) images with one rectangle each of the batch in reverse order, and the share of its own each has kept."""
+    """(B, H, W, 3) images with one rectangle each of the batch in reverse order, and the share of its own
+    each has kept.
+    """
     height, width = images.shape[1:3]
     side = np.sqrt(1 - share)
     x, y = rng.uniform(0, width), rng.uniform(0, height)
-    left, right = (round(float(np.clip(x + half, 0, width))) for half in (-side * width / 2, side * width / 2))
-    top, bottom = (round(float(np.clip(y + half, 0, height))) for half in (-side * height / 2, side * height / 2))
+    left, right = (
+        round(float(np.clip(x + half, 0, width))) for half in (-side * width / 2, side * width / 2)
+    )
+    top, bottom = (
+        round(float(np.clip(y + half, 0, height))) for half in (-side * height / 2, side * height / 2)
+    )
     result = images.clone()
     result[:, top:bottom, left:right] = images.flip(0)[:, top:bottom, left:right]
     return result, 1 - (right - left) * (bottom - top) / (width * height)

@@ -1,4 +1,6 @@
-"""A head with one hidden layer, trained on features by AdamW: several networks at once, with out-of-fold logits."""
+"""A head with one hidden layer, trained on features by AdamW: several networks at once, with out-of-fold
+logits.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ RATE = 1e-3
 BATCH, BATCHES = 256, 8  # most examples a step, and least steps an epoch
 AVERAGED = 20  # steps that the average of the weights looks back
 PATIENCE = 6  # epochs
-STEPS, LEAST = 3_000, 3  # steps that tell heads apart: of very many examples fewer epochs are tried, but this number
+STEPS, LEAST = (
+    3_000,
+    3,
+)  # steps that tell heads apart: of very many examples fewer epochs are tried, but this number
 CHUNK = 4_096  # examples looked at at once
 
 
@@ -32,7 +37,9 @@ class OutOfFold:
 
 
 class _Networks(nn.Module):
-    """F networks on the same (B, D) scaled features: one product gives the hidden layers of all. Out come (F, B, K) logits."""
+    """F networks on the same (B, D) scaled features: one product gives the hidden layers of all. Out come (F,
+    B, K) logits.
+    """
 
     def __init__(self, count: int, width: int, classes: int, layers: Layers) -> None:
         super().__init__()
@@ -46,13 +53,19 @@ class _Networks(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         inner = F.gelu(F.linear(features, self.first, self.first_bias))
         inner = F.dropout(inner, self.layers.dropout, self.training)
-        return torch.baddbmm(self.last_bias, inner.view(len(features), self.count, -1).transpose(0, 1), self.last)
+        return torch.baddbmm(
+            self.last_bias, inner.view(len(features), self.count, -1).transpose(0, 1), self.last
+        )
 
     def one(self, number: int) -> dict[str, torch.Tensor]:
         """The weights of one network, by their names in what `make_head` makes."""
         some = slice(number * self.layers.hidden, (number + 1) * self.layers.hidden)
-        found = {"0.weight": self.first[some], "0.bias": self.first_bias[some],
-                 "3.weight": self.last[number].T, "3.bias": self.last_bias[number, 0]}  # fmt: skip
+        found = {
+            "0.weight": self.first[some],
+            "0.bias": self.first_bias[some],
+            "3.weight": self.last[number].T,
+            "3.bias": self.last_bias[number, 0],
+        }
         return {name: values.detach() for name, values in found.items()}
 
 
@@ -70,17 +83,25 @@ class _Problem:
         return scaled(self.features[rows], self.scaling)
 
     def solve(
-        self, classes: int, layers: Layers, decay: float, epochs: int, seed: int,
+        self,
+        classes: int,
+        layers: Layers,
+        decay: float,
+        epochs: int,
+        seed: int,
         after: Callable[[int, _Networks], bool],
-    ) -> _Networks:  # fmt: skip
-        """Train for `epochs`, or until `after`, which is shown the averaged weights after each, says that it is enough.
+    ) -> _Networks:
+        """Train for `epochs`, or until `after`, which is shown the averaged weights after each, says that it
+        is enough.
 
-        The rate stays as it is, for a schedule would have to know the end, which is what is looked for; the average of the
-        last weights (Polyak and Juditsky 1992) stands in for it.
+        The rate stays as it is, for a schedule would have to know the end, which is what is looked for; the
+        average of the last weights (Polyak and Juditsky 1992) stands in for it.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            moving, averaged = (_Networks(len(self.shares), self.features.shape[1], classes, layers) for _ in range(2))
+            moving, averaged = (
+                _Networks(len(self.shares), self.features.shape[1], classes, layers) for _ in range(2)
+            )
             averaged.load_state_dict(moving.state_dict())
             averaged.requires_grad_(False).eval()
             decayed, free = [moving.first, moving.last], [moving.first_bias, moving.last_bias]
@@ -125,14 +146,24 @@ class _Problem:
 
 
 def mlp_out_of_fold(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, layers: Layers, decay: float, epochs: int,
-    folds: int = 5, seed: int = 0, tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    layers: Layers,
+    decay: float,
+    epochs: int,
+    folds: int = 5,
+    seed: int = 0,
+    tick: Callable[..., None] = lambda **_: None,
+    stop: Callable[[], bool] = lambda: False,
     blocks: np.ndarray | None = None,
-) -> OutOfFold:  # fmt: skip
-    """Logits of each held-out example of (N, D) features after the epoch with the lowest mean log loss, at most `epochs`.
+) -> OutOfFold:
+    """Logits of each held-out example of (N, D) features after the epoch with the lowest mean log loss, at
+    most `epochs`.
 
-    The folds are those of `fit_path` with the same `blocks`, so the losses of both can be compared example by example. It ends
-    after PATIENCE epochs without a lower loss, or when `stop` says so.
+    The folds are those of `fit_path` with the same `blocks`, so the losses of both can be compared example by
+    example. It ends after PATIENCE epochs without a lower loss, or when `stop` says so.
     """
     splits = tried_folds(labels, folds, seed, blocks)
     shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
@@ -159,10 +190,20 @@ def mlp_out_of_fold(
 
 
 def mlp_head(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, layers: Layers, decay: float, epochs: int,
-    seed: int = 0, tick: Callable[..., None] = lambda **_: None, stop: Callable[[], bool] = lambda: False,
-) -> nn.Sequential:  # fmt: skip
-    """The MLP on all of (N, D) features after `epochs` passes, or fewer where `stop` says so; ready for raw features."""
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    layers: Layers,
+    decay: float,
+    epochs: int,
+    seed: int = 0,
+    tick: Callable[..., None] = lambda **_: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> nn.Sequential:
+    """The MLP on all of (N, D) features after `epochs` passes, or fewer where `stop` says so; ready for raw
+    features.
+    """
     problem = _Problem(features, labels, weights[None])
 
     def after(epoch: int, _: _Networks) -> bool:

@@ -16,7 +16,9 @@ from regraft.training.logistic import fit_logistic
 
 @dataclass(frozen=True)
 class Layers:
-    """What new layers there could be: "linear", or "mlp" with a hidden layer of that width; dropout before the last layer."""
+    """What new layers there could be: "linear", or "mlp" with a hidden layer of that width; dropout before
+    the last layer.
+    """
 
     kind: Literal["linear", "mlp"]
     hidden: int = 0
@@ -24,7 +26,11 @@ class Layers:
 
     def parameters(self, width: int, classes: int) -> int:
         """How many are trained, on `width` features."""
-        return (width + 1) * classes if self.kind == "linear" else (width + 1) * self.hidden + (self.hidden + 1) * classes
+        return (
+            (width + 1) * classes
+            if self.kind == "linear"
+            else (width + 1) * self.hidden + (self.hidden + 1) * classes
+        )
 
     def __str__(self) -> str:
         drop = f", dropout {self.dropout:g}" if self.dropout else ""
@@ -34,8 +40,8 @@ class Layers:
 def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: float = 0.0) -> nn.Sequential:
     """(B, width) features to (B, classes) logits: a linear layer, or an MLP with one hidden layer.
 
-    Neither normalises: the scaling of the features in training is folded into the first layer, so what is predicted for an
-    example does not depend on others, nor on whether the module is in training.
+    Neither normalises: the scaling of the features in training is folded into the first layer, so what is
+    predicted for an example does not depend on others, nor on whether the module is in training.
     """
     if kind == "linear":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, classes))
@@ -43,10 +49,17 @@ def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: f
 
 
 def linear_head(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, l2: float, dropout: float = 0.0,
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    l2: float,
+    dropout: float = 0.0,
     start: nn.Sequential | None = None,
-) -> nn.Sequential:  # fmt: skip
-    """A linear head fitted to convergence on (N, D) features, (N,) labels and weights; `start`, a head of similar data."""
+) -> nn.Sequential:
+    """A linear head fitted to convergence on (N, D) features, (N,) labels and weights; `start`, a head of
+    similar data.
+    """
     begin = None
     if start is not None:
         begin = start[-1].weight.detach().numpy(), start[-1].bias.detach().numpy()  # type: ignore[operator]
@@ -58,7 +71,9 @@ def linear_head(
 
 
 class Network(nn.Module):
-    """(B, size, size, 3) uint8 to (B, classes) logits; with `suffix`, from the activations at its cut instead of images."""
+    """(B, size, size, 3) uint8 to (B, classes) logits; with `suffix`, from the activations at its cut instead
+    of images.
+    """
 
     def __init__(self, backbone: Backbone, head: nn.Module, suffix: Suffix | None = None) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""The audit: files before the split, features after extraction. Each kind of trouble is a small function, found by a list."""
+"""The audit: files before the split, features after extraction. Each kind of trouble is a small function,
+found by a list.
+"""
 
 from regraft.data.audit.align import SIDE as ALIGNED
 from regraft.data.audit.align import similarity

@@ -1,7 +1,8 @@
-"""Do two small pictures show the same, mirrored or cropped perhaps? They are laid over each other and compared place by place.
+"""Do two small pictures show the same, mirrored or cropped perhaps? They are laid over each other and
+compared place by place.
 
-All work on blocks of pairs. A scale s and a shift t map the place u of the first picture (from its centre) to s u + t of the
-second, in pixels, each axis of its own.
+All work on blocks of pairs. A scale s and a shift t map the place u of the first picture (from its centre) to
+s u + t of the second, in pixels, each axis of its own.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ COLOURED = 0.35  # most difference in colour, in units of the colour that there 
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(P,) mean local correlation, from ALIKE to 1, of (P, SIDE, SIDE, 3) pictures that show the same; 0 of those that do not.
+    """(P,) mean local correlation, from ALIKE to 1, of (P, SIDE, SIDE, 3) pictures that show the same; 0 of
+    those that do not.
 
-    Three things must hold after the best alignment: neighbourhoods correlate (each weighs the same, so that an outline on a
-    plain ground does not make two pictures one), hardly any differs by more than light and contrast, and colours agree.
+    Three things must hold after the best alignment: neighbourhoods correlate (each weighs the same, so that
+    an outline on a plain ground does not make two pictures one), hardly any differs by more than light and
+    contrast, and colours agree.
     """
     found = np.zeros(len(first))
     for start in range(0, len(first), BLOCK):
@@ -69,11 +72,17 @@ def _detail(pictures: np.ndarray, wide: float, fine: float = 0.0) -> np.ndarray:
 
 
 def _search(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best of a few scales, all small shifts and both hands: (P,) correlation, (P,) mirrored, (P, 4) place."""
+    """The best of a few scales, all small shifts and both hands: (P,) correlation, (P,) mirrored, (P, 4)
+    place.
+    """
     count, half, steps = len(a), SIDE // COARSE, np.arange(-REACH, REACH + 1)
     one, other = (_detail(_smaller(p, COARSE), 3.0) for p in (a, b))
     one = fft.rfft2(_unit(one))
-    best, mirrored, place = np.full(count, -1.0), np.zeros(count, dtype=bool), np.tile([1.0, 1.0, 0.0, 0.0], (count, 1))
+    best, mirrored, place = (
+        np.full(count, -1.0),
+        np.zeros(count, dtype=bool),
+        np.tile([1.0, 1.0, 0.0, 0.0], (count, 1)),
+    )
     for sy, sx in product(SCALES, SCALES):
         scaled = _unit(_warp(other, np.tile([sy, sx, 0.0, 0.0], (count, 1))))
         for flip in (False, True):
@@ -97,13 +106,17 @@ def _smaller(pictures: np.ndarray, side: int) -> np.ndarray:
 
 def _unit(pictures: np.ndarray) -> np.ndarray:
     """Faded out at the edges, of length 1."""
-    ramp = np.minimum(1, (np.minimum(np.arange(COARSE), np.arange(COARSE)[::-1]) + 0.5) / 2).astype(np.float32)
+    ramp = np.minimum(1, (np.minimum(np.arange(COARSE), np.arange(COARSE)[::-1]) + 0.5) / 2).astype(
+        np.float32
+    )
     faded = pictures * np.outer(ramp, ramp)
     return np.asarray(faded / np.maximum(np.linalg.norm(faded, axis=(1, 2), keepdims=True), 1e-3))
 
 
 def _taps(scale: np.ndarray, shift: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(P, side, side) weights that read a line of pixels at other places, and (P, side) whether these lie inside."""
+    """(P, side, side) weights that read a line of pixels at other places, and (P, side) whether these lie
+    inside.
+    """
     middle, u = (side - 1) / 2, np.arange(side)
     at = middle + scale[:, None] * (u - middle) + shift[:, None]
     inside = (at >= 0) & (at <= side - 1)
@@ -125,15 +138,20 @@ def _inside(place: np.ndarray, side: int) -> np.ndarray:
 
 
 def _refine(one: np.ndarray, other: np.ndarray, place: np.ndarray, rounds: int) -> np.ndarray:
-    """The place by Gauss-Newton steps on the difference of details (Lucas and Kanade 1981), the contrast fitted along."""
+    """The place by Gauss-Newton steps on the difference of details (Lucas and Kanade 1981), the contrast
+    fitted along.
+    """
     side = one.shape[1]
     u = np.arange(side, dtype=np.float32) - (side - 1) / 2
     most = np.array([0.05, 0.05, side / 32, side / 32])
     for _ in range(rounds):
         seen, inside = _warp(other, place), _inside(place, side)
-        gain = np.maximum((one * seen * inside).sum((1, 2)) / np.maximum((seen * seen * inside).sum((1, 2)), 1e-3), 0.05)
+        gain = np.maximum(
+            (one * seen * inside).sum((1, 2)) / np.maximum((seen * seen * inside).sum((1, 2)), 1e-3), 0.05
+        )
         down, across = (
-            np.gradient(seen, axis=axis + 1) * ((gain / place[:, axis])[:, None, None] * inside).astype(np.float32)
+            np.gradient(seen, axis=axis + 1)
+            * ((gain / place[:, axis])[:, None, None] * inside).astype(np.float32)
             for axis in (0, 1)
         )
         slopes = np.stack([down * u[:, None], across * u, down, across], axis=1).reshape(len(one), 4, -1)
@@ -175,7 +193,9 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(P, SIDE, SIDE) correlation of the details around each place, and whether there are any."""
     a, b = _detail(a, DETAIL), _detail(b, DETAIL)
     mean_a, mean_b = _local(a), _local(b)
-    spread_a, spread_b = (np.sqrt(np.maximum(_local(p * p) - m * m, 0)) for p, m in ((a, mean_a), (b, mean_b)))
+    spread_a, spread_b = (
+        np.sqrt(np.maximum(_local(p * p) - m * m, 0)) for p, m in ((a, mean_a), (b, mean_b))
+    )
     close = (_local(a * b) - mean_a * mean_b) / (np.maximum(spread_a, 1) * np.maximum(spread_b, 1))
     return np.asarray(close), np.asarray(np.maximum(spread_a, spread_b) > TEXTURE)
 
@@ -185,7 +205,9 @@ def _local(pictures: np.ndarray) -> np.ndarray:
 
 
 def _colour_gap(first: np.ndarray, second: np.ndarray) -> float:
-    """How far red and blue, less green, of (M, 3) pixels differ at the same brightness, beside how much of them there is."""
+    """How far red and blue, less green, of (M, 3) pixels differ at the same brightness, beside how much of
+    them there is.
+    """
     gain = np.clip(first.mean() / max(float(second.mean()), 1.0), 0.5, 2.0)
     one, other = (p[:, ::2] - p[:, 1:2] for p in (first, gain * second))
     return float(np.abs(one - other).mean() / (max(np.abs(one).mean(), np.abs(other).mean()) + 10))

@@ -1,4 +1,6 @@
-"""What files and labels tell once there are splits: counts, groups, odd pictures. Each check is a function in CHECKS."""
+"""What files and labels tell once there are splits: counts, groups, odd pictures. Each check is a function in
+CHECKS.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ RARE = 0.05  # share up to which grey pictures among coloured ones are odd
 
 @dataclass(frozen=True)
 class Files:
-    """All examples that are left, split: a row, its file's facts and its split each. Rows of test come without their labels.
+    """All examples that are left, split: a row, its file's facts and its split each. Rows of test come
+    without their labels.
 
     `tested` are the classes that occur in test.
     """
@@ -60,7 +63,9 @@ def missing_classes(files: Files) -> Iterator[Finding]:
 
 def imbalance(files: Files) -> Iterator[Finding]:
     """Training classes of very different sizes."""
-    counts = Counter(row.label for row, split in zip(files.rows, files.splits, strict=True) if split == "train")
+    counts = Counter(
+        row.label for row, split in zip(files.rows, files.splits, strict=True) if split == "train"
+    )
     (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
     if most >= UNEQUAL * least:
         text = f"class {large!r} has {most / least:.0f} times the training examples of {small!r} ({most} and {least})"
@@ -84,13 +89,19 @@ def groups_across(files: Files) -> Iterator[Finding]:
 def odd_pictures(files: Files) -> Iterator[Finding]:
     """Tiny for their set, of odd shape, of one plain colour, or grey among coloured ones."""
     looks = [fact.look for fact in files.facts]
-    width, height = (np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height"))
+    width, height = (
+        np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height")
+    )
     short, shape = np.minimum(width, height), np.log(width / height)
     grey = np.array([look.mode in ("1", "L", "LA") or look.deep is not None for look in looks])
     usual = float(np.median(short))
     for kind, which, text in (
         ("tiny pictures", short < SMALL * usual, f"tiny beside the others, whose short side is {usual:.0f}"),
-        ("odd shapes", np.abs(shape - np.median(shape)) > np.log(LONG), "far longer or higher than the others"),
+        (
+            "odd shapes",
+            np.abs(shape - np.median(shape)) > np.log(LONG),
+            "far longer or higher than the others",
+        ),
         ("plain pictures", np.array([look.plain for look in looks]), "of one plain colour"),
         ("grey pictures", grey & (grey.mean() <= RARE), "grey where nearly all are coloured"),
     ):
@@ -100,7 +111,9 @@ def odd_pictures(files: Files) -> Iterator[Finding]:
 
 
 def deep_pictures(files: Files) -> Iterator[Finding]:
-    """How pictures with more than 8 bits are scaled, by train and val; and colours of which only 8 bits can be read."""
+    """How pictures with more than 8 bits are scaled, by train and val; and colours of which only 8 bits can
+    be read.
+    """
     known = [fact.look for fact, split in zip(files.facts, files.splits, strict=True) if split != "test"]
     levels = levels_of(look.deep for look in known if look.deep is not None)
     kinds = ("whole", levels.whole, "more than 8 bits"), ("real", levels.real, "floating point values")
@@ -125,18 +138,27 @@ def leaks(files: Files) -> Iterator[Finding]:
     index = {label: k for k, label in enumerate(files.classes)}
     labels = np.array([index[files.rows[i].label] for i in known])
     facts = [files.facts[i] for i in known]
-    blocks = blocks_of([fact.id for fact in facts], [files.rows[i].group for i in known], [fact.pixels for fact in facts])
+    blocks = blocks_of(
+        [fact.id for fact in facts], [files.rows[i].group for i in known], [fact.pixels for fact in facts]
+    )
 
     def finding(kind: str, severity: str, told: Told | None, text: str) -> Iterator[Finding]:
         if told is not None:
             yield Finding(kind, severity, f"{text} {told.in_words()}")  # type: ignore[arg-type]
 
-    files_told, borders, mere = (by(facts, labels, blocks) for by in (told_by_files, told_by_borders, told_by_colours))
+    files_told, borders, mere = (
+        by(facts, labels, blocks) for by in (told_by_files, told_by_borders, told_by_colours)
+    )
     yield from finding("files tell the label", "warning", files_told, "the file alone, not opened,")
     yield from finding("borders tell the label", "warning", borders, "the colour of the border alone")
     yield from finding("colours tell the label", "info", mere, "mean colour and contrast alone")
 
 
 CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (
-    groups_across, missing_classes, imbalance, odd_pictures, deep_pictures, leaks,
-)  # fmt: skip
+    groups_across,
+    missing_classes,
+    imbalance,
+    odd_pictures,
+    deep_pictures,
+    leaks,
+)

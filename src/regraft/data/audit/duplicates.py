@@ -1,4 +1,6 @@
-"""Near-duplicates: candidates by nearest neighbours in feature space, or by difference hash; confirmed on the pixels."""
+"""Near-duplicates: candidates by nearest neighbours in feature space, or by difference hash; confirmed on the
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,15 @@ from regraft.data.audit.looks import bits
 from regraft.data.blocks import blocks_of
 from regraft.evaluation.neighbours import EXACT, Features, Lists, compact
 
-Read = Callable[[Any], "np.ndarray | None"]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
+Read = Callable[
+    [Any], "np.ndarray | None"
+]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
 NEIGHBOURS = 5
 LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
-ALONE, BESIDE = 1 - 2 * 14 / 64, 1 - 2 * 10 / 64  # the same of hashes, of which 14 or 10 bits differ: without features, or with
+ALONE, BESIDE = (
+    1 - 2 * 14 / 64,
+    1 - 2 * 10 / 64,
+)  # the same of hashes, of which 14 or 10 bits differ: without features, or with
 MOST = 30_000  # candidates that are looked at, the closest first: half a minute
 BLOCK = 1 << 24  # similarities held at once
 CHUNK = 1_024  # pairs whose pictures are held at once
@@ -25,16 +32,24 @@ Pair = tuple[int, int, float]
 
 
 def near_duplicates(
-    paths: Sequence[Any], pixels: Sequence[str], features: Features | None, dhashes: Sequence[str], read: Read,
-    tick: Callable[..., None], stop: Callable[[], bool] = lambda: False, say: Callable[[str], None] = lambda _: None,
-) -> tuple[list[Pair], int]:  # fmt: skip
-    """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates were left out.
+    paths: Sequence[Any],
+    pixels: Sequence[str],
+    features: Features | None,
+    dhashes: Sequence[str],
+    read: Read,
+    tick: Callable[..., None],
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Pair], int]:
+    """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates
+    were left out.
 
-    Candidates come from `features` (N, D), which may be memory-mapped and in several parts, and from hashes, of these alone
-    where `features` is None. Where pictures are so uniform that hashes name more candidates than there are pictures, they say
-    nothing and features alone count; so too above EXACT pictures, whose nearest are looked up in an index: it finds 99 in 100
-    of those that comparing all with all finds, and takes a time that grows with their number. Where `stop` says so, the search
-    ends with what it has found, and `say` is told.
+    Candidates come from `features` (N, D), which may be memory-mapped and in several parts, and from hashes,
+    of these alone where `features` is None. Where pictures are so uniform that hashes name more candidates
+    than there are pictures, they say nothing and features alone count; so too above EXACT pictures, whose
+    nearest are looked up in an index: it finds 99 in 100 of those that comparing all with all finds, and
+    takes a time that grows with their number. Where `stop` says so, the search ends with what it has found,
+    and `say` is told.
     """
     shown = numbered(pixels)
     if features is None:
@@ -54,16 +69,26 @@ def near_duplicates(
             some = order[done : done + CHUNK]
             done += len(some)
             rows = sorted({row for pair in some for row in pair})
-            pictures = {r: p for r, p in zip(rows, pool.map(read, [paths[r] for r in rows]), strict=True) if p is not None}
+            pictures = {
+                r: p
+                for r, p in zip(rows, pool.map(read, [paths[r] for r in rows]), strict=True)
+                if p is not None
+            }
             some = [pair for pair in some if pair[0] in pictures and pair[1] in pictures]
-            first, second = (np.stack([pictures[pair[k]] for pair in some]) if some else _NONE for k in (0, 1))
+            first, second = (
+                np.stack([pictures[pair[k]] for pair in some]) if some else _NONE for k in (0, 1)
+            )
             alike = similarity(first, second)
-            confirmed += [(i, j, float(value)) for (i, j), value in zip(some, alike, strict=True) if value > 0]
+            confirmed += [
+                (i, j, float(value)) for (i, j), value in zip(some, alike, strict=True) if value > 0
+            ]
             tick(label="looking for near-duplicates", done=done, total=len(order))
     if not searched:
         say("time ran out while near-duplicates were looked for: there may be more than were found")
     elif done < len(order):
-        say(f"time ran out: {len(order) - done:,} of {len(order):,} likely near-duplicates were not looked at")
+        say(
+            f"time ran out: {len(order) - done:,} of {len(order):,} likely near-duplicates were not looked at"
+        )
     return sorted(confirmed), len(found[1]) - done
 
 
@@ -101,7 +126,9 @@ def joined(found: Close, beside: Close) -> Close:
     return np.concatenate([found[0], beside[0][new]]), np.concatenate([found[1], beside[1][new]])
 
 
-def by_hash(dhashes: Sequence[str], least: float, tick: Callable[..., None], stop: Callable[[], bool]) -> list[Close]:
+def by_hash(
+    dhashes: Sequence[str], least: float, tick: Callable[..., None], stop: Callable[[], bool]
+) -> list[Close]:
     """Those whose hashes, or a hash and the other's mirrored one, differ in few bits."""
     signs = bits(dhashes) / 8
     return [neighbours(signs[:, hand], signs[:, 0], least, tick, stop) for hand in (0, 1)]
@@ -110,14 +137,17 @@ def by_hash(dhashes: Sequence[str], least: float, tick: Callable[..., None], sto
 def neighbours(
     queries: np.ndarray, base: np.ndarray, least: float, tick: Callable[..., None], stop: Callable[[], bool]
 ) -> Close:
-    """(row of queries, another row of base) and their cosine: the NEIGHBOURS closest of each that reach `least`.
+    """(row of queries, another row of base) and their cosine: the NEIGHBOURS closest of each that reach
+    `least`.
 
-    Rows are of length 1. Both have as many; the row of the same number is never a neighbour. Where `stop` says so, there may
-    be more than are found.
+    Rows are of length 1. Both have as many; the row of the same number is never a neighbour. Where `stop`
+    says so, there may be more than are found.
     """
     if len(base) > EXACT:
         asked, known = np.ascontiguousarray(queries), np.ascontiguousarray(base)
-        near, cosines = Lists(known).search(asked, NEIGHBOURS, least=least, own=np.arange(len(asked)), tick=tick, stop=stop)
+        near, cosines = Lists(known).search(
+            asked, NEIGHBOURS, least=least, own=np.arange(len(asked)), tick=tick, stop=stop
+        )
         which = np.nonzero(near >= 0)
         return np.stack([which[0], near[which]], axis=1), cosines[which]
     found, step = [_NOTHING], max(1, BLOCK // max(1, len(base)))

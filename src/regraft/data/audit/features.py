@@ -1,6 +1,7 @@
 """What features tell of the data: near-duplicates, likely wrong labels, outliers, classes that hardly differ.
 
-Labels, and features for all but near-duplicates, are those of train and val; of test only the inputs are looked at.
+Labels, and features for all but near-duplicates, are those of train and val; of test only the inputs are
+looked at.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from regraft.data.audit.metadata import mean_recall
 from regraft.data.examples import Inputs
 from regraft.evaluation.neighbours import compact
 
-ACROSS, WITHIN, OTHERWISE = "near-duplicates across splits", "near-duplicates", "near-duplicates with different labels"
+ACROSS, WITHIN, OTHERWISE = (
+    "near-duplicates across splits",
+    "near-duplicates",
+    "near-duplicates with different labels",
+)
 WRONG, FAR, ALIKE = "likely wrong labels", "outliers", "classes that hardly differ"
 SHORT = "audit cut short"
 FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE, SHORT))
@@ -50,10 +55,12 @@ class Near:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N, D) features.
+    """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N,
+    D) features.
 
-    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may be None. `near` are
-    the near-duplicates that were found among `inputs` and `test`. `stop` says when time is out.
+    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may
+    be None. `near` are the near-duplicates that were found among `inputs` and `test`. `stop` says when time
+    is out.
     """
 
     classes: tuple[str, ...]
@@ -86,13 +93,19 @@ def audit_features(seen: Seen) -> list[Finding]:
 
 
 def find_near(
-    inputs: Inputs, test: Inputs | None, features: np.ndarray | None, test_features: np.ndarray | None, read: Read,
-    tick: Callable[..., None], stop: Callable[[], bool] = lambda: False,
-) -> Near:  # fmt: skip
+    inputs: Inputs,
+    test: Inputs | None,
+    features: np.ndarray | None,
+    test_features: np.ndarray | None,
+    read: Read,
+    tick: Callable[..., None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Near:
     """Pictures that show the same, resized, re-encoded, cropped a little, mirrored or lit otherwise.
 
-    Candidates come from the features of `inputs`, train and val, and of `test`, where these are given, else from hashes alone.
-    Of pictures below SHARP pixels only pixels can tell, not looks: two threes of eight by eight are alike and no copies.
+    Candidates come from the features of `inputs`, train and val, and of `test`, where these are given, else
+    from hashes alone. Of pictures below SHARP pixels only pixels can tell, not looks: two threes of eight by
+    eight are alike and no copies.
     """
     every, joined = inputs, None if features is None else [features]
     if test is not None and len(test) and (features is None or test_features is not None):
@@ -103,7 +116,9 @@ def find_near(
     if not sharp.any():
         return Near()
     cut: list[str] = []
-    pairs, left = near_duplicates(every.paths, every.pixels, joined, every.dhashes, read, tick, stop, cut.append)
+    pairs, left = near_duplicates(
+        every.paths, every.pixels, joined, every.dhashes, read, tick, stop, cut.append
+    )
     return Near(tuple((i, j, s) for i, j, s in pairs if sharp[i] and sharp[j]), left, cut[0] if cut else "")
 
 
@@ -124,7 +139,13 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
         text = f"{several(len(found), 'pair')} of near-duplicates across splits"
         if hit := {name for a, b, _ in found for name in (a, b)} & tested:
             text += f": {several(len(hit), 'test example', 'has', 'have')} one in train or val"
-        yield _paired(ACROSS, "warning", text + more, found, dict(zip(sources, (f"in {split}" for split in splits), strict=True)))
+        yield _paired(
+            ACROSS,
+            "warning",
+            text + more,
+            found,
+            dict(zip(sources, (f"in {split}" for split in splits), strict=True)),
+        )
     if found := _still(within, WITHIN, seen.kept):
         text = f"{several(len(found), 'pair')} of near-duplicates within a split, in {several(groups(found), 'group')}"
         yield _paired(WITHIN, "info", text + more, found)
@@ -139,17 +160,32 @@ def _still(pairs: list[tuple[str, str, float]], kind: str, kept: Kept) -> list[t
 
 
 def _paired(
-    kind: str, severity: Any, text: str, pairs: list[tuple[str, str, float]], notes: Mapping[str, str] = MappingProxyType({})
+    kind: str,
+    severity: Any,
+    text: str,
+    pairs: list[tuple[str, str, float]],
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Finding:
     """The closest pair first; each example with what is noted of it and the one it is most like."""
     pairs = sorted(pairs, key=lambda pair: -pair[2])
     other = {a: b for one in reversed(pairs) for a, b in (one[:2], one[1::-1])}
-    said = {name: ", ".join(filter(None, (notes.get(name, ""), f"like {like}"))) for name, like in other.items()}
-    return Finding(kind, severity, text, tuple(dict.fromkeys(name for pair in pairs for name in pair[:2])), said, tuple(pairs))
+    said = {
+        name: ", ".join(filter(None, (notes.get(name, ""), f"like {like}"))) for name, like in other.items()
+    }
+    return Finding(
+        kind,
+        severity,
+        text,
+        tuple(dict.fromkeys(name for pair in pairs for name in pair[:2])),
+        said,
+        tuple(pairs),
+    )
 
 
 def wrong_labels(seen: Seen) -> Iterator[Finding]:
-    """Labels that out-of-fold predictions speak against, the surest first (confident learning; Northcutt et al. 2021)."""
+    """Labels that out-of-fold predictions speak against, the surest first (confident learning; Northcutt et
+    al. 2021).
+    """
     if seen.probabilities is None or len(seen.rows) < 2 * len(seen.classes):
         return
     labels = seen.labels[seen.rows]
@@ -159,16 +195,21 @@ def wrong_labels(seen: Seen) -> Iterator[Finding]:
         from cleanlab.filter import find_label_issues
 
         order = find_label_issues(
-            labels, seen.probabilities, return_indices_ranked_by="self_confidence", filter_by="low_self_confidence", n_jobs=1
+            labels,
+            seen.probabilities,
+            return_indices_ranked_by="self_confidence",
+            filter_by="low_self_confidence",
+            n_jobs=1,
         )
     looks = seen.probabilities.argmax(axis=1)
     order = [i for i in order if looks[i] != labels[i]]
     suggested = {seen.inputs.sources[seen.rows[i]]: seen.classes[looks[i]] for i in order}
     notes = {
-        seen.inputs.sources[seen.rows[i]]:
-        f"labelled {seen.classes[labels[i]]}, looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
+        seen.inputs.sources[
+            seen.rows[i]
+        ]: f"labelled {seen.classes[labels[i]]}, looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
         for i in order
-    }  # fmt: skip
+    }
     if found := without(seen.kept, WRONG, suggested):
         text = f"{several(len(found), 'label', 'is', 'are')} likely wrong, by predictions of models that had not seen them"
         yield Finding(WRONG, "warning", text, tuple(found), notes, (), suggested)
@@ -211,7 +252,9 @@ def outliers(seen: Seen) -> Iterator[Finding]:
     spread = 1.4826 * np.median(np.abs(logs - middle))
     far = np.flatnonzero(logs > middle + SPREADS * max(float(spread), 1e-6))
     if found := without(seen.kept, FAR, (seen.inputs.sources[i] for i in far[np.argsort(-logs[far])])):
-        yield Finding(FAR, "info", f"{several(len(found), 'example', 'is', 'are')} unlike all others", tuple(found))
+        yield Finding(
+            FAR, "info", f"{several(len(found), 'example', 'is', 'are')} unlike all others", tuple(found)
+        )
 
 
 def alike_classes(seen: Seen) -> Iterator[Finding]:
@@ -221,7 +264,9 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
     labels, shares = seen.labels[seen.rows], seen.probabilities
     members = [np.flatnonzero(labels == k) for k in range(len(seen.classes))]
     support = np.array([len(rows) for rows in members])
-    mean = np.array([shares[rows].mean(axis=0) if len(rows) else np.zeros(len(members)) for rows in members])  # (K, K)
+    mean = np.array(
+        [shares[rows].mean(axis=0) if len(rows) else np.zeros(len(members)) for rows in members]
+    )  # (K, K)
     first, second = np.triu_indices(len(members), 1)
     mixed = mean[first, second] + mean[second, first]
     confused = np.argsort(-mixed, kind="stable")[: int((mixed > 0.2).sum())]  # at most ten for each class
@@ -238,5 +283,8 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
 
 
 CHECKS: tuple[tuple[Callable[[Seen], Iterator[Finding]], str], ...] = (
-    (duplicates, WITHIN), (wrong_labels, WRONG), (outliers, FAR), (alike_classes, ALIKE),
-)  # fmt: skip
+    (duplicates, WITHIN),
+    (wrong_labels, WRONG),
+    (outliers, FAR),
+    (alike_classes, ALIKE),
+)

@@ -24,7 +24,9 @@ ROUGHER = 4.0  # times more for their spread
 
 @dataclass(frozen=True)
 class Fact:
-    """A readable file. `id` is a hash of its content, `pixels` one of what it shows: the id where nothing else shows the same."""
+    """A readable file. `id` is a hash of its content, `pixels` one of what it shows: the id where nothing
+    else shows the same.
+    """
 
     id: str
     pixels: str
@@ -53,10 +55,14 @@ class Audited:
 
 
 def audit_files(
-    source: Source, inspect: Callable[[NewFile], Look], digest: Callable[[KnownFile], str], unreadable: type[Exception],
+    source: Source,
+    inspect: Callable[[NewFile], Look],
+    digest: Callable[[KnownFile], str],
+    unreadable: type[Exception],
     tick: Callable[..., None],
-) -> Audited:  # fmt: skip
-    """Hash and decode every file, both from one reading. `inspect` and `digest` (a hash of all pixels) raise `unreadable`.
+) -> Audited:
+    """Hash and decode every file, both from one reading. `inspect` and `digest` (a hash of all pixels) raise
+    `unreadable`.
 
     Raises ChangedError for a file that becomes another one meanwhile.
     """
@@ -65,7 +71,9 @@ def audit_files(
         """What is known of one file, or why it cannot be read."""
         file = NewFile(str(source.root / row.source))
         try:
-            about = os.stat(file)  # before it is read: a file that changes meanwhile has another time than this
+            about = os.stat(
+                file
+            )  # before it is read: a file that changes meanwhile has another time than this
             seen = inspect(file)
             return Fact(file.id, file.id, seen, about.st_size, about.st_mtime_ns)
         except unreadable as error:
@@ -75,7 +83,9 @@ def audit_files(
 
     audited = Audited([], [])
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for number, (row, fact) in enumerate(zip(source.rows, pool.map(look, source.rows), strict=True), start=1):
+        for number, (row, fact) in enumerate(
+            zip(source.rows, pool.map(look, source.rows), strict=True), start=1
+        ):
             if isinstance(fact, str):
                 audited.quarantined.append(Quarantined(row.source, row.split, fact))
             else:
@@ -94,14 +104,17 @@ def audit_files(
 def _levelled(facts: list[Fact]) -> list[Fact]:
     """The looks of deep pictures on one scale: that of all of them, since no model sees these."""
     levels = levels_of(fact.look.deep for fact in facts if fact.look.deep is not None)
-    return [fact if fact.look.deep is None else replace(fact, look=fact.look.levelled(levels)) for fact in facts]
+    return [
+        fact if fact.look.deep is None else replace(fact, look=fact.look.levelled(levels)) for fact in facts
+    ]
 
 
 def _alike(facts: list[Fact]) -> list[int]:
     """Positions of files that may show the same pixels as one of other bytes.
 
-    Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the time. Within a format
-    the same pixels look exactly alike; between formats, nearly so, as one may be decoded small and the other not.
+    Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the time.
+    Within a format the same pixels look exactly alike; between formats, nearly so, as one may be decoded
+    small and the other not.
     """
     sizes: dict[tuple[int, int], dict[str, Look]] = defaultdict(dict)
     for fact in facts:
@@ -120,16 +133,20 @@ def _alike(facts: list[Fact]) -> list[int]:
 
 
 def like_another(formats: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(N,) truths: whether no column of (N, D) numbers differs by more than CLOSE from some row of another format.
+    """(N,) truths: whether no column of (N, D) numbers differs by more than CLOSE from some row of another
+    format.
 
-    Each asks for the nearest row only, so the cost does not grow with the number of pairs, which in a uniform set is quadratic.
+    Each asks for the nearest row only, so the cost does not grow with the number of pairs, which in a uniform
+    set is quadratic.
     """
     from scipy.spatial import cKDTree
 
     found = np.zeros(len(seen), dtype=bool)
     for one in np.unique(formats):
         own = formats == one
-        others = cKDTree(np.unique(seen[~own], axis=0))  # equal rows would lie in one leaf, which is looked through whole
+        others = cKDTree(
+            np.unique(seen[~own], axis=0)
+        )  # equal rows would lie in one leaf, which is looked through whole
         far, _ = others.query(seen[own], p=np.inf, distance_upper_bound=np.nextafter(CLOSE, np.inf))
         found[own] = far <= CLOSE
     return found
@@ -146,7 +163,9 @@ def _note_layout(source: Source, audited: Audited) -> None:
     note("quarantined", aside, f"file(s) could not be read and were set aside ({per_split})")
     note("stray", passed.stray, f"stray file(s) or folder(s) were passed over ({endings(passed.stray)})")
     note("empty", source.empty, "folder(s) hold no images")
-    note("links", passed.links, "folder(s) lead by a symbolic link to one already read and were not read again")
+    note(
+        "links", passed.links, "folder(s) lead by a symbolic link to one already read and were not read again"
+    )
     note("own output", passed.own, "folder(s) that regraft wrote (runs or models) were passed over", "info")
     note("unreadable folders", passed.unreadable, "folder(s) could not be listed and were passed over")
     audited.findings += [Finding(found.kind, found.severity, found.message) for found in source.notes]

@@ -7,16 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["info", "warning"]
-Kept = frozenset[tuple[str, str]]  # (source, kind) pairs that the user has looked at and wants to hear no more of
+Kept = frozenset[
+    tuple[str, str]
+]  # (source, kind) pairs that the user has looked at and wants to hear no more of
 LISTED = 50  # examples that go into run.json and onto the screen; audit.json holds all
 STRICT = (  # what `fit --strict` refuses to train on: what makes a score better, or labels worse, than they are
-    "near-duplicates across splits", "groups across splits", "contradicting labels", "near-duplicates with different labels",
-    "files tell the label", "borders tell the label",
-)  # fmt: skip
+    "near-duplicates across splits",
+    "groups across splits",
+    "contradicting labels",
+    "near-duplicates with different labels",
+    "files tell the label",
+    "borders tell the label",
+)
 
 
 def several(count: int, noun: str, one: str = "", many: str = "") -> str:
-    """"1 pair is", "3 pairs are": a count with its noun and, where given, the verb for one and for many."""
+    """ "1 pair is", "3 pairs are": a count with its noun and, where given, the verb for one and for many."""
     said = f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
     return " ".join(filter(None, (said, one if count == 1 else many)))
 
@@ -25,8 +31,8 @@ def several(count: int, noun: str, one: str = "", many: str = "") -> str:
 class Finding:
     """Something about the data worth knowing. `examples` are sources, as in examples.parquet.
 
-    `notes` say more of single ones; `pairs` (source, source, similarity) are those of near-duplicates; `suggested` holds
-    the label that likely wrong ones should have.
+    `notes` say more of single ones; `pairs` (source, source, similarity) are those of near-duplicates;
+    `suggested` holds the label that likely wrong ones should have.
     """
 
     kind: str
@@ -41,14 +47,19 @@ class Finding:
         """Plain values for JSON, with `most` examples at most; the last three only where there are any."""
         examples = self.examples[:most]
         found: dict[str, Any] = {
-            "kind": self.kind, "severity": self.severity, "message": self.message, "examples": list(examples),
-        }  # fmt: skip
+            "kind": self.kind,
+            "severity": self.severity,
+            "message": self.message,
+            "examples": list(examples),
+        }
         if self.notes:
             found["notes"] = {source: self.notes[source] for source in examples if source in self.notes}
         if self.pairs:
             found["pairs"] = [[a, b, round(similarity, 3)] for a, b, similarity in self.pairs[:most]]
         if self.suggested:
-            found["suggested"] = {source: self.suggested[source] for source in examples if source in self.suggested}
+            found["suggested"] = {
+                source: self.suggested[source] for source in examples if source in self.suggested
+            }
         return found
 
 

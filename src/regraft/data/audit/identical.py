@@ -1,4 +1,6 @@
-"""Examples that are the same to the byte or to the pixel: what is dropped, and labels that contradict each other."""
+"""Examples that are the same to the byte or to the pixel: what is dropped, and labels that contradict each
+other.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ IN_TEST = "contradicting labels in test"
 def drop_copies(
     rows: list[Row], facts: list[Fact], splits: list[str | None], flags: list[list[str]], kept: Kept
 ) -> tuple[list[Finding], list[list[str]]]:
-    """Byte- or pixel-identical examples: kept in test, then val, dropped from the others; contradictions are reported.
+    """Byte- or pixel-identical examples: kept in test, then val, dropped from the others; contradictions are
+    reported.
 
-    A dropped example's split becomes None. Of test nothing is dropped or flagged, and no label is looked at: the second answer
-    holds for each row of test the labels of what was dropped for it, by which `contradicting_test` goes.
+    A dropped example's split becomes None. Of test nothing is dropped or flagged, and no label is looked at:
+    the second answer holds for each row of test the labels of what was dropped for it, by which
+    `contradicting_test` goes.
     """
     dropped: list[list[str]] = [[] for _ in rows]
     alike: dict[str, list[int]] = defaultdict(list)
@@ -62,7 +66,9 @@ def drop_copies(
 
 
 def contradicting_test(examples: Examples, test: Part) -> list[Finding]:
-    """Test examples, unsealed, with another label than an identical one has: of test, or dropped from train or val for it."""
+    """Test examples, unsealed, with another label than an identical one has: of test, or dropped from train
+    or val for it.
+    """
     pixels, dropped = examples.twins_of_test()
     labels = [examples.task.classes[k] for k in test.labels]
     within: dict[str, set[str]] = defaultdict(set)

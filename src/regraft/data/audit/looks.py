@@ -21,8 +21,9 @@ GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 class Look:
     """What one decoding tells of a file.
 
-    Width and height are those of the upright image, `format` and `mode` as stored; `plain`: it is of one colour; `small`: the
-    bytes of (SIDE, SIDE, 3) RGB pixels of the whole. `deep` is known of pictures with more than 8 bits only.
+    Width and height are those of the upright image, `format` and `mode` as stored; `plain`: it is of one
+    colour; `small`: the bytes of (SIDE, SIDE, 3) RGB pixels of the whole. `deep` is known of pictures with
+    more than 8 bits only.
     """
 
     width: int
@@ -52,9 +53,12 @@ def colours(looks: Iterable[Look]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edge = np.ones((SIDE, SIDE), dtype=bool)
     edge[1:-1, 1:-1] = False
     found = [
-        (small.mean(axis=(1, 2)), small.std(axis=(1, 2)), small[:, edge].mean(axis=1)) for small in map(pictures, _several(looks))
+        (small.mean(axis=(1, 2)), small.std(axis=(1, 2)), small[:, edge].mean(axis=1))
+        for small in map(pictures, _several(looks))
     ]
-    mean, spread, ring = (np.concatenate(part) for part in zip(*found, strict=True)) if found else (np.zeros((0, 3)),) * 3
+    mean, spread, ring = (
+        (np.concatenate(part) for part in zip(*found, strict=True)) if found else (np.zeros((0, 3)),) * 3
+    )
     return mean, spread, ring
 
 
@@ -65,8 +69,12 @@ def dhashes(looks: Iterable[Look]) -> list[str]:
     """
     found = []
     for some in _several(looks):
-        grid = np.einsum("ij,njk,lk->nil", _averages(8), pictures(some) @ GREY, _averages(9), optimize=True)  # (n, 8, 9)
-        bits = np.concatenate([one[:, :, 1:] > one[:, :, :-1] + CLEARLY for one in (grid, grid[:, :, ::-1])], axis=1)
+        grid = np.einsum(
+            "ij,njk,lk->nil", _averages(8), pictures(some) @ GREY, _averages(9), optimize=True
+        )  # (n, 8, 9)
+        bits = np.concatenate(
+            [one[:, :, 1:] > one[:, :, :-1] + CLEARLY for one in (grid, grid[:, :, ::-1])], axis=1
+        )
         found += [row.tobytes().hex() for row in np.packbits(bits.reshape(len(bits), -1), axis=1)]
     return found
 

@@ -38,35 +38,49 @@ def make_examples(
     fixes: Fixes | None = None,
     log: Callable[..., None] = lambda *_, **__: None,
 ) -> Examples:
-    """Split what the audit left over, correct it, drop copies across splits, and check that it can be learnt from.
+    """Split what the audit left over, correct it, drop copies across splits, and check that it can be learnt
+    from.
 
-    The split is that of the data without corrections, so that these move nothing into test or out of it. What else is found
-    is added to the audit's findings. From the split on no check sees the label of a test example, only which classes there are
-    in test: `log` is told. Raises DataError with every fault.
+    The split is that of the data without corrections, so that these move nothing into test or out of it. What
+    else is found is added to the audit's findings. From the split on no check sees the label of a test
+    example, only which classes there are in test: `log` is told. Raises DataError with every fault.
     """
     facts = audited.facts
     splits: list[str | None] = list(
         assign_splits(
-            [fact.id for fact in facts], [row.label for row in audited.rows], [row.group for row in audited.rows],
-            [row.split for row in audited.rows], seed=seed, test_share=test_share, val_share=val_share, known=known,
+            [fact.id for fact in facts],
+            [row.label for row in audited.rows],
+            [row.group for row in audited.rows],
+            [row.split for row in audited.rows],
+            seed=seed,
+            test_share=test_share,
+            val_share=val_share,
+            known=known,
             pixels=[fact.pixels for fact in facts],
         )
-    )  # fmt: skip
+    )
     rows, splits = fixes.applied(audited.rows, splits) if fixes else (audited.rows, splits)
     kept_quiet: Kept = fixes.kept if fixes else frozenset()
     audited.findings += _idle(rows, splits)
     _check(source, audited, [row for row, split in zip(rows, splits, strict=True) if split is not None])
     flags: list[list[str]] = [[] for _ in rows]
     tested = _classes_of_test(rows, splits, log)
-    shown = [replace(row, label="") if split == "test" else row for row, split in zip(rows, splits, strict=True)]
+    shown = [
+        replace(row, label="") if split == "test" else row for row, split in zip(rows, splits, strict=True)
+    ]
     found, dropped = drop_copies(shown, facts, splits, flags, kept_quiet)
     audited.findings += found
     kept = [i for i, split in enumerate(splits) if split is not None]
     classes = source.task.classes
     _check_splits(classes, {rows[i].label for i in kept if splits[i] == "train"})
     files = Files(
-        classes, [shown[i] for i in kept], [facts[i] for i in kept], [str(splits[i]) for i in kept], kept_quiet, tested
-    )  # fmt: skip
+        classes,
+        [shown[i] for i in kept],
+        [facts[i] for i in kept],
+        [str(splits[i]) for i in kept],
+        kept_quiet,
+        tested,
+    )
     audited.findings += [finding for check in CHECKS for finding in check(files)]
     columns: dict[str, list[Any]] = {
         "id": [fact.id for fact in files.facts],
@@ -81,7 +95,9 @@ def make_examples(
         "mtime_ns": [fact.mtime_ns for fact in files.facts],
         "pixels": [fact.pixels for fact in files.facts],
         "block": blocks_of(
-            [fact.id for fact in files.facts], [row.group for row in files.rows], [fact.pixels for fact in files.facts]
+            [fact.id for fact in files.facts],
+            [row.group for row in files.rows],
+            [fact.pixels for fact in files.facts],
         ).tolist(),
         "dhash": dhashes(fact.look for fact in files.facts),
         "deep": [None if (deep := fact.look.deep) is None else deep.kind for fact in files.facts],
@@ -94,15 +110,21 @@ def make_examples(
 
 
 def _idle(rows: list[Row], splits: list[str | None]) -> list[Finding]:
-    """Examples of weight 0 are no training examples: in train their split becomes None. Elsewhere they are judged like others."""
+    """Examples of weight 0 are no training examples: in train their split becomes None. Elsewhere they are
+    judged like others.
+    """
     idle = [i for i, row in enumerate(rows) if row.weight == 0 and splits[i] == "train"]
     for i in idle:
         splits[i] = None
-    text = f"{several(len(idle), 'example')} of weight 0 left out of train: there is nothing to learn from them"
+    text = (
+        f"{several(len(idle), 'example')} of weight 0 left out of train: there is nothing to learn from them"
+    )
     return [Finding("weight 0", "info", text, tuple(rows[i].source for i in idle))] if idle else []
 
 
-def _classes_of_test(rows: Sequence[Row], splits: Sequence[str | None], log: Callable[..., None]) -> frozenset[str]:
+def _classes_of_test(
+    rows: Sequence[Row], splits: Sequence[str | None], log: Callable[..., None]
+) -> frozenset[str]:
     """The classes that occur in test: all that is read of its labels before the seal is broken."""
     found = frozenset(row.label for row, split in zip(rows, splits, strict=True) if split == "test")
     if found:
@@ -133,7 +155,9 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
         tables = [name for name in source.passed.stray if is_table_name(name)]
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
         if not audited.rows and (found := nearby(source.root, source.rows[0].source)):
-            advice = f"{found} is there: paths in a table are relative to its folder, and have the file's ending."
+            advice = (
+                f"{found} is there: paths in a table are relative to its folder, and have the file's ending."
+            )
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 

@@ -27,21 +27,32 @@ class Told:
 
     def in_words(self) -> str:
         """For a finding's message."""
-        return (f"tells the class right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, by chance {self.chance:.0%}): "
-                f"by {' and '.join(self.by)}")  # fmt: skip
+        return (
+            f"tells the class right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, by chance {self.chance:.0%}): "
+            f"by {' and '.join(self.by)}"
+        )
 
 
 def told_by_files(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
     """By what is known without looking at a picture."""
     looks = [fact.look for fact in facts]
     formats, modes = sorted({look.format for look in looks}), sorted({look.mode for look in looks})
-    width, height = (np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height"))
+    width, height = (
+        np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height")
+    )
     columns = {
-        "width": width, "height": height, "shape": width / height,
+        "width": width,
+        "height": height,
+        "shape": width / height,
         "bytes a pixel": np.array([fact.bytes for fact in facts]) / (width * height),
-        **{f"format {name}": np.array([look.format == name for look in looks], dtype=float) for name in formats[1:]},
-        **{f"mode {name}": np.array([look.mode == name for look in looks], dtype=float) for name in modes[1:]},
-    }  # fmt: skip
+        **{
+            f"format {name}": np.array([look.format == name for look in looks], dtype=float)
+            for name in formats[1:]
+        },
+        **{
+            f"mode {name}": np.array([look.mode == name for look in looks], dtype=float) for name in modes[1:]
+        },
+    }
     return told(columns, labels, blocks)
 
 
@@ -57,9 +68,11 @@ def told_by_colours(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | 
 
 
 def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
-    """What a shallow tree tells of (N,) labels from columns of (N,) numbers; None unless it is far above chance.
+    """What a shallow tree tells of (N,) labels from columns of (N,) numbers; None unless it is far above
+    chance.
 
-    The tree is judged on blocks (N,) that it has not seen: all pictures of one patient may come from one camera.
+    The tree is judged on blocks (N,) that it has not seen: all pictures of one patient may come from one
+    camera.
     """
     from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
@@ -69,10 +82,14 @@ def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray 
     classes, least = int((counts > 0).sum()), fewest_blocks(labels, blocks)
     if not columns or classes < 2 or least < 2 or len(labels) < LEAST:
         return None
-    if CLOSED * classes >= FOLDS * 2**DEPTH:  # a tree answers a class a leaf at most: it cannot tell half of so many
+    if (
+        CLOSED * classes >= FOLDS * 2**DEPTH
+    ):  # a tree answers a class a leaf at most: it cannot tell half of so many
         return None
     x = np.stack(list(columns.values()), axis=1)
-    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=5, class_weight="balanced", random_state=0)
+    tree = DecisionTreeClassifier(
+        max_depth=DEPTH, min_samples_leaf=5, class_weight="balanced", random_state=0
+    )
     predicted = cross_val_predict(tree, x, labels, cv=folds_of(labels, FOLDS, 0, blocks))
     hits = np.bincount(labels[predicted == labels], minlength=len(counts))
     accuracy, low, _ = mean_recall(hits[counts > 0], counts[counts > 0])
@@ -87,7 +104,8 @@ def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray 
 def mean_recall(hits: np.ndarray, support: np.ndarray) -> tuple[float, float, float]:
     """Balanced accuracy of (K,) right ones among (K,) examples, with a 95 % interval.
 
-    The classes' Wilson intervals put together by the square root of summed squares (MOVER; Zou and Donner 2008).
+    The classes' Wilson intervals put together by the square root of summed squares (MOVER; Zou and Donner
+    2008).
     """
     recall = hits / support
     low, high = np.array([wilson(int(h), int(n)) for h, n in zip(hits, support, strict=True)]).T
@@ -99,4 +117,8 @@ def mean_recall(hits: np.ndarray, support: np.ndarray) -> tuple[float, float, fl
 def _shades(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """Brightness, and how far red and blue are from it."""
     grey = values.mean(axis=1)
-    return {f"brightness of {name}": grey, f"redness of {name}": values[:, 0] - grey, f"blueness of {name}": values[:, 2] - grey}
+    return {
+        f"brightness of {name}": grey,
+        f"redness of {name}": values[:, 0] - grey,
+        f"blueness of {name}": values[:, 2] - grey,
+    }
