@@ -42,7 +42,7 @@ from regraft.evaluation import (
     score,
     standard_error,
 )
-from regraft.features import FeatureStore, feature_key
+from regraft.inference import FeatureStore, feature_key
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
 from regraft.modalities.image import Mirrored
 from regraft.recipe import FinetuneRecipe, Recipe
@@ -50,12 +50,12 @@ from regraft.steps.audit import apart
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
-from regraft.steps.finetune import MIXTURES, Finetuned, finetune, mixtures
+from regraft.steps.finetune.judge import Judged, judge
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.rules import mirror_allowed, settle
+from regraft.steps.finetune.tune import MIXTURES, Finetuned, finetune, mixtures
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
-from regraft.steps.judge import Judged, judge
-from regraft.steps.prefix import Data
-from regraft.steps.rules import mirror_allowed, settle
 from regraft.steps.train import Features, apply_head, fit_chosen, train_head
 from regraft.training import class_weighted
 

@@ -29,7 +29,7 @@ def ready():
 
     import regraft
     from regraft.artifacts import file_sha256
-    from regraft.features import makers, pick_engine
+    from regraft.inference import makers, pick_engine
 
     keep_large_blocks()
     base = regraft.backbone("packaged:efficientnet_lite0", SIZE)
@@ -44,7 +44,7 @@ def ready():
 
 def extract() -> dict:
     """Seconds from the first file to the last feature in the store."""
-    from regraft.features import FeatureStore
+    from regraft.inference import FeatureStore
 
     base, engine, _, paths, ids, trials = ready()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def memory() -> dict:
     import torch
 
     import regraft
-    from regraft.features import FeatureStore, makers
+    from regraft.inference import FeatureStore, makers
 
     keep_large_blocks()
     base, count = regraft.backbone("packaged:efficientnet_lite0", 64), int(sys.argv[2])
@@ -148,7 +148,7 @@ def memory() -> dict:
         def host(self, number: int) -> np.ndarray:
             return np.full((64, 64, 3), number % 256, dtype=np.uint8)
 
-    from regraft.features import store
+    from regraft.inference import store
 
     store.IN_MEMORY = 0  # as if there were too many for memory: what is measured is the rest
     watcher = threading.Thread(target=watch)

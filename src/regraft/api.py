@@ -22,11 +22,11 @@ from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.going import go
 from regraft.experiments.going import resume as go_on
-from regraft.experiments.opening import PAST, examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.experiments.repeats import Repeats
-from regraft.experiments.run import Run
 from regraft.modalities import pixel_digest, small_image_or_none
 from regraft.recipe import Recipe, read_recipe
+from regraft.run.handle import Run
+from regraft.run.open import PAST, examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.runtime import NO_HOME, cache_folder, keep_large_blocks, pick_device, quiet_libraries
 from regraft.tracking import tracked
 
@@ -263,7 +263,7 @@ def plan(
     looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
     examples, about = looked.examples, looked.about
 
-    from regraft.features import FeatureStore, TorchEngine
+    from regraft.inference import FeatureStore, TorchEngine
     from regraft.steps.base import base
     from regraft.steps.context import Context
     from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
@@ -333,7 +333,7 @@ def rank(
     from dataclasses import replace
 
     from regraft.backbones import candidates, earlier_runs
-    from regraft.features import FeatureStore
+    from regraft.inference import FeatureStore
     from regraft.steps.context import Context
     from regraft.steps.rank import rank as compare
 
@@ -383,7 +383,7 @@ def audit(
     looked = examples_of(source, settings, splits, events, fixes)
     examples = looked.examples
 
-    from regraft.features import FeatureStore
+    from regraft.inference import FeatureStore
     from regraft.steps.audit import Audit, audit_alone
     from regraft.steps.context import Context
 
@@ -476,7 +476,7 @@ def extract(
     does not run here and a depth there is not.
     """
     from regraft.artifacts import file_sha256
-    from regraft.features import FeatureStore, feature_key, makers, pick_engine, trial_key
+    from regraft.inference import FeatureStore, feature_key, makers, pick_engine, trial_key
 
     keep_large_blocks()
     items, place, on = list(items), Path(cache) if cache is not None else None, pick_device(device)

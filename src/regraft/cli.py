@@ -588,7 +588,7 @@ def cache(
     """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed to
     keep.
     """
-    from regraft.features import FeatureStore
+    from regraft.inference import FeatureStore
     from regraft.runtime import NO_HOME, cache_folder
 
     folder = cache_folder()

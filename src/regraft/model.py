@@ -23,7 +23,7 @@ from regraft.data import Task
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
-from regraft.features import TorchEngine, batched, prefetch
+from regraft.inference import TorchEngine, batched, prefetch
 from regraft.modalities import ImagePreprocess, UnreadableImage
 from regraft.training import make_head
 

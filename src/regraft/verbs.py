@@ -87,7 +87,7 @@ def runs(
     """List the runs below FOLDER with their headline, the newest first."""
     from regraft.artifacts import to_json
     from regraft.console import runs_table
-    from regraft.experiments.runs import list_runs
+    from regraft.run.listed import list_runs
 
     found = [run.to_dict() for run in list_runs(folder)]
     if as_json:

@@ -109,7 +109,7 @@ def test_core_types_have_the_fields_that_are_told() -> None:
     blocks = PYTHON.findall(ARCHITECTURE)
     told = dict(re.findall(r"^([A-Z]\w+)\(([^)]*)\)", "\n".join(blocks), re.MULTILINE))
     assert len(told) > 15
-    rooms = "backbones data data.examples evaluation modalities model steps.context steps.finetune steps.train training"
+    rooms = "backbones data data.examples evaluation modalities model steps.context steps.finetune.tune steps.train training"
     modules = [importlib.import_module(f"regraft.{room}") for room in rooms.split()]
     for name, fields in told.items():
         kind = next((getattr(module, name) for module in modules if hasattr(module, name)), None)

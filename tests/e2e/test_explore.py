@@ -15,13 +15,13 @@ from commands import call
 from regraft.artifacts import read_events
 from regraft.errors import UsageError
 from regraft.recipe import read_recipe
-from regraft.steps.finetune import finetune
+from regraft.steps.finetune.tune import finetune
 
 
 def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "full"),))
+    monkeypatch.setattr("regraft.steps.finetune.explore.explore.__defaults__", (("last-1", "norm", "full"),))
     run = regraft.explore(colours, tmp_path / "run", recipe={**quick, "finetune": {"epochs": 2}})
     assert run.state["state"] == "explored"
     kinds = [event["kind"] for event in read_events(run.path / "events.jsonl")]
@@ -47,7 +47,7 @@ def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
 def test_fit_with_freeze_auto_resolves_it(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm"),))
+    monkeypatch.setattr("regraft.steps.finetune.explore.explore.__defaults__", (("last-1", "norm"),))
     recipe = {**quick, "finetune": {"epochs": 2, "folds": 0, "refit": False}, "freeze": {"strategy": "auto"}}
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert "auto" not in (run.path / "recipe.yaml").read_text().replace("automatic", "")
@@ -64,7 +64,9 @@ def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
     """In the second short trial, and in the last one at full length; all that is left open else is decided as
     ever.
     """
-    monkeypatch.setattr("regraft.steps.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),))
+    monkeypatch.setattr(
+        "regraft.steps.finetune.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),)
+    )
     recipe = {**quick, "finetune": {"epochs": 2}, "freeze": {"strategy": "auto"}}
     alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
     assert len([t for t in alone.strategies["trials"] if t["epochs"]]) == 5
@@ -83,7 +85,7 @@ def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("regraft.steps.explore.finetune", tried)
+            patched.setattr("regraft.steps.finetune.explore.finetune", tried)
             with pytest.raises(KeyboardInterrupt):
                 regraft.fit(colours, out, recipe=recipe)
         assert regraft.load(out) is not None

@@ -16,8 +16,8 @@ from regraft.artifacts import RunFolder, read_json
 from regraft.console import Screen
 from regraft.errors import UsageError
 from regraft.experiments import going
-from regraft.experiments.runs import list_runs
 from regraft.recipe import Recipe
+from regraft.run.listed import list_runs
 from regraft.steps.estimate import run_seconds
 
 HEAD = {"base": {"size": 32}, "freeze": {"strategy": "head"}, "run": {"engine": "torch-float32"}}

@@ -21,10 +21,10 @@ from PIL import Image
 import regraft
 from regraft.artifacts import RunFolder, read_json
 from regraft.evaluation import choose_thresholds
-from regraft.features import TorchEngine
+from regraft.inference import TorchEngine
 from regraft.model import Model, softmax
 from regraft.recipe import read_recipe
-from regraft.steps.finetune import Finetuned
+from regraft.steps.finetune.tune import Finetuned
 from regraft.training import Trained
 
 CLASSES = ("ant", "bee", "cat")
@@ -71,7 +71,7 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         logits = np.eye(3)[val.labels].astype(np.float32) if val is not None else None
         return Finetuned(copy.deepcopy(backbone), copy.deepcopy(known["head"]), made, 10, logits)
 
-    for place in ("regraft.pipeline", "regraft.steps.judge", "regraft.steps.explore"):
+    for place in ("regraft.run.walk", "regraft.steps.finetune.judge", "regraft.steps.finetune.explore"):
         monkeypatch.setattr(f"{place}.finetune", stand_in)
     wanted = functools.partial(choose_thresholds, wanted=(0.2, 0.3, 0.999))  # so few examples promise no more
     monkeypatch.setattr("regraft.steps.evaluate.choose_thresholds", wanted)
@@ -293,9 +293,9 @@ def test_no_moment_of_step_7_loses_the_model(
     out, heard = tmp_path / "run", []
     shutil.copytree(decided[0], out)
     if moment not in OPTIONAL:  # they take most of the time
-        monkeypatch.setattr("regraft.pipeline.write_gallery", lambda *_: out)
+        monkeypatch.setattr("regraft.run.walk.write_gallery", lambda *_: out)
         monkeypatch.setattr(
-            "regraft.pipeline.write_report", lambda place: (place / "report.html").touch() or place
+            "regraft.run.walk.write_report", lambda place: (place / "report.html").touch() or place
         )
     with monkeypatch.context() as patch:
         inject(moment, error, patch)
@@ -358,7 +358,7 @@ def test_a_budget_that_is_over_leaves_out_baselines_and_predicts_test_in_full(
     """17.8: the nearest neighbours ran out of budget, and the run was lost with the model that it had."""
     out, heard = tmp_path / "run", []
     shutil.copytree(decided[0], out)
-    monkeypatch.setattr("regraft.pipeline.write_gallery", lambda *_: None)
+    monkeypatch.setattr("regraft.run.walk.write_gallery", lambda *_: None)
     text = (out / "recipe.yaml").read_text().replace("budget_seconds: null", "budget_seconds: 3600.0")
     (out / "recipe.yaml").write_text(text.replace("feature_batch: 32", "feature_batch: 4"))
 

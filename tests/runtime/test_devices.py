@@ -11,7 +11,7 @@ import regraft
 from conftest import Fitted
 from regraft import api
 from regraft.errors import UsageError
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import pick_device
 from regraft.steps import finetune

@@ -11,7 +11,7 @@ import torch
 from regraft.artifacts import Events
 from regraft.data.examples import Part
 from regraft.evaluation import choose_thresholds, log_losses
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.evaluate import Held, cross_validate

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from regraft.artifacts import Events
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps import judge as module
 from regraft.steps.context import Context
-from regraft.steps.judge import cross_fit, judge
-from regraft.steps.prefix import Data
-from regraft.steps.rules import HELD, folds, trainings
+from regraft.steps.finetune.judge import cross_fit, judge
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.rules import HELD, folds, trainings
 from regraft.steps.train import Features
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

@@ -14,11 +14,11 @@ from tinted import context, data
 
 from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.evaluation import refined_log_losses
-from regraft.features import TorchEngine
+from regraft.inference import TorchEngine
 from regraft.modalities.image import Augment
 from regraft.steps import prefix as module
-from regraft.steps.finetune import finetune
-from regraft.steps.prefix import Data, cache_prefix, views_of
+from regraft.steps.finetune.prefix import Data, cache_prefix, views_of
+from regraft.steps.finetune.tune import finetune
 from regraft.training import make_head, plan_freeze
 
 
@@ -63,7 +63,7 @@ def test_cached_and_uncached_training_agree(
     cached = finetune(
         base, plan, copy.deepcopy(head), train, val, context(tmp_path, epochs=1), lambda _: None
     )
-    monkeypatch.setattr("regraft.steps.finetune.cache_prefix", lambda *_: None)
+    monkeypatch.setattr("regraft.steps.finetune.tune.cache_prefix", lambda *_: None)
     plain = finetune(base, plan, copy.deepcopy(head), train, val, context(None, epochs=1), lambda _: None)
     assert cached is not None
     assert plain is not None

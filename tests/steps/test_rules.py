@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regraft.steps.base import input_size
-from regraft.steps.rules import crop_scale, length, mirror_allowed
+from regraft.steps.finetune.rules import crop_scale, length, mirror_allowed
 
 
 def test_input_size_follows_the_images_between_64_and_native() -> None:

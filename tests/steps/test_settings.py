@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from regraft.artifacts import Events
 from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.errors import RegraftError
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.finetune import finetune
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.tune import finetune
 from regraft.steps.freeze import planned
-from regraft.steps.prefix import Data
 from regraft.training import make_head
 
 COUNT, CLASSES = 10, 2

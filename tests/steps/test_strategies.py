@@ -11,13 +11,13 @@ import torch
 from tinted import context, data
 
 from regraft.backbones import Backbone, make_base, obtain_weights
-from regraft.features import TorchEngine
+from regraft.inference import TorchEngine
 from regraft.steps.context import Context
-from regraft.steps.explore import RUNGS, Explored, Trial, advice, explore
-from regraft.steps.finetune import Finetuned, finetune, worth
+from regraft.steps.finetune.explore import RUNGS, Explored, Trial, advice, explore
+from regraft.steps.finetune.judge import cross_fit
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.tune import Finetuned, finetune, worth
 from regraft.steps.freeze import planned
-from regraft.steps.judge import cross_fit
-from regraft.steps.prefix import Data
 from regraft.steps.train import Candidate, Features, apply_head
 from regraft.training import Checkpoint, FreezePlan, Layers, Trained, linear_head, plan_freeze
 
@@ -117,7 +117,7 @@ def pretended(
         logits = np.stack([0 * sign, sign * margins[plan.strategy]], axis=1)
         return Finetuned(base, head, Trained({}, 1, 1, 0.5, stopped), 1, logits)
 
-    monkeypatch.setattr("regraft.steps.explore.finetune", tried)
+    monkeypatch.setattr("regraft.steps.finetune.explore.finetune", tried)
     found = explore(
         base,
         head,

@@ -11,7 +11,7 @@ import torch
 
 from regraft.artifacts import Events
 from regraft.evaluation import log_losses, score
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import HeadRecipe, Recipe
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from regraft.artifacts import Events
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.prefix import Data
+from regraft.steps.finetune.prefix import Data
 
 
 def data(count: int, seed: int) -> Data:

@@ -108,14 +108,17 @@ def make_base(
         stages=cut_stages(module),
         preprocess=preprocess,
         provenance=obtained.provenance,
-        width=int(getattr(module, "head_hidden_size", None) or module.num_features)
-        if whole  # type: ignore[arg-type]
-        else measured_width(module, size),
+        width=native_width(module) if whole else measured_width(module, size),
         architecture=obtained.architecture,
         config=config,
         classifier=classifier if isinstance(classifier, str) else "",
         depth=obtained.depth,
     )
+
+
+def native_width(module: nn.Module) -> int:
+    """The width of the features that a timm network says it gives."""
+    return int(getattr(module, "head_hidden_size", None) or module.num_features)  # type: ignore[arg-type]
 
 
 def measured_width(module: nn.Module, size: int) -> int:

@@ -13,8 +13,8 @@ from regraft.data.audit import LATER
 from regraft.data.examples import SPLITS
 from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
-from regraft.experiments.run import Run
 from regraft.recipe import Recipe, read_recipe
+from regraft.run.handle import Run
 from regraft.runtime import closed_hub
 from regraft.tracking import tracked
 
@@ -36,7 +36,7 @@ def go(
     """
     events = Events(folder.events, tuple(listeners))
 
-    from regraft.pipeline import Walk
+    from regraft.run.walk import Walk
 
     walk = Walk(examples, recipe, folder, cache, events, about, started)
     walk.write()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.experiments.run import Run
+from regraft.run.handle import Run
 
 
 class Repeats:

@@ -17,7 +17,7 @@ from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
 from regraft.data.audit import ACROSS, Finding, Kept, Near, Read, Seen, audit_features, find_near, write_fixes
 from regraft.data.examples import Inputs, Part
-from regraft.features import feature_key
+from regraft.inference import feature_key
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine

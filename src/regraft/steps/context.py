@@ -10,7 +10,7 @@ import torch
 
 from regraft.artifacts import Events
 from regraft.data.levels import Levels
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 
 

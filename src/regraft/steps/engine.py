@@ -9,7 +9,7 @@ import numpy as np
 
 from regraft.backbones import Backbone
 from regraft.errors import UsageError
-from regraft.features import Engine, makers, pick_engine, trial_key
+from regraft.inference import Engine, makers, pick_engine, trial_key
 from regraft.steps.context import Context
 
 SAMPLE = 32  # images of the trial

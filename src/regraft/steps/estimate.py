@@ -9,7 +9,7 @@ import torch
 
 from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step
 from regraft.recipe import Recipe
-from regraft.steps.rules import REFIT, batch_size, folds, length, trainings
+from regraft.steps.finetune.rules import REFIT, batch_size, folds, length, trainings
 from regraft.training import FreezePlan, Network, make_head, plan_freeze
 
 SMALL = 8  # images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long

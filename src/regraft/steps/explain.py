@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regraft.features import TorchEngine
+from regraft.inference import TorchEngine
 from regraft.model import Model, softmax
 
 GRID = 7  # places a side: on a CPU, 50 passes of a 224-pixel network are about half a second

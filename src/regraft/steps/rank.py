@@ -31,7 +31,7 @@ from regraft.evaluation import (
     standard_error,
     wilson,
 )
-from regraft.features import REFERENCE, Trial, feature_key, makers, pick_engine, trial_key
+from regraft.inference import REFERENCE, Trial, feature_key, makers, pick_engine, trial_key
 from regraft.steps.base import input_size, is_upscaled
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, run_seconds, step_seconds, usual_plan

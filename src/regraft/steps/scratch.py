@@ -9,9 +9,9 @@ from torch import nn
 
 from regraft.backbones import Backbone, build, cut_short, cut_stages
 from regraft.steps.context import Context
-from regraft.steps.finetune import finetune
-from regraft.steps.prefix import Data
-from regraft.steps.rules import length
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.rules import length
+from regraft.steps.finetune.tune import finetune
 from regraft.training import Checkpoint, make_head, plan_freeze
 
 LONGER = 2  # nothing is known yet, so training goes on for twice the epochs of fine-tuning

@@ -15,10 +15,10 @@ from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
 from regraft.errors import RegraftError
 from regraft.evaluation import per_block, refined_log_losses, standard_error
-from regraft.features import batched, prefetch, recall, remember
+from regraft.inference import batched, prefetch, recall, remember
 from regraft.modalities.image import Augment
 from regraft.steps.context import Context
-from regraft.steps.prefix import Data, Prefix, cache_prefix
+from regraft.steps.finetune.prefix import Data, Prefix, cache_prefix
 from regraft.training import (
     Batch,
     Batches,

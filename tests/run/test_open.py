@@ -13,7 +13,7 @@ from PIL import Image
 import regraft
 from regraft.artifacts import RunFolder, claim_free
 from regraft.errors import DataError, UsageError
-from regraft.experiments.opening import reserved, reserved_for_several
+from regraft.run.open import reserved, reserved_for_several
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 
 from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.errors import UsageError
-from regraft.features import (
+from regraft.inference import (
     ENGINES,
     REFERENCE,
     TorchEngine,
@@ -26,7 +26,7 @@ from regraft.features import (
     pick_engine,
     try_engines,
 )
-from regraft.features.trial import COSINE, LEAST
+from regraft.inference.trial import COSINE, LEAST
 
 SIZE = 96
 CPU = torch.device("cpu")

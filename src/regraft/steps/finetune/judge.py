@@ -17,9 +17,9 @@ import numpy as np
 from regraft.backbones import Backbone
 from regraft.evaluation import draws, fewest_blocks, folds_of, refined_log_losses, score, standard_error
 from regraft.steps.context import Context
-from regraft.steps.finetune import MIXTURES, finetune, mixtures
-from regraft.steps.prefix import Data
-from regraft.steps.rules import HELD
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.rules import HELD
+from regraft.steps.finetune.tune import MIXTURES, finetune, mixtures
 from regraft.steps.train import Candidate, Features, fit_chosen
 from regraft.training import Checkpoint, FreezePlan
 

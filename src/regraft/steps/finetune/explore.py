@@ -24,9 +24,9 @@ from regraft.evaluation import effective_count, per_block, refined_log_losses, s
 from regraft.recipe import Recipe
 from regraft.runtime import PeakMemory
 from regraft.steps.context import Context
-from regraft.steps.finetune import Finetuned, finetune
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.tune import Finetuned, finetune
 from regraft.steps.freeze import planned
-from regraft.steps.prefix import Data
 from regraft.steps.rank import stratified_order
 from regraft.training import Checkpoint, within_error
 

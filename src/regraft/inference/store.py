@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint, openable
-from regraft.features.engines import Engine
-from regraft.features.feed import batched, prefetch
+from regraft.inference.engines import Engine
+from regraft.inference.feed import batched, prefetch
 
 SHARD = 16 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
 SECONDS = 20.0

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from regraft.artifacts import RunFolder
 from regraft.errors import UsageError
-from regraft.experiments.runs import list_runs
+from regraft.run.listed import list_runs
 from runs_by_hand import answers_to, labels_of, write_run
 
 LABELS = labels_of(100)

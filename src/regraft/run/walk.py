@@ -23,7 +23,7 @@ from regraft.data.examples import Inputs, Part
 from regraft.data.lineage import in_sample
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError
 from regraft.evaluation import knn_logits
-from regraft.features import Engine, FeatureStore, feature_key
+from regraft.inference import Engine, FeatureStore, feature_key
 from regraft.modalities.image import Mirrored, small_image_or_none
 from regraft.model import Model
 from regraft.predictions import write_predictions
@@ -46,14 +46,14 @@ from regraft.steps.evaluate import (
     out_of_fold,
     predicted,
 )
-from regraft.steps.explore import explore
-from regraft.steps.finetune import Finetuned, finetune, worth
+from regraft.steps.finetune.explore import explore
+from regraft.steps.finetune.judge import Judged, cross_fit, judge
+from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.rules import REFIT, folds, mirror_allowed, settle, settle_idle
+from regraft.steps.finetune.tune import Finetuned, finetune, worth
 from regraft.steps.freeze import freeze, planned
 from regraft.steps.head import head
-from regraft.steps.judge import Judged, cross_fit, judge
 from regraft.steps.obtain import obtain
-from regraft.steps.prefix import Data
-from regraft.steps.rules import REFIT, folds, mirror_allowed, settle, settle_idle
 from regraft.steps.scratch import from_scratch
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.training import Checkpoint, FreezePlan, class_weighted

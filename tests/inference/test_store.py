@@ -14,7 +14,7 @@ import pytest
 from commands import Started, start
 from regraft.data.known import KnownFile, content_id
 from regraft.errors import ChangedError
-from regraft.features import FeatureStore
+from regraft.inference import FeatureStore
 
 
 class Engine:
@@ -167,7 +167,7 @@ def test_only_what_gave_a_row_counts_as_used(tmp_path: Path, monkeypatch: pytest
     assert ask(store, engine, [5, 99, 5])[:, 0].tolist() == [5, 99, 5]
     assert [path.stat().st_mtime > 100 for path in shards] == [False, True, False]
     read = []
-    monkeypatch.setattr("regraft.features.store._checksum", lambda rows, ids: read.append(len(rows)) or 0)
+    monkeypatch.setattr("regraft.inference.store._checksum", lambda rows, ids: read.append(len(rows)) or 0)
     ask(store, engine, [200])
     assert read == [
         1

@@ -19,7 +19,7 @@ import torch
 from regraft.artifacts import fingerprint, read_json, write_json
 from regraft.backbones import Backbone
 from regraft.errors import UsageError
-from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine, padded
+from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, padded
 
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.artifacts import RunFolder, read_json
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
-from regraft.experiments.runs import headline
+from regraft.run.listed import headline
 
 if TYPE_CHECKING:
     from regraft.model import Model

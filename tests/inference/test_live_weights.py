@@ -17,7 +17,7 @@ from torch import nn
 import regraft
 from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.data import Task
-from regraft.features import REFERENCE, OpenVinoEngine, TorchEngine, feature_key, pick_engine, trial_key
+from regraft.inference import REFERENCE, OpenVinoEngine, TorchEngine, feature_key, pick_engine, trial_key
 from regraft.model import Model
 from regraft.training import make_head
 

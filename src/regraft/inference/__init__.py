@@ -1,9 +1,9 @@
 """Frozen activations, each computed once: engines, their trial, and the store."""
 
-from regraft.features.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
-from regraft.features.feed import batched, prefetch
-from regraft.features.store import FeatureStore, Kept
-from regraft.features.trial import (
+from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
+from regraft.inference.feed import batched, prefetch
+from regraft.inference.store import FeatureStore, Kept
+from regraft.inference.trial import (
     ENGINES,
     REFERENCE,
     Trial,

@@ -19,9 +19,9 @@ from regraft import runtime
 from regraft.api import demo_data
 from regraft.backbones import at_hand
 from regraft.errors import DataError
-from regraft.features import store as stores
-from regraft.features.store import FeatureStore
-from regraft.features.trial import recall, remember
+from regraft.inference import store as stores
+from regraft.inference.store import FeatureStore
+from regraft.inference.trial import recall, remember
 from room import little_room
 
 

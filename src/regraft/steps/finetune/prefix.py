@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from regraft.backbones import Backbone, Suffix
-from regraft.features import REFERENCE, Engine, agree, feature_key, makers
+from regraft.inference import REFERENCE, Engine, agree, feature_key, makers
 from regraft.modalities.image import Augment, ImagePreprocess
 from regraft.steps.context import Context
 from regraft.training import Batch, Batches, shuffled
