@@ -202,9 +202,9 @@ def decided(noise: Path, tmp_path_factory: pytest.TempPathFactory, tiny: str) ->
 
 def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None:
     """Let step 7 meet an error at this moment, once."""
-    from regraft import pipeline
     from regraft.artifacts import write_json, write_text
     from regraft.data import Examples
+    from regraft.run import walk
 
     def after(call: Any) -> Any:
         def both(*given: Any, **named: Any) -> Any:
@@ -228,22 +228,18 @@ def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None
         "before the seal is broken": (Examples, "unseal", instead),
         "after the seal was broken": (Examples, "unseal", after(Examples.unseal)),
         "predicting test": (Model, "rows", _failing_rows(error)),
-        "baselines": (pipeline, "knn_logits", instead),
-        "metrics": (pipeline, "evaluate_test", instead),
-        "predictions.parquet": (pipeline, "write_predictions", instead),
-        "metrics.json": (
-            pipeline,
-            "write_json",
-            when(write_json, "metrics.json", lambda value: "test" in value),
-        ),
-        "model card": (pipeline, "write_text", when(write_text, "README.md", lambda _: True)),
+        "baselines": (walk, "knn_logits", instead),
+        "metrics": (walk, "evaluate_test", instead),
+        "predictions.parquet": (walk, "write_predictions", instead),
+        "metrics.json": (walk, "write_json", when(write_json, "metrics.json", lambda value: "test" in value)),
+        "model card": (walk, "write_text", when(write_text, "README.md", lambda _: True)),
         "run.json": (
-            pipeline,
+            walk,
             "write_json",
             when(write_json, "run.json", lambda value: value["state"] == "finished"),
         ),
-        "gallery": (pipeline, "write_gallery", instead),
-        "report": (pipeline, "write_report", instead),
+        "gallery": (walk, "write_gallery", instead),
+        "report": (walk, "write_report", instead),
     }
     patch.setattr(*places[moment])
 

@@ -14,7 +14,7 @@ from regraft.errors import UsageError
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe, read_recipe
 from regraft.runtime import pick_device
-from regraft.steps import finetune
+from regraft.steps.finetune import tune as finetune
 
 NUMBERED = "cpu:0"  # the one device with a number that there is everywhere
 

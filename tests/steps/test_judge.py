@@ -11,8 +11,8 @@ import torch
 from regraft.artifacts import Events
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
-from regraft.steps import judge as module
 from regraft.steps.context import Context
+from regraft.steps.finetune import judge as module
 from regraft.steps.finetune.judge import cross_fit, judge
 from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import HELD, folds, trainings

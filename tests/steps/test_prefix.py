@@ -16,7 +16,7 @@ from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.evaluation import refined_log_losses
 from regraft.inference import TorchEngine
 from regraft.modalities.image import Augment
-from regraft.steps import prefix as module
+from regraft.steps.finetune import prefix as module
 from regraft.steps.finetune.prefix import Data, cache_prefix, views_of
 from regraft.steps.finetune.tune import finetune
 from regraft.training import make_head, plan_freeze
