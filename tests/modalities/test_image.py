@@ -562,6 +562,6 @@ def test_heic_by_any_name_is_read_or_names_the_extra(tmp_path: Path, monkeypatch
 
 
 def test_avif_without_its_plugin_names_the_way_out() -> None:
-    from regraft.modalities.formats import what_it_is
+    from regraft.modalities.image.formats import what_it_is
 
     assert "AVIF" in what_it_is(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf")

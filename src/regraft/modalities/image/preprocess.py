@@ -1,0 +1,99 @@
+"""The one preprocessing that training, evaluation, prediction and export of images share.
+
+`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `device` (in the model's graph)
+normalises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from regraft.artifacts import fingerprint
+from regraft.data.levels import Levels
+from regraft.errors import UsageError
+from regraft.modalities.image.augment import Augment
+from regraft.modalities.image.reading import FILTERS, STANDARD, load_rgb
+
+VERSION = "2"  # should the pixels ever change, this does, and old runs keep theirs
+
+
+@dataclass(frozen=True)
+class ImagePreprocess:
+    """Preprocessing that travels with the weights.
+
+    The centre square of `crop` times the short side is resized to `size`; `mean` and `std` are in units of 0
+    to 1. `levels` say which values of pictures with more than 8 bits become black and white.
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    levels: Levels = STANDARD
+    version: str = VERSION
+    modality: str = "image"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the pixels a model sees."""
+        return fingerprint(asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for regraft.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImagePreprocess:
+        """The reverse of `to_dict`. Raises UsageError for a version this regraft does not have."""
+        if values.get("version") != VERSION:
+            raise UsageError(
+                f"this model prepares images by version {values.get('version')!r}, and this regraft has version "
+                f"{VERSION!r}: load it with the regraft that made it, or fit it anew."
+            )
+        return cls(
+            **{
+                **values,
+                "mean": tuple(values["mean"]),
+                "std": tuple(values["std"]),
+                "levels": Levels.from_dict(values["levels"]),
+            }
+        )
+
+    def host(
+        self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None
+    ) -> np.ndarray:
+        """(size, size, 3) uint8 of a path, KnownFile, bytes, PIL image or array; augmented when `rng` and
+        `augment` are given.
+
+        A JPEG of several times the size is decoded smaller. Given as pixels, it is averaged to the same size,
+        which differs by up to half a grey level on average; all else gives the same bits, however it is
+        given. Raises UnreadableImage.
+        """
+        image = load_rgb(item, max(1, round(self.size / self.crop)), self.levels)
+        width, height = image.size
+        if rng is not None and augment is not None:
+            return augment(image, self.size, FILTERS[self.interpolation], rng)
+        side = min(width, height) * self.crop
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(image.resize((self.size, self.size), FILTERS[self.interpolation], box=box))
+
+    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
+        """Stack host arrays into (B, size, size, 3) uint8."""
+        return np.stack(raws)
+
+
+class Mirrored:
+    """Wraps a preprocessing so that `host` gives the mirror image: the second view of the mirror test."""
+
+    def __init__(self, preprocess: ImagePreprocess) -> None:
+        self.preprocess = preprocess
+
+    def host(self, item: Any) -> np.ndarray:
+        """(size, size, 3) uint8, left and right exchanged."""
+        return np.ascontiguousarray(self.preprocess.host(item)[:, ::-1])
