@@ -104,7 +104,7 @@ class FreezeRecipe(_Section):
 
     strategy: str | list[str] = Field(
         "full",
-        description="head, last-K, half, full, first, norm, bias, gradual, lora, a list of stages, or auto: tried "
+        description="head, last-K, half, full, norm, bias, lora, a list of stages, or auto: tried "
         "against each other on val; full reached the most on average",
     )
     norm_statistics: Literal["frozen", "moving"] = Field(
@@ -168,13 +168,6 @@ class FinetuneRecipe(_Section):
         "auto", description="factor a layer towards the input; auto: 0.8, or 1 for images below input size"
     )
     weight_decay: float = Field(0.02, ge=0, le=1_000, description="AdamW's, not on norms and biases")
-    label_smoothing: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="0.1 made flowers worse on held-out training images: 89.5 % against 92.4 % without",
-    )
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
     patience: Count | Auto = Field(
         "auto",
         description="epochs in a row of a clearly worse val log loss before stopping; auto: half of all, at least 4",
@@ -182,16 +175,6 @@ class FinetuneRecipe(_Section):
     interpolation: Share | Auto = Field(
         "auto",
         description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss",
-    )
-    average: bool = Field(
-        False,
-        description="try a running mean of the weights (EMA) after each epoch, beside the weights themselves",
-    )
-    mixup: float = Field(
-        0.0, ge=0, le=1, description="strength of mixup, the beta distribution's parameter; 0 mixes nothing"
-    )
-    cutmix: float = Field(
-        0.0, ge=0, le=1, description="strength of CutMix, likewise; with both a coin decides, batch by batch"
     )
     folds: Folds | Auto = Field(
         "auto",
@@ -284,11 +267,6 @@ class Recipe(_Section):
             raise RecipeError(
                 "the recipe has faults:", _faults(error), "All settings: docs/recipe.md"
             ) from None
-
-    def pin(self, dotted: str, value: Any) -> None:
-        """Replace an "auto" by what was decided."""
-        section, name = dotted.split(".")
-        setattr(getattr(self, section), name, value)
 
     def open_choices(self) -> list[str]:
         """Dotted names still "auto"."""

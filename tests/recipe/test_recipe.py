@@ -63,6 +63,12 @@ def test_faults_say_where_and_what(pair: str, word: str) -> None:
         Recipe.build(parse_settings([pair]))
 
 
+@pytest.mark.parametrize("name", ["label_smoothing", "warmup", "average", "mixup", "cutmix"])
+def test_what_no_measurement_supported_is_no_setting_any_more(name: str) -> None:
+    with pytest.raises(RecipeError, match=rf"finetune\.{name}: is not a setting"):
+        Recipe.build(parse_settings([f"finetune.{name}=0.1"]))
+
+
 @pytest.mark.parametrize("text", ["{", "run: {seed: 2001-13-45}", "[" * 5000, "- 1", "run: \x00"])
 def test_a_file_that_is_no_recipe(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
@@ -96,6 +102,4 @@ def test_settings_that_do_not_go_together_are_refused_in_words(pairs: list[str])
 
 def test_no_choice_stays_open_unseen() -> None:
     assert "base.size" in Recipe().open_choices()
-    recipe = Recipe()
-    recipe.pin("base.size", 96)
-    assert "base.size" not in recipe.open_choices()
+    assert "base.size" not in Recipe.build({"base": {"size": 96}}).open_choices()

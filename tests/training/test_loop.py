@@ -1,5 +1,5 @@
-"""The training loop where things go wrong: losses that are no numbers, memory that runs out; and its
-averages.
+"""The training loop where things go wrong: losses that are no numbers, memory that runs out;
+and what it keeps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from regraft.training import Checkpoint, mixed, train
+from regraft.training import Checkpoint, train
 from regraft.training import loop as module
 
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32))
@@ -49,7 +49,6 @@ def run(net: nn.Module, given=batches, epochs: int = 4, **more):
         4,
         epochs,
         judge,
-        warmup=0.1,
         patience=9,
         tick=lambda **_: None,
         on_epoch=lambda **_: None,
@@ -103,7 +102,7 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
     gradients = []
     for parts in (1, 2, 5):
         net = network()
-        value = module._slope(net, (x, y, w), parts, 0.1, None, module.nullcontext)
+        value = module._slope(net, (x, y, w), parts, None, module.nullcontext)
         gradients.append((value, [p.grad.clone() for p in net.parameters()]))
     for value, other in gradients[1:]:
         assert value == pytest.approx(gradients[0][0], rel=1e-5)
@@ -143,15 +142,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         run(Wrong())
-
-
-def test_the_mean_of_the_weights_is_taken_only_where_it_is_better() -> None:
-    plain, _ = run(network(), lr=0.3)
-    averaged, _ = run(network(), lr=0.3, averaged=True, keep_states=True)
-    assert averaged.log_loss <= plain.log_loss
-    losses = [loss for loss, _ in averaged.states]
-    assert losses == sorted(losses)
-    assert losses[0] <= averaged.log_loss
 
 
 @pytest.mark.parametrize(
@@ -196,11 +186,11 @@ def test_log_priors_in_the_loss_lift_the_rare_class() -> None:
 
 
 @pytest.mark.parametrize("stop", [3, 6, 9])
-def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_and_ends_with_the_same_bits(stop: int, tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
-    expected, _ = run(network(), averaged=True, keep_states=True)
+    expected, _ = run(network())
     keeper = Checkpoint(tmp_path / "kept.safetensors", seconds=0, share=1.0)
     keeper.key = "k"
     count = {"steps": 0}
@@ -222,10 +212,7 @@ def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
             4,
             4,
             val_loss,
-            warmup=0.1,
             patience=9,
-            averaged=True,
-            keep_states=True,
             tick=on_tick,
             on_epoch=lambda **_: None,
             checkpoint=keeper,
@@ -237,9 +224,6 @@ def test_averages_and_states_survive_a_stop(stop: int, tmp_path: Path) -> None:
     assert found.log_loss == expected.log_loss
     for name, value in expected.best.items():
         assert torch.equal(found.best[name], value)
-    for (loss, state), (other, same) in zip(expected.states, found.states, strict=True):
-        assert loss == other
-        assert all(torch.equal(state[name], same[name]) for name in state)
 
 
 def test_saving_takes_no_more_than_a_share_of_the_time(
@@ -296,7 +280,7 @@ def test_a_batch_without_weight_teaches_nothing_and_breaks_nothing() -> None:
     assert not said
     assert trained.log_loss < 0.65
     assert all(torch.isfinite(value).all() for value in trained.best.values())
-    assert module._slope(network(), (X, Y, torch.zeros(64)), 1, 0.0, None, module.nullcontext) == 0.0
+    assert module._slope(network(), (X, Y, torch.zeros(64)), 1, None, module.nullcontext) == 0.0
 
 
 def test_a_heavy_example_is_no_sign_of_a_loss_that_fell_apart() -> None:
@@ -332,22 +316,13 @@ def test_weights_that_the_last_step_spoilt_are_not_kept(with_val: bool) -> None:
 @given(
     st.sampled_from([1e-30, 1e-3, 1.0, 50.0]),
     st.sampled_from([0.0, 1e-3, 1e3]),
-    st.sampled_from([0.0, 0.99]),
     st.sampled_from([0.0, 0.5, 1 - 1e-9]),
     st.sampled_from([1, 2, 16, 4096]),
-    st.sampled_from([(0, 0), (1, 0), (5e-324, 1e-9)]),
     st.lists(st.sampled_from([0.0, 1e-300, 1.0, 1e300]), min_size=64, max_size=64),
     st.booleans(),
 )
 def test_any_settings_give_numbers(
-    lr: float,
-    decay: float,
-    part: float,
-    drop: float,
-    size: int,
-    mixes: tuple[float, float],
-    weights: list[float],
-    val: bool,
+    lr: float, decay: float, drop: float, size: int, weights: list[float], val: bool
 ) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Dropout(drop), network())
@@ -362,17 +337,14 @@ def test_any_settings_give_numbers(
         with torch.no_grad():
             return nn.functional.cross_entropy(net(X), Y, reduction="none").double().numpy(), 0.5
 
-    several = mixed(given_, *mixes, 2, 0) if any(mixes) else given_
     trained = train(
         net,
         torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay),
-        several,
+        given_,
         len(module.shuffled(64, 0, 1, size)),
         2,
         val_loss if val else None,
-        warmup=part,
         patience=1,
-        smoothing=part,
         tick=lambda **_: None,
         on_epoch=lambda **_: None,
     )

@@ -3,11 +3,10 @@
 from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
-from regraft.training.freezing import FreezePlan, phases, plan_freeze
+from regraft.training.freezing import FreezePlan, plan_freeze
 from regraft.training.imbalance import class_offset
 from regraft.training.logistic import Path, fit_logistic, fit_path, softmax_logits
 from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train, within_error
-from regraft.training.mixing import mixed
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
 from regraft.training.network import Layers, Network, linear_head, make_head
 
@@ -30,10 +29,8 @@ __all__ = [
     "linear_head",
     "make_head",
     "merge_adapters",
-    "mixed",
     "mlp_head",
     "mlp_out_of_fold",
-    "phases",
     "plan_freeze",
     "shuffled",
     "softmax_logits",

@@ -13,7 +13,7 @@ from torch import nn
 from regraft.backbones import Stage
 from regraft.errors import UsageError
 
-STRATEGIES = "head, last-K, half, full, first, norm, bias, gradual, lora, or a list of stage names"
+STRATEGIES = "head, last-K, half, full, norm, bias, lora, or a list of stage names"
 ADAPTER = ".lora_"  # in the names of the parameters that training.adapters adds
 
 
@@ -73,9 +73,7 @@ def plan_freeze(
 ) -> FreezePlan:
     """The plan of a strategy. Raises UsageError for one that is unknown, with the stages there are.
 
-    "first" is surgical fine-tuning (Lee et al. 2023): images that look otherwise than those of pre-training
-    need other first layers. "gradual" is the widest of `phases`. "lora" releases adapters that are there
-    already.
+    "lora" releases adapters that are there already.
     """
     everything = [name for name, _ in module.named_parameters()]
     count, names = len(stages), [stage.name for stage in stages]
@@ -93,10 +91,8 @@ def plan_freeze(
             released = {names.index(strategy)}
         elif strategy in ("head", "norm", "bias", "lora"):
             released = set()
-        elif strategy in ("full", "gradual"):
+        elif strategy == "full":
             released = set(range(count))
-        elif strategy == "first":
-            released = {0}
         elif strategy == "half":
             released = set(range(count - count // 2, count))
         elif last:
@@ -115,7 +111,7 @@ def plan_freeze(
         trainable = {name for name in everything if name.rpartition(".")[2] == "bias"}
     elif text == "lora":
         trainable = {name for name in everything if ADAPTER in name}
-    elif text in ("full", "gradual"):
+    elif text == "full":
         trainable = set(everything)
     if not trainable and text not in ("head", "lora"):
         raise UsageError(
@@ -134,18 +130,3 @@ def plan_freeze(
     if text == "lora" and trainable:  # adapters are everywhere, and no stage's own
         moving = [0]
     return FreezePlan(text, frozenset(trainable), frozenset(resting), moving[0] if moving else count)
-
-
-def phases(
-    module: nn.Module, stages: Sequence[Stage], epochs: int, norm_statistics: str = "frozen"
-) -> tuple[FreezePlan, ...]:
-    """Gradual unfreezing (Howard and Ruder 2018): a plan an epoch, from the last stage alone to all by half
-    of the epochs.
-    """
-    count, rising = len(stages), max(1, -(-epochs // 2))
-    released = [min(count, -(-count * epoch // rising)) for epoch in range(1, epochs + 1)]
-    plans = {
-        k: plan_freeze(module, stages, "full" if k == count else f"last-{k}", norm_statistics)
-        for k in set(released)
-    }
-    return tuple(plans[k] for k in released)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from regraft.errors import UsageError
 from regraft.training.checkpoint import Checkpoint, pack, unpack
 
-# inputs, (B,) labels or (B, K) shares of classes, and (B,) weights whose mean over all examples is 1
+# inputs, (B,) labels, and (B,) weights whose mean over all examples is 1
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 State = dict[str, torch.Tensor]
 RETRIES = 3  # times that training which fell apart begins again from its best, each at half the rate
 CHANCE = 10.0  # times the loss of guessing: above it training has fallen apart
-INGREDIENTS = 5  # states a soup is made of at most
+WARMUP = 0.1  # share of the steps with a rising rate
 
 
 class Batches(Protocol):
@@ -38,16 +38,13 @@ class Trained:
     finished.
 
     That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero, late
-    weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck.
-    `states` are those of the lowest val log loss, the lowest first, where they were asked for.
-    """
+    weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck."""
 
     best: State
     epoch: int
     epochs_run: int
     log_loss: float  # not a number where there is no val
     stopped: str  # "length", "patience", "budget", "interrupted" or "diverged"
-    states: list[tuple[float, State]] = field(default_factory=list)
 
 
 def train(
@@ -58,15 +55,10 @@ def train(
     epochs: int,
     val_loss: Callable[[], tuple[np.ndarray, float]] | None,
     *,
-    warmup: float,
     patience: int,
-    smoothing: float = 0.0,
     offset: torch.Tensor | None = None,
-    averaged: bool = False,
-    keep_states: bool = False,
     tick: Callable[..., None],
     on_epoch: Callable[..., None],
-    before_epoch: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     out_of_time: Callable[[], bool] = lambda: False,
     numbers: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -76,9 +68,8 @@ def train(
 
     `val_loss` gives the (V,) log losses of val and the accuracy; without it the last epoch counts as the
     best. `patience` epochs after the one that is kept it stops. Each optimiser group's `lr` is its peak.
-    `offset` (K,) is added to the logits in the loss only (logit adjustment). With `averaged`, a running mean
-    of the weights over about an epoch (EMA) is tried after each epoch beside the weights themselves.
-    `numbers` is the context of forward passes: their precision.
+    `offset` (K,) is added to the logits in the loss only (logit adjustment). `numbers` is
+    the context of forward passes: their precision.
 
     A loss or a weight that is no number, or a loss ten times that of guessing, sends training back to its
     best state at half the rate, three times at most. A batch that does not fit the memory is cut in
@@ -87,7 +78,7 @@ def train(
     """
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     total, step = steps_per_epoch * epochs, 0
-    rising = max(1, round(total * warmup))
+    rising = max(1, round(total * WARMUP))
     kept_names = [name for name, p in module.named_parameters() if p.requires_grad] + [
         n for n, _ in module.named_buffers()
     ]
@@ -98,24 +89,18 @@ def train(
 
     checkpoint = checkpoint or Checkpoint()
     losses, seen, done, epoch, retries, parts = 0.0, 0, 0, 1, 0, 1
-    mean: State = {}
     if (kept := checkpoint.load()) is not None:
         tensors, at = kept
         extra = unpack(tensors, module, optimiser)
-        mean = extra.get("mean", {})
-        states = [(loss, extra[f"state{number}"]) for number, loss in enumerate(at["states"])]
-        trained = Trained(extra["best"], at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length", states)
+        trained = Trained(extra["best"], at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length")
         lowest = np.array(at["lowest"])
         epoch, done, step, losses, seen = at["epoch"], at["done"], at["step"], at["losses"], at["seen"]
         retries, parts = at["retries"], at["parts"]
     else:
         lowest = val_loss()[0] if val_loss else np.zeros(0)
         trained = Trained(snapshot(), 0, 0, float(lowest.mean()) if val_loss else math.nan, "length")
-        mean = snapshot() if averaged else {}
 
     def save() -> None:
-        extra = {"best": trained.best, "mean": mean}
-        extra |= {f"state{number}": state for number, (_, state) in enumerate(trained.states)}
         progress = {
             "epoch": epoch,
             "done": done,
@@ -128,14 +113,11 @@ def train(
             "retries": retries,
             "parts": parts,
             "lowest": lowest.tolist(),
-            "states": [loss for loss, _ in trained.states],
         }
-        checkpoint.save(pack(snapshot(), extra, optimiser), progress)
+        checkpoint.save(pack(snapshot(), {"best": trained.best}, optimiser), progress)
 
     def judge() -> tuple[float, float]:
-        """Val log loss and accuracy of the weights, or of their mean where that is better; kept unless
-        clearly worse.
-        """
+        """Val log loss and accuracy of the weights, which are kept unless clearly worse."""
         nonlocal lowest
         state = snapshot()
         if not all(
@@ -146,16 +128,6 @@ def train(
             trained.best, trained.epoch = state, epoch
             return math.nan, math.nan
         losses, accuracy = val_loss()
-        if averaged:
-            module.load_state_dict(mean, strict=False)
-            smooth, smooth_accuracy = val_loss()
-            module.load_state_dict(state, strict=False)
-            if smooth.mean() < losses.mean():
-                losses, accuracy, state = (
-                    smooth,
-                    smooth_accuracy,
-                    {name: tensor.clone() for name, tensor in mean.items()},
-                )
         found = float(losses.mean())
         if not math.isfinite(found):
             raise FloatingPointError("the val loss was no number")
@@ -163,8 +135,6 @@ def train(
             lowest = losses
         if within_error(losses, lowest):
             trained.best, trained.epoch, trained.log_loss = state, epoch, found
-        if keep_states:
-            trained.states = sorted([*trained.states, (found, state)], key=lambda item: item[0])[:INGREDIENTS]
         return found, accuracy
 
     def slope(batch: Batch) -> float:
@@ -175,7 +145,7 @@ def train(
         while True:
             optimiser.zero_grad(set_to_none=True)
             try:
-                return _slope(module, batch, parts, smoothing, offset, numbers)
+                return _slope(module, batch, parts, offset, numbers)
             except (RuntimeError, MemoryError) as error:
                 if not short_of_memory(error) or 2 * parts > len(batch[1]):
                     raise
@@ -186,7 +156,6 @@ def train(
 
     try:
         while epoch <= epochs:
-            before_epoch(epoch)
             module.train()
             began, here, speed = time.perf_counter(), 0, 0.0
             try:
@@ -203,8 +172,6 @@ def train(
                     optimiser.step()
                     step, done, here = step + 1, done + 1, here + count
                     seen, losses = seen + count, losses + value * count
-                    if averaged:
-                        _mix(mean, module, 1 - min(1 - 1 / steps_per_epoch, (1 + step) / (10 + step)))
                     speed = here / (time.perf_counter() - began)
                     tick(
                         done=step,
@@ -226,7 +193,6 @@ def train(
                 retries, step = retries + 1, step - done
                 losses, seen, done = 0.0, 0, 0
                 module.load_state_dict(trained.best, strict=False)
-                mean = snapshot() if averaged else {}
                 optimiser.state.clear()
                 say(f"{error} in epoch {epoch}: back to the best state so far, at half the rate")
                 continue
@@ -268,7 +234,6 @@ def _slope(
     module: nn.Module,
     batch: Batch,
     parts: int,
-    smoothing: float,
     offset: torch.Tensor | None,
     numbers: Callable[[], AbstractContextManager[None]],
 ) -> float:
@@ -283,7 +248,7 @@ def _slope(
         with numbers():
             logits = module(inputs[some])
         logits = logits.float() if offset is None else logits.float() + offset
-        each = F.cross_entropy(logits, labels[some], reduction="none", label_smoothing=smoothing)
+        each = F.cross_entropy(logits, labels[some], reduction="none")
         loss = (each * weights[some]).sum() / len(labels)
         loss.backward()
         value += float(loss.detach())
@@ -298,16 +263,6 @@ def _slope(
 def _slices(count: int, parts: int) -> list[slice]:
     edges = [round(number * count / parts) for number in range(parts + 1)]
     return [slice(a, b) for a, b in pairwise(edges) if b > a]
-
-
-def _mix(mean: State, module: nn.Module, share: float) -> None:
-    """Move the running mean by a share towards the module's state; counters are copied."""
-    state = module.state_dict()
-    for name, tensor in mean.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(state[name], share)
-        else:
-            tensor.copy_(state[name])
 
 
 def short_of_memory(error: BaseException) -> bool:

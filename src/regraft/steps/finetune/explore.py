@@ -4,8 +4,8 @@ training length.
 Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a thirty-sixth
 of the length, the three best on val a twelfth, the best of these all of it (Jamieson and Talwalkar 2016), as
 full fine-tuning does. That one is taken if its val log loss is lower by more than a standard error of the
-difference: short trials favour what learns fast, and some dozens of val examples tell little apart. Ten
-strategies cost two and a half trainings, and val. Less than an epoch is one epoch of a part of the examples.
+difference: short trials favour what learns fast, and some dozens of val examples tell little apart. Eight
+strategies cost about two and a half trainings, and val. Less than an epoch is one epoch of a part of the examples.
 """
 
 from __future__ import annotations
@@ -33,18 +33,7 @@ from regraft.training import Checkpoint, within_error
 RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
 USUAL = "full"
 WITHOUT_DECAY = " without layer decay"
-STRATEGIES = (
-    "last-1",
-    "last-2",
-    "half",
-    "full",
-    f"full{WITHOUT_DECAY}",
-    "norm",
-    "bias",
-    "first",
-    "gradual",
-    "lora",
-)
+STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm", "bias", "lora")
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ from regraft.training import (
     add_adapters,
     class_offset,
     merge_adapters,
-    mixed,
-    phases,
     shuffled,
     train,
 )
@@ -47,7 +45,6 @@ MIXTURES = (
     1.0,
 )  # shares of the fine-tuned weights; 0, head only, is what the result is compared with
 DECODED = 512  # held-out images that are decoded at once and kept while each mixture looks at them
-SOUP = 300  # val examples from which a soup of checkpoints is tried
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
 
 
@@ -202,28 +199,6 @@ def _interpolate(network: Network, start: State, trained: Trained, judge: Judge,
     network.load_state_dict(trained.best, strict=False)
 
 
-def _soup(network: Network, trained: Trained, judge: Judge, context: Context) -> None:
-    """Average what is kept with the best other epochs, each kept in only if val log loss falls (Wortsman et
-    al. 2022).
-    """
-    used, soup = 1, trained.best
-    for _, state in [item for item in trained.states if item[0] != trained.log_loss]:
-        tried = {
-            name: torch.lerp(soup[name], value, 1 / (used + 1)) if value.is_floating_point() else soup[name]
-            for name, value in state.items()
-        }
-        network.load_state_dict(tried, strict=False)
-        loss = float(judge()[0].mean())
-        if loss < trained.log_loss:
-            used, soup, trained.log_loss = used + 1, tried, loss
-    trained.best = soup
-    network.load_state_dict(soup, strict=False)
-    if used > 1:
-        context.events.emit(
-            "note", text=f"a soup of {used} epochs' weights is better on val: {trained.log_loss:.3f}"
-        )
-
-
 def _merged(tuned: Backbone, network: Network) -> State:
     """Merge the adapters into the weights; the state of all that may then differ from the start."""
     merge_adapters(tuned.module)
@@ -269,8 +244,6 @@ def finetune(
         batches = prefix.batches(data, context)
         first = next(iter(batches(1)))
     arithmetic = _arithmetic(network, plan, backbone, first, context)
-    if recipe.mixup or recipe.cutmix:
-        batches = mixed(batches, float(recipe.mixup), float(recipe.cutmix), classes, seed)
     steps = len(shuffled(len(data.items), 0, 1, int(recipe.batch_size)))
     checkpoint = checkpoint or Checkpoint()
     settings = recipe.model_dump(exclude={"epochs", "interpolation", "refit", "folds"})
@@ -309,13 +282,6 @@ def finetune(
 
     moving = sum(p.numel() for p in network.parameters() if p.requires_grad)
     offset = class_offset(data.labels, context.recipe.train.class_weights, classes)
-    statistics = context.recipe.freeze.norm_statistics
-    gradual = phases(tuned.module, tuned.stages, epochs, statistics) if plan.strategy == "gradual" else ()
-
-    def release(epoch: int) -> None:
-        if gradual:
-            gradual[epoch - 1].apply(tuned.module)
-
     trained = train(
         network,
         torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")),
@@ -323,15 +289,10 @@ def finetune(
         steps,
         epochs,
         judge if val else None,
-        warmup=recipe.warmup,
         patience=int(recipe.patience),
-        smoothing=recipe.label_smoothing,
         offset=None if offset is None else torch.from_numpy(offset).to(context.device),
-        averaged=recipe.average and val is not None,
-        keep_states=val is not None and len(val.items) >= SOUP,
         tick=lambda **f: context.events.tick(label="fine-tuning", **f),
         on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **_known(f)),
-        before_epoch=release,
         say=lambda text: context.events.emit("note", text=text),
         out_of_time=context.out_of_time,
         numbers=arithmetic,
@@ -343,8 +304,6 @@ def finetune(
         trained.log_loss,
         bool(trained.epoch) and trained.stopped != "interrupted" and not context.out_of_time(),
     )
-    if val and goes_on and len(trained.states) > 1:
-        _soup(network, trained, judge, context)
     if plan.strategy == "lora":
         trained.best = _merged(tuned, network)
     if val and goes_on and recipe.interpolation != 1:
