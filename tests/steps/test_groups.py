@@ -15,7 +15,8 @@ from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.evaluate import Held, cross_validate
-from regraft.steps.rank import _Look, _Race
+from regraft.steps.rank.entrants import Entrant, Entrants
+from regraft.steps.rank.probing import probe
 from regraft.steps.train import Features, train_head
 from regraft.training import Layers
 
@@ -72,14 +73,13 @@ def test_the_ranking_probes_by_block(patients: Features) -> None:
     n = len(patients)
     names = tuple(f"{i:032x}" for i in range(n))
     part = Part("train", names, names, names, patients.labels, patients.weights, (None,) * n, patients.blocks)  # type: ignore[arg-type]
-    race = _Race(part, np.full(n, 64), {"train": n, "val": 0, "test": 0}, CLASSES, _context())
-    look = _Look(
-        "made", 64, 1, (), "torch-float32", 1e-3, 1e-2, {}, "", "", n, {1: patients.values[race.order]}
-    )
-    (probe,) = race.probe([look], n)
-    assert probe.losses.mean() > 0.9 * np.log(CLASSES)
-    assert probe.knn.low < 1 / CLASSES < probe.knn.high
-    assert probe.accuracy.high - probe.accuracy.low > 0.15
+    entrants = Entrants(part, np.full(n, 64), {"train": n, "val": 0, "test": 0}, CLASSES, _context())
+    features = {1: patients.values[entrants.order]}
+    entrant = Entrant("made", 64, 1, (), "torch-float32", 1e-3, 1e-2, {}, "", "", n, features)
+    (found,) = probe([entrant], part.some(entrants.order), CLASSES, _context())
+    assert found.losses.mean() > 0.9 * np.log(CLASSES)
+    assert found.knn.low < 1 / CLASSES < found.knn.high
+    assert found.accuracy.high - found.accuracy.low > 0.15
 
 
 def test_a_promise_counts_groups_and_not_their_pictures() -> None:

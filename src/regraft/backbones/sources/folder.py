@@ -1,0 +1,114 @@
+"""Weights in a folder, in the layout of timm or of transformers, or of an earlier run: path:PLACE, run:FOLDER."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from regraft.artifacts import file_sha256, openable, read_json
+from regraft.backbones import transformers_layout
+from regraft.backbones.base import Provenance, state_sha256
+from regraft.backbones.ready import timm
+from regraft.backbones.sources.obtained import Obtained, build, parameters_of
+from regraft.backbones.truncate import cut_short
+from regraft.errors import BackboneError
+
+
+def from_folder(path: Path, kind: str) -> Obtained:
+    """The model whose weights lie at `path`; `kind` is "path" or "run". Raises BackboneError.
+
+    A classifier that comes with the weights is part of it; an earlier run's model has none, and may be cut
+    short.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.is_dir() and transformers_layout.is_transformers(path):
+        return _transformers(path)
+    weights, architecture, config = _weights_at(path, kind)
+    ours = weights.with_name("regraft.json")
+    about = read_json(ours) if ours.is_file() else None
+    depth = about.get("depth") if about else None
+    try:
+        with openable(weights) as file:
+            state = load_file(file)
+        module = build(architecture, 0, config)
+        if depth is not None:
+            cut_short(module, depth)
+        classifier = module.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
+        if f"{classifier}.weight" in state:
+            module = build(architecture, len(state[f"{classifier}.weight"]), config)
+        module.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise BackboneError(f"{weights} does not fit {architecture}: {str(error).splitlines()[0]}") from None
+    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    licence, trained_on = str(config.get("license") or "unknown"), "unknown"
+    if about:
+        licence, trained_on = (
+            about["provenance"]["licence"],
+            f"{about['provenance']['id']}, then {about['name']}",
+        )
+    return Obtained(
+        module,
+        architecture,
+        config,
+        Provenance(
+            id=f"{kind}:{path}",
+            source=str(weights.resolve()),
+            sha256=file_sha256(weights),
+            licence=licence,
+            parameters=parameters_of(module),
+            input_size=int(config["input_size"][-1]),
+            pretrained_on=trained_on,
+        ),
+        depth,
+    )
+
+
+def _transformers(path: Path) -> Obtained:
+    module, architecture, config = transformers_layout.read_folder(path)
+    return Obtained(
+        module,
+        architecture,
+        config,
+        Provenance(
+            id=f"path:{path}",
+            source=str(path.resolve()),
+            sha256=state_sha256(module),
+            licence="unknown",
+            parameters=parameters_of(module),
+            input_size=int(config["input_size"][-1]),
+        ),
+    )
+
+
+def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
+    """The weights file, the architecture and the pretrained_cfg of a folder, or of FILE.safetensors@ARCHITECTURE.
+
+    Raises BackboneError for what is neither.
+    """
+    stem, at, architecture = path.name.rpartition("@")
+    if at and not path.exists():
+        path = path.with_name(stem)
+    if kind == "run":
+        path = path / "model" if (path / "model").is_dir() else path
+    weights = path if path.is_file() else path / "model.safetensors"
+    if not path.exists():
+        raise BackboneError(f"{kind}:{path}: there is no such place.")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise BackboneError(f"{path}: only .safetensors files are read (no pickle).")
+    if not weights.is_file():
+        raise BackboneError(f"{path}: there is no model.safetensors in it.")
+    config: dict[str, Any] = {}
+    if not (at and timm.is_model(architecture)):
+        config_file = weights.with_name("config.json")
+        if not config_file.is_file():
+            raise BackboneError(
+                f"{path}: no config.json beside it. Name the timm architecture: path:{path}@NAME"
+            )
+        found = read_json(config_file)
+        architecture = found.get("architecture", "") if isinstance(found, dict) else ""
+        config = dict(found.get("pretrained_cfg") or {}) if isinstance(found, dict) else {}
+    if not (timm.is_model(architecture) or architecture.startswith(transformers_layout.PREFIX)):
+        raise BackboneError(f"{path} names no architecture that timm has (found {architecture!r}).")
+    return weights, architecture, config

