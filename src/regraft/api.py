@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,21 +10,20 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from regraft.artifacts import Events, Listener, RunFolder, write_json
-from regraft.data import Examples, Inputs, KnownFile, read_source, readings
+from regraft.artifacts import Listener
+from regraft.data import KnownFile, read_source
 from regraft.data.known import DIGITS
-from regraft.data.lineage import Seen, seen_by
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
-from regraft.experiments.going import go
+from regraft.experiments.going import begin
 from regraft.experiments.going import resume as go_on
-from regraft.experiments.repeats import Repeats
-from regraft.modalities import pixel_digest, small_image_or_none
-from regraft.recipe import Recipe, read_recipe
+from regraft.experiments.repeats import Repeats, repeated, seeds_of
+from regraft.modalities import small_image_or_none
+from regraft.recipe import Recipe
 from regraft.run.handle import Run
-from regraft.run.open import PAST, examples_of, looked_at, place_of, reserved, reserved_for_several
-from regraft.runtime import NO_HOME, cache_folder, keep_large_blocks, pick_device, quiet_libraries
-from regraft.tracking import tracked
+from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
+from regraft.run.session import Session
+from regraft.runtime import keep_large_blocks, pick_device, quiet_libraries
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from torch import nn
@@ -85,10 +80,7 @@ def fit(
     DataError, RecipeError, UsageError, ChangedError for a file that changes under way; KeyboardInterrupt
     after the best so far was kept.
     """
-    started = time.monotonic()
-    settings = Recipe.build(recipe or {})
-    quiet_libraries()
-    place = _cache(cache, listeners)
+    session = Session.open(recipe, cache, listeners)
     if resume:
         if out is None:
             raise UsageError("--resume needs --out RUN, the folder of the run to go on with.")
@@ -96,22 +88,14 @@ def fit(
             raise UsageError(
                 "--resume goes on with the run's own recipe.yaml: leave the settings out, or start a new run."
             )
-        return go_on(out, place, listeners, track, started, data)
+        return go_on(out, session, track, data)
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
-    with contextlib.ExitStack() as inside:
-        ears = inside.enter_context(tracked(track, settings.run.offline, listeners))
+    with session.tracked(track) as heard:
         source = read_source(data)
-        folder = inside.enter_context(reserved(out, source.name, overwrite))
-        looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
-        folder.clear()
-        for kind, fields in looked.logged:
-            Events(folder.events).emit(kind, **fields)
-        looked.examples.save(folder.examples)
-        Seen.of(looked.examples, folder.path, looked.past).save(folder.seen)
-        write_json(folder.audit, {"findings": [finding.to_dict() for finding in looked.findings]})
-        about = {"name": source.name, **looked.about}
-        return go(folder, looked.examples, settings, place, ears, about, started, until)
+        with reserved(out, source.name, overwrite) as folder:
+            looked = looked_at(source, session.recipe, splits, session.events, fixes)
+            return begin(folder, source.name, looked, heard, until)
 
 
 def explore(
@@ -137,11 +121,10 @@ def explore(
         raise UsageError(
             f"explore compares strategies; {settings.freeze.strategy!r} names one. Use fit for that."
         )
-    asked = settings.model_dump(exclude_unset=True)
     run = fit(
         data,
         out,
-        recipe=asked,
+        recipe=settings.model_dump(exclude_unset=True),
         overwrite=overwrite,
         splits=splits,
         cache=cache,
@@ -174,38 +157,14 @@ def repeat(
     The first one's backbone, input size and depth are kept for the others.
     Every run reads the test set once; nothing is chosen by it. Raises as `fit` does.
     """
-    if repeats < 2:
-        raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
-    first = Recipe.build(recipe or {}).run.seed
-    Recipe.build(
-        recipe or {}, {"run": {"seed": first + repeats - 1}}
-    )  # the last one's, before the first has run
-    runs: list[Run] = []
-    kept: dict[str, Any] = {}
+    seeds = seeds_of(recipe or {}, repeats)
+    same = {"overwrite": overwrite, "splits": splits, "fixes": fixes, "cache": cache}
+
+    def walk(place: Path, settings: dict[str, Any]) -> Run:
+        return fit(data, place, recipe=settings, listeners=listeners, track=track, **same)  # type: ignore[arg-type]
+
     with reserved_for_several(out, f"{read_source(data).name}-repeats") as folder:
-        for seed in range(first, first + repeats):
-            asked = Recipe.build(recipe or {}, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
-            runs.append(
-                fit(
-                    data,
-                    folder.path / f"seed-{seed}",
-                    recipe=asked,
-                    overwrite=overwrite,
-                    splits=splits,
-                    fixes=fixes,
-                    cache=cache,
-                    listeners=listeners,
-                    track=track,
-                )
-            )
-            first_run = read_recipe(runs[0].path / "recipe.yaml")
-            kept = {
-                "obtain": {"backbone": first_run["obtain"]["backbone"]},
-                "base": {name: first_run["base"][name] for name in ("size", "depth")},
-            }
-        found = Repeats(folder.path, runs)
-        write_json(folder.path / "repeats.json", found.to_dict())
-    return found
+        return repeated(folder.path, recipe or {}, seeds, walk)
 
 
 def evaluate(
@@ -256,54 +215,20 @@ def plan(
     """What `fit` would do: counts, findings, what steps 1 to 3 decide, a measured estimate of the seconds.
     Writes nothing.
     """
-    settings = Recipe.build(recipe or {})
-    quiet_libraries()
+    session = Session.open(recipe, None, listeners)
     source = read_source(data)
-    target, name = place_of(out, source.name), source.name
-    looked = looked_at(source, settings, splits, Events(None, tuple(listeners)), fixes)
-    examples, about = looked.examples, looked.about
+    target = place_of(out, source.name)
+    looked = looked_at(source, session.recipe, splits, session.events, fixes)
 
-    from regraft.inference import FeatureStore, TorchEngine
-    from regraft.steps.base import base
-    from regraft.steps.context import Context
-    from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
-    from regraft.steps.freeze import freeze
-    from regraft.steps.obtain import obtain
+    from regraft.experiments.plan import planned_run
 
-    keep_large_blocks()
-    device = pick_device(settings.run.device)
-    settings.run.device = str(device)
-    context = Context(
-        settings, FeatureStore(None), device, Events(None, tuple(listeners)), levels=examples.levels()
-    ).trial()
-    settings = context.recipe
-    counts, classes, both = (
-        examples.counts(),
-        len(examples.task.classes),
-        examples.part("train").then(examples.part("val")),
-    )
-    obtained, _ = obtain(both, examples.image_sizes(), counts, classes, context)
-    body = base(obtained, examples.image_sizes(), context)
-    freeze(body, context)
-    size = body.preprocess.size
-    engine, blank = TorchEngine(body, device), np.zeros((32, size, size, 3), dtype=np.uint8)
-    engine.run(blank)
-    began = time.perf_counter()
-    engine.run(blank)
-    forward = (time.perf_counter() - began) / len(blank)
-    epochs = epochs_of(settings, counts, size)
-    step, folds = step_seconds(body, counts, classes, settings) if epochs else 0.0, settings.data.folds
-    seconds = run_seconds(settings, counts, size, forward, step)
     return {
         "out": str(target),
-        "name": name,
-        "counts": counts,
-        "classes": list(examples.task.classes),
-        "findings": about["findings"],
-        "steps": context.said,
-        "epochs": epochs,
-        "walks": folds + 1,
-        "estimated_seconds": seconds,
+        "name": source.name,
+        "counts": looked.examples.counts(),
+        "classes": list(looked.examples.task.classes),
+        "findings": looked.about["findings"],
+        **planned_run(looked.examples, session),
     }
 
 
@@ -324,41 +249,12 @@ def rank(
     obtain.max_parameters, run.budget_seconds. An earlier run that has seen some of the data is left out.
     Raises DataError, UsageError.
     """
-    settings = Recipe.build(recipe or {})
-    quiet_libraries()
-    source = read_source(data)
-    ears = Events(None, tuple(listeners))
-    examples = examples_of(source, settings, None, ears).examples
+    session = Session.open(recipe, cache, listeners)
+    examples = examples_of(read_source(data), session.recipe, None, session.events).examples
 
-    from dataclasses import replace
+    from regraft.experiments.contest import ranked
 
-    from regraft.backbones import candidates, earlier_runs
-    from regraft.inference import FeatureStore
-    from regraft.steps.context import Context
-    from regraft.steps.rank import rank as compare
-
-    keep_large_blocks()
-    place = _cache(cache, listeners)
-    device = pick_device(settings.run.device)
-    settings.run.device = str(device)
-    context = Context(settings, FeatureStore(place, note=ears.note), device, ears, levels=examples.levels())
-    wanted: list[str] = []
-    for name in backbones:
-        wanted += (
-            [*candidates(network and not settings.run.offline), *earlier_runs()] if name == "auto" else [name]
-        )
-    every = examples.inputs().then(examples.audit_view(PAST, ears.emit))
-    seen = {name: why for name in wanted if (why := _has_seen(name, every, ears))}
-    ranking = compare(
-        examples.part("train").then(examples.part("val")),
-        examples.image_sizes(),
-        examples.counts(),
-        len(examples.task.classes),
-        [name for name in dict.fromkeys(wanted) if name not in seen],
-        context,
-        named="auto" not in backbones,
-    )
-    return replace(ranking, left_out={**ranking.left_out, **seen})
+    return ranked(examples, backbones, network, session)
 
 
 def audit(
@@ -377,40 +273,18 @@ def audit(
     Without `features` only files are looked at, and near-duplicates found by their hashes alone. Nothing is
     written outside the cache. Raises DataError, UsageError.
     """
-    settings = Recipe.build(recipe or {})
-    quiet_libraries()
-    events, source = Events(None, tuple(listeners)), read_source(data)
-    looked = examples_of(source, settings, splits, events, fixes)
-    examples = looked.examples
+    session = Session.open(recipe, cache, listeners)
+    source = read_source(data)
+    looked = examples_of(source, session.recipe, splits, session.events, fixes)
 
-    from regraft.inference import FeatureStore
     from regraft.steps.audit import Audit, audit_alone
-    from regraft.steps.context import Context
 
-    keep_large_blocks()
-    place = _cache(cache, listeners)
-    device = pick_device(settings.run.device)
-    settings.run.device = str(device)
+    context = session.context(looked.examples)
     kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
-    context = Context(
-        settings, FeatureStore(place, note=events.note), device, events, levels=examples.levels()
-    )
-    found, test = audit_alone(
-        examples, partial(small_image_or_none, levels=context.levels), kept, context, features
-    )
-    return Audit(source.name, examples.counts(), (*looked.findings, *found), frozenset(test.sources))
-
-
-def _has_seen(reference: str, examples: Inputs, ears: Events) -> str:
-    """Why an earlier run cannot be judged on these examples; "" where it can, and for what comes from no run."""
-    try:
-        past = seen_by(reference)
-    except UsageError as error:  # a damaged run beside the others
-        return f"what it was made with is not known: {error}"
-    if past is None:
-        return ""
-    shared = len(past.meet(examples, pixel_digest, ears.tick))
-    return f"it was made with {shared} of these examples" if shared else "; ".join(past.unknown)
+    small = partial(small_image_or_none, levels=context.levels)
+    found, test = audit_alone(looked.examples, small, kept, context, features)
+    counts = looked.examples.counts()
+    return Audit(source.name, counts, (*looked.findings, *found), frozenset(test.sources))
 
 
 def load(path: str | Path) -> Model:
@@ -540,74 +414,3 @@ def fit_head(
     from regraft.training import head_alone
 
     return head_alone(features, labels, l2, seed, blocks_of(list(groups)) if groups is not None else None)
-
-
-def _cache(named: str | Path | None, listeners: Sequence[Listener]) -> Path | None:
-    """Where features are stored: the folder named, the usual one for "auto", nowhere for None."""
-    if named != "auto":
-        return None if named is None else Path(named)
-    usual = cache_folder()
-    if usual is None:
-        Events(None, tuple(listeners)).note(NO_HOME)
-    return usual
-
-
-def demo_data(folder: Path | None = None) -> Path:
-    """scikit-learn's 1,797 scans of handwritten digits as a folder of class folders; written once.
-
-    `folder` defaults to one in the cache, or to a temporary one where the cache cannot be written.
-    """
-    if folder is not None:
-        return _write_digits(folder)
-    cache = cache_folder()
-    if cache is not None:
-        with contextlib.suppress(OSError):
-            return _write_digits(cache / "demo" / "digits")
-    return _write_digits(Path(tempfile.mkdtemp(prefix="regraft-")) / "digits")
-
-
-def _write_digits(folder: Path) -> Path:
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    if os.path.isdir(folder / "9"):
-        return folder
-    digits = load_digits()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        for number, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            place = temporary / str(label)
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)).save(place / f"{number:04d}.png")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def nearest_neighbours(run: Run, k: int = 3) -> float:
-    """Test accuracy of k nearest neighbours on the raw pixels of a run's data: the demo's yardstick."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    from regraft.modalities.image import load_rgb
-
-    examples = Examples.load(run.path / "examples.parquet")
-    train, val = examples.part("train"), examples.part("val")
-    folder = RunFolder(run.path)
-    folder.lock()
-    try:
-        test = examples.unseal("raw-pixel neighbours beside the demo's result", Events(folder.events).emit)
-        write_json(folder.state, {**folder.read_state(), "readings": readings(folder)})
-    finally:
-        folder.release()
-
-    def pixels(paths: Sequence[KnownFile]) -> np.ndarray:
-        return np.stack([np.asarray(load_rgb(path).convert("L")).ravel() for path in paths]).astype(
-            np.float32
-        )
-
-    known = KNeighborsClassifier(k).fit(
-        pixels(train.paths + val.paths), np.concatenate([train.labels, val.labels])
-    )
-    return float(known.score(pixels(test.paths), test.labels))

@@ -388,12 +388,12 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")] = False,
 ) -> None:
     """Fit scikit-learn's 1,797 real scans of handwritten digits; no network needed."""
-    from regraft import api
+    from regraft.demo import demo_data, nearest_neighbours
 
-    run = _fit(api.demo_data(), out, {}, None, [], False, False, False, quiet, as_json)
+    run = _fit(demo_data(), out, {}, None, [], False, False, False, quiet, as_json)
     if run is not None and not as_json:
         print(
-            f"beside it: 3 nearest neighbours on the raw pixels reach {api.nearest_neighbours(run):.1%} on the same test"
+            f"beside it: 3 nearest neighbours on the raw pixels reach {nearest_neighbours(run):.1%} on the same test"
         )
 
 

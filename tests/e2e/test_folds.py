@@ -18,6 +18,7 @@ from regraft.errors import UsageError
 from regraft.experiments import going
 from regraft.recipe import Recipe
 from regraft.run.listed import list_runs
+from regraft.run.session import Session
 from regraft.steps.estimate import run_seconds
 
 HEAD = {"base": {"size": 32}, "freeze": {"strategy": "head"}, "run": {"engine": "torch-float32"}}
@@ -94,8 +95,8 @@ def test_the_budget_leaves_every_walk_its_due(tmp_path: Path, monkeypatch: pytes
 
     clock, given = [0.0], []
 
-    def walk(folder: Any, some: Any, recipe: Recipe, *_: Any) -> Any:
-        given.append(recipe.run.budget_seconds)
+    def walk(folder: Any, some: Any, session: Session, *_: Any) -> Any:
+        given.append(session.recipe.run.budget_seconds)
         clock[0] += 50.0 if len(given) == 1 else given[-1]  # the first takes half of its time
         return SimpleNamespace(path=folder.path)
 
@@ -113,7 +114,7 @@ def test_the_budget_leaves_every_walk_its_due(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(going, "go", walk)
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     recipe = Recipe.build({"data": {"folds": 9}, "run": {"budget_seconds": 1000.0}})
-    going._folds(RunFolder(tmp_path), None, recipe, None, (), {"name": "x"}, 0.0)  # type: ignore[arg-type]
+    going._folds(RunFolder(tmp_path), None, Session(recipe, None, (), 0.0), {"name": "x"})  # type: ignore[arg-type]
     assert given[0] == pytest.approx(100)
     assert given[1:] == pytest.approx([950 / 9] * 8), "what one leaves over, the others share"
     last = Context(recipe, None, None, None, started=0.0, share=1 / 10)  # type: ignore[arg-type]

@@ -16,8 +16,8 @@ from test_store import Engine, ask
 import regraft
 from conftest import Fitted
 from regraft import runtime
-from regraft.api import demo_data
 from regraft.backbones import at_hand
+from regraft.demo import demo_data
 from regraft.errors import DataError
 from regraft.inference import store as stores
 from regraft.inference.store import FeatureStore

@@ -1,9 +1,10 @@
-"""A run goes: from its first step, from where it stopped, or, where it is finished, no further."""
+"""A run is walked: from its first step, from where it stopped, or, where it is finished, no further."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,40 @@ from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
 from regraft.recipe import Recipe, read_recipe
 from regraft.run.handle import Run
+from regraft.run.open import Looked
+from regraft.run.session import Session
 from regraft.runtime import closed_hub
-from regraft.tracking import tracked
+
+
+def begin(folder: RunFolder, name: str, looked: Looked, session: Session, until: str = "evaluate") -> Run:
+    """A new run of what was read and audited, in a folder that is reserved for it."""
+    folder.clear()
+    for kind, fields in looked.logged:
+        Events(folder.events).emit(kind, **fields)
+    looked.examples.save(folder.examples)
+    Seen.of(looked.examples, folder.path, looked.past).save(folder.seen)
+    write_json(folder.audit, {"findings": [finding.to_dict() for finding in looked.findings]})
+    return go(folder, looked.examples, session, {"name": name, **looked.about}, until)
 
 
 def go(
-    folder: RunFolder,
-    examples: Examples,
-    recipe: Recipe,
-    cache: Path | None,
-    listeners: Sequence[Listener],
-    about: dict[str, Any],
-    started: float,
-    until: str = "evaluate",
+    folder: RunFolder, examples: Examples, session: Session, about: dict[str, Any], until: str = "evaluate"
 ) -> Run:
     """Walk the seven steps in a folder that is locked; however the walk ends, run.json says so.
 
     `about` is what run.json tells of the data. Raises ChangedError that names all files that are not as they
     were.
     """
-    events = Events(folder.events, tuple(listeners))
+    events = Events(folder.events, session.listeners)
 
     from regraft.run.walk import Walk
 
-    walk = Walk(examples, recipe, folder, cache, events, about, started)
+    walk = Walk(examples, session.recipe, folder, session.cache, events, about, session.started)
     walk.write()
     try:
-        with closed_hub(recipe.run.offline):
-            if recipe.data.folds:
-                walk.metrics.update(_folds(folder, examples, recipe, cache, listeners, about, started))
+        with closed_hub(session.recipe.run.offline):
+            if session.recipe.data.folds:
+                walk.metrics.update(_folds(folder, examples, session, about))
             events.emit(
                 "begin",
                 out=str(folder.path),
@@ -61,45 +67,29 @@ def go(
     return Run(folder.path)
 
 
-def _folds(
-    folder: RunFolder,
-    examples: Examples,
-    recipe: Recipe,
-    cache: Path | None,
-    listeners: Sequence[Listener],
-    about: dict[str, Any],
-    started: float,
-) -> dict[str, Any]:
-    """The metrics of `data.folds` walks below the run's folder; one that is finished is not done again.
+def _folds(folder: RunFolder, examples: Examples, session: Session, about: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of `data.folds` walks below the run's folder. A walk that is finished is not done again.
 
     Each may take an equal part of what the budget leaves to those that are still to come, the last model's
     walk among them. Their events carry `fold`.
     """
     from regraft.experiments.folds import cross_validated
 
-    count, budget = recipe.data.folds, recipe.run.budget_seconds
+    recipe, count = session.recipe, session.recipe.data.folds
 
     def walk(number: int, some: Examples) -> Path:
         def pass_on(event: dict[str, Any]) -> None:
-            told = {
-                **event,
-                "fold": number,
-                **({"out": str(folder.path)} if event["kind"] == "begin" else {}),
-            }
-            for hear in listeners:
-                hear(told)
+            whole = {"out": str(folder.path)} if event["kind"] == "begin" else {}
+            for hear in session.listeners:
+                hear({**event, "fold": number, **whole})
 
         fold, began = RunFolder(folder.folds / str(number)), time.monotonic()
-        if (
-            fold.is_run()
-            and fold.examples.is_file()
-            and Examples.load(fold.examples).fingerprint == some.fingerprint
-        ):
-            return resume(fold.path, cache, (pass_on,), (), began, examples.root).path
-        due = (
-            None if budget is None else max(budget - (began - started), 0.01 * budget) / (count + 2 - number)
-        )
-        own = Recipe.build(recipe.model_dump(), {"data": {"folds": 0}, "run": {"budget_seconds": due}})
+        own = replace(session, listeners=(pass_on,), started=began)
+        if fold.is_run() and _holds(fold, some):
+            return resume(fold.path, own, data=examples.root).path
+        due = _due(session, began, count + 2 - number)
+        settings = {"data": {"folds": 0}, "run": {"budget_seconds": due}}
+        own = replace(own, recipe=Recipe.build(recipe.model_dump(), settings))
         fold.lock()
         try:
             fold.clear()
@@ -107,23 +97,29 @@ def _folds(
             before = Seen.load(folder.seen).ancestors() if folder.seen.is_file() else None
             Seen.of(some, fold.path, before).save(fold.seen)
             named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
-            return go(fold, some, own, cache, (pass_on,), named, began).path
+            return go(fold, some, own, named).path
         finally:
             fold.release()
 
     return cross_validated(examples, count, recipe.data.seed, recipe.data.val_share, walk)
 
 
+def _holds(fold: RunFolder, examples: Examples) -> bool:
+    """True where the run in a folder is one of these examples."""
+    return fold.examples.is_file() and Examples.load(fold.examples).fingerprint == examples.fingerprint
+
+
+def _due(session: Session, now: float, walks: int) -> float | None:
+    """The seconds for each of the `walks` that are still to come; None without a budget."""
+    budget = session.recipe.run.budget_seconds
+    return None if budget is None else max(budget - (now - session.started), 0.01 * budget) / walks
+
+
 def resume(
-    out: str | Path,
-    cache: Path | None,
-    listeners: Sequence[Listener],
-    track: Sequence[str],
-    started: float,
-    data: str | Path | None = None,
+    out: str | Path, session: Session, track: Sequence[str] = (), data: str | Path | None = None
 ) -> Run:
-    """Go on with a run: its table and recipe as they were, features from the store, decisions as they were
-    pinned.
+    """Go on with the run in `out` by its own recipe: its table and its decisions stay, features come from the
+    store.
 
     `data` says where its data are now. A finished run is not trained and its test set not read anew: see
     `complete`. Raises UsageError where there is no run, where files changed, and where a finished run has
@@ -136,24 +132,22 @@ def resume(
     try:
         state = folder.read_state()
         if state["state"] == "finished" and data is None:
-            return complete(folder, listeners)
+            return complete(folder, session.listeners)
         if not folder.examples.is_file():
             raise UsageError(
                 f"{folder.examples} is gone, and with it which examples the run has. Start anew with --overwrite."
             )
-        examples = same_data(Examples.load(folder.examples), data, Events(None, tuple(listeners)))
+        examples = same_data(Examples.load(folder.examples), data, session.events)
         if data is not None:
             examples.save(folder.examples)
         if state["state"] == "finished":
-            return complete(folder, listeners)
-        recipe = Recipe.build(read_recipe(folder.recipe))
+            return complete(folder, session.listeners)
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
         about["source"] = str(examples.root) if data is not None else about["source"]
-        about["findings"] = [
-            finding for finding in about["findings"] if finding["kind"] not in LATER
-        ]  # come anew
-        with tracked(track, recipe.run.offline, listeners) as ears:
-            return go(folder, examples, recipe, cache, ears, about, started)
+        about["findings"] = [found for found in about["findings"] if found["kind"] not in LATER]  # come anew
+        session = replace(session, recipe=Recipe.build(read_recipe(folder.recipe)))
+        with session.tracked(track) as heard:
+            return go(folder, examples, heard, about)
     finally:
         folder.release()
 
@@ -183,13 +177,8 @@ def same_data(
     return examples
 
 
-MADE = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    RegraftError,
-)  # what can go wrong with pictures; a run is finished without
+# What can go wrong with the report's pictures, without which a run is finished all the same.
+PICTURES_FAIL = (OSError, ValueError, KeyError, RuntimeError, RegraftError)
 
 
 def complete(folder: RunFolder, listeners: Sequence[Listener]) -> Run:
@@ -224,7 +213,7 @@ def complete(folder: RunFolder, listeners: Sequence[Listener]) -> Run:
         if not pictures:
             try:
                 write_gallery(folder.path, run.model)
-            except MADE as error:
+            except PICTURES_FAIL as error:
                 missing[RunFolder.PICTURES] = str(error)
                 events.emit("note", text=f"the report has no photographs: {error}")
         run.state["missing"] = missing

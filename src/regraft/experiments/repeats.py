@@ -1,18 +1,54 @@
-"""Runs that differ in their seed, as one."""
+"""Runs that differ in the seed of training only, taken together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from regraft.artifacts import write_json
+from regraft.errors import UsageError
+from regraft.recipe import Recipe, read_recipe
 from regraft.run.handle import Run
+
+Settings = dict[str, Any]
+
+
+def seeds_of(recipe: Settings, repeats: int) -> range:
+    """The seeds of so many runs. Raises UsageError for fewer than two, RecipeError where one cannot be a seed."""
+    if repeats < 2:
+        raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
+    first = Recipe.build(recipe).run.seed
+    Recipe.build(recipe, {"run": {"seed": first + repeats - 1}})
+    return range(first, first + repeats)
+
+
+def repeated(folder: Path, recipe: Settings, seeds: range, walk: Callable[[Path, Settings], Run]) -> Repeats:
+    """Runs of several seeds below `folder`, and repeats.json beside them.
+
+    `walk` makes a run in a folder by a recipe. The first one's backbone, input size and depth are kept for the
+    others.
+    """
+    runs: list[Run] = []
+    kept: Settings = {}
+    for seed in seeds:
+        asked = Recipe.build(recipe, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
+        runs.append(walk(folder / f"seed-{seed}", asked))
+        settled = read_recipe(runs[0].path / "recipe.yaml")
+        kept = {
+            "obtain": {"backbone": settled["obtain"]["backbone"]},
+            "base": {name: settled["base"][name] for name in ("size", "depth")},
+        }
+    found = Repeats(folder, runs)
+    write_json(folder / "repeats.json", found.to_dict())
+    return found
 
 
 class Repeats:
-    """Finished runs of several seeds: `path`, `runs`, and `metrics` with mean, spread (standard deviation)
-    and range.
+    """Finished runs of several seeds: the folder `path` of all, the `runs`, and `metrics` with mean, spread
+    (standard deviation) and range of each metric on `split`.
     """
 
     def __init__(self, path: Path, runs: list[Run]) -> None:
@@ -39,7 +75,7 @@ class Repeats:
         return {"split": self.split, "metrics": self.metrics, "runs": rows}
 
     def headline(self) -> str:
-        """One line: the mean and how far runs lie apart."""
+        """The mean accuracy and how far the runs lie apart, in one line."""
         a = self.metrics["accuracy"]
         return (
             f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "

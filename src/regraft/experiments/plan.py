@@ -1,0 +1,42 @@
+"""What a run would do, and how long it would take; nothing is trained and nothing is written."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from regraft.data import Examples
+from regraft.inference import TorchEngine
+from regraft.run.session import Session
+from regraft.steps.base import base
+from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
+from regraft.steps.freeze import freeze
+from regraft.steps.obtain import obtain
+
+
+def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
+    """What steps 1 to 3 decide (`steps`), the `epochs` of fine-tuning, how many `walks` there would be, and the
+    `estimated_seconds` of all of it from a forward pass and a training step that are measured here.
+    """
+    context = session.context(examples).trial()
+    recipe, counts, classes = context.recipe, examples.counts(), len(examples.task.classes)
+    both = examples.part("train").then(examples.part("val"))
+    obtained, _ = obtain(both, examples.image_sizes(), counts, classes, context)
+    body = base(obtained, examples.image_sizes(), context)
+    freeze(body, context)
+    size = body.preprocess.size
+    engine, blank = TorchEngine(body, context.device), np.zeros((32, size, size, 3), dtype=np.uint8)
+    engine.run(blank)
+    began = time.perf_counter()
+    engine.run(blank)
+    forward = (time.perf_counter() - began) / len(blank)
+    epochs = epochs_of(recipe, counts, size)
+    step = step_seconds(body, counts, classes, recipe) if epochs else 0.0
+    return {
+        "steps": context.said,
+        "epochs": epochs,
+        "walks": recipe.data.folds + 1,
+        "estimated_seconds": run_seconds(recipe, counts, size, forward, step),
+    }

@@ -1,0 +1,72 @@
+"""What one call of a verb has at hand: the recipe asked for, the cache, who listens, when it began."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regraft.artifacts import Events, Listener
+from regraft.recipe import Recipe
+from regraft.runtime import NO_HOME, cache_folder, keep_large_blocks, pick_device, quiet_libraries
+from regraft.tracking import tracked
+
+if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with the data is said before
+    from regraft.data import Examples
+    from regraft.steps.context import Context
+
+
+@dataclass(frozen=True)
+class Session:
+    """Shared by all that one verb does. `cache` is the folder of features (None: they are kept nowhere);
+    `started` is the time of `time.monotonic` from which a budget counts.
+    """
+
+    recipe: Recipe
+    cache: Path | None
+    listeners: tuple[Listener, ...]
+    started: float
+
+    @classmethod
+    def open(
+        cls,
+        recipe: dict[str, Any] | None = None,
+        cache: str | Path | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> Session:
+        """Begin: check the settings, quiet the libraries, find the cache ("auto": the usual one).
+
+        Raises RecipeError that names all faults of the settings.
+        """
+        started, asked = time.monotonic(), Recipe.build(recipe or {})
+        quiet_libraries()
+        place = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
+        session = cls(asked, place, tuple(listeners), started)
+        if cache == "auto" and place is None:
+            session.events.note(NO_HOME)
+        return session
+
+    @property
+    def events(self) -> Events:
+        """Events that the listeners hear and no file keeps."""
+        return Events(None, self.listeners)
+
+    @contextlib.contextmanager
+    def tracked(self, names: Sequence[str]) -> Iterator[Session]:
+        """The same session, heard by the trackers named too. Raises UsageError for one that cannot be used."""
+        with tracked(names, self.recipe.run.offline, self.listeners) as listeners:
+            yield replace(self, listeners=listeners)
+
+    def context(self, examples: Examples) -> Context:
+        """What steps use that are taken outside a run. Raises UsageError where the device cannot be used."""
+        from regraft.inference import FeatureStore
+        from regraft.steps.context import Context
+
+        keep_large_blocks()
+        device = pick_device(self.recipe.run.device)
+        self.recipe.run.device = str(device)
+        store = FeatureStore(self.cache, note=self.events.note)
+        return Context(self.recipe, store, device, self.events, levels=examples.levels())
