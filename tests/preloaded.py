@@ -17,7 +17,6 @@ import regraft.api  # noqa: E402
 import regraft.cli  # noqa: E402
 import regraft.console  # noqa: E402
 import regraft.run.walk  # noqa: E402
-import regraft.verbs  # noqa: E402
 from regraft.inference import engines  # noqa: E402
 
 __all__ = ["engines", "matplotlib", "regraft", "sklearn"]

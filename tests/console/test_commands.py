@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import regraft
-from regraft import cli
+from regraft.cli.training import show_run
 from regraft.console import Screen
 from regraft.errors import UsageError
 from runs_by_hand import answers_to, labels_of, write_run
@@ -40,7 +40,7 @@ def test_the_way_on_from_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFi
         tmp_path / "my runs" / "it's [1] and a name that is longer than a terminal is wide, which is often so"
     )
     write_run(place, LABELS, answers_to(LABELS, 0.8, 0))
-    cli._show(regraft.Run(place), False, False)
+    show_run(regraft.Run(place))
     shown = capsys.readouterr().out
     use = next(line for line in shown.splitlines() if line.startswith("use it"))
     assert shlex.split(use.removeprefix("use it"))[:3] == ["regraft", "predict", str(place)]

@@ -1,0 +1,87 @@
+"""The verbs that look at data before anything is trained: rank, audit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from regraft.cli import options, values
+from regraft.cli.shown import print_json, progress
+
+
+def rank(
+    data: options.Data,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="a reference, as often as wanted; auto: all at hand")
+    ] = None,
+    budget: options.Budget = None,
+    prefer: Annotated[
+        str | None, typer.Option(help="accuracy: the cheapest as good as the best; speed: nearly as good")
+    ] = None,
+    max_params: options.MaxParams = None,
+    network: Annotated[
+        bool, typer.Option(help="fetch what the catalogue names; else only what is at hand")
+    ] = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare pre-trained models, input sizes and depths on DATA before one is fitted. Writes nothing but its
+    cache.
+    """
+    named: values.Settings = {
+        "obtain": {"max_parameters": values.parameters(max_params)},
+        "run": {"prefer": prefer, "budget_seconds": values.seconds(budget)},
+    }
+    recipe = values.settings(None, None, named)
+    with progress(quiet or as_json) as screen:
+        from regraft import api
+
+        found = api.rank(data, backbone or ["auto"], recipe=recipe, network=network, listeners=[screen])
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        from regraft.console import ranking_table
+
+        ranking_table(found.to_dict())
+
+
+def audit(
+    data: options.Data,
+    features: Annotated[bool, typer.Option(help="look at features too, not at files alone")] = True,
+    strict: Annotated[bool, typer.Option(help="exit with 1 if there is any warning")] = False,
+    export: Annotated[Path | None, typer.Option(help="a csv to be edited and given to fit --fixes")] = None,
+    fixes: Annotated[Path | None, typer.Option(help="such a csv: its corrections are taken as made")] = None,
+    splits: options.Splits = None,
+    sets: options.Sets = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Look for what is wrong with DATA: copies, near-duplicates, wrong labels, outliers, leaks. Changes
+    nothing.
+    """
+    recipe = values.settings(None, sets, {})
+    with progress(quiet or as_json) as screen:
+        from regraft import api
+
+        found = api.audit(
+            data, recipe=recipe, features=features, splits=splits, fixes=fixes, listeners=[screen]
+        )
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        from regraft.console import findings_table
+
+        findings_table(found.to_dict())
+    if export is not None:
+        lines = found.export(export)
+        print(
+            f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
+            f"regraft fit {quote(str(data))} --fixes {quote(str(export))}",
+            file=sys.stderr,
+        )
+    if strict and found.warnings:
+        raise typer.Exit(1)

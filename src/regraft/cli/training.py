@@ -1,0 +1,254 @@
+"""The verbs that make a run: fit, explore, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regraft.cli import options, values
+from regraft.cli.shown import print_json, progress, progress_of_run
+from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.run.handle import Run
+
+NO_DATA = "name the data: a folder of class folders, or a table."
+
+
+def fit(
+    data: Annotated[Path | None, typer.Argument(help=options.DATA)] = None,
+    out: options.Out = None,
+    backbone: options.Backbone = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="linear, mlp or auto")] = None,
+    size: options.Size = None,
+    metric: Annotated[
+        str | None, typer.Option(help="what fine-tuning must not lose in: accuracy, macro_f1, ...")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
+    seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
+    budget: options.Budget = None,
+    prefer: Annotated[str | None, typer.Option(help="accuracy or speed")] = None,
+    max_params: options.MaxParams = None,
+    repeats: Annotated[int, typer.Option(help="runs with different seeds: mean and spread")] = 1,
+    baseline: Annotated[
+        str | None, typer.Option(help="scratch: the same network from random weights, beside the others")
+    ] = None,
+    no_test: Annotated[
+        bool, typer.Option("--no-test", help="set no test examples apart, and say so everywhere")
+    ] = False,
+    folds: Annotated[
+        int | None, typer.Option(help="cross-validate the whole walk instead of a test set: 5")
+    ] = None,
+    splits: options.Splits = None,
+    fixes: options.Fixes = None,
+    strict: Annotated[
+        bool, typer.Option(help="stop where scores would flatter: near-duplicates across splits, leaks")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
+    sets: options.Sets = None,
+    offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
+    track: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb hear the run's events")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    moved: Annotated[
+        Path | None, typer.Option("--data", help="with --resume: where the run's data are now")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="the plan and the estimated time; nothing is trained")
+    ] = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Walk the seven steps of transfer learning on DATA."""
+    if baseline not in (None, "scratch"):
+        raise UsageError(
+            f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always."
+        )
+    named: values.Settings = {
+        "data": {"test_share": 0.0 if no_test else None, "folds": folds, "strict": strict or None},
+        "obtain": {"backbone": backbone, "max_parameters": values.parameters(max_params)},
+        "freeze": {"strategy": freeze.split(",") if freeze and "," in freeze else freeze},
+        "head": {"kind": head},
+        "base": {"size": size},
+        "run": {
+            "metric": metric,
+            "device": device,
+            "seed": seed,
+            "budget_seconds": values.seconds(budget),
+            "offline": offline or None,
+            "prefer": prefer,
+            "scratch": True if baseline else None,
+        },
+    }
+    recipe = values.settings(config, sets, named)
+    if repeats != 1 and (data is None or resume or dry_run or moved):
+        raise UsageError(
+            "--repeats starts new runs: name DATA, and leave out --resume, --data and --dry-run."
+        )
+    _agree(data, moved, resume, any((splits, fixes, overwrite, dry_run)))
+    given: dict[str, Any] = {"recipe": recipe, "splits": splits, "fixes": fixes}
+    if dry_run:
+        _plan(data, out, quiet, as_json, given)
+        return
+    given |= {"overwrite": overwrite, "track": track or []}
+    if repeats != 1:
+        _repeat(data, out, repeats, quiet, as_json, given)
+    else:
+        _fit(moved or data, out, quiet, as_json, {**given, "resume": resume})
+
+
+def _agree(data: Path | None, moved: Path | None, resume: bool, others: bool) -> None:
+    """Raise UsageError for options that do not go together; `others` are those that a resumed run cannot take."""
+    if moved and (data or not resume):
+        raise UsageError(
+            "--data goes with --resume and says where the data of the run in --out are now. Else name DATA."
+        )
+    if resume and data:
+        raise UsageError(
+            "--resume goes on with the data of the run in --out: leave out DATA, or say with --data where they are."
+        )
+    if resume and others:
+        names = "--splits, --fixes, --overwrite, --dry-run"
+        raise UsageError(f"--resume goes on with the run in --out as it is: leave out {names}.")
+
+
+def _fit(data: Path | None, out: Path | None, quiet: bool, as_json: bool, given: dict[str, Any]) -> Run:
+    """One run, made and shown; `given` are further arguments of `regraft.fit`."""
+    from regraft.artifacts import read_json
+
+    with progress_of_run(quiet or as_json) as screen:
+        from regraft import api
+
+        run = api.fit(data, out, listeners=[screen], **given)
+    if as_json:
+        about = {"out": run.path, "state": run.state["state"], "chosen": run.state["chosen"]}
+        print_json({**about, "metrics": read_json(run.path / "metrics.json")})
+    elif not quiet:
+        show_run(run)
+    return run
+
+
+def _plan(data: Path | None, out: Path | None, quiet: bool, as_json: bool, given: dict[str, Any]) -> None:
+    if data is None:
+        raise UsageError(NO_DATA)
+    with progress_of_run(quiet or as_json) as screen:
+        from regraft import api
+
+        plan = api.plan(data, out, listeners=[screen], **given)
+    if as_json:
+        print_json(plan)
+    else:
+        show_plan(plan)
+
+
+def _repeat(
+    data: Path | None, out: Path | None, repeats: int, quiet: bool, as_json: bool, given: dict[str, Any]
+) -> None:
+    if data is None:
+        raise UsageError(NO_DATA)
+    with progress(quiet or as_json) as screen:
+        from regraft import api
+
+        found = api.repeat(data, out, repeats, listeners=[screen], **given)
+    if as_json:
+        print_json({"out": found.path, **found.to_dict()})
+    elif not quiet:
+        for run in found.runs:
+            print(f"  seed {run.state['seed']}  {run.headline()}  {run.state['chosen']}")
+        print(f"{found.headline()}\nruns    {found.path}")
+
+
+def explore(
+    data: options.Data,
+    out: options.Out = None,
+    backbone: options.Backbone = None,
+    size: options.Size = None,
+    budget: options.Budget = None,
+    splits: options.Splits = None,
+    sets: options.Sets = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Try freezing strategies against each other on DATA; the test set stays sealed."""
+    named: values.Settings = {
+        "obtain": {"backbone": backbone},
+        "base": {"size": size},
+        "run": {"budget_seconds": values.seconds(budget)},
+    }
+    recipe = values.settings(None, sets, named)
+    with progress_of_run(quiet or as_json) as screen:
+        from regraft import api
+
+        run = api.explore(data, out, recipe=recipe, overwrite=overwrite, splits=splits, listeners=[screen])
+    if as_json:
+        print_json({"out": run.path, **run.strategies})
+    elif not quiet:
+        from regraft.console import strategies_table
+
+        strategies_table(run.strategies)
+        print(f"report    {run.path / 'report.html'}")
+        print(f"go on to a tested model with  regraft fit --resume --out {quote(str(run.path))}")
+
+
+def demo(out: options.Out = None, quiet: options.Quiet = False, as_json: options.AsJson = False) -> None:
+    """Fit scikit-learn's 1,797 real scans of handwritten digits; no network needed."""
+    from regraft.demo import demo_data, nearest_neighbours
+
+    run = _fit(demo_data(), out, quiet, as_json, {})
+    if not as_json:
+        score = f"{nearest_neighbours(run):.1%}"
+        print(f"beside it: 3 nearest neighbours on the raw pixels reach {score} on the same test")
+
+
+def show_run(run: Run) -> None:
+    """Print what came of a run, and how to use it."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from regraft.evaluation import PairedDifference, in_words
+
+    console = Console(highlight=False)
+    console.print(f"\n[bold]{run.headline()}[/]")
+    for pair in run.metrics.get("versus", []):
+        console.print(f"  {in_words(PairedDifference.from_dict(pair))}", markup=False)
+    for offer in run.metrics.get("thresholds", []):
+        console.print(f"  {_promise(offer)}", markup=False)
+    for what, place in (("model ", run.path / "model"), ("report", run.path / "report.html")):
+        console.print(f"{what}  {escape(str(place))}", soft_wrap=True)
+    console.print(f"use it  regraft predict {escape(quote(str(run.path)))} FILES", soft_wrap=True)
+
+
+def _promise(offer: dict[str, Any]) -> str:
+    """A confidence threshold in words, with what came of it on test, where there is one."""
+    if offer["threshold"] is None or offer["test"] is None:
+        return f"{offer['why']} (not tested)" if offer["threshold"] is not None else str(offer["why"])
+    answered, right = (offer["test"][key]["value"] for key in ("answered", "precision"))
+    said = "answer always" if offer["threshold"] == 0 else f"answer only above {offer['threshold']:.2f}"
+    found = "nothing" if right is None else f"{right:.1%} right on {answered:.0%} of examples"
+    kind = ", indicative" if offer.get("indicative") else ""
+    return f"{said} for {offer['wanted']:.0%}{kind}: on test {found}"
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """Print what `fit` would do."""
+    counts = ", ".join(f"{n:,} {split}" for split, n in plan["counts"].items())
+    print(f"{plan['name']}: {len(plan['classes'])} classes; {counts}")
+    for finding in plan["findings"]:
+        print(f"  ! {finding['message']}")
+    for name, said in plan["steps"].items():
+        print(f"  {name:9} {said['decided']} ({said['why']})")
+    print(f"  finetune  {plan['epochs']} epochs")
+    if plan["walks"] > 1:
+        print(
+            f"  folds     {plan['walks'] - 1} walks of all seven steps to score it, and one on all examples"
+        )
+    print(f"would take about {plan['estimated_seconds'] / 60:.1f} minutes here and write {plan['out']}")
