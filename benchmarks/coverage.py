@@ -97,7 +97,7 @@ def main() -> None:
         "| metric | coverage, mean of the grid | least | most | in groups of ten: mean | least | most |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in [m for m in METRICS if m in cells[False]] + [
+    for name in [m.name for m in METRICS if m.name in cells[False]] + [
         "precision of a class",
         "recall of a class",
         "f1 of a class",

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 import regraft
 from regraft.data import read_source
-from regraft.model import softmax
+from regraft.evaluation import softmax
 
 SETS = (("dtd10", 48), ("dtd10", 32), ("flowers5", 24))
 

@@ -110,7 +110,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         reliability,
     )
     from regraft.predictions import write_predictions
-    from regraft.steps.evaluate import majority_logits
+    from regraft.tasks.single import Single, Temperature, majority_logits
     from regraft.training import fit_logistic, fit_path, softmax_logits
 
     clock, rng = Clock(), np.random.default_rng(0)
@@ -187,7 +187,9 @@ def measure(count: int) -> dict[str, dict[str, float]]:
             np.arange(len(truth)),
         )
         with clock.part("predictions"):
-            write_predictions(Path(folder) / "predictions.parquet", [(part, answers)], names, 1.0)
+            write_predictions(
+                Path(folder) / "predictions.parquet", [(part, answers)], Single(names), Temperature()
+            )
         mine = answers.argmax(axis=1)
         del answers, path, held
         with clock.part("baselines"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from shlex import quote
 from typing import Any
 
@@ -11,16 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from regraft.evaluation import SHARE, named
+from regraft.tasks import Confusion, Grid, Metric, PerClass, task_of
+
 NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
-AS_THEY_ARE = (
-    "log_loss",
-    "brier",
-    "ece",
-    "roc_auc",
-    "average_precision",
-    "kappa",
-    "mcc",
-)  # metrics not read in per cent
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
 MOST = 8  # pairs of classes that are named where it cannot
@@ -222,15 +217,15 @@ def comparison_table(found: dict[str, Any]) -> None:
     table.add_column("run", overflow="fold")
     table.add_column("backbone", overflow="fold")
     table.add_column("chosen")
-    metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["metrics"]))
-    for name in (*(metric.replace("_", " ") for metric in metrics), "params", "time"):
+    metrics = [Metric.shown_as(metric) for metric in found["metrics"]]
+    for name in (*(metric.words for metric in metrics), "params", "time"):
         table.add_column(name, justify="right")
     for row in found["rows"]:
         table.add_row(
             escape(row["run"]),
             escape(row["backbone"]),
             row["chosen"],
-            *(_estimate(name, row["metrics"].get(name)) for name in metrics),
+            *(_estimate(metric, row["metrics"].get(metric.name)) for metric in metrics),
             f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
             _duration(row["seconds"]) if row["seconds"] is not None else "",
             style="bold" if row["run"] == found["best"] else None,
@@ -248,34 +243,52 @@ def comparison_table(found: dict[str, Any]) -> None:
 
 def evaluation_table(found: dict[str, Any]) -> None:
     """A model's scores, as `Evaluated.to_dict` gives them, on standard output."""
-    console = _console()
+    console, task = _console(), task_of(found["kind"], found["classes"])
     console.print(f"[bold]{escape(found['headline'])}[/]", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("metric", "value [95 %]"):
         table.add_column(name)
     for name, estimate in found["metrics"].items():
-        table.add_row(name.replace("_", " "), _estimate(name, estimate))
+        metric = named(task.metrics, name)
+        table.add_row(metric.words, _estimate(metric, estimate))
     console.print(table)
+    for section in task.sections(found["tables"]):
+        if show := SECTIONS.get(type(section)):
+            show(console, section)
+    for text in found["said"]:
+        console.print(escape(text), soft_wrap=True)
+
+
+def _per_class(console: Console, section: PerClass) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("class", overflow="fold")
     for name in ("examples", "recall [95 %]", "precision [95 %]", "F1"):
         table.add_column(name, justify="right")
-    for row in found["per_class"]:
+    for row in section.rows:
         shares = [
             {"value": row[name], **{end: row.get(f"{name}_{end}") for end in ("low", "high")}}
             for name in SHARES
         ]
         table.add_row(
-            escape(row["class"]), f"{row['support']:,}", *(_estimate("share", share) for share in shares)
+            escape(row["class"]), f"{row['support']:,}", *(_estimate(SHARE, share) for share in shares)
         )
     console.print(table)
-    _confusion(console, found["classes"], found["confusion"])
-    for text in found["said"]:
-        console.print(escape(text), soft_wrap=True)
 
 
-def _confusion(console: Console, classes: list[str], counts: list[list[int]]) -> None:
+def _grid(console: Console, section: Grid) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=escape(section.title), title_justify="left")
+    for place, head in enumerate(section.heads):
+        table.add_column(escape(head), justify="right" if place else "left")
+    for row in section.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+    if section.note:
+        console.print(f"[dim]{escape(section.note)}[/]", soft_wrap=True)
+
+
+def _confusion(console: Console, section: Confusion) -> None:
     """Few classes as a table of counts, rows what they are; many as the pairs most often confused."""
+    classes, counts = section.classes, section.counts
     if len(classes) <= FEW_CLASSES:
         title = "rows: what it is; columns: what the model said"
         table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
@@ -299,6 +312,13 @@ def _confusion(console: Console, classes: list[str], counts: list[list[int]]) ->
     if most:
         said = "; ".join(f"{a} taken for {b} ({n})" for n, a, b in most)
         console.print(f"most often confused: {escape(said)}", soft_wrap=True)
+
+
+SECTIONS: dict[type, Callable[[Console, Any], None]] = {
+    PerClass: _per_class,
+    Confusion: _confusion,
+    Grid: _grid,
+}  # what is shown on a terminal; the others are for the page
 
 
 def runs_table(runs: list[dict[str, Any]]) -> None:
@@ -327,18 +347,17 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=220)
 
 
-def _estimate(metric: str, estimate: dict[str, Any] | None) -> str:
+def _estimate(metric: Metric, estimate: dict[str, Any] | None) -> str:
     """`93.2% [90.1, 95.4]` of a share, `0.214 [0.180, 0.250]` of anything else; the interval only where there
     is one.
     """
     if not estimate or estimate["value"] is None:
         return ""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    whole = metric in AS_THEY_ARE
-    text = f"{value:.3f}" if whole else f"{value:.1%}"
     if low is None or low != low:  # NaN
-        return text
-    return f"{text} [{low:.3f}, {high:.3f}]" if whole else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+        return metric.shown(value)
+    ends = [f"{100 * end:.1f}" if metric.is_share else f"{end:.3f}" for end in (low, high)]
+    return f"{metric.shown(value)} [{', '.join(ends)}]"
 
 
 def _duration(seconds: float) -> str:

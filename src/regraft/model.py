@@ -23,6 +23,7 @@ from regraft.data import Task
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
+from regraft.evaluation import softmax
 from regraft.inference import TorchEngine, batched, prefetch
 from regraft.modalities import ImagePreprocess, UnreadableImage
 from regraft.training import make_head
@@ -47,14 +48,6 @@ class Prediction:
         cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{p:.3f}</td></tr>" for name, p in rows)
         head = html.escape(f"{self.source}: {self.error or self.label}")
         return f"<table><caption>{head}</caption>{cells}</table>"
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(N, K) probabilities of (N, K) logits."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    exponents = np.exp(scaled)
-    return exponents / exponents.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 @dataclass

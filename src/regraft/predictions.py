@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from regraft.artifacts import write_parquet
 from regraft.data.examples import Part
-from regraft.model import softmax
+from regraft.tasks import Calibration, Task
 
 WORDS = (
     "id",
@@ -24,20 +24,20 @@ CELLS = 1 << 22  # numbers held at once
 
 
 def write_predictions(
-    place: Path, parts: Sequence[tuple[Part, np.ndarray]], classes: Sequence[str], temperature: float
+    place: Path, parts: Sequence[tuple[Part, np.ndarray]], task: Task, calibration: Calibration
 ) -> None:
-    """Write the (N, K) logits of each part, and the probabilities that come of them; nothing where there are
-    no parts.
+    """Write the (N, K) outputs of each part, as they come from the model, and what the task makes of them;
+    nothing where there are no parts.
 
-    A bounded number of rows is held at a time, however many classes there are.
+    A bounded number of rows is held at a time, however many outputs there are.
     """
-    step = max(1, CELLS // (2 * len(classes)))
+    step = max(1, CELLS // (2 * task.outputs))
     if parts:
         write_parquet(
             place,
             (
-                _table(part, logits, classes, temperature, slice(start, start + step))
-                for part, logits in parts
+                _table(part, outputs, task, calibration, slice(start, start + step))
+                for part, outputs in parts
                 for start in range(0, max(1, len(part)), step)
             ),
             use_dictionary=list(WORDS),
@@ -45,19 +45,14 @@ def write_predictions(
         )
 
 
-def _table(
-    part: Part, logits: np.ndarray, classes: Sequence[str], temperature: float, some: slice
-) -> pa.Table:
-    rows = logits[some]
-    shares, ids = softmax(rows, temperature), part.ids[some]
+def _table(part: Part, outputs: np.ndarray, task: Task, calibration: Calibration, some: slice) -> pa.Table:
+    rows, ids = outputs[some], part.ids[some]
     columns: dict[str, Any] = {
         "id": ids,
         "source": part.sources[some],
         "split": [part.name] * len(ids),
-        "label": [classes[i] for i in part.labels[some]],
-        "predicted": [classes[i] for i in rows.argmax(1)],
+        "label": task.said(part.labels[some]),
+        "predicted": task.said(task.answers(rows)),
     }
     columns = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-    columns |= {f"probability:{name}": shares[:, i] for i, name in enumerate(classes)}
-    columns |= {f"logit:{name}": rows[:, i].astype(np.float32) for i, name in enumerate(classes)}
-    return pa.table(columns)
+    return pa.table(columns | task.columns(rows, calibration))

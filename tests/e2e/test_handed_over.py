@@ -20,9 +20,9 @@ from PIL import Image
 
 import regraft
 from regraft.artifacts import RunFolder, read_json
-from regraft.evaluation import choose_thresholds
+from regraft.evaluation import choose_thresholds, softmax
 from regraft.inference import TorchEngine
-from regraft.model import Model, softmax
+from regraft.model import Model
 from regraft.recipe import read_recipe
 from regraft.steps.finetune.tune import Finetuned
 from regraft.training import Trained

@@ -159,7 +159,7 @@ def test_labelled_examples_from_elsewhere_are_an_external_test_set(
     assert found.left_out == {"in train": 2, "in val": 2, "unreadable": 1}
     assert found.metrics["accuracy"].n == 14
     assert found.metrics["accuracy"].value > 0.8
-    assert sum(map(sum, found.confusion)) == 14
+    assert sum(map(sum, found.tables["confusion"])) == 14
     text = " ".join(found.said)
     assert "4 examples the run was made with were left out (2 of its train, 2 of its val)" in text
     assert "No example is of: green" in text

@@ -45,7 +45,7 @@ def test_values_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -
     labels, logits = data
     k, predicted = logits.shape[1], logits.argmax(1)
     found = evaluate_single(labels, logits, resamples=50)
-    assert [name for name in METRICS if name in found] == list(found)
+    assert [metric.name for metric in METRICS if metric.name in found] == list(found)
     assert {
         "accuracy",
         "balanced_accuracy",

@@ -25,7 +25,7 @@ from regraft.evaluation import (
     score,
     verify,
 )
-from regraft.steps.evaluate import majority_logits
+from regraft.tasks.single import majority_logits
 
 
 @st.composite

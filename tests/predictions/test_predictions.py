@@ -11,8 +11,9 @@ import pytest
 
 from regraft.artifacts import read_parquet
 from regraft.data.examples import Part
-from regraft.model import softmax
+from regraft.evaluation import softmax
 from regraft.predictions import write_predictions
+from regraft.tasks.single import Single, Temperature
 
 
 def part(name: str, count: int, classes: int) -> tuple[Part, np.ndarray]:
@@ -26,9 +27,9 @@ def test_rows_follow_one_another_over_parts_and_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = [part("val", 7, 3), part("test", 10, 3)]
-    write_predictions(tmp_path / "whole.parquet", parts, "abc", 1.5)
+    write_predictions(tmp_path / "whole.parquet", parts, Single(tuple("abc")), Temperature("val", 1.5))
     monkeypatch.setattr("regraft.predictions.CELLS", 12)
-    write_predictions(tmp_path / "pieces.parquet", parts, "abc", 1.5)
+    write_predictions(tmp_path / "pieces.parquet", parts, Single(tuple("abc")), Temperature("val", 1.5))
     whole, pieces = (read_parquet(tmp_path / f"{name}.parquet") for name in ("whole", "pieces"))
     assert pq.ParquetFile(tmp_path / "pieces.parquet").num_row_groups == 9
     assert whole.equals(pieces)
@@ -45,7 +46,9 @@ def test_many_rows_of_many_classes_are_not_held_at_once(
     some = part("test", 5_000, 100)
     tracemalloc.start()
     try:
-        write_predictions(tmp_path / "many.parquet", [some], [f"class {k}" for k in range(100)], 1.0)
+        write_predictions(
+            tmp_path / "many.parquet", [some], Single(tuple(f"class {k}" for k in range(100))), Temperature()
+        )
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

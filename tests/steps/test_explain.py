@@ -7,7 +7,8 @@ import torch
 
 from regraft import backbone
 from regraft.data import Task
-from regraft.model import Model, softmax
+from regraft.evaluation import softmax
+from regraft.model import Model
 from regraft.steps.explain import GRID, hide, occlusion, predictor
 from regraft.training import make_head
 

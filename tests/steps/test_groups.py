@@ -14,10 +14,12 @@ from regraft.evaluation import choose_thresholds, log_losses
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.evaluate import Held, cross_validate
+from regraft.steps.evaluate import cross_validate
 from regraft.steps.rank.entrants import Entrant, Entrants
 from regraft.steps.rank.probing import probe
 from regraft.steps.train import Features, train_head
+from regraft.tasks import Held
+from regraft.tasks.single import Single
 from regraft.training import Layers
 
 PATIENTS, EACH, CLASSES = 60, 6, 3
@@ -55,7 +57,10 @@ def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(
     held = Held(
         "out-of-fold", patients.labels[heads.oof_rows], heads.oof_logits, patients.blocks[heads.oof_rows]
     )  # type: ignore[index]
-    assert [offer.threshold for offer in held.calibration().offers] == [None, None]
+    assert [offer.threshold for offer in Single(tuple(map(str, range(CLASSES)))).calibrate(held).offers] == [
+        None,
+        None,
+    ]
     blind = train_head(
         (layers,), Features(patients.values, patients.labels, patients.weights), 300, CLASSES, _context()
     )
@@ -64,7 +69,9 @@ def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(
 
 
 def test_cross_validation_of_the_head_is_at_chance(patients: Features) -> None:
-    accuracy = cross_validate(Layers("linear"), patients, CLASSES, _context())["accuracy"]
+    accuracy = cross_validate(
+        Single(tuple(map(str, range(CLASSES)))), Layers("linear"), patients, _context()
+    )["accuracy"]
     assert accuracy["low"] < 1 / CLASSES < accuracy["high"]
     assert accuracy["high"] - accuracy["low"] > 0.15  # of 60 patients, not of 360 pictures
 

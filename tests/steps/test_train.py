@@ -17,6 +17,7 @@ from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate
 from regraft.steps.head import WIDTHS, head, options
 from regraft.steps.train import Features, Heads, apply_head, train_head
+from regraft.tasks.single import Single
 from regraft.training import Layers, class_offset
 
 LINEAR, NARROW = Layers("linear"), Layers("mlp", 16, 0.0)
@@ -247,5 +248,5 @@ def test_few_examples_are_cross_validated_with_the_layers_chosen(layers: Layers)
         head={"kind": layers.kind, "hidden": 16, "dropout": 0.0},
         train={"class_weights": "none", "epochs": 10},
     )
-    found = cross_validate(layers, apart(24, 2, gap=4.0), 2, here)
+    found = cross_validate(Single(("a", "b")), layers, apart(24, 2, gap=4.0), here)
     assert found["accuracy"]["value"] > 0.8

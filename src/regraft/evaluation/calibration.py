@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
-from scipy.special import log_softmax, softmax
+from scipy import optimize, special
+from scipy.special import log_softmax
 
 from regraft.evaluation.estimate import wilson
 
@@ -26,7 +26,15 @@ Floats = NDArray[np.float64]
 
 def probabilities(logits: ArrayLike) -> Floats:
     """(N, K) softmax of (N, K) logits."""
-    return np.asarray(softmax(np.asarray(logits, dtype=np.float64), axis=1))
+    return np.asarray(special.softmax(np.asarray(logits, dtype=np.float64), axis=1))
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> Floats:
+    """(N, K) probabilities of (N, K) logits divided by a temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exponents = np.exp(scaled)
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
 def pieces(logits: np.ndarray) -> Iterator[tuple[slice, Floats]]:

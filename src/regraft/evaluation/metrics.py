@@ -11,6 +11,8 @@ scikit-learn does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,32 +24,21 @@ from regraft.errors import UsageError
 from regraft.evaluation import scores
 from regraft.evaluation.calibration import ece, pieces, predicted_classes, probabilities
 from regraft.evaluation.estimate import Estimate, wilson
-from regraft.evaluation.resampling import TAILS, bca, draws, gathered, left_out
-
-METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "weighted_f1",
-    "top5_accuracy",
-    "log_loss",
-    "brier",
-    "roc_auc",
-    "average_precision",
-    "kappa",
-    "mcc",
-    "ece",
+from regraft.evaluation.metric import (
+    Metric,
+    Sample,
+    as_proportion,
+    bootstrapped,
+    bootstrapped_index,
+    counted,
+    estimates,
+    mean_of,
+    proportion,
 )
+from regraft.evaluation.resampling import TAILS, draws, gathered
+
 TOP = 5
 COLUMNS = 16  # of probabilities held at once: a cache line of logits
-SHARES = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "weighted_f1",
-    "top5_accuracy",
-)  # between 0 and 1, as proportions are
-CURVES = ("roc_auc", "average_precision")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -95,19 +86,145 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, k: int) -> Ints:
     return np.bincount(y * k + p, minlength=k * k).reshape(k, k).astype(np.int64)
 
 
+class Classified:
+    """N answers to single-label questions: (N,) labels, (N, K) logits, and what their metrics are made of.
+
+    Everything is computed when it is first asked for. Raises UsageError for shapes that do not fit, labels
+    out of range and logits that are not finite.
+    """
+
+    def __init__(self, labels: ArrayLike, logits: ArrayLike) -> None:
+        self.labels, self.logits = _checked(labels, logits)
+        self._counted: tuple[Floats, scores.Counts] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def right(self) -> Floats:
+        """(N,) 1 for a right answer, else 0. Where classes tie for the largest logit, the answer is the first
+        of them, as in `Model.predict`."""
+        return np.asarray(predicted_classes(self.logits) == self.labels, dtype=np.float64)
+
+    @cached_property
+    def losses(self) -> Floats:
+        """(N,) log losses in nats."""
+        return _log_losses(self.labels, self.logits)
+
+    @cached_property
+    def briers(self) -> Floats:
+        """(N,) squared distances, 0 to 2, of the probabilities from the label."""
+        found = np.empty(len(self))
+        for some, rows in pieces(self.logits):
+            shares, own = probabilities(rows), (np.arange(len(rows)), self.labels[some])
+            found[some] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
+        return found
+
+    @cached_property
+    def in_top(self) -> Floats:
+        """(N,) 1 where the label is among the five largest logits; one that ties for the last place counts by
+        its chance to have it. NaN with five classes or fewer."""
+        found = np.full(len(self), np.nan)
+        if self.logits.shape[1] <= TOP:
+            return found
+        for some, rows in pieces(self.logits):
+            own = rows[np.arange(len(rows)), self.labels[some]][:, None]
+            above, ties = ((compare(rows, own)).sum(axis=1) for compare in (np.greater, np.equal))
+            found[some] = np.clip((TOP - above) / ties, 0, 1)
+        return found
+
+    @cached_property
+    def cells(self) -> scores.Cells:
+        """The cells of the confusion matrix."""
+        return scores.Cells(self.labels, predicted_classes(self.logits), self.logits.shape[1])
+
+    def counts(self, weights: Floats) -> scores.Counts:
+        """The confusion matrix under weights (R, N), counted once for the metrics that ask for it in turn."""
+        if self._counted is None or self._counted[0] is not weights:
+            self._counted = weights, self.cells.counts(weights)
+        return self._counted[1]
+
+    @cached_property
+    def curves(self) -> tuple[Floats, Floats]:
+        """(2,) ROC AUC and average precision, and (N, 2) how much each example moves them."""
+        return scores.curves(self.labels, _columns(self.logits))
+
+    def variances(self, units: Ints | None) -> Floats:
+        """(2,) variances of the curves, by examples or by groups whose numbers are `units` (N,)."""
+        together = influences = self.curves[1]
+        if units is not None:
+            together = np.stack([np.bincount(units, column) for column in influences.T], axis=1)
+        return np.asarray((together**2).sum(axis=0) * len(together) / max(1, len(together) - 1))
+
+
+def _of_counts(of: Callable[[scores.Counts], Floats]) -> Callable[[Classified, Floats], Floats]:
+    return lambda facts, weights: of(facts.counts(weights))
+
+
+def _curve(place: int) -> Callable[[Sample], Estimate]:
+    """ROC AUC (0) or average precision (1), with the logit interval (Boyd, Eng and Page 2013) from how much
+    each example, or group, moves it.
+    """
+
+    def interval(sample: Sample) -> Estimate:
+        n, units = sample.n, sample.units
+        v, variance = float(sample.facts.curves[0][place]), float(sample.facts.variances(units)[place])
+        low, high = as_proportion(v, 0.0, n, units) if np.isfinite(v) else (v, v)
+        if variance > 1e-12 and 0 < v < 1:
+            low, high = expit(logit(v) + TAILS * np.sqrt(variance) / (v * (1 - v))).tolist()
+        return Estimate(v, low, high, n, f"logit, infinitesimal jackknife over {sample.over}")
+
+    return interval
+
+
+def _calibration_error(sample: Sample) -> Estimate:
+    value = ece(sample.facts.labels, sample.facts.logits)
+    return Estimate(value, np.nan, np.nan, sample.n, "equal-mass bins, no interval")
+
+
+_RIGHT, _IN_TOP = attrgetter("right"), attrgetter("in_top")
+METRICS = (
+    Metric("accuracy", "Accuracy", counted(_RIGHT), mean_of(_RIGHT), unit="%", main=True),
+    Metric(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        proportion,
+        _of_counts(scores.balanced_accuracy),
+        unit="%",
+        main=True,
+    ),
+    Metric("macro_f1", "Macro F1", proportion, _of_counts(scores.macro_f1), unit="%", hub="f1", main=True),
+    Metric("weighted_f1", "Weighted F1", proportion, _of_counts(scores.weighted_f1), unit="%", hub="f1"),
+    Metric("top5_accuracy", "Top-5 accuracy", counted(_IN_TOP), mean_of(_IN_TOP), unit="%"),
+    Metric("log_loss", "Log loss", bootstrapped, mean_of(attrgetter("losses")), higher=False, main=True),
+    Metric(
+        "brier", "Brier score", bootstrapped, mean_of(attrgetter("briers")), higher=False, hub="brier_score"
+    ),
+    Metric("roc_auc", "ROC AUC", _curve(0)),
+    Metric("average_precision", "Average precision", _curve(1)),
+    Metric("kappa", "Cohen's kappa", bootstrapped_index, _of_counts(scores.kappa)),
+    Metric(
+        "mcc", "Matthews correlation", bootstrapped_index, _of_counts(scores.mcc), hub="matthews_correlation"
+    ),
+    Metric("ece", "Calibration error (ECE)", _calibration_error, higher=False),
+)  # of single-label classification, in the order they are shown in
+
+
 def score(labels: ArrayLike, logits: ArrayLike, metric: str) -> float:
     """One metric's value, turned so that higher is better: log loss is returned negated."""
     return float(weighted_scores(labels, logits, metric, np.ones((1, len(np.asarray(labels)))))[0])
 
 
 def weighted_scores(labels: ArrayLike, logits: ArrayLike, metric: str, weights: Floats) -> Floats:
-    """(R,) values of one metric, higher being better, under weights (R, N): of R resamples, say."""
-    y, z = _checked(labels, logits)
-    if metric == "log_loss":
-        return -scores.mean_of(weights, _log_losses(y, z))
-    if metric not in _OF_COUNTS:
-        raise UsageError(f"metric {metric!r} is not known; choose one of log_loss, {', '.join(_OF_COUNTS)}.")
-    return _OF_COUNTS[metric](scores.counts(weights, y, predicted_classes(z), z.shape[1]))
+    """(R,) values of one metric, higher being better, under weights (R, N): of R resamples, say.
+
+    Raises UsageError for a metric that is not known, or has no value under weights.
+    """
+    found = next((each for each in METRICS if each.name == metric and each.value is not None), None)
+    if found is None:
+        known = ", ".join(each.name for each in METRICS if each.value is not None)
+        raise UsageError(f"metric {metric!r} is not known; choose one of {known}.")
+    return found.scores(Classified(labels, logits), weights)
 
 
 def evaluate_single(
@@ -126,107 +243,11 @@ def evaluate_single(
     ROC AUC.
 
     Accuracy and top-5 (with more than five classes): Wilson. Balanced accuracy and F1: Wilson's at the number
-    of examples that has the variance of a bootstrap, which holds the truth more often than BCa does near 1
-    (Franco, Little, Louis and Slud 2019). ROC AUC and average precision, one class against the rest and the
-    mean of the classes: the logit interval (Boyd, Eng and Page 2013) from influences. The others: BCa (Efron
-    1987). Drawn are examples, or with `groups` whole groups, for all metrics. Calibration error has no
-    interval.
+    of examples that has the variance of a bootstrap. ROC AUC and average precision, one class against the
+    rest and the mean of the classes: the logit interval from influences. The others: BCa. Drawn are examples,
+    or with `groups` whole groups, for all metrics. Calibration error has no interval.
     """
-    y, z = _checked(labels, logits)
-    units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-    n, values = len(y), _of_examples(y, z)
-    found = _drawn(y, z, values, units, seed, resamples) | _of_curves(y, z, units)
-    if units is None:
-        for name in ("accuracy", "top5_accuracy"):
-            if name in values:
-                hits = float(values[name].sum())
-                found[name] = Estimate(hits / n, *wilson(hits, n), n, "Wilson")
-    found["ece"] = Estimate(ece(y, z), np.nan, np.nan, n, "equal-mass bins, no interval")
-    return {name: found[name] for name in METRICS if name in found and np.isfinite(found[name].value)}
-
-
-def _of_examples(y: Ints, z: np.ndarray) -> dict[str, Floats]:
-    """Metrics that are means over examples: (N,) values of each."""
-    found = {
-        "accuracy": (predicted_classes(z) == y).astype(np.float64),
-        "log_loss": _log_losses(y, z),
-        "brier": np.empty(len(y)),
-    }
-    if z.shape[1] > TOP:
-        found["top5_accuracy"] = np.empty(len(y))
-    for some, rows in pieces(z):
-        shares, own = probabilities(rows), (np.arange(len(rows)), y[some])
-        found["brier"][some] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
-        if z.shape[1] > TOP:
-            above, ties = (
-                (compare(rows, rows[own][:, None])).sum(axis=1) for compare in (np.greater, np.equal)
-            )
-            found["top5_accuracy"][some] = np.clip((TOP - above) / ties, 0, 1)
-    return found
-
-
-_OF_COUNTS: dict[str, Callable[[scores.Counts], Floats]] = {
-    "accuracy": scores.accuracy,
-    "balanced_accuracy": scores.balanced_accuracy,
-    "macro_f1": scores.macro_f1,
-    "weighted_f1": scores.weighted_f1,
-    "kappa": scores.kappa,
-    "mcc": scores.mcc,
-}
-
-
-def _drawn(
-    y: Ints, z: np.ndarray, values: dict[str, Floats], units: Ints | None, seed: int, resamples: int
-) -> dict[str, Estimate]:
-    """Metrics of counts and of means, with intervals from the same resamples."""
-    n, k = z.shape
-    names = [name for name in METRICS if name in values or name in _OF_COUNTS]
-    cells = scores.Cells(y, predicted_classes(z), k)
-
-    def statistic(weights: Floats) -> Floats:
-        table = cells.counts(weights)
-        rows = [
-            scores.mean_of(weights, values[name]) if name in values else _OF_COUNTS[name](table)
-            for name in names
-        ]
-        return np.stack(rows, axis=1)
-
-    rng = np.random.default_rng(seed)
-    value = statistic(np.ones((1, n)))[0]
-    rows = gathered(statistic, draws(n, resamples, rng, units))
-    lows, highs = bca(value, rows, gathered(statistic, left_out(n, rng, units)))
-    drawn = f"bootstrap over {'examples' if units is None else 'groups'}"
-    found = {}
-    for s, name in enumerate(names):
-        v, ends, method = float(value[s]), (float(lows[s]), float(highs[s])), f"BCa {drawn}"
-        if name in SHARES:
-            ends, method = (
-                _as_proportion(v, float(np.nanvar(rows[:, s])), n, units),
-                f"Wilson at the variance of a {drawn}",
-            )
-        elif ends[1] - ends[0] < 1e-9 and 0 <= v <= 1 and name not in ("log_loss", "brier"):
-            ends = _as_proportion(v, 0.0, n, units)
-        found[name] = Estimate(v, *ends, n, method)
-    return found
-
-
-def _of_curves(y: Ints, z: np.ndarray, units: Ints | None) -> dict[str, Estimate]:
-    """ROC AUC and average precision, with intervals from how much each example, or group, moves them."""
-    n, (values, influences) = len(y), scores.curves(y, _columns(z))
-    together = (
-        influences
-        if units is None
-        else np.stack([np.bincount(units, column) for column in influences.T], axis=1)
-    )
-    variances = (together**2).sum(axis=0) * len(together) / max(1, len(together) - 1)
-    method = f"logit, infinitesimal jackknife over {'examples' if units is None else 'groups'}"
-    found = {}
-    for name, v, variance in zip(CURVES, values.tolist(), variances.tolist(), strict=True):
-        low, high = _as_proportion(v, 0.0, n, units) if np.isfinite(v) else (v, v)
-        if variance > 1e-12 and 0 < v < 1:
-            low, high = expit(logit(v) + TAILS * np.sqrt(variance) / (v * (1 - v))).tolist()
-        found[name] = Estimate(v, low, high, n, method)
-    return found
+    return estimates(METRICS, Classified(labels, logits), groups, seed, resamples)
 
 
 def _columns(z: np.ndarray) -> Callable[[int], Floats]:
@@ -246,17 +267,6 @@ def _columns(z: np.ndarray) -> Callable[[int], Floats]:
         return np.asarray(held[k - begin])
 
     return column
-
-
-def _as_proportion(value: float, variance: float, n: int, units: Ints | None) -> tuple[float, float]:
-    """Wilson's interval at the number of examples, n at most, that has this variance; n or the groups without
-    any.
-    """
-    if variance < 1e-12:
-        count = float(n if units is None else units.max() + 1)
-    else:
-        count = min(float(n), value * (1 - value) / variance)
-    return wilson(value * count, count)
 
 
 def per_class(
@@ -303,7 +313,7 @@ def per_class(
         )
         rows = gathered(statistic, draws(len(y), resamples, rng, units))
         ends = [
-            (v, v) if np.isnan(v) else _as_proportion(float(v), float(np.nanvar(rows[:, s])), len(y), units)
+            (v, v) if np.isnan(v) else as_proportion(float(v), float(np.nanvar(rows[:, s])), len(y), units)
             for s, v in enumerate(value)
         ]
     rows_found: list[dict[str, Any]] = []

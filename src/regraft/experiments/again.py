@@ -32,11 +32,13 @@ from regraft.data.alike import Known, inputs_of, meet, nearly
 from regraft.data.examples import clusters
 from regraft.data.lineage import of_run, seen_by
 from regraft.errors import DataError, UsageError
-from regraft.evaluation import Estimate, confusion, evaluate_single, per_class
+from regraft.evaluation import Estimate
 from regraft.experiments.going import same_data
 from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
 from regraft.runtime import pick_device
 from regraft.steps.audit import without_near_duplicates
+from regraft.steps.evaluate import Verdict
+from regraft.tasks import evaluated, task_of
 
 KEPT_APART = "test_without_near_duplicates"
 
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a run's model scores on `data`: metrics with intervals, a row a class, the confusion (rows true).
+    """What a run's model scores on `data`: metrics with intervals, and the tables of its task (`kind`).
 
     `said` is what a reader should know, a sentence each; `left_out` counts examples by why they were;
     `readings` is set where the run's own test set was read, `file` where the result was kept;
@@ -59,10 +61,10 @@ class Evaluated:
     reason: str
     time: str
     examples: int
+    kind: str
     classes: tuple[str, ...]
     metrics: dict[str, Estimate]
-    per_class: list[dict[str, Any]]
-    confusion: list[list[int]]
+    tables: dict[str, Any]
     said: tuple[str, ...]
     left_out: dict[str, int]
     readings: Readings | None = None
@@ -71,10 +73,8 @@ class Evaluated:
 
     def headline(self) -> str:
         """One line: what came out, and with which certainty."""
-        e = self.metrics["accuracy"]
-        return (
-            f"accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {self.examples:,} examples of {self.data}"
-        )
+        metric = task_of(self.kind, self.classes).headline
+        return f"{metric.said(self.metrics[metric.name])} on {self.examples:,} examples of {self.data}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -172,10 +172,9 @@ def evaluate_on(
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
         logits = _logits(model, new.files, device, events)
         scaled = logits.astype(np.float64) / model.temperature
-        apart = without_near_duplicates(new.sources, new.labels, scaled, new.clusters, new.near).get(
-            KEPT_APART, {}
-        )
-        said += _of_near(apart)
+        task, verdict = task_of(model.task.kind, model.classes), Verdict(new.labels, scaled, new.clusters)
+        apart = without_near_duplicates(task, verdict, new.sources, new.near).get(KEPT_APART, {})
+        said += _of_near(model, apart)
         file = next_free(folder.evaluations, source.name, ".json")
         found = _evaluated(
             place,
@@ -192,13 +191,14 @@ def evaluate_on(
             apart,
         )
         write_json(file, found.to_dict())
+        metric = task.headline
         entry = {
             "time": found.time,
             "reason": reason,
             "data": str(source.root),
             "examples": found.examples,
             "file": file.name,
-            "accuracy": found.metrics["accuracy"].to_dict(),
+            metric.name: found.metrics[metric.name].to_dict(),
         }
         state = folder.read_state()
         state["evaluations"] = [*(state.get("evaluations") or []), entry]
@@ -344,7 +344,7 @@ def _about(left_out: dict[str, int], shown: int, unsure: int, copies: int, missi
     return said
 
 
-def _of_near(apart: dict[str, Any]) -> list[str]:
+def _of_near(model: Model, apart: dict[str, Any]) -> list[str]:
     """What near-duplicates of the run's examples do to the score; nothing where there are none."""
     if not apart:
         return []
@@ -353,10 +353,10 @@ def _of_near(apart: dict[str, Any]) -> list[str]:
         return [
             f"{text}; {apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."
         ]
-    e = apart["metrics"]["accuracy"]
-    return [
-        f"{text}; without them accuracy is {e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}] on {e['n']:,} examples."
-    ]
+    metric = task_of(model.task.kind, model.classes).headline
+    e = Estimate.from_dict(apart["metrics"][metric.name])
+    ends = f"[{metric.shown(e.low)}, {metric.shown(e.high)}]"
+    return [f"{text}; without them {metric.words} is {metric.shown(e.value)} {ends} on {e.n:,} examples."]
 
 
 def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Events) -> np.ndarray:
@@ -371,7 +371,7 @@ def _logits(model: Model, paths: Sequence[KnownFile], device: str, events: Event
 
 
 def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, model: Model) -> str:
-    """How today's predictions differ from those in predictions.parquet, and the accuracy from that in
+    """How today's predictions differ from those in predictions.parquet, and what its headline metric was, by
     metrics.json.
     """
     if not folder.predictions.is_file():
@@ -380,7 +380,8 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
     if [row["id"] for row in rows] != list(ids):
         return "predictions.parquet does not hold this test set: there is nothing to compare with."
-    answers = [model.classes[number] for number in logits.argmax(axis=1)]
+    task = task_of(model.task.kind, model.classes)
+    answers = task.said(task.answers(logits))
     other = [
         f"{row['source']} ({said}, was {row['predicted']})"
         for row, said in zip(rows, answers, strict=True)
@@ -390,7 +391,8 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
         return f"All {len(rows):,} predictions are those of the run."
     before = ""
     if folder.metrics.is_file():
-        before = f", whose accuracy was {read_json(folder.metrics)['test']['accuracy']['value']:.1%}"
+        value = read_json(folder.metrics)["test"][task.headline.name]["value"]
+        before = f", whose {task.headline.words} was {task.headline.shown(value)}"
     return (
         f"{len(other):,} of {len(rows):,} predictions differ from those of the run{before}: "
         f"{', '.join(other[:5])}{', ...' if len(other) > 5 else ''}."
@@ -411,20 +413,19 @@ def _evaluated(
     file: str = "",
     apart: dict[str, Any] | None = None,
 ) -> Evaluated:
-    scaled, now = (
-        logits.astype(np.float64) / model.temperature,
-        datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    task = task_of(model.task.kind, model.classes)
+    scaled = logits.astype(np.float64) / model.temperature
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Evaluated(
         str(place),
         data,
         reason,
         now,
         len(labels),
-        model.classes,
-        evaluate_single(labels, scaled, groups),
-        per_class(labels, scaled, model.classes, groups),
-        confusion(labels, logits.argmax(1), len(model.classes)).tolist(),
+        task.kind,
+        task.classes,
+        evaluated(task, labels, scaled, groups),
+        task.tables(labels, scaled, groups),
         said,
         left_out,
         counted,

@@ -11,18 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regraft.artifacts import RunFolder, read_json, read_parquet
 from regraft.errors import FaultsError, UsageError
-from regraft.evaluation import Estimate, PairedDifference, holm, in_words, paired_accuracy
+from regraft.evaluation import Estimate, PairedDifference, holm, in_words
+from regraft.tasks import Metric, Task, task_of_run
 
-METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "log_loss",
-)  # those of metrics.json that a comparison shows
 RESAMPLES = 2000
 
 
@@ -51,7 +45,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Pair:
-    """How much more accurate `run` is than `difference.against`."""
+    """How much better `run` is than `difference.against`."""
 
     run: str
     difference: PairedDifference
@@ -70,10 +64,11 @@ class Comparison:
     """Runs that share a test set: rows in the order asked for, and pairs: each against the first, then the
     best against each.
 
-    `optimism` is how much too good (a share of accuracy) the best of them looks for having been picked on
-    these examples.
+    `metrics` are those that are shown, the one the runs are summed up by first. `optimism` is how much too good
+    the best of them looks in that one, for having been picked on these examples.
     """
 
+    metrics: tuple[Metric, ...]
     rows: tuple[Compared, ...]
     pairs: tuple[Pair, ...]
     best: str
@@ -83,10 +78,12 @@ class Comparison:
 
     def caution(self) -> str:
         """What picking one of these runs by this table does to its score."""
-        points = f"about {100 * self.optimism:.1f}" if self.optimism >= 0.0005 else "less than 0.1"
+        metric = self.metrics[0]
+        much = self.optimism >= 0.0005
+        by = f"about {metric.step(self.optimism)}" if much else f"less than {metric.step(0.001)}"
         return (
             f"{len(self.rows)} runs are compared on these {self.examples:,} test examples: picking the best of them by it makes "
-            f"that one's score optimistic, here by {points} points of accuracy."
+            f"that one's score optimistic, here by {by} of {metric.words}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +94,7 @@ class Comparison:
             "best": self.best,
             "optimism": self.optimism,
             "caution": self.caution(),
+            "metrics": [metric.described() for metric in self.metrics],
             "rows": [row.to_dict() for row in self.rows],
             "pairs": [pair.to_dict() for pair in self.pairs],
         }
@@ -104,14 +102,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Answers:
-    """The test rows of predictions.parquet in the order of (id, label): content ids, labels and predictions
-    by name.
+    """The task, and the test rows of predictions.parquet in the order of (id, label): content ids, labels and
+    predictions by name.
     """
+
+    task: Task
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
     predicted: tuple[str, ...]
-    classes: frozenset[str]
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:
@@ -136,31 +135,33 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     _check_same(folders, answers)
     names = _names(folders)
     rows = tuple(_row(folder, name) for folder, name in zip(folders, names, strict=True))
-    labels, groups = np.array(answers[0].labels), _groups(folders[0], answers[0].ids)
-    predicted = {name: np.array(found.predicted) for name, found in zip(names, answers, strict=True)}
-    right = np.stack([found == labels for found in predicted.values()], axis=1)
-    best = names[int(right.mean(axis=0).argmax())]
+    task, groups = answers[0].task, _groups(folders[0], answers[0].ids)
+    targets = task.encode(answers[0].labels)
+    predicted = {name: task.encode(found.predicted) for name, found in zip(names, answers, strict=True)}
+    worth = np.stack([task.worth(targets, found) for found in predicted.values()], axis=1)
+    best = names[int(worth.mean(axis=0).argmax())]
     return Comparison(
+        tuple(sorted((m for m in task.metrics if m.main), key=lambda m: m.name != task.headline.name)),
         rows,
-        _pairs(labels, predicted, best, groups),
+        _pairs(task, targets, predicted, best, groups),
         best,
-        len(labels),
+        len(targets),
         None if groups is None else len(set(groups.tolist())),
-        optimism(right, groups),
+        optimism(worth, groups),
     )
 
 
-def optimism(right: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> float:
-    """How much too accurate the best of K models looks for having been picked on these examples; `right` is
-    (N, K) of bool.
+def optimism(worth: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> float:
+    """How much too good the best of K models looks on average for having been picked on these examples;
+    `worth` is (N, K), how good each answer is.
 
-    By the bootstrap: the best on resampled examples is more accurate there than it is on all of them, by so
+    By the bootstrap: the best on resampled examples is better there than it is on all of them, by so
     much on average (Efron, JASA 1983, on the optimism of what was chosen by the data). Groups are drawn
     whole.
     """
-    units = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = np.arange(len(worth)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(units).astype(np.float64)
-    hits = np.stack([np.bincount(units, weights=column) for column in right.T], axis=1)
+    hits = np.stack([np.bincount(units, weights=column) for column in worth.T], axis=1)
     everywhere, rng, found = hits.sum(axis=0) / sizes.sum(), np.random.default_rng(seed), []
     for _ in range(RESAMPLES):
         drawn = np.bincount(rng.integers(0, len(sizes), len(sizes)), minlength=len(sizes))
@@ -171,7 +172,7 @@ def optimism(right: np.ndarray, groups: np.ndarray | None = None, seed: int = 0)
 
 
 def _pairs(
-    labels: np.ndarray, predicted: dict[str, np.ndarray], best: str, groups: np.ndarray | None
+    task: Task, targets: np.ndarray, predicted: dict[str, np.ndarray], best: str, groups: np.ndarray | None
 ) -> tuple[Pair, ...]:
     """Each run against the first, then the best against each other one that it was not yet seen beside."""
     names = list(predicted)
@@ -179,7 +180,7 @@ def _pairs(
     wanted += [(best, name) for name in names[1:] if best not in (name, names[0])]
 
     def paired(run: str, against: str) -> PairedDifference:
-        return paired_accuracy(labels, predicted[run], predicted[against], against, groups=groups)
+        return task.paired(targets, predicted[run], predicted[against], against, groups)
 
     found = {pair: paired(*pair) for pair in wanted}
     others = [
@@ -203,8 +204,6 @@ def _answers(folder: RunFolder) -> _Answers:
         )
     try:
         table = read_parquet(folder.predictions, ["id", "split", "label", "predicted"])
-        with open(folder.predictions, "rb") as handle:
-            columns = pq.read_schema(handle).names
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{folder.predictions} cannot be read: {str(error).splitlines()[0]}") from None
     cells = (table[name].to_pylist() for name in ("id", "label", "predicted", "split"))
@@ -212,18 +211,18 @@ def _answers(folder: RunFolder) -> _Answers:
     if not rows:
         raise UsageError(f"{folder.path} has no test set: there is nothing to compare on.")
     ids, labels, predicted = zip(*rows, strict=True)
-    classes = frozenset(
-        name.removeprefix("probability:") for name in columns if name.startswith("probability:")
-    )
-    return _Answers(ids, labels, predicted, classes)
+    return _Answers(task_of_run(state), ids, labels, predicted)
 
 
 def _check_same(folders: Sequence[RunFolder], answers: Sequence[_Answers]) -> None:
     """Raise FaultsError that says, for each run, how its test set differs from that of the first."""
     first, faults = answers[0], []
     for folder, other in zip(folders[1:], answers[1:], strict=True):
-        place, missing, more = folder.path, first.classes - other.classes, other.classes - first.classes
-        if missing or more:
+        place, ours, theirs = folder.path, set(first.task.classes), set(other.task.classes)
+        missing, more = ours - theirs, theirs - ours
+        if first.task.kind != other.task.kind:
+            faults.append(f"{place} is of another kind of task: {other.task.kind}, not {first.task.kind}")
+        elif missing or more:
             told = [
                 f"{word} {_some(names)}"
                 for word, names in (("lacks", missing), ("has besides", more))
@@ -250,7 +249,7 @@ def _check_same(folders: Sequence[RunFolder], answers: Sequence[_Answers]) -> No
 
 def _row(folder: RunFolder, name: str) -> Compared:
     state: Mapping[str, Any] = folder.read_state()
-    test = read_json(folder.metrics).get("test") or {}
+    test, shown = read_json(folder.metrics).get("test") or {}, task_of_run(state).metrics
     origin = state.get("provenance") or {}
     return Compared(
         name,
@@ -258,7 +257,7 @@ def _row(folder: RunFolder, name: str) -> Compared:
         str(state.get("name") or ""),
         str(origin.get("id") or ""),
         str(state.get("chosen") or ""),
-        {metric: Estimate.from_dict(test[metric]) for metric in METRICS if metric in test},
+        {m.name: Estimate.from_dict(test[m.name]) for m in shown if m.main and m.name in test},
         state.get("seconds"),
         origin.get("parameters"),
     )
@@ -283,6 +282,6 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
 
 
-def _some(names: Sequence[str] | frozenset[str]) -> str:
+def _some(names: Sequence[str] | set[str]) -> str:
     listed = sorted(set(names))
     return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")

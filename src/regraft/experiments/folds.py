@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from regraft.artifacts import read_parquet
 from regraft.data import Examples, fold_splits
-from regraft.steps.evaluate import evaluate_folds
+from regraft.steps.evaluate import Verdict, evaluate_folds
+from regraft.tasks import task_of
 
 
 def cross_validated(
@@ -23,7 +24,7 @@ def cross_validated(
     `walk` takes a fold's number and its examples, walks the seven steps on them and gives the run's folder.
     Raises DataError where a class has too few examples.
     """
-    table = examples.table
+    table, task = examples.table, task_of(examples.task.kind, examples.task.classes)
     ids, labels, groups, pixels = (table[name].to_pylist() for name in ("id", "label", "group", "pixels"))
     runs = []
     for number, splits in enumerate(
@@ -38,7 +39,6 @@ def cross_validated(
     for run in runs:
         found = read_parquet(run / "predictions.parquet")
         found = found.filter(pc.equal(found["split"], "test"))
-        shares = np.stack([found[f"probability:{name}"].to_numpy() for name in examples.task.classes], axis=1)
-        answers |= dict(zip(found["id"].to_pylist(), np.log(np.maximum(shares, 1e-300)), strict=True))
-    logits = np.stack([answers[identity] for identity in everything.ids])
-    return evaluate_folds(everything.labels, logits, examples.task.classes, everything.clusters(), len(runs))
+        answers |= dict(zip(found["id"].to_pylist(), task.outputs_in(found), strict=True))
+    outputs = np.stack([answers[identity] for identity in everything.ids])
+    return evaluate_folds(task, Verdict(everything.labels, outputs, everything.clusters()), len(runs))

@@ -75,9 +75,10 @@ class Repeats:
         return {"split": self.split, "metrics": self.metrics, "runs": rows}
 
     def headline(self) -> str:
-        """The mean accuracy and how far the runs lie apart, in one line."""
-        a = self.metrics["accuracy"]
+        """The mean of the headline metric and how far the runs lie apart, in one line."""
+        metric = self.runs[0].task.headline
+        a = self.metrics[metric.name]
         return (
-            f"{self.split} accuracy {a['mean']:.1%}, spread {100 * a['spread']:.1f} points over {len(self.runs)} seeds "
-            f"({a['low']:.1%} to {a['high']:.1%})"
+            f"{self.split} {metric.words} {metric.shown(a['mean'])}, spread {metric.step(a['spread'])} over "
+            f"{len(self.runs)} seeds ({metric.shown(a['low'])} to {metric.shown(a['high'])})"
         )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from regraft.evaluation import PairedDifference, in_words
+from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
 from regraft.report import words
+from regraft.report.view_scores import ERROR
+from regraft.tasks import Task, task_of_run
 
-_TASKS = {"image": "image-classification", "text": "text-classification", "audio": "audio-classification"}
 _LIBRARIES = {"image": "timm", "text": "transformers", "audio": "transformers"}
 _LICENCES = (
     "apache-2.0",
@@ -24,12 +25,6 @@ _LICENCES = (
     "cc0-1.0",
     "openrail",
 )
-_HUB_METRICS = {
-    "macro_f1": "f1",
-    "weighted_f1": "f1",
-    "mcc": "matthews_correlation",
-    "brier": "brier_score",
-}  # the hub's words
 _SPLITS = {
     "test": "a held-out test set",
     "cv": "examples held out in turn (cross-validation)",
@@ -43,25 +38,26 @@ def model_card(run: Json, metrics: Json) -> str:
     """The card of a run from the contents of run.json and metrics.json; missing parts are left out."""
     split = next((name for name in _SPLITS if metrics.get(name)), None)
     modality = str((run.get("data") or {}).get("modality") or "image")
+    task = task_of_run(run)
     parts = [
-        f"---\n{yaml.safe_dump(_metadata(run, metrics, split), sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{yaml.safe_dump(_metadata(task, run, metrics, split), sort_keys=False, allow_unicode=True)}---\n",
         f"# {_text(run.get('name') or 'model')}\n",
-        _opening(run, metrics, split, modality),
-        _intended(run, modality),
+        _opening(task, run, metrics, split, modality),
+        _intended(task, modality),
         _data(run),
-        _results(metrics, split) if split else "",
+        _results(task, metrics, split) if split else "",
         _certainty(metrics, modality),
-        _limits(run, metrics, split, modality),
+        _limits(task, run, metrics, split, modality),
         _backbone(run.get("provenance") or {}),
         _use(modality),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _metadata(run: Json, metrics: Json, split: str | None) -> dict[str, Any]:
+def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[str, Any]:
     provenance = run.get("provenance") or {}
     modality = str((run.get("data") or {}).get("modality") or "image")
-    task = _TASKS.get(modality, f"{modality}-classification")
+    hub = f"{modality}-{task.hub}"
     licence = str(provenance.get("licence") or "unknown").lower()
     fields: dict[str, Any] = {"license": licence if licence in _LICENCES else "other"}
     if fields["license"] == "other":
@@ -70,40 +66,36 @@ def _metadata(run: Json, metrics: Json, split: str | None) -> dict[str, Any]:
         fields["base_model"] = _hub_id(str(provenance["id"]))
     fields |= {
         "library_name": _LIBRARIES.get(modality, "regraft"),
-        "pipeline_tag": task,
-        "tags": ["regraft", "transfer-learning", task],
+        "pipeline_tag": hub,
+        "tags": ["regraft", "transfer-learning", hub],
     }
     if split:
-        measured = _measured(metrics[split])
-        fields["metrics"] = list(dict.fromkeys(_HUB_METRICS.get(key, key) for key in measured))
+        measured = _measured(task, metrics[split])
+        fields["metrics"] = list(dict.fromkeys(metric.hub or metric.name for metric, _ in measured))
         fields["model-index"] = [
-            {"name": str(run.get("name") or "model"), "results": [_result(run, task, split, measured)]}
+            {"name": str(run.get("name") or "model"), "results": [_result(run, hub, split, measured)]}
         ]
     return fields
 
 
-def _measured(estimates: Json) -> dict[str, words.Cell]:
+def _measured(task: Task, estimates: Json) -> list[tuple[Metric, words.Cell]]:
     """The metrics that have a value."""
-    found = {
-        key: words.cell(key, value if isinstance(value, Mapping) else None)
-        for key, value in estimates.items()
-    }
-    return {key: cell for key, cell in found.items() if cell}
+    found = [
+        (metric, words.cell(metric, value if isinstance(value, Mapping) else None))
+        for metric, value in ((named(task.metrics, name), value) for name, value in estimates.items())
+    ]
+    return [(metric, cell) for metric, cell in found if cell]
 
 
-def _result(run: Json, task: str, split: str, measured: Mapping[str, words.Cell]) -> dict[str, Any]:
+def _result(run: Json, hub: str, split: str, measured: Sequence[tuple[Metric, words.Cell]]) -> dict[str, Any]:
     """One result as hubs read it. They have no field for an interval: it stands in the metric's name."""
     name = str(run.get("name") or "data")
     shown = [
-        {
-            "type": _HUB_METRICS.get(key, key),
-            "name": words.metric_name(key) + _interval(cell),
-            "value": cell.value,
-        }
-        for key, cell in measured.items()
+        {"type": metric.hub or metric.name, "name": metric.title + _interval(cell), "value": cell.value}
+        for metric, cell in measured
     ]
     return {
-        "task": {"type": task},
+        "task": {"type": hub},
         "dataset": {"name": name, "type": "custom", "split": split},
         "metrics": shown,
     }
@@ -117,16 +109,15 @@ def _interval(cell: words.Cell) -> str:
     )
 
 
-def _opening(run: Json, metrics: Json, split: str | None, modality: str) -> str:
-    data, provenance = run.get("data") or {}, run.get("provenance") or {}
-    classes = data.get("classes") or []
+def _opening(task: Task, run: Json, metrics: Json, split: str | None, modality: str) -> str:
+    provenance, headline = run.get("provenance") or {}, task.headline
     lines = [
-        f"Sorts {words.noun(modality, 2)} into {len(classes)} classes. A pre-trained backbone"
+        f"{task.abilities(words.noun(modality, 2))[0]} A pre-trained backbone"
         f" ({_text(provenance.get('id') or 'unknown')}) with new layers, made with regraft."
     ]
-    shown = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
+    shown = words.cell(headline, metrics[split].get(headline.name)) if split else None
     if split and shown:
-        lines.append(f"Accuracy on {_SPLITS[split]}: **{shown.text}**{_interval(shown)}.")
+        lines.append(f"{headline.title} on {_SPLITS[split]}: **{shown.text}**{_interval(shown)}.")
     lines += [
         f"- {_text(words.sentence(in_words(PairedDifference.from_dict(item))))}"
         for item in metrics.get("versus") or []
@@ -138,12 +129,9 @@ def _opening(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _intended(run: Json, modality: str) -> str:
-    classes = (run.get("data") or {}).get("classes") or []
-    return (
-        f"## Intended use\n\nFor {words.noun(modality, 2)} like those it was trained on. It always answers with one of its"
-        f" {len(classes)} classes: there is no answer for what is none of them.\n"
-    )
+def _intended(task: Task, modality: str) -> str:
+    things = words.noun(modality, 2)
+    return f"## Intended use\n\nFor {things} like those it was trained on. {task.abilities(things)[1]}\n"
 
 
 def _data(run: Json) -> str:
@@ -165,22 +153,24 @@ def _data(run: Json) -> str:
     return "\n".join(lines) + ("\n" if warnings else "")
 
 
-def _results(metrics: Json, split: str) -> str:
-    models = {"this model": _measured(metrics[split])}
-    models |= {str(name): _measured(values) for name, values in (metrics.get("baselines") or {}).items()}
-    ours = models["this model"]
-    counts = sorted({cell.n for cell in ours.values() if cell.n})
+def _results(task: Task, metrics: Json, split: str) -> str:
+    models = {"this model": _measured(task, metrics[split])}
+    models |= {
+        str(name): _measured(task, values) for name, values in (metrics.get("baselines") or {}).items()
+    }
+    counts = sorted({cell.n for _, cell in models["this model"] if cell.n})
     on = f", n = {words.count(counts[-1])}" if counts else ""
+    shown = {metric.name: metric for measured in models.values() for metric, _ in measured}
+    lower = words.lower([metric for metric in task.metrics if metric.name in shown])
+    said = f" {lower}: lower is better." if lower else ""
     lines = [
-        f"## Results\n\nMeasured on {_SPLITS[split]}{on}; in brackets the 95% interval. Log loss, Brier score and calibration"
-        " error: lower is better.\n",
+        f"## Results\n\nMeasured on {_SPLITS[split]}{on}; in brackets the 95% interval.{said}\n",
         f"| metric | {' | '.join(map(_text, models))} |",
         f"|---|{'---|' * len(models)}",
     ]
-    for metric in dict.fromkeys(name for values in models.values() for name in values):
-        lines.append(
-            f"| {words.metric_name(metric)} | {' | '.join(_shown(values.get(metric)) for values in models.values())} |"
-        )
+    cells = [{metric.name: cell for metric, cell in measured} for measured in models.values()]
+    for name, metric in shown.items():
+        lines.append(f"| {metric.title} | {' | '.join(_shown(found.get(name)) for found in cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -196,7 +186,7 @@ def _certainty(metrics: Json, modality: str) -> str:
     if calibration.get("temperature"):
         line = f"- Probabilities are those of the logits divided by {float(calibration['temperature']):.3f} (regraft.json)."
         states = [
-            words.cell("ece", {"value": (calibration.get(name) or {}).get("ece")})
+            words.cell(ERROR, {"value": (calibration.get(name) or {}).get("ece")})
             for name in ("before", "after")
         ]
         if states[0] and states[1]:
@@ -205,7 +195,7 @@ def _certainty(metrics: Json, modality: str) -> str:
     for one in metrics.get("thresholds") or []:
         wanted, test = f"{100 * float(one['wanted']):.0f}%", one.get("test") or {}
         wanted += ", indicative" if one.get("indicative") and one.get("threshold") is not None else ""
-        right, answered = (words.cell(name, test.get(name)) for name in ("precision", "answered"))
+        right, answered = (words.cell(SHARE, test.get(name)) for name in ("precision", "answered"))
         at = float(one.get("threshold") or 0)
         said = f"Answering {f'only from {at:.3f} up' if at else 'always'} (for {wanted})"
         if one.get("threshold") is None:
@@ -221,7 +211,7 @@ def _certainty(metrics: Json, modality: str) -> str:
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
+def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: str) -> str:
     """What the numbers do not say."""
     noun = words.noun(modality, 2)
     lines = [
@@ -238,15 +228,16 @@ def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     lines += [
         f"Missing here: {_text(what)} ({_text(why)})." for what, why in (run.get("missing") or {}).items()
     ]
-    accuracy = words.cell("accuracy", metrics[split].get("accuracy")) if split else None
-    if accuracy:
-        rest = f"{words.count(accuracy.n)} {words.noun(modality, accuracy.n)}"
+    headline = task.headline
+    main = words.cell(headline, metrics[split].get(headline.name)) if split else None
+    if main:
+        rest = f"{words.count(main.n)} {words.noun(modality, main.n)}"
         lines.append(f"The numbers rest on {rest}; the intervals say how far that carries.")
     recalls = [
         (
             row,
             words.cell(
-                "recall",
+                SHARE,
                 {
                     "value": row.get("recall"),
                     "low": row.get("recall_low"),
@@ -265,9 +256,9 @@ def _limits(run: Json, metrics: Json, split: str | None, modality: str) -> str:
     if (groups := metrics.get("groups")) is not None:
         lines.append(f"The test examples come from {groups} groups; the intervals rest on those.")
     twins = metrics.get("test_without_near_duplicates") or {}
-    if without := words.cell("accuracy", (twins.get("metrics") or {}).get("accuracy")):
+    if without := words.cell(headline, (twins.get("metrics") or {}).get(headline.name)):
         lines.append(
-            f"{twins.get('left_out')} test examples have near-duplicates in training; without them accuracy is"
+            f"{twins.get('left_out')} test examples have near-duplicates in training; without them {headline.words} is"
             f" {without.text}{_interval(without)}."
         )
     if len(readings := run.get("readings") or []) > 1:

@@ -1,4 +1,4 @@
-"""Runs compared, as one self-contained page or as its picture alone: accuracies and paired differences with
+"""Runs compared, as one self-contained page or as its picture alone: the main metric and paired differences with
 intervals.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from regraft.artifacts import write_text
 from regraft.errors import UsageError
 from regraft.report import words
+from regraft.tasks import Metric
 
 WIDTH, MARGIN, ROW, TOP = (
     400,
@@ -45,12 +46,13 @@ def write_comparison(found: Mapping[str, Any], path: Path) -> Path:
 
 def _view(found: Mapping[str, Any]) -> Json:
     """Everything the templates ask for."""
-    metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["metrics"]))
-    accuracies = [
+    metrics = [Metric.shown_as(metric) for metric in found["metrics"]]
+    headline, scale = metrics[0], 100 if metrics[0].is_share else 1
+    values = [
         {
             "name": row["run"],
             "ours": row["run"] == found["best"],
-            **_points(row["metrics"]["accuracy"], "value"),
+            **_points(row["metrics"][headline.name], "value", scale),
         }
         for row in found["rows"]
     ]
@@ -58,13 +60,16 @@ def _view(found: Mapping[str, Any]) -> Json:
         {
             "name": f"{pair['run']} against {pair['against']}",
             "ours": pair["low"] > 0 or pair["high"] < 0,
-            **_points(pair, "difference"),
+            **_points(pair, "difference", scale),
         }
         for pair in found["pairs"]
     ]
+    points = "points" if headline.is_share else headline.unit
     panels = _stacked(
-        _panel("Accuracy in %, 95% interval", accuracies, None),
-        _panel("Paired difference in points, 95% interval", differences, 0.0),
+        _panel(
+            f"{headline.title}{f' in {headline.unit}' if headline.unit else ''}, 95% interval", values, None
+        ),
+        _panel(f"Paired difference{f' in {points}' if points else ''}, 95% interval", differences, 0.0),
     )
     return {
         "best": found["best"],
@@ -72,7 +77,9 @@ def _view(found: Mapping[str, Any]) -> Json:
         "examples": words.count(found["examples"]),
         "groups": words.count(found["groups"]) if found["groups"] else "",
         "caution": found["caution"],
-        "columns": [words.metric_name(name) for name in metrics],
+        "headline": headline.title,
+        "lower": words.lower(metrics),
+        "columns": [metric.title for metric in metrics],
         "rows": [
             {
                 "name": row["run"],
@@ -82,7 +89,7 @@ def _view(found: Mapping[str, Any]) -> Json:
                 "chosen": row["chosen"],
                 "parameters": f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
                 "seconds": words.duration(row["seconds"]),
-                "cells": [words.cell(name, row["metrics"].get(name)) for name in metrics],
+                "cells": [words.cell(metric, row["metrics"].get(metric.name)) for metric in metrics],
             }
             for row in found["rows"]
         ],
@@ -94,10 +101,11 @@ def _view(found: Mapping[str, Any]) -> Json:
     }
 
 
-def _points(values: Mapping[str, Any], name: str) -> Json:
-    """A value and its interval in points (per cent)."""
+def _points(values: Mapping[str, Any], name: str, scale: float) -> Json:
+    """A value and its interval, a share in per cent."""
     return {
-        key: 100 * float(values[field]) for key, field in (("value", name), ("low", "low"), ("high", "high"))
+        key: scale * float(values[field])
+        for key, field in (("value", name), ("low", "low"), ("high", "high"))
     }
 
 

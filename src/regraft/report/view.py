@@ -16,6 +16,7 @@ from regraft.artifacts import read_events, read_json
 from regraft.evaluation import FEW_GROUPS, PairedDifference, in_words
 from regraft.report import plots, view_choices, view_data, view_scores, words
 from regraft.report.pictures import picture
+from regraft.tasks import Task, task_of_run
 
 STEPS = {
     "obtain": "Obtain the pre-trained model",
@@ -26,7 +27,6 @@ STEPS = {
     "finetune": "Fine-tune",
     "evaluate": "Evaluate",
 }
-NAMED = 6  # classes that the opening names before it gives examples only
 LEAK = re.compile(
     r"(duplicates|groups) across splits|tell the label|leak", re.I
 )  # what stands beside the answer
@@ -48,7 +48,8 @@ def view(folder: Path) -> Json:
     data: Json = run.get("data") or {}
     steps: Json = run.get("steps") or {}
     tried = read("strategies.json")
-    classes = list(map(str, data.get("classes") or []))
+    task = task_of_run(run)
+    classes = list(task.classes)
     split = next((name for name in words.SPLITS if metrics.get(name)), None)
     findings = read("audit.json").get("findings") or data.get("findings") or []
     recipe = _text(folder / "recipe.yaml")
@@ -57,14 +58,14 @@ def view(folder: Path) -> Json:
     return {
         "name": str(run.get("name") or folder.name),
         "finished": run.get("state") == "finished",
-        "asked": _asked(classes),
-        "answer": _answer(metrics, split, str(data.get("modality") or "")),
+        "asked": task.question(),
+        "answer": _answer(task, metrics, split, str(data.get("modality") or "")),
         "versus": [_versus(item) for item in metrics.get("versus") or []],
         "notices": _notices(run, metrics, split, findings),
-        "twins": view_scores.without_duplicates(metrics),
+        "twins": view_scores.without_duplicates(task.headline, metrics),
         "chosen": run.get("chosen"),
         "chosen_why": words.sentence(str(run.get("chosen_why") or "")),
-        "table": view_scores.table(metrics, split),
+        "table": view_scores.table(task, metrics, split),
         "thresholds": view_scores.thresholds(metrics),
         "calibration": view_scores.calibration(metrics),
         "steps": _steps(steps),
@@ -98,21 +99,21 @@ def view(folder: Path) -> Json:
     }
 
 
-def _asked(classes: list[str]) -> str:
-    """The question: the classes by name, or some of them where they are many."""
-    if len(classes) < 2:
-        return ""
-    if len(classes) > NAMED:
-        return f"Tell {len(classes)} classes apart, such as {', '.join(classes[: NAMED - 2])}."
-    return f"Tell apart {', '.join(classes[:-1])} and {classes[-1]}."
-
-
-def _answer(metrics: Json, split: str | None, modality: str) -> Json | None:
-    """The headline: accuracy on the best evidence there is."""
-    shown = words.cell("accuracy", (metrics.get(split) or {}).get("accuracy")) if split else None
+def _answer(task: Task, metrics: Json, split: str | None, modality: str) -> Json | None:
+    """The headline metric on the best evidence there is."""
+    metric = task.headline
+    shown = words.cell(metric, (metrics.get(split) or {}).get(metric.name)) if split else None
     if shown is None:
         return None
-    return {"split": split, "cell": shown, "n": words.count(shown.n), "noun": words.noun(modality, shown.n)}
+    before, after = task.result()
+    return {
+        "split": split,
+        "cell": shown,
+        "n": words.count(shown.n),
+        "noun": words.noun(modality, shown.n),
+        "before": before,
+        "after": after,
+    }
 
 
 def _versus(item: Mapping[str, Any]) -> Json:

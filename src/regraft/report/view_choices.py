@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from regraft.evaluation import SHARE
 from regraft.report import plots, words
 
 # what tells apart the events of what a resumed run does again
@@ -81,8 +82,8 @@ def ranking(found: Json) -> Json | None:
         {
             "name": str(row["name"]),
             "chosen": row["name"] == found.get("chosen"),
-            "accuracy": words.cell("accuracy", row["accuracy"]),
-            "knn": words.cell("accuracy", row["knn"]),
+            "accuracy": words.cell(SHARE, row["accuracy"]),
+            "knn": words.cell(SHARE, row["knn"]),
             "others": [
                 (f"{row['log_loss']:.3f}", row["log_loss"]),
                 (f"{row['images_per_second']:.0f}", row["images_per_second"]),
@@ -122,7 +123,7 @@ def strategies(tried: Json, said: str) -> Json | None:
             "chosen": name == chosen,
             "epochs": f"{t['epochs']:.2g}",
             "loss": (f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}", t["log_loss"]),
-            "accuracy": words.cell("accuracy", {"value": t["accuracy"], "low": t["low"], "high": t["high"]}),
+            "accuracy": words.cell(SHARE, {"value": t["accuracy"], "low": t["low"], "high": t["high"]}),
             "trained": words.count(t["trained"]),
             "seconds": (words.duration(t["seconds"]), t["seconds"]) if t["seconds"] else ("–", ""),
             "memory": (words.memory(t["memory"]), t["memory"]) if t["memory"] else ("–", ""),
@@ -145,7 +146,7 @@ def heads(events: list[Json]) -> list[Json]:
             if event["layers"] == "linear"
             else f"MLP, {event['hidden']} wide, dropout {event['dropout']:g}",
             "parameters": words.count(event.get("parameters")),
-            "log_loss": words.number("log_loss", float(event["log_loss"])),
+            "log_loss": f"{float(event['log_loss']):.3f}",
             "difference": ""
             if event.get("chosen")
             else f"{event['difference']:+.3f} ± {event['difference_error']:.3f}",

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from regraft.evaluation import SHARE, Metric, named, unknown
 from regraft.report import plots, words
+from regraft.tasks import Task
 
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
 SHORT = 3  # letters that fit above a cell of the matrix without being turned
 PAIRS = 8  # pairs of classes named as most often confused
 
+ERROR = Metric("ece", "Calibration error (ECE)", unknown, higher=False)
+
 Json = dict[str, Any]
 
 
-def table(metrics: Json, split: str | None) -> Json | None:
+def table(task: Task, metrics: Json, split: str | None) -> Json | None:
     """Metrics down, models across: this model on its best evidence, the baselines, and validation for
     comparison.
     """
@@ -27,35 +31,36 @@ def table(metrics: Json, split: str | None) -> Json | None:
     models += [(str(name), "", values) for name, values in (metrics.get("baselines") or {}).items()]
     if split != "val" and metrics.get("val"):
         models.append(("this model", "validation, indicative", metrics["val"]))
-    known = [name for name in words.METRIC_NAMES if any(name in values for _, _, values in models)]
+    known = [metric for metric in task.metrics if any(metric.name in values for _, _, values in models)]
+    names = {metric.name for metric in task.metrics}
     others = [
-        n
+        named((), n)
         for n, v in metrics[split].items()
-        if n not in words.METRIC_NAMES and isinstance(v, dict) and "value" in v
+        if n not in names and isinstance(v, dict) and "value" in v
     ]
     rows: list[Json] = []
     methods: dict[str, list[str]] = {}
     for metric in known + others:
-        name, cells = (
-            words.metric_name(metric),
-            [words.cell(metric, values.get(metric)) for _, _, values in models],
-        )
+        name, cells = metric.title, [words.cell(metric, values.get(metric.name)) for _, _, values in models]
         rows.append({"name": name, "cells": cells})
         if cells[0] and cells[0].method:
             methods.setdefault(cells[0].method, []).append(name)
     return {
         "models": [{"name": name, "note": note} for name, note, _ in models],
         "rows": rows,
+        "lower": words.lower(known),
         "methods": [(method, ", ".join(names)) for method, names in methods.items()],
     }
 
 
-def without_duplicates(metrics: Json) -> Json | None:
-    """Accuracy on test as it is and without what has a near-duplicate elsewhere."""
+def without_duplicates(metric: Metric, metrics: Json) -> Json | None:
+    """The headline metric on test as it is and without what has a near-duplicate elsewhere."""
     found: Json = metrics.get("test_without_near_duplicates") or {}
-    shown = words.cell("accuracy", (found.get("metrics") or {}).get("accuracy"))
-    whole = words.cell("accuracy", (metrics.get("test") or {}).get("accuracy"))
-    return {"left_out": found.get("left_out"), "cell": shown, "whole": whole} if shown and whole else None
+    shown = words.cell(metric, (found.get("metrics") or {}).get(metric.name))
+    whole = words.cell(metric, (metrics.get("test") or {}).get(metric.name))
+    if not shown or not whole:
+        return None
+    return {"left_out": found.get("left_out"), "metric": metric.words, "cell": shown, "whole": whole}
 
 
 def thresholds(metrics: Json) -> Json | None:
@@ -70,7 +75,7 @@ def thresholds(metrics: Json) -> Json | None:
             "why": words.sentence(str(one.get("why") or "")),
             "indicative": one.get("indicative"),
             "test": {
-                name: words.cell(name, (one.get("test") or {}).get(name))
+                name: words.cell(SHARE, (one.get("test") or {}).get(name))
                 for name in ("answered", "precision")
             },
         }
@@ -88,7 +93,7 @@ def calibration(metrics: Json) -> Json | None:
     found: Json = metrics.get("calibration") or {}
     states = {
         name: {
-            "ece": words.cell("ece", {"value": found[name].get("ece")}),
+            "ece": words.cell(ERROR, {"value": found[name].get("ece")}),
             "bins": [_bin(one) for one in found[name]["bins"]],
         }
         for name in ("before", "after")
@@ -179,7 +184,7 @@ def _class_row(row: Mapping[str, Any]) -> Json:
     def estimate(name: str) -> words.Cell | None:
         keys = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
         return words.cell(
-            name, {**{key: row.get(field) for key, field in keys.items()}, "n": row.get("support")}
+            SHARE, {**{key: row.get(field) for key, field in keys.items()}, "n": row.get("support")}
         )
 
     return {
@@ -200,7 +205,7 @@ def _bin(one: Mapping[str, Any]) -> Json:
     }
     return {
         "confidence": _share(one.get("confidence")),
-        "accuracy": words.cell("accuracy", accuracy),
+        "accuracy": words.cell(SHARE, accuracy),
         "n": words.count(one.get("n")),
     }
 

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from regraft.evaluation import Metric
+
 SPLITS = {"test": "test", "cv": "cross-validation", "val": "validation"}  # the best evidence first
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro F1",
-    "weighted_f1": "Weighted F1",
-    "top5_accuracy": "Top-5 accuracy",
-    "log_loss": "Log loss",
-    "brier": "Brier score",
-    "ece": "Calibration error (ECE)",
-    "roc_auc": "ROC AUC",
-    "average_precision": "Average precision",
-    "kappa": "Cohen's kappa",
-    "mcc": "Matthews correlation",
-}
-_PLAIN = (
-    "brier",
-    "ece",
-    "roc_auc",
-    "average_precision",
-    "kappa",
-    "mcc",
-)  # shown as they are, not in per cent
 _NOUNS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("recording", "recordings")}
 
 
@@ -49,39 +29,27 @@ class Cell:
     is_share: bool
 
 
-def cell(metric: str, estimate: Mapping[str, Any] | None) -> Cell | None:
+def cell(metric: Metric, estimate: Mapping[str, Any] | None) -> Cell | None:
     """An estimate of metrics.json made ready to show; None where there is none."""
     if not estimate or estimate.get("value") is None:
         return None
     value, low, high = (_float(estimate.get(key)) for key in ("value", "low", "high"))
     return Cell(
         value,
-        number(metric, value),
-        number(metric, low),
-        number(metric, high),
+        metric.shown(value),
+        metric.shown(low),
+        metric.shown(high),
         low,
         high,
         int(estimate.get("n") or 0),
         str(estimate.get("method") or ""),
-        is_share(metric),
+        metric.is_share,
     )
 
 
-def is_share(metric: str) -> bool:
-    """True for metrics that read best in per cent."""
-    return "loss" not in metric and "error" not in metric and metric not in _PLAIN
-
-
-def number(metric: str, value: float) -> str:
-    """93.2% for shares, 0.214 for losses, "" for what is not known."""
-    if not math.isfinite(value):
-        return ""
-    return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.3f}"
-
-
-def metric_name(metric: str) -> str:
-    """The metric as a heading."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " ").capitalize())
+def lower(metrics: Sequence[Metric]) -> str:
+    """The titles of the metrics of which less is better: "Log loss, Brier score"; "" where there are none."""
+    return ", ".join(metric.title for metric in metrics if not metric.higher)
 
 
 def plain(value: Any) -> str:

@@ -10,6 +10,7 @@ from regraft.artifacts import RunFolder, read_json
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.run.listed import headline
+from regraft.tasks import Task, task_of_run
 
 if TYPE_CHECKING:
     from regraft.model import Model
@@ -34,6 +35,11 @@ class Run:
         }
 
     @property
+    def task(self) -> Task:
+        """What was asked of the model."""
+        return task_of_run(self.state)
+
+    @property
     def strategies(self) -> dict[str, Any]:
         """The freezing strategies that were tried: `trials` (a dictionary each), `chosen`, `advice`."""
         place = RunFolder(self.path).strategies
@@ -48,7 +54,7 @@ class Run:
 
     def headline(self) -> str:
         """One line: what came out, and with which certainty."""
-        return headline(self.metrics, self.state["state"])
+        return headline(self.task.headline, self.metrics, self.state["state"])
 
     def write_report(self) -> Path:
         """Write report.html again, from the run's files, with pictures where it has none yet; gives its path."""

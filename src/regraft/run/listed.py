@@ -14,7 +14,8 @@ from typing import Any
 
 from regraft.artifacts import RunFolder, read_json
 from regraft.errors import UsageError
-from regraft.evaluation import Estimate
+from regraft.evaluation import Estimate, Metric
+from regraft.tasks import task_of_run
 
 SPLITS = {"test": "test", "cv": "cross-validated", "val": "val"}  # the best evidence first
 
@@ -38,17 +39,17 @@ class Listed:
         return asdict(self)
 
 
-def headline(metrics: Mapping[str, Mapping[str, Estimate]], state: str) -> str:
-    """One line: what came out, and with which certainty."""
+def headline(metric: Metric, metrics: Mapping[str, Mapping[str, Estimate]], state: str) -> str:
+    """One line: what came out in the metric, and with which certainty."""
     for split, word in SPLITS.items():
         if split in metrics:
-            e = metrics[split]["accuracy"]
+            e = metrics[split][metric.name]
             untested = (
                 (" (no test set)" if state == "finished" else f" ({state} before test)")
                 if split == "val"
                 else ""
             )
-            return f"{word} accuracy {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] on {e.n} examples{untested}"
+            return f"{word} {metric.said(e)} on {e.n} examples{untested}"
     return f"{state}, not evaluated"
 
 
@@ -86,8 +87,9 @@ def _run(place: Path) -> Listed:
     folder = RunFolder(place)
     state = folder.read_state()
     raw = read_json(folder.metrics) if folder.metrics.is_file() else {}
+    metric = task_of_run(state).headline
     metrics = {
-        split: {"accuracy": Estimate.from_dict(raw[split]["accuracy"])} for split in SPLITS if split in raw
+        split: {metric.name: Estimate.from_dict(raw[split][metric.name])} for split in SPLITS if split in raw
     }
     word = str(state["state"])
     if word == "running" and not folder.is_locked():
@@ -98,7 +100,7 @@ def _run(place: Path) -> Listed:
         str(state.get("name") or place.name),
         _began(folder),
         word,
-        headline(metrics, word),
+        headline(metric, metrics, word),
         str(state.get("chosen") or ""),
         backbone,
     )
@@ -106,9 +108,13 @@ def _run(place: Path) -> Listed:
 
 def _repeats(place: Path) -> Listed:
     found = read_json(place / "repeats.json")
-    accuracy, seeds = found["metrics"]["accuracy"], [Path(row["path"]).name for row in found["runs"]]
-    first = _run(place / seeds[0])
-    text = f"{SPLITS[found['split']]} accuracy {accuracy['mean']:.1%}, spread {100 * accuracy['spread']:.1f} points"
+    seeds = [Path(row["path"]).name for row in found["runs"]]
+    first, metric = _run(place / seeds[0]), task_of_run(RunFolder(place / seeds[0]).read_state()).headline
+    said = found["metrics"][metric.name]
+    text = (
+        f"{SPLITS[found['split']]} {metric.words} {metric.shown(said['mean'])}, "
+        f"spread {metric.step(said['spread'])}"
+    )
     return Listed(
         str(place),
         first.name,

@@ -22,7 +22,7 @@ from regraft.data.audit import IN_TEST, LATER, LISTED, Finding, Near, contradict
 from regraft.data.examples import Inputs, Part
 from regraft.data.lineage import in_sample
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError
-from regraft.evaluation import knn_logits
+from regraft.evaluation import Estimate
 from regraft.inference import Engine, FeatureStore, feature_key
 from regraft.modalities.image import Mirrored, small_image_or_none
 from regraft.model import Model
@@ -35,17 +35,7 @@ from regraft.steps.audit import apart, audit, nearly_known, without_near_duplica
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
-from regraft.steps.evaluate import (
-    Calibration,
-    Held,
-    Verdict,
-    cross_validate,
-    evaluate_test,
-    from_folds,
-    majority_logits,
-    out_of_fold,
-    predicted,
-)
+from regraft.steps.evaluate import Verdict, cross_validate, evaluate_test, from_folds, out_of_fold, predicted
 from regraft.steps.finetune.explore import explore
 from regraft.steps.finetune.judge import Judged, cross_fit, judge
 from regraft.steps.finetune.prefix import Data
@@ -56,6 +46,7 @@ from regraft.steps.head import head
 from regraft.steps.obtain import obtain
 from regraft.steps.scratch import from_scratch
 from regraft.steps.train import Features, Heads, apply_head, train_head
+from regraft.tasks import Held, Known, task_of
 from regraft.training import Checkpoint, FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
@@ -80,6 +71,7 @@ class Walk:
         keep_large_blocks()
         survive_forks()
         self.examples, self.recipe, self.folder = examples, recipe, folder
+        self.task = task_of(examples.task.kind, examples.task.classes)
         device = pick_device(recipe.run.device)
         recipe.run.device = str(device)
         if recipe.run.threads == "auto":
@@ -103,7 +95,8 @@ class Walk:
             "name": about["name"],
             "data": {
                 **about,
-                "classes": list(examples.task.classes),
+                "kind": self.task.kind,
+                "classes": list(self.task.classes),
                 "counts": examples.counts(),
                 "class_counts": examples.class_counts(),
             },
@@ -120,7 +113,7 @@ class Walk:
         self.predictions: list[tuple[Part, np.ndarray]] = []
         self.judged: Judged | None = None  # by folds of train and val
         self.held = Held("val", np.zeros(0, np.int64), np.zeros((0, 0)))  # predictions of what won
-        self.calibration = Calibration("val", 1.0, ())  # of the model that is handed over
+        self.calibration = self.task.calibrate(self.held)  # of the model that is handed over
         self.interrupted = False  # by the user, while the chosen model was trained once more
         self.kept = self.finished = False  # the model is saved; all that a run must leave is written
         self.near: Near | None = None  # near-duplicates, once they were looked for
@@ -565,13 +558,13 @@ class Walk:
         else:
             source = "val" if self.judged is None else "out-of-fold"
             self.held = Held(source, both.labels[judged.rows], judged.logits, both.blocks[judged.rows])
-        self.calibration = self.held.calibration()
+        self.calibration = self.task.calibrate(self.held)
         if learnt := in_sample(self.state["data"]):
             self.calibration = self.calibration.promising_nothing(learnt)
         if len(shown):
             self.metrics["val"] = Verdict(
-                shown.labels, rows / self.calibration.temperature, shown.clusters()
-            ).estimates()
+                shown.labels, self.calibration.applied(rows), shown.clusters()
+            ).estimates(self.task)
             self.predictions.append((shown, rows))
         self.state["chosen"], self.state["chosen_why"] = chosen, why
         self.context.events.emit("chosen", chosen=chosen, why=why)
@@ -604,7 +597,9 @@ class Walk:
 
         However a run ends, its model comes through here, and nothing else sets these.
         """
-        model.temperature, model.thresholds = self.calibration.temperature, self.calibration.thresholds
+        about = self.calibration.saved()
+        model.temperature = about["temperature"]
+        model.thresholds = {float(wanted): at for wanted, at in about["thresholds"].items()}
         self.metrics.update(self.calibration.to_metrics())
         return model
 
@@ -625,21 +620,21 @@ class Walk:
         """Step 7: test read once; without test, cross-validation of all steps, or of the head where nothing
         was held out.
         """
-        classes = len(self.examples.task.classes)
         if self.examples.counts()["test"]:
             self.read_test(model, heads, backbone, engine, known, fit.then(val))
         elif "cv" in self.metrics:
-            accuracy, folds = self.metrics["cv"]["accuracy"], self.recipe.data.folds
-            text = f"accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}] on {accuracy['n']} examples"
+            metric, folds = self.task.headline, self.recipe.data.folds
+            estimate = Estimate(**self.metrics["cv"][metric.name])
+            text = f"{metric.said(estimate)} on {estimate.n} examples"
             why = (
                 f"each was predicted by one of {folds} walks that had not seen it; this model is made of all"
             )
             self.context.decide("evaluate", f"cross-validated {text}", why)
         elif not len(val):
             if self.state["chosen"] == "fine-tuned":
-                self.metrics["cv"] = from_folds(self.held, self.calibration.temperature, self.context)
+                self.metrics["cv"] = from_folds(self.task, self.held, self.calibration, self.context)
             else:
-                self.metrics["cv"] = cross_validate(heads.layers, known, classes, self.context)
+                self.metrics["cv"] = cross_validate(self.task, heads.layers, known, self.context)
         else:
             asked = self.state["data"].get("no_test")
             self.context.decide(
@@ -666,13 +661,9 @@ class Walk:
         rows = self.logits(model, test)
         verdict = Verdict(test.labels, rows, test.clusters())
         baselines = self.baselines(heads, backbone, engine, known, both, test, scratch)
-        self.metrics.update(
-            evaluate_test(verdict, self.calibration, baselines, self.examples.task.classes, self.context)
-        )
-        scaled = rows / self.calibration.temperature
-        self.metrics.update(
-            without_near_duplicates(test.sources, test.labels, scaled, verdict.clusters, self.nearly_known)
-        )
+        self.metrics.update(evaluate_test(self.task, verdict, self.calibration, baselines, self.context))
+        calibrated = Verdict(test.labels, self.calibration.applied(rows), verdict.clusters)
+        self.metrics.update(without_near_duplicates(self.task, calibrated, test.sources, self.nearly_known))
         self.predictions.append((test, rows))
 
     def baselines(
@@ -688,24 +679,23 @@ class Walk:
         """(N, K) logits of test by what the model has to beat; what fails, or there is no time for, is left
         out and said.
         """
-        classes = len(self.examples.task.classes)
         features = functools.cache(lambda: self.features(test, backbone, engine))
-        made: dict[str, Callable[[], np.ndarray]] = {
-            "nearest neighbours": lambda: knn_logits(
+        made = self.task.baselines(
+            Known(
                 known.values,
                 known.labels,
-                features(),
-                classes,
+                len(test),
+                features,
                 self.context.events.tick,
                 lambda: self.context.seconds_left <= 0,
-            )[0]
-        }
+            )
+        )
         if self.state["chosen"] == "fine-tuned":
-            temperature = out_of_fold(heads, both).calibration().temperature
-            made["head only"] = lambda: apply_head(heads.refitted, features()) / temperature
+            of_head = self.task.calibrate(out_of_fold(heads, both))
+            made["head only"] = lambda: of_head.applied(apply_head(heads.refitted, features()))
         if scratch is not None:
             made["from scratch"] = lambda: self.logits(scratch, test)
-        found = {"majority class": majority_logits(known.labels, len(test), classes)}
+        found = dict([self.task.guess(known.labels, len(test))])
         for name, make in made.items():
             logits = self.optional(name, functools.partial(self.in_time, make))
             if logits is not None:
@@ -732,8 +722,7 @@ class Walk:
 
     def finish(self, model: Model) -> None:
         """Everything that is handed back; the word that the run is finished comes last, but for the report."""
-        classes, temperature = self.examples.task.classes, self.calibration.temperature
-        write_predictions(self.folder.predictions, self.predictions, classes, temperature)
+        write_predictions(self.folder.predictions, self.predictions, self.task, self.calibration)
         write_json(self.folder.metrics, self.metrics)
         write_text(self.folder.model / "README.md", model_card(self.state, self.metrics))
         self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)

@@ -23,6 +23,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.evaluate import Verdict
 from regraft.steps.train import Features, Heads, train_head
+from regraft.tasks import Task
 from regraft.training import Layers
 
 LARGE = 1 << 24  # probabilities up to which they are float64
@@ -183,14 +184,10 @@ def nearly_known(findings: Iterable[Finding], test: Inputs | None) -> frozenset[
 
 
 def without_near_duplicates(
-    sources: tuple[str, ...],
-    labels: np.ndarray,
-    logits: np.ndarray,
-    clusters: np.ndarray | None,
-    known: frozenset[str],
+    task: Task, verdict: Verdict, sources: tuple[str, ...], known: frozenset[str]
 ) -> dict[str, Any]:
-    """`test_without_near_duplicates` of metrics.json: the scores on (N,) labels of what is left; nothing
-    where all is left.
+    """`test_without_near_duplicates` of metrics.json: the scores of the N examples that are left, by their
+    (N,) `sources`; nothing where all are left.
     """
     left = np.array([source not in known for source in sources], dtype=bool)
     out = int((~left).sum())
@@ -199,5 +196,6 @@ def without_near_duplicates(
     if left.sum() < FEWEST:
         why = f"{int(left.sum())} test examples have no near-duplicate in train or val, too few to score"
         return {"test_without_near_duplicates": {"left_out": out, "metrics": {}, "why": why}}
-    verdict = Verdict(labels[left], logits[left], None if clusters is None else clusters[left])
-    return {"test_without_near_duplicates": {"left_out": out, "metrics": verdict.estimates()}}
+    clusters = None if verdict.clusters is None else verdict.clusters[left]
+    rest = Verdict(verdict.targets[left], verdict.outputs[left], clusters)
+    return {"test_without_near_duplicates": {"left_out": out, "metrics": rest.estimates(task)}}

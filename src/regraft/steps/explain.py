@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regraft.evaluation import softmax
 from regraft.inference import TorchEngine
-from regraft.model import Model, softmax
+from regraft.model import Model
 
 GRID = 7  # places a side: on a CPU, 50 passes of a 224-pixel network are about half a second
 BATCH = 25  # half of them

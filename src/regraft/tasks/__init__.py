@@ -1,0 +1,69 @@
+"""What an answer is, and how it is judged: one object a kind of task, found by its name.
+
+`register` adds a kind; nothing outside this room asks which kind a task is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from regraft.errors import UsageError
+from regraft.evaluation import Estimate, Metric, estimates
+from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Section
+from regraft.tasks.single import Single
+from regraft.tasks.task import Answer, Calibration, Held, Known, Task
+
+USUAL = "single"  # what is fitted where nothing else is asked for
+
+_KINDS: dict[str, Callable[[tuple[str, ...]], Any]] = {"single": Single}
+
+
+def register(kind: str, make: Callable[[tuple[str, ...]], Task]) -> None:
+    """Add a kind of task: `make` gives the task of some classes, sorted names. A kind that is there is replaced."""
+    _KINDS[kind] = make
+
+
+def task_of(kind: str, classes: Sequence[str]) -> Task:
+    """The task of that kind and these classes, sorted names. Raises UsageError for a kind that is not known."""
+    if kind not in _KINDS:
+        raise UsageError(f"{kind!r} is no kind of task that is known here; there are {', '.join(_KINDS)}.")
+    found: Task = _KINDS[kind](tuple(classes))
+    return found
+
+
+def task_of_run(state: Mapping[str, Any]) -> Task:
+    """The task of a run, by the contents of its run.json; the usual one where the run ended before it had data."""
+    data = state.get("data") or {}
+    return task_of(str(data.get("kind") or USUAL), [str(name) for name in data.get("classes") or []])
+
+
+def evaluated(
+    task: Task, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, Estimate]:
+    """The metrics of (N, K) calibrated outputs with their intervals, by name; `groups` (N,) are drawn whole."""
+    return estimates(task.metrics, task.facts(targets, outputs), groups)
+
+
+__all__ = [
+    "Answer",
+    "Calibration",
+    "Confusion",
+    "Estimate",
+    "Grid",
+    "Held",
+    "Known",
+    "Metric",
+    "PerClass",
+    "Promises",
+    "Reliability",
+    "Section",
+    "Single",
+    "Task",
+    "evaluated",
+    "register",
+    "task_of",
+    "task_of_run",
+]

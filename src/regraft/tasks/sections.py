@@ -1,0 +1,52 @@
+"""What a task has shown of its results: plain data. Page, card and console each know how to show every kind.
+
+A task picks the kinds that suit it and needs no other; `Grid` takes whatever else there is to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Promises:
+    """Confidences from which on answers are right as often as was wanted: rows of metrics.json `thresholds`."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often the model is right by how sure it is: `calibration` of metrics.json."""
+
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Precision, recall and F1 of each class: rows of metrics.json `per_class`."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What was taken for what: (K, K) counts, rows what it is, columns what the model said."""
+
+    classes: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Any table: a title, the heads of its columns, rows of texts, and a sentence below it."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+Section = Promises | Reliability | PerClass | Confusion | Grid

@@ -1,0 +1,277 @@
+"""Single-label classification: each example is of one class, and the model tells which.
+
+The model's K outputs are logits, one a class, in the order of the classes' sorted names; their softmax, divided
+by a temperature, gives probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from regraft.errors import UsageError
+from regraft.evaluation import (
+    METRICS,
+    Classified,
+    Metric,
+    PairedDifference,
+    Threshold,
+    choose_thresholds,
+    confusion,
+    ece,
+    fit_temperature,
+    knn_logits,
+    log_losses,
+    paired_accuracy,
+    per_class,
+    predicted_classes,
+    refined_log_losses,
+    reliability,
+    softmax,
+    verify,
+)
+from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
+from regraft.tasks.task import Answer, Held, Known
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+NAMED = 6  # classes that the question names before it gives examples only
+TINIEST = 1e-300  # probability whose logarithm is taken
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What logits are divided by (1 where nothing is known), and the confidences above which precisions can
+    be promised.
+
+    `fitted_on` names the predictions both come from, "val" or "out-of-fold"; `indicative` says whether these
+    also chose the epoch and the winner: then what they promise is not proven by them.
+    """
+
+    fitted_on: str = "val"
+    temperature: float = 1.0
+    offers: tuple[Threshold, ...] = ()
+    kept: Mapping[float, float] | None = None  # the promises of a model that was loaded
+
+    @property
+    def indicative(self) -> bool:
+        """Whether the promises are not proven."""
+        return self.fitted_on == "val"
+
+    @property
+    def thresholds(self) -> dict[float, float]:
+        """The promises that can be kept: the threshold by wanted precision."""
+        found = {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
+        return found or dict(self.kept or {})
+
+    def applied(self, outputs: np.ndarray) -> np.ndarray:
+        """(N, K) logits divided by the temperature."""
+        return np.asarray(outputs / self.temperature)
+
+    def promising_nothing(self, why: str) -> Temperature:
+        """The same without a promise: what the predictions are of was seen before, so they prove nothing."""
+        offers = (replace(offer, threshold=None, bound=0.0, why=why) for offer in self.offers)
+        return replace(self, offers=tuple(offers), kept=None)
+
+    def saved(self) -> dict[str, Any]:
+        """`temperature` and `thresholds` of regraft.json."""
+        thresholds = {f"{wanted:g}": threshold for wanted, threshold in self.thresholds.items()}
+        return {"temperature": self.temperature, "thresholds": thresholds}
+
+    def to_metrics(self) -> dict[str, Any]:
+        """`calibration` and `thresholds` of metrics.json, before test."""
+        return self._told([None] * len(self.offers))
+
+    def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
+        """The same with the bins of confidence on test, before and after, and what came of each promise."""
+        scaled = self.applied(outputs)
+        found = self._told([_kept(offer, targets, scaled) for offer in self.offers])
+        for side, logits in {"before": outputs, "after": scaled}.items():
+            found["calibration"][side] = {"ece": ece(targets, logits), "bins": reliability(targets, logits)}
+        found["calibration"]["split"] = "test"
+        return found
+
+    def _told(self, kept: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+        about = {"chosen_on": self.fitted_on, "indicative": self.indicative}
+        offers = zip(self.offers, kept, strict=True)
+        return {
+            "calibration": {"temperature": self.temperature, "fitted_on": self.fitted_on},
+            "thresholds": [{**asdict(offer), **about, "test": found} for offer, found in offers],
+        }
+
+
+def _kept(offer: Threshold, targets: np.ndarray, scaled: np.ndarray) -> dict[str, Any] | None:
+    """What came of an offered threshold on test."""
+    if offer.threshold is None:
+        return None
+    answered, precision = verify(offer.threshold, targets, scaled)
+    return {"answered": asdict(answered), "precision": asdict(precision)}
+
+
+@dataclass(frozen=True)
+class Single:
+    """The task of telling `classes` apart: sorted names. Targets are (N,) int64 positions in them."""
+
+    classes: tuple[str, ...]
+    kind: str = "single"
+    hub: str = "classification"
+
+    @property
+    def outputs(self) -> int:
+        """K: a logit a class."""
+        return len(self.classes)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Accuracy and the others, in the order they are shown in."""
+        return METRICS
+
+    @property
+    def headline(self) -> Metric:
+        """Accuracy."""
+        return METRICS[0]
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """(N,) int64 positions of N names among the classes. Raises UsageError for a name that is none."""
+        index = {name: place for place, name in enumerate(self.classes)}
+        if strange := sorted(set(labels) - index.keys()):
+            raise UsageError(f"no classes of this task: {', '.join(strange[:10])}.")
+        return np.array([index[label] for label in labels], dtype=np.int64)
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """The classes themselves."""
+        return np.asarray(targets, dtype=np.int64)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B,) cross-entropy in nats."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, targets, reduction="none")
+
+    def losses(self, targets: np.ndarray, outputs: np.ndarray, refined: bool = False) -> np.ndarray:
+        """(N,) log losses in nats; `refined` are those at the best temperature from 1 up."""
+        return refined_log_losses(targets, outputs) if refined else log_losses(targets, outputs)
+
+    def facts(self, targets: np.ndarray, outputs: np.ndarray) -> Classified:
+        """Labels and logits, with what the metrics are made of."""
+        return Classified(targets, outputs)
+
+    def calibrate(self, held: Held) -> Temperature:
+        """The temperature by the log loss of the held-out examples, and the promises that these prove."""
+        temperature = fit_temperature(held.targets, held.outputs)
+        scaled = held.outputs / temperature
+        offers = choose_thresholds(held.targets, scaled, blocks=held.blocks) if len(held.targets) else []
+        return Temperature(held.name, temperature, tuple(offers))
+
+    def calibration(self, saved: Mapping[str, Any]) -> Temperature:
+        """The temperature and the promises that regraft.json keeps."""
+        kept = {float(wanted): float(at) for wanted, at in (saved.get("thresholds") or {}).items()}
+        return Temperature("", float(saved["temperature"]), (), kept)
+
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        """(N,) int64: the class of the largest logit, the first of those that tie."""
+        return predicted_classes(outputs)
+
+    def said(self, answers: np.ndarray) -> list[str]:
+        """The classes by name."""
+        return [self.classes[place] for place in answers]
+
+    def predict(self, outputs: np.ndarray) -> list[Answer]:
+        """The most probable class of each row, with all probabilities."""
+        found = []
+        for shares in softmax(outputs):
+            best = int(shares.argmax())
+            named = {name: float(p) for name, p in zip(self.classes, shares, strict=True)}
+            found.append(Answer(self.classes[best], float(shares[best]), named))
+        return found
+
+    def columns(self, outputs: np.ndarray, calibration: Temperature) -> dict[str, Any]:
+        """`probability:CLASS` as float64 and `logit:CLASS`, not calibrated, as float32."""
+        shares = softmax(outputs, calibration.temperature)
+        found: dict[str, Any] = {f"probability:{name}": shares[:, i] for i, name in enumerate(self.classes)}
+        return found | {
+            f"logit:{name}": outputs[:, i].astype(np.float32) for i, name in enumerate(self.classes)
+        }
+
+    def outputs_in(self, table: pa.Table) -> np.ndarray:
+        """(N, K) logarithms of the probabilities."""
+        shares = np.stack([table[f"probability:{name}"].to_numpy() for name in self.classes], axis=1)
+        return np.asarray(np.log(np.maximum(shares, TINIEST)))
+
+    def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
+        """The log frequencies of the classes, of which the majority class is the largest."""
+        return "majority class", majority_logits(targets, count, self.outputs)
+
+    def baselines(self, known: Known) -> dict[str, Callable[[], np.ndarray]]:
+        """The nearest neighbours on frozen features."""
+        return {
+            "nearest neighbours": lambda: knn_logits(
+                known.values, known.targets, known.features(), self.outputs, known.tick, known.stop
+            )[0]
+        }
+
+    def paired(
+        self,
+        targets: np.ndarray,
+        answers: np.ndarray,
+        others: np.ndarray,
+        against: str,
+        groups: np.ndarray | None = None,
+    ) -> PairedDifference:
+        """The difference in accuracy."""
+        return paired_accuracy(targets, answers, others, against, groups)
+
+    def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """1 for a right answer, else 0."""
+        return np.asarray(answers == targets, dtype=np.float64)
+
+    def tables(
+        self, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """`per_class` and `confusion`."""
+        counts = confusion(targets, outputs.argmax(1), self.outputs)
+        return {"per_class": per_class(targets, outputs, self.classes, groups), "confusion": counts.tolist()}
+
+    def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
+        """Promises, reliability, the classes one by one and the confusion matrix: those that there are."""
+        counts = metrics.get("confusion")
+        found: list[Section] = []
+        if metrics.get("thresholds"):
+            found.append(Promises(metrics["thresholds"]))
+        if metrics.get("calibration"):
+            found.append(Reliability(metrics["calibration"]))
+        if metrics.get("per_class"):
+            found.append(PerClass(metrics["per_class"]))
+        if counts and len(counts) == len(self.classes):
+            found.append(Confusion(self.classes, counts))
+        return found
+
+    def question(self) -> str:
+        """The classes by name, or some of them where they are many."""
+        if len(self.classes) < 2:
+            return ""
+        if len(self.classes) > NAMED:
+            return f"Tell {len(self.classes)} classes apart, such as {', '.join(self.classes[: NAMED - 2])}."
+        return f"Tell apart {', '.join(self.classes[:-1])} and {self.classes[-1]}."
+
+    def abilities(self, things: str) -> tuple[str, str]:
+        """How many classes there are, and that there is no other answer."""
+        return (
+            f"Sorts {things} into {self.outputs} classes.",
+            f"It always answers with one of its {self.outputs} classes: there is no answer for what is none of them.",
+        )
+
+    def result(self) -> tuple[str, str]:
+        """Accuracy in a sentence."""
+        return "the model is right", "of the time"
+
+
+def majority_logits(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
+    """(count, classes) log frequencies of the classes in (N,) targets: the baseline that knows no picture."""
+    shares = (np.bincount(targets, minlength=classes) + 1) / (len(targets) + classes)
+    return np.broadcast_to(np.log(shares), (count, classes))

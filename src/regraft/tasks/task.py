@@ -1,0 +1,196 @@
+"""What the other rooms ask of a task. One task is one object that holds no data: names in, numbers out.
+
+Shapes: N examples, B of a batch, K outputs of the model for each. Targets are what `encode` makes of labels:
+an array of N rows. Answers are shaped like targets: what the model says, decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from regraft.evaluation import Metric, PairedDifference
+from regraft.tasks.sections import Section
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Held:
+    """(N, K) outputs of the model for examples it had not learnt from, and the (N, ...) targets of these.
+
+    `name` says where they come from, "val" or "out-of-fold". Rows of one of the `blocks` (N,) are no
+    independent evidence of each other; None where each is alone.
+    """
+
+    name: str
+    targets: np.ndarray
+    outputs: np.ndarray
+    blocks: np.ndarray | None = None
+
+    @property
+    def indicative(self) -> bool:
+        """Whether these examples also chose the epoch and the winner: then they prove no promise."""
+        return self.name == "val"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one example: `label` in words, how probable it is, and every probability by name.
+
+    A task without probabilities leaves these out.
+    """
+
+    label: str
+    probability: float | None
+    probabilities: dict[str, float]
+
+
+class Calibration(Protocol):
+    """What is done to outputs before they are read, found on held-out examples, and what can be promised then."""
+
+    @property
+    def fitted_on(self) -> str:
+        """The name of the held-out examples."""
+
+    def applied(self, outputs: np.ndarray) -> np.ndarray:
+        """(N, K) calibrated outputs of (N, K) outputs."""
+
+    def promising_nothing(self, why: str) -> Calibration:
+        """The same without a promise: the examples it was found on were seen before, so they prove nothing."""
+
+    def saved(self) -> dict[str, Any]:
+        """What regraft.json keeps of it, plain values; `Task.calibration` reads it back."""
+
+    def to_metrics(self) -> dict[str, Any]:
+        """Its entries of metrics.json, before test."""
+
+    def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
+        """Its entries of metrics.json with what came of it on test: (N, ...) targets, (N, K) outputs as they
+        come from the model."""
+
+
+class Task(Protocol):
+    """One kind of question, and how answers to it are learnt from, given and judged."""
+
+    @property
+    def kind(self) -> str:
+        """The name it is registered under."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of what is told apart, in the order of the outputs; () where answers are no names."""
+
+    @property
+    def outputs(self) -> int:
+        """K: how many numbers the model gives for an example."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics, in the order they are shown in."""
+
+    @property
+    def headline(self) -> Metric:
+        """The metric that a run is summed up by."""
+
+    @property
+    def hub(self) -> str:
+        """The task as model hubs name it behind the modality, such as "classification"."""
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """(N, ...) targets of N labels as the data name them. Raises UsageError for one that is none."""
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """(N,) int64: what should be as frequent in every fold."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B,) losses of (B, K) outputs, differentiable: what training makes small."""
+
+    def losses(self, targets: np.ndarray, outputs: np.ndarray, refined: bool = False) -> np.ndarray:
+        """(N,) losses of (N, K) outputs: what every "is it better?" asks.
+
+        `refined` are those after the best calibration on these very examples, as the model that is handed
+        over is calibrated.
+        """
+
+    def facts(self, targets: np.ndarray, outputs: np.ndarray) -> Any:
+        """What the metrics are computed of, for (N, K) calibrated outputs; its length is N."""
+
+    def calibrate(self, held: Held) -> Calibration:
+        """The calibration by held-out examples alone; without any, one that changes nothing."""
+
+    def calibration(self, saved: Mapping[str, Any]) -> Calibration:
+        """The calibration that `Calibration.saved` described, out of all that regraft.json holds."""
+
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        """(N, ...) answers, shaped like targets, of (N, K) outputs."""
+
+    def said(self, answers: np.ndarray) -> list[str]:
+        """N answers, or targets, as labels: `encode` reads them back."""
+
+    def predict(self, outputs: np.ndarray) -> list[Answer]:
+        """What N rows of (N, K) calibrated outputs say."""
+
+    def columns(self, outputs: np.ndarray, calibration: Calibration) -> dict[str, Any]:
+        """The columns of predictions.parquet for (N, K) outputs, beside the labels and the answers."""
+
+    def outputs_in(self, table: pa.Table) -> np.ndarray:
+        """(N, K) calibrated outputs, read back from the columns of predictions.parquet."""
+
+    def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
+        """The best answer that knows nothing of an example, by the targets of train and val: what to call it,
+        and (count, K) calibrated outputs."""
+
+    def baselines(self, known: Known) -> dict[str, Callable[[], np.ndarray]]:
+        """What else the model has to beat, by name: each gives (M, K) calibrated outputs for test."""
+
+    def paired(
+        self,
+        targets: np.ndarray,
+        answers: np.ndarray,
+        others: np.ndarray,
+        against: str,
+        groups: np.ndarray | None = None,
+    ) -> PairedDifference:
+        """How much better `answers` are than the `others`, which are those of `against`, on the same examples."""
+
+    def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """(N,) float64: how good each answer is; their mean is what `paired` compares."""
+
+    def tables(
+        self, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """What metrics.json holds of (N, K) calibrated outputs beside the metrics, plain values."""
+
+    def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
+        """What page, card and console show of metrics.json beside the metrics, in this order."""
+
+    def question(self) -> str:
+        """What the model is asked, a sentence; "" where nothing is known yet."""
+
+    def abilities(self, things: str) -> tuple[str, str]:
+        """What the model does with `things` (images, say), and what its answers cannot say; two sentences."""
+
+    def result(self) -> tuple[str, str]:
+        """What stands before and after the headline's value in a sentence: ("the model is right", "of the time")."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What baselines are made of: (N, D) features and (N, ...) targets of train and val, and test's features.
+
+    `features()` gives the (M, D) features of the `count` M examples of test; they are computed when first
+    asked for. `tick` hears how far a baseline is, `stop` says whether the time is up.
+    """
+
+    values: np.ndarray
+    targets: np.ndarray
+    count: int
+    features: Callable[[], np.ndarray]
+    tick: Callable[..., None]
+    stop: Callable[[], bool]
