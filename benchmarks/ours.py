@@ -104,7 +104,7 @@ def steps() -> dict:
         .to(memory_format=torch.channels_last)
         .train()
     )
-    arithmetic, speed = pick_arithmetic(network, given, labels)
+    arithmetic, speed = pick_arithmetic(network, given)
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4, fused=True)
     times = []
     for _ in range(STEPS):

@@ -84,7 +84,7 @@ def test_gradients_of_depthwise_convolutions(kernel: int, stride: int, padding: 
     result = torch.conv2d(*exact, stride, padding, 1, 8)
     slope = torch.randn_like(result).bfloat16()
     result.backward(slope.double())
-    _Depthwise.apply(*rounded, [stride] * 2, [padding] * 2, [1, 1], 8).backward(slope)
+    _Depthwise.apply(*rounded, ([stride] * 2, [padding] * 2, [1, 1])).backward(slope)
     for own, other in zip(rounded, exact, strict=True):
         assert torch.allclose(
             own.grad.double(), other.grad, rtol=0.03, atol=0.02 * float(other.grad.abs().max())
@@ -116,10 +116,10 @@ def test_the_trial_takes_what_was_asked_for_and_leaves_the_network_as_it_was(
 ) -> None:
     monkeypatch.setattr("regraft.backbones.arithmetic.may_gain_from_bfloat16", lambda device: True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    arithmetic, speed = pick_arithmetic(network, *batch)
+    arithmetic, speed = pick_arithmetic(network, batch[0])
     assert set(speed) == {"float32", "bfloat16"}
     assert arithmetic.precision in speed
-    assert pick_arithmetic(network, *batch, precision="float32")[0].precision == "float32"
+    assert pick_arithmetic(network, batch[0], precision="float32")[0].precision == "float32"
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
 
@@ -129,6 +129,6 @@ def test_no_trial_where_the_processor_only_emulates_bfloat16(network, batch, mon
     monkeypatch.setattr(
         "regraft.backbones.arithmetic.seconds_a_step", lambda *_: pytest.fail("a trial was made")
     )
-    arithmetic, speed = pick_arithmetic(network, *batch)
+    arithmetic, speed = pick_arithmetic(network, batch[0])
     assert arithmetic.precision == "float32"
     assert not speed

@@ -1,54 +1,56 @@
 """How a network's passes are computed while it is trained: the precision, and two shortcuts on a CPU.
 
-Both shortcuts keep the mathematics. A norm layer with fixed statistics is an affine map of each channel, so
-it is folded into the convolution before it anew in every pass, differentiably: the same gradients reach the
-same parameters, and no pass over the activations is spent on it. Depthwise convolutions get their gradients
-in float32 where oneDNN's bfloat16 falls back to reference code. The calls are caught as they are made, so no
-module is changed.
+Both shortcuts keep the mathematics, and both catch the calls as they are made, so that no module is changed:
+
+- A norm layer with fixed statistics is an affine map of each channel. It is folded into the convolution before
+  it anew in every pass, so the same gradients reach the same parameters and no pass over the activations is spent
+  on it. (`torch.nn.utils.fusion` folds into new leaf tensors, from which no gradient reaches the layers' own.)
+- Depthwise convolutions in bfloat16 get those gradients for which oneDNN falls back to reference code in a
+  way that it is fast at.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 from torch.overrides import TorchFunctionMode
 
 PRECISIONS = ("float32", "bfloat16")
 TRIAL_STEPS = 3  # the first warms up
-WORTH = 1.1  # bfloat16 rounds: it has to be clearly faster
-EMULATED = (
-    "NO AVX",
-    "AVX2",
-)  # x86 without bfloat16 instructions: a training step in it takes over ten times as long
-CLOSE = 1e-3  # of the largest logit: folding may change the last bits and no more
+WORTH = 1.1  # bfloat16 rounds, so it has to be clearly faster
+EMULATED = ("NO AVX", "AVX2")  # x86 processors on which a step in bfloat16 takes over ten times as long
+CLOSE = 1e-3  # of the largest output: folding may change the last bits and no more
 
-_CONV = ("bias", "stride", "padding", "dilation", "groups")
-_CONV_DEFAULTS: dict[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_NORM = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+Inputs = Tensor | Mapping[str, Tensor]  # what the network takes; the first axis of each tensor is the example
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm layer with fixed statistics that directly follows a convolution."""
+    """A norm layer that directly follows a convolution, by the arguments of `nn.functional.batch_norm`."""
 
-    mean: torch.Tensor
-    variance: torch.Tensor
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-    eps: float
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
 
-    def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(C,) factors and (C,) offsets; differentiable in the layer's weight and bias."""
-        scale = torch.rsqrt(self.variance + self.eps)
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """(C,) factors and (C,) offsets, differentiable in the layer's weight and bias. The statistics are fixed."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = torch.rsqrt(self.running_var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -self.mean * scale
+        shift = -self.running_mean * scale
         return scale, shift if self.bias is None else shift + self.bias
 
 
@@ -56,7 +58,7 @@ class Norm:
 class Arithmetic:
     """The context of forward passes. Weights, their gradients and the optimiser stay float32.
 
-    `folds`: the norm of each convolution, by the id of the convolution's weight.
+    `folds` holds the norm of each convolution that one can be folded into, by the id of the convolution's weight.
     """
 
     precision: str
@@ -65,7 +67,7 @@ class Arithmetic:
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Forward passes inside compute so."""
+        """Forward passes inside it are computed so."""
         with contextlib.ExitStack() as stack:
             if self.precision == "bfloat16":
                 stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
@@ -75,7 +77,7 @@ class Arithmetic:
 
 
 def plain(device: torch.device) -> Arithmetic:
-    """float32 as PyTorch does it."""
+    """float32 as PyTorch computes it."""
     return Arithmetic("float32", device, {})
 
 
@@ -89,76 +91,74 @@ def may_gain_from_bfloat16(device: torch.device) -> bool:
 
 
 def pick_arithmetic(
-    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str = "auto"
+    network: nn.Module, inputs: Inputs, precision: str = "auto"
 ) -> tuple[Arithmetic, dict[str, float]]:
-    """The fastest right arithmetic for training `network` on batches like `images`, and the images/s of each
-    tried.
+    """The arithmetic to train `network` with on batches like `inputs`, and the examples/s of each precision tried.
 
-    Norms are folded only if that gives the same logits. `precision` "auto" takes bfloat16 where a trial finds
-    it faster.
+    Norms are folded where that gives the same outputs. `precision` "auto" takes bfloat16 where a trial finds it
+    clearly faster; where another is given, or bfloat16 cannot gain, nothing is tried.
     """
-    device = images.device
-    folds = find_folds(network, images) if device.type == "cpu" else {}
+    device, count = _any_of(inputs).device, len(_any_of(inputs))
+    folds = find_folds(network, inputs) if device.type == "cpu" else {}
     if precision == "auto" and not may_gain_from_bfloat16(device):
         precision = "float32"
     if precision != "auto":
         return Arithmetic(precision, device, folds), {}
     options = {name: Arithmetic(name, device, folds) for name in PRECISIONS}
-    speed = {
-        name: len(images) / seconds_a_step(network, images, labels, option)
-        for name, option in options.items()
-    }
+    speed = {name: count / seconds_a_step(network, inputs, option) for name, option in options.items()}
     return options["bfloat16" if speed["bfloat16"] > WORTH * speed["float32"] else "float32"], speed
 
 
-def seconds_a_step(
-    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, arithmetic: Arithmetic
-) -> float:
-    """The time of one training step (forward and backward): the least of a few on throw-away gradients."""
+def seconds_a_step(network: nn.Module, inputs: Inputs, arithmetic: Arithmetic) -> float:
+    """The time of a forward and a backward pass, the least of a few. The gradients are thrown away."""
     seconds = []
-    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    for _ in range(TRIAL_STEPS):
-        began = time.perf_counter()
-        with arithmetic():
-            logits = network(images)
-        nn.functional.cross_entropy(logits.float(), labels).backward()
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        seconds.append(time.perf_counter() - began)
+    with _same_buffers_after(network):
+        for _ in range(TRIAL_STEPS):
+            began = time.perf_counter()
+            with arithmetic():
+                outputs = network(inputs)
+            outputs.float().square().mean().backward()
+            if arithmetic.device.type == "cuda":
+                torch.cuda.synchronize(arithmetic.device)
+            seconds.append(time.perf_counter() - began)
     network.zero_grad(set_to_none=True)
-    for name, buffer in network.named_buffers():
-        buffer.copy_(before[name])
     return min(seconds[1:])
 
 
-def find_folds(network: nn.Module, images: torch.Tensor) -> dict[int, Norm]:
-    """The norms that can be folded, by watching a pass over two images; none where folding would change the
-    result.
+def find_folds(network: nn.Module, inputs: Inputs) -> dict[int, Norm]:
+    """The norms that can be folded, found by watching a pass over two examples; none where folding would change
+    the outputs.
 
     `network` is watched in the mode it is in, and left as it was.
     """
     training, watch = network.training, _Watch()
-    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    few = inputs[:2] if isinstance(inputs, Tensor) else {name: value[:2] for name, value in inputs.items()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _same_buffers_after(network):
         with watch:
-            network(images[:2])
+            network(few)
         network.eval()
-        expected = _first(network(images[:2]))
-        with _Shortcuts(watch.folds, False):
-            found = _first(network(images[:2]))
+        expected = _first(network(few))
+        with _Shortcuts(watch.folds, bfloat16=False):
+            found = _first(network(few))
         network.train(training)
-        for name, buffer in network.named_buffers():
-            buffer.copy_(before[name])
     same = float((found - expected).abs().max()) <= CLOSE * float(expected.abs().max())
     return watch.folds if same else {}
 
 
-def _first(result: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+@contextlib.contextmanager
+def _same_buffers_after(network: nn.Module) -> Iterator[None]:
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    yield
+    for name, buffer in network.named_buffers():
+        buffer.copy_(before[name])
+
+
+def _any_of(inputs: Inputs) -> Tensor:
+    return inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
+
+
+def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
-
-
-def _call(names: tuple[str, ...], args: Any, kwargs: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 class _Watch(TorchFunctionMode):
@@ -166,24 +166,37 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[
-            int, tuple[torch.Tensor, int]
-        ] = {}  # the output is held, so that no other gets its id
+        self.weights: dict[int, int] = {}  # the id of a convolution's output to that of its weight
+        self.outputs: list[Tensor] = []  # held, so that no other tensor gets the id of one
         self.folds: dict[int, Norm] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         if func is torch.conv2d and len(args) >= 2:
-            self.made[id(result)] = (result, id(args[1]))
-        elif func is nn.functional.batch_norm and id(args[0]) in self.made:
-            call = _call(
-                _NORM, args[1:], kwargs or {}, {"weight": None, "bias": None, "training": False, "eps": 1e-5}
-            )
-            if not call["training"] and call["running_mean"] is not None:
-                self.folds[self.made[id(args[0])][1]] = Norm(
-                    call["running_mean"], call["running_var"], call["weight"], call["bias"], call["eps"]
-                )
+            self.weights[id(result)] = id(args[1])
+            self.outputs.append(result)
+        elif func is nn.functional.batch_norm and id(args[0]) in self.weights:
+            norm = Norm(*args[1:], **kwargs)
+            if not norm.training and norm.running_mean is not None:
+                self.folds[self.weights[id(args[0])]] = norm
         return result
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """What `torch.conv2d` is given beside its input and its weight."""
+
+    bias: Tensor | None = None
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    def pairs(self) -> tuple[list[int], ...]:
+        """Stride, padding and dilation, each of height and width."""
+        given = (self.stride, self.padding, self.dilation)
+        return tuple([value] * 2 if isinstance(value, int) else list(value) for value in given)
 
 
 class _Shortcuts(TorchFunctionMode):
@@ -192,33 +205,27 @@ class _Shortcuts(TorchFunctionMode):
     def __init__(self, folds: dict[int, Norm], bfloat16: bool) -> None:
         super().__init__()
         self.folds, self.bfloat16 = folds, bfloat16
-        self.means = {id(norm.mean) for norm in folds.values()}
+        self.means = {id(norm.running_mean) for norm in folds.values()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.conv2d and len(args) >= 2:
-            return self._convolve(args[0], args[1], _call(_CONV, args[2:], kwargs, _CONV_DEFAULTS))
+            return self._convolve(args[0], args[1], _Convolution(*args[2:], **kwargs))
         if func is nn.functional.batch_norm and len(args) >= 2 and id(args[1]) in self.means:
-            return args[0]
+            return args[0]  # what it would do was done by the convolution before it
         return func(*args, **kwargs)
 
-    def _convolve(self, x: torch.Tensor, weight: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
-        norm, bias = self.folds.get(id(weight)), call["bias"]
+    def _convolve(self, x: Tensor, weight: Tensor, call: _Convolution) -> Tensor:
+        norm, bias = self.folds.get(id(weight)), call.bias
         if norm is not None:
             scale, shift = norm.scale_and_shift()
             weight = weight * scale[:, None, None, None]
             bias = shift if bias is None else shift + bias * scale
-        depthwise = 1 < call["groups"] == weight.shape[0] and not isinstance(call["padding"], str)
+        depthwise = 1 < call.groups == weight.shape[0] and not isinstance(call.padding, str)
         if not (self.bfloat16 and depthwise):
-            return torch.conv2d(
-                x, weight, bias, call["stride"], call["padding"], call["dilation"], call["groups"]
-            )
-        pairs = (
-            [v, v] if isinstance(v, int) else list(v)
-            for v in (call[n] for n in ("stride", "padding", "dilation"))
-        )
+            return torch.conv2d(x, weight, bias, call.stride, call.padding, call.dilation, call.groups)  # type: ignore[no-any-return]
         bias = None if bias is None else bias.bfloat16()
-        return _Depthwise.apply(x.bfloat16(), weight.bfloat16(), bias, *pairs, call["groups"])  # type: ignore[no-any-return]
+        return _Depthwise.apply(x.bfloat16(), weight.bfloat16(), bias, call.pairs())  # type: ignore[no-any-return]
 
 
 class _Depthwise(torch.autograd.Function):
@@ -230,77 +237,43 @@ class _Depthwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-    ) -> torch.Tensor:
-        """(B, C, H, W) bfloat16 to the convolution's output."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, shape: Any) -> Tensor:
+        """(B, C, H, W) bfloat16 to the convolution's output. `shape` holds pairs: stride, padding and dilation."""
         ctx.save_for_backward(x, weight)
-        ctx.shape = (stride, padding, dilation, groups)
-        return torch.ops.aten.convolution(  # type: ignore[no-any-return]
-            x, weight, bias, stride, padding, dilation, False, [0, 0], groups
-        )
+        ctx.shape = shape
+        stride, padding, dilation = shape
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, len(weight))  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        """Gradients of input, weight and bias; None for the settings."""
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Gradients of input, weight and bias, and None for the settings."""
         x, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.shape
-        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        gradient = gradients[0]
-        found: list[Any] = [None] * 7
-        if of_x:
-            slow = max(stride) > 1
-            tensors = (gradient.float(), x.float(), weight.float()) if slow else (gradient, x, weight)
-            found[0] = _back(*tensors, stride, padding, dilation, groups, of_x=True).to(x.dtype)
-        if of_weight:
-            found[1] = _weight_gradient(gradient, x, weight, stride, padding, dilation, groups)
-        if of_bias:
-            found[2] = gradient.sum((0, 2, 3))
-        return tuple(found)
+        gradient, (stride, padding, dilation) = gradients[0], ctx.shape
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        of_x = of_weight = None
+        if needs_x:  # torch.nn.grad.conv2d_input loses the channels-last layout and takes twice as long
+            exact = torch.float32 if max(stride) > 1 else x.dtype
+            of_x = torch.ops.aten.convolution_backward(
+                *(tensor.to(exact) for tensor in (gradient, x, weight)),
+                *(None, stride, padding, dilation, False, [0, 0], len(weight), [True, False, False]),
+            )[0].to(x.dtype)
+        if needs_weight:
+            of_weight = _weight_gradient(gradient, x, weight, ctx.shape)
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if needs_bias else None, None
 
 
-def _back(
-    gradient: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    of_x: bool,
-) -> torch.Tensor:
-    back = torch.ops.aten.convolution_backward
-    mask = [of_x, not of_x, False]
-    both = back(gradient, x, weight, None, stride, padding, dilation, False, [0, 0], groups, mask)
-    return both[0 if of_x else 1]  # type: ignore[no-any-return]
-
-
-def _weight_gradient(
-    gradient: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> torch.Tensor:
+def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, shape: Any) -> Tensor:
     """(C, 1, k, k), each 3x3 block of it being the gradient of a 3x3 kernel on a shifted input."""
+    stride, padding, dilation = shape
     high, wide = weight.shape[2:]
     if max(high, wide) <= 3 or min(high, wide) < 3 or max(dilation) > 1:
-        return _back(gradient, x, weight, stride, padding, dilation, groups, of_x=False)
+        return conv2d_weight(x, weight.shape, gradient, stride, padding, dilation, len(weight))  # type: ignore[no-any-return]
     x = nn.functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     rows, columns = (s * (n - 1) + 3 for s, n in zip(stride, gradient.shape[2:], strict=True))
-    block, result = weight[:, :, :3, :3].contiguous(), torch.empty_like(weight)
+    block, result = (len(weight), 1, 3, 3), torch.empty_like(weight)
     for top in (*range(0, high - 3, 3), high - 3):
         for left in (*range(0, wide - 3, 3), wide - 3):
             shifted = x[:, :, top : top + rows, left : left + columns]
-            part = _back(gradient, shifted, block, stride, [0, 0], dilation, groups, of_x=False)
+            part = conv2d_weight(shifted, block, gradient, stride, 0, dilation, len(weight))
             result[:, :, top : top + 3, left : left + 3] = part
     return result

@@ -44,13 +44,10 @@ def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, re
     usual_plan(backbone, recipe).apply(network.backbone)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.zeros(batch, size, size, 3, dtype=torch.uint8, device=device)
-    labels = torch.zeros(batch, dtype=torch.long, device=device)
-    arithmetic, speed = pick_arithmetic(network.train(), images, labels, recipe.finetune.precision)
-    return (
-        1 / speed[arithmetic.precision]
-        if speed
-        else seconds_a_step(network, images, labels, arithmetic) / batch
-    )
+    arithmetic, speed = pick_arithmetic(network.train(), images, recipe.finetune.precision)
+    if speed:
+        return 1 / speed[arithmetic.precision]
+    return seconds_a_step(network, images, arithmetic) / batch
 
 
 def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:

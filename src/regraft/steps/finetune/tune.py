@@ -135,7 +135,7 @@ def _arithmetic(
     key = ("training", backbone.fingerprint(), str(tuple(first[0].shape)), plan.strategy, str(context.device))
     known = recall(memory, *key) if recipe.precision == "auto" else None
     wanted = str(known["precision"]) if known and known.get("precision") in PRECISIONS else recipe.precision
-    arithmetic, speed = pick_arithmetic(network.train(), first[0], first[1], wanted)
+    arithmetic, speed = pick_arithmetic(network.train(), first[0], wanted)
     if speed:
         remember(memory, *key, found={"precision": arithmetic.precision})
         said = " against ".join(
@@ -159,7 +159,7 @@ def _epochs_in_budget(
     left = context.seconds_left
     if left == float("inf"):
         return epochs, ""
-    step = seconds_a_step(network, first[0], first[1], arithmetic)
+    step = seconds_a_step(network, first[0], arithmetic)
     epoch = 1.1 * steps * step + 0.3 * step * val / len(first[1])
     return max(
         0, min(epochs, int(0.8 * left / epoch))
