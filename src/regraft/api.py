@@ -184,14 +184,15 @@ def evaluate(
     often it was read; of `data`, what the run was made with is left out. Raises DataError for labels that are
     no classes of the run, UsageError for a run that is not finished or has no test set.
     """
-    quiet_libraries()
+    session = Session.open({"run": {"device": device}}, None, listeners)
+
     from regraft.experiments.again import evaluate_on, evaluate_own
 
     keep_large_blocks()
     place = run.path if isinstance(run, Run) else Path(run)
     if data is None:
-        return evaluate_own(place, reason, device, listeners, moved)
-    return evaluate_on(place, data, reason, device, listeners, moved)
+        return evaluate_own(place, session, reason, moved)
+    return evaluate_on(place, data, session, reason, moved)
 
 
 def compare(*runs: str | Path | Run) -> Comparison:
