@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from regraft.artifacts import Listener
-from regraft.data import KnownFile, read_source
-from regraft.data.known import DIGITS
+from regraft.data import read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.going import begin
@@ -23,7 +21,7 @@ from regraft.recipe import Recipe
 from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.run.session import Session
-from regraft.runtime import keep_large_blocks, pick_device, quiet_libraries
+from regraft.runtime import keep_large_blocks, quiet_libraries
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from torch import nn
@@ -350,36 +348,10 @@ def extract(
     stages, all from one pass. Raises UnreadableImage for an item that is none, UsageError for an engine that
     does not run here and a depth there is not.
     """
-    from regraft.artifacts import file_sha256
-    from regraft.inference import FeatureStore, feature_key, makers, pick_engine, trial_key
+    from regraft.inference.alone import features_alone
 
-    keep_large_blocks()
-    items, place, on = list(items), Path(cache) if cache is not None else None, pick_device(device)
-    if wrong := [depth for depth in depths or () if not 0 < depth < len(base.stages)]:
-        raise UsageError(
-            f"depths are 1 to {len(base.stages) - 1}, one less than there are stages; found {wrong}."
-        )
-    made = makers(base, on, 32, tuple(depths or ()), cache=place)
-    if engine == "auto":
-        some = items[:: max(1, len(items) // 32)][:32]
-
-        def sample() -> np.ndarray:
-            return np.stack([base.preprocess.host(item) for item in some])
-
-        engine, _ = pick_engine(made, sample, len(items), trial_key(base, on, 32, tuple(depths or ())), place)
-    if engine not in made:
-        raise UsageError(f"the engine {engine!r} does not run on {on}; these do: {', '.join(made)}.")
-    if cache is None:
-        ids = [f"{number:032x}" for number in range(len(items))]
-    else:
-        ids = [file_sha256(Path(item))[:DIGITS] for item in items]
-        items = [KnownFile(os.fspath(item), identity) for item, identity in zip(items, ids, strict=True)]
-    quiet: Callable[..., None] = lambda **_: None  # noqa: E731
-    columns = ("pooled", *(f"depth {depth}" for depth in depths or ()))
-    runs = made[engine]()
-    found = FeatureStore(place).features(
-        ids, items, feature_key(runs), base.preprocess, runs, quiet, columns=columns
-    )
+    place = None if cache is None else Path(cache)
+    found = features_alone(base, items, place, device, engine, tuple(depths or ()))
     return found[0] if depths is None else found
 
 
