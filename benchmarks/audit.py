@@ -76,12 +76,12 @@ def listed(found, kind: str) -> set[str]:
 
 def bare_hash(root: Path) -> set[frozenset[str]]:
     """Pairs of files whose hashes are ten bits apart at most."""
-    from regraft.data import read_source
-    from regraft.data.audit.looks import bits, dhashes
-    from regraft.modalities import inspect_image
+    from regraft.modalities import modality_of, read_source
 
     sources = [row.source for row in read_source(root).rows]
-    signs = bits(dhashes(inspect_image(root / source) for source in sources)) / 8
+    images = modality_of("image")
+    facts = images.table([images.inspect(root / source) for source in sources])
+    signs = images.likeness(facts).vectors(facts)
     found = set()
     for hand in (0, 1):
         close = signs[:, hand] @ signs[:, 0].T >= 1 - 2 * 10 / 64

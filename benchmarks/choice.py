@@ -31,7 +31,7 @@ from torch import nn
 from page import between_marks
 from regraft.artifacts import Events
 from regraft.backbones import obtain_weights
-from regraft.data import Examples, audit_files, make_examples, read_source
+from regraft.data import Examples, audit_files, make_examples
 from regraft.data.audit import find_near
 from regraft.data.examples import Part
 from regraft.evaluation import (
@@ -43,8 +43,7 @@ from regraft.evaluation import (
     standard_error,
 )
 from regraft.inference import FeatureStore, feature_key
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
-from regraft.modalities.image import Mirrored
+from regraft.modalities import modality_of, read_source
 from regraft.recipe import FinetuneRecipe, Recipe
 from regraft.steps.audit import apart
 from regraft.steps.base import base
@@ -52,7 +51,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.finetune.judge import Judged, judge
 from regraft.steps.finetune.prefix import Data
-from regraft.steps.finetune.rules import mirror_allowed, settle
+from regraft.steps.finetune.rules import settle
 from regraft.steps.finetune.tune import MIXTURES, Finetuned, finetune, mixtures
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
@@ -94,14 +93,16 @@ class Subset:
         self.seed, count = seed, sum(found[2])
         examples = read(folder / f"{name}-{count}-{seed}.csv", found, seed)
         self.recipe = Recipe.build({"base": {"size": SIZE}, "run": {"seed": seed, "device": "cpu"}})
-        self.context = Context(self.recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events())
-        self.backbone = base(
-            obtain_weights("packaged:efficientnet_lite0"), examples.image_sizes(), self.context
+        self.context = Context(
+            self.recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events(), modality_of("image")
         )
+        self.backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.facts(), self.context)
         self.plan, self.classes = freeze(self.backbone, self.context), len(examples.task.classes)
         self.engine = choose_engine(self.backbone, examples.part("train").paths, count, self.context)
         values = self.features(examples.part("train").then(examples.part("val")))
-        near = find_near(examples.inputs(), None, values, None, small_image_or_none, lambda **_: None)
+        images = self.context.modality
+        likeness = images.likeness(examples.facts())
+        near = find_near(examples.inputs(), None, (values, None), likeness, lambda **_: None)
         examples = apart(examples, near, True, seed).examples
         self.fit, self.val = examples.part("train"), examples.part("val")
         self.truth, both = examples.unseal("a benchmark", lambda *_, **__: None), self.fit.then(self.val)
@@ -109,9 +110,10 @@ class Subset:
         options = head(self.backbone.width, self.classes, len(both), self.context)
         self.heads = train_head(options, self.known, len(self.fit), self.classes, self.context)
         settings, size = self.recipe.finetune, self.backbone.preprocess.size
-        settle(settings, len(self.fit), examples.image_sizes().min(axis=1), size)
-        mirrored = self.features(self.fit, Mirrored(self.backbone.preprocess), "mirror")
-        settings.mirror = mirror_allowed(self.known.values[: len(self.fit)], mirrored)[0]
+        settle(settings, len(self.fit), images.settings(examples.facts(), size), size)
+        (mirror,) = images.probes
+        mirrored = self.features(self.fit, mirror.view(self.backbone.preprocess), "mirror")
+        settings.mirror = mirror.allowed(self.known.values[: len(self.fit)], mirrored)[0]
         units = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
         settings.precision = "bfloat16" if units else "float32"
         self.every = self.rows_of(both)
@@ -143,7 +145,7 @@ def read(place: Path, found: tuple[list[Path], list[str], list[bool]], seed: int
     columns = {"path": [str(path) for path in found[0]], "label": found[1], "split": splits}
     pyarrow.csv.write_csv(pa.table(columns), place)
     source = read_source(place)
-    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, lambda **_: None)
+    audited = audit_files(source, lambda **_: None)
     return make_examples(source, audited, seed=seed)
 
 

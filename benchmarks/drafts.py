@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import regraft
-from regraft.data import read_source
 from regraft.evaluation import softmax
+from regraft.modalities import read_source
 
 SETS = (("dtd10", 48), ("dtd10", 32), ("flowers5", 24))
 

@@ -20,9 +20,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from page import between_marks
 
@@ -109,11 +111,12 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         predicted_classes,
         reliability,
     )
+    from regraft.modalities import modality_of
     from regraft.predictions import write_predictions
     from regraft.tasks.single import Single, Temperature, majority_logits
     from regraft.training import fit_logistic, fit_path, softmax_logits
 
-    clock, rng = Clock(), np.random.default_rng(0)
+    images, clock, rng = modality_of("image"), Clock(), np.random.default_rng(0)
     names = tuple(f"class {k:03d}" for k in range(CLASSES))
     labels = rng.permutation(np.arange(count) % CLASSES)
     twins = np.arange(count)
@@ -136,14 +139,17 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         def inputs(begin: int, end: int) -> Inputs:
             some = tuple(ids[begin:end])
             hashes = rng.integers(0, 256, (end - begin, 16), dtype=np.uint8)
-            sizes = np.full((end - begin, 2), 64)
+            columns = {"width": [64] * len(some), "height": [64] * len(some)}
+            columns |= {"dhash": [line.tobytes().hex() for line in hashes]}
+            empty = dict.fromkeys(images.facts.names, [None] * len(some))
             return Inputs(
-                "inputs", some, some, some, sizes, some, tuple(line.tobytes().hex() for line in hashes)
+                "inputs", some, some, some, some, pa.table({**empty, **columns}, schema=images.facts)
             )
 
         both, test = inputs(0, known), inputs(known, count)
         with clock.part("near-duplicates"):
-            near = find_near(both, test, values, ahead, picture, lambda **_: None)
+            likeness = replace(images.likeness(both.facts), read=picture)
+            near = find_near(both, test, (values, ahead), likeness, lambda **_: None)
         blocks = np.minimum(np.arange(count), place[twins[order]])[:known]
         with clock.part("splits"):
             folds_of(labels[:known], 5, 0, blocks)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regraft.artifacts import RunFolder
 from regraft.data import Examples, Task
 from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA
@@ -63,15 +64,14 @@ def write_run(
     }
     rows["group"] = list(groups) or rows["group"]
     rows["block"] = blocks_of(ids, rows["group"])
-    Examples(pa.table(rows, schema=SCHEMA), Task("single", tuple(sorted(classes))), folder).save(
-        folder / "examples.parquet"
-    )
+    task = Task("single", tuple(sorted(classes)))
+    Examples(pa.table(rows, schema=SCHEMA), task, folder, "image").save(folder / "examples.parquet")
     metrics = {split: {name: e.to_dict() for name, e in evaluate_single(codes, np.log(shares)).items()}}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     (folder / "run.json").write_text(
         json.dumps(
             {
-                "schema": 1,
+                "schema": RunFolder.SCHEMA,
                 "state": state,
                 "name": "animals",
                 "chosen": "head only",

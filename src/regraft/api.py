@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from regraft.artifacts import Listener
-from regraft.data import read_source
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.going import begin
 from regraft.experiments.going import resume as go_on
 from regraft.experiments.repeats import Repeats, repeated, seeds_of
-from regraft.modalities import small_image_or_none
+from regraft.modalities import modality_of, read_source
 from regraft.recipe import Recipe
 from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
@@ -269,7 +267,7 @@ def audit(
     """What is wrong with `data`: copies, near-duplicates, likely wrong labels, outliers, leaks and more;
     nothing is changed.
 
-    Without `features` only files are looked at, and near-duplicates found by their hashes alone. Nothing is
+    Without `features` only files are looked at, and near-duplicates found by their facts alone. Nothing is
     written outside the cache. Raises DataError, UsageError.
     """
     session = Session.open(recipe, cache, listeners)
@@ -280,8 +278,7 @@ def audit(
 
     context = session.context(looked.examples)
     kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
-    small = partial(small_image_or_none, levels=context.levels)
-    found, test = audit_alone(looked.examples, small, kept, context, features)
+    found, test = audit_alone(looked.examples, kept, context, features)
     counts = looked.examples.counts()
     return Audit(source.name, counts, (*looked.findings, *found), frozenset(test.sources))
 
@@ -305,7 +302,9 @@ def backbone(
     from regraft.backbones import make_base, obtain_weights, truncated
 
     obtained = obtain_weights(reference, offline)
-    whole = make_base(obtained, size or obtained.provenance.input_size)
+    native = obtained.provenance.input_size
+    preprocess, _ = modality_of("image").preprocess(obtained.config, native, None, size, cpu=False)
+    whole = make_base(obtained, preprocess)
     return whole if depth in (None, len(whole.stages)) else truncated(whole, depth)
 
 
@@ -345,7 +344,7 @@ def extract(
     With `cache` (a folder; items are paths then) each is computed once. `engine` is "torch-float32", another
     of the engines a run may take, or "auto": the fastest that agrees with float32 on some of the items. With
     `depths` it is a list: the features, then, for each, the pooled (N, channels) output of so many first
-    stages, all from one pass. Raises UnreadableImage for an item that is none, UsageError for an engine that
+    stages, all from one pass. Raises Unreadable for an item that is none, UsageError for an engine that
     does not run here and a depth there is not.
     """
     from regraft.inference.alone import features_alone

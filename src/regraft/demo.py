@@ -16,6 +16,8 @@ from regraft.data import Examples, KnownFile, readings
 from regraft.run.handle import Run
 from regraft.runtime import cache_folder
 
+SIDE = 8  # pixels of a digit
+
 
 def demo_data(folder: Path | None = None) -> Path:
     """The path of scikit-learn's 1,797 scans of handwritten digits as a folder of class folders, written once.
@@ -58,7 +60,7 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    from regraft.modalities.image import load_rgb
+    from regraft.modalities import modality_of
 
     examples = Examples.load(run.path / "examples.parquet")
     train, val = examples.part("train"), examples.part("val")
@@ -70,10 +72,11 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
     finally:
         folder.release()
 
+    plain = {"mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0}
+    whole, _ = modality_of("image").preprocess(plain, SIDE, None, None, cpu=False)
+
     def pixels(paths: Sequence[KnownFile]) -> np.ndarray:
-        return np.stack([np.asarray(load_rgb(path).convert("L")).ravel() for path in paths]).astype(
-            np.float32
-        )
+        return np.stack([whole.host(path)[..., 0].ravel() for path in paths]).astype(np.float32)
 
     known = KNeighborsClassifier(k).fit(
         pixels(train.paths + val.paths), np.concatenate([train.labels, val.labels])

@@ -14,6 +14,10 @@ class RegraftError(Exception):
     exit_code = 1
 
 
+class Unreadable(ValueError):
+    """An item (a file, bytes, an array) is nothing that its modality can work with; the message says why."""
+
+
 class UsageError(RegraftError):
     """The call itself cannot be obeyed (a wrong name, a folder in the way, a missing choice)."""
 

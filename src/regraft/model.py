@@ -25,7 +25,7 @@ from regraft.data.lineage import KEY
 from regraft.errors import UsageError
 from regraft.evaluation import softmax
 from regraft.inference import TorchEngine, batched, prefetch
-from regraft.modalities import ImagePreprocess, UnreadableImage
+from regraft.modalities import Unreadable, modality_of
 from regraft.training import make_head
 
 SCHEMA = 1
@@ -77,14 +77,15 @@ class Model:
     def rows(
         self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32
     ) -> Iterator[Any]:
-        """For each item, in order, its (K,) float32 logits, or the UnreadableImage that it is."""
+        """For each item, in order, its (K,) float32 logits, or the Unreadable that it is."""
         engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
         head = self.head.to("cpu").eval()
 
-        def read(item: Any) -> np.ndarray | UnreadableImage:
+        def read(item: Any) -> np.ndarray | Unreadable:
             try:
-                return self.backbone.preprocess.host(item)
-            except UnreadableImage as error:
+                raw: np.ndarray = self.backbone.preprocess.host(item)
+                return raw
+            except Unreadable as error:
                 return error
 
         for _, raws in prefetch(batched(items, batch), read):
@@ -104,7 +105,7 @@ class Model:
         ours, theirs = tee(items)
         for number, (item, row) in enumerate(zip(ours, self.rows(theirs, device), strict=True)):
             source = str(item) if isinstance(item, (str, os.PathLike)) else f"item {number}"
-            if isinstance(row, UnreadableImage):
+            if isinstance(row, Unreadable):
                 yield Prediction(source, None, None, {}, str(row))
                 continue
             shares = softmax(row[None], self.temperature)[0]
@@ -230,7 +231,7 @@ class Model:
         backbone = Backbone(
             module=module,
             stages=cut_stages(module),
-            preprocess=ImagePreprocess.from_dict(about["preprocess"]),
+            preprocess=modality_of(about["preprocess"]["modality"]).preprocess_from(about["preprocess"]),
             provenance=Provenance(**about["provenance"]),
             width=int(config["num_features"]),
             architecture=config["architecture"],

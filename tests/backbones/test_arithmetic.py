@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from regraft.backbones import Arithmetic, find_folds, make_base, obtain_weights, pick_arithmetic, plain
+from bases import base_of
+from regraft.backbones import Arithmetic, find_folds, obtain_weights, pick_arithmetic, plain
 from regraft.backbones.arithmetic import _Depthwise
 from regraft.training import Network, make_head, plan_freeze
 
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    base = make_base(obtain_weights("packaged:efficientnet_lite0"), 64)
+    base = base_of(obtain_weights("packaged:efficientnet_lite0"), 64)
     plan_freeze(base.module, base.stages, "full").apply(base.module)
     return Network(base, make_head("linear", base.width, 3)).to(memory_format=torch.channels_last).train()
 

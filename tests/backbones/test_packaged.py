@@ -9,7 +9,8 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_images
 
-from regraft.backbones import cut_stages, earlier_runs, make_base, obtain_weights
+from bases import base_of
+from regraft.backbones import cut_stages, earlier_runs, obtain_weights
 from regraft.backbones.normalise import Normalise
 from regraft.errors import BackboneError
 
@@ -23,7 +24,7 @@ def whole() -> tuple[torch.nn.Module, object]:
     import copy
 
     classifier = copy.deepcopy(obtained.module.classifier)
-    base = make_base(obtained, 224)
+    base = base_of(obtained, 224)
     pre = base.preprocess
     return torch.nn.Sequential(Normalise(pre.mean, pre.std), base.module, classifier).eval(), pre
 

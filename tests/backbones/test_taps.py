@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, Provenance, Suffix, Tapped, cut_stages
-from regraft.modalities import ImagePreprocess
+from regraft.modalities.image import ImagePreprocess
 
 ARCHITECTURES = [
     "tf_efficientnet_lite0",

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import regraft
-from regraft.backbones import make_base, obtain_weights
+from bases import base_of
+from regraft.backbones import obtain_weights
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install regraft[transformers]"
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_stages_features_and_preprocessing(folder: Path) -> None:
     obtained = obtain_weights(f"path:{folder}")
-    base = make_base(obtained, 32)
+    base = base_of(obtained, 32)
     assert (
         len(base.stages) == 4
     )  # the embeddings and three layers, what closes the network with the last of them

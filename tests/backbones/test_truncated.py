@@ -13,19 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from bases import base_of
 from regraft.artifacts import read_json
-from regraft.backbones import (
-    Backbone,
-    Provenance,
-    Tapped,
-    costs,
-    cut_stages,
-    make_base,
-    obtain_weights,
-    truncated,
-)
+from regraft.backbones import Backbone, Provenance, Tapped, costs, cut_stages, obtain_weights, truncated
 from regraft.data import Task
-from regraft.modalities import ImagePreprocess
+from regraft.modalities.image import ImagePreprocess
 from regraft.model import Model
 from regraft.training import make_head
 
@@ -111,7 +103,7 @@ def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained
     (tmp_path / "source").mkdir()
     save_file(module.state_dict(), str(tmp_path / "source" / "weights.safetensors"))
     obtained = obtain_weights(f"path:{tmp_path / 'source' / 'weights.safetensors'}@{name}")
-    base = truncated(make_base(obtained, 160), 2)
+    base = truncated(base_of(obtained, 160), 2)
     head = make_head("linear", base.width, 3)
     model = Model(base, head, "linear", Task("single", ("a", "b", "c")))
     model.save(tmp_path / "run" / "model")
@@ -121,7 +113,7 @@ def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained
     np.testing.assert_allclose(
         np.stack(list(again.rows(items))), np.stack(list(model.rows(items))), atol=1e-6
     )
-    second = make_base(obtain_weights(f"run:{tmp_path / 'run'}"), 160)
+    second = base_of(obtain_weights(f"run:{tmp_path / 'run'}"), 160)
     assert (second.depth, second.width, len(second.stages)) == (2, base.width, 2)
     with torch.no_grad():
         found, expected = (Tapped(one).eval()(images(160))[0] for one in (second, base))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from regraft.data.audit import near_duplicates, similarity
-from regraft.modalities import small_image_or_none
+from bases import IMAGES
+from regraft.data.audit import near_duplicates
+from regraft.data.examples import Inputs
+from regraft.modalities.image import small_image_or_none
+from regraft.modalities.image.align import similarity
 
 
 def texture(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -99,8 +103,6 @@ def test_one_pattern_in_other_colours_is_no_copy() -> None:
 def test_copies_are_found_by_features_and_by_hashes(real_data: Path, tmp_path: Path) -> None:
     """60 photographs, a copy of each third one: all found, and nothing else."""
     import regraft
-    from regraft.data.audit.looks import dhashes
-    from regraft.modalities import inspect_image
 
     paths = sorted((real_data / "hymenoptera" / "train").glob("*/*.jpg"))[:60]
     planted = {}
@@ -110,13 +112,14 @@ def test_copies_are_found_by_features_and_by_hashes(real_data: Path, tmp_path: P
         COPIES[kind](Image.open(path).convert("RGB")).convert("RGB").save(copy, quality=85)
         planted[3 * number] = len(paths) + number
     every = [*map(str, paths), *(str(tmp_path / f"{k}.jpg") for k in range(len(planted)))]
-    pixels, hashes = [str(k) for k in range(len(every))], dhashes(inspect_image(path) for path in every)
+    looks = [IMAGES.inspect(path) for path in every]
+    inputs = Inputs("all", tuple(every), tuple(every), tuple(every), tuple(every), IMAGES.table(looks))  # type: ignore[arg-type]
+    likeness = IMAGES.likeness(inputs.facts)
     features = regraft.extract(regraft.backbone("packaged:efficientnet_lite0", size=128), every)
     for values in (features, None):
-        pairs, left = near_duplicates(every, pixels, values, hashes, small_image_or_none, lambda **_: None)
+        pairs, left = near_duplicates(inputs, values, likeness, lambda **_: None)
         assert {(i, j) for i, j, _ in pairs} == set(planted.items())
         assert left == 0
-    same = near_duplicates(
-        every, ["one"] * len(every), features, hashes, small_image_or_none, lambda **_: None
-    )
+    one = replace(inputs, identities=("one",) * len(every))
+    same = near_duplicates(one, features, likeness, lambda **_: None)
     assert same == ([], 0)  # identical ones are another finding

@@ -23,12 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples, read_source
-from regraft.data.audit import IN_TEST, SIDE, Fact, Look, contradicting_test
-from regraft.data.audit.files import CLOSE, like_another
+from bases import IMAGES
+from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples
+from regraft.data.audit import IN_TEST, Fact, contradicting_test
 from regraft.data.lineage import assigned
 from regraft.errors import DataError, SealedError, UsageError
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
+from regraft.modalities import read_source
+from regraft.modalities.image.levels import levels_in
+from regraft.modalities.image.looks import SIDE, Look
+from regraft.modalities.image.same import CLOSE, like_another
 
 
 def picture(path: Path, seed: int) -> Path:
@@ -54,7 +57,7 @@ def silent_log(kind: str, **_: object) -> None:
 
 def audited(root: Path) -> tuple[Source, Audited]:
     source = read_source(root)
-    return source, audit_files(source, inspect_image, pixel_digest, UnreadableImage, silent)
+    return source, audit_files(source, silent)
 
 
 def examples_of(root: Path, **options: object) -> tuple[Examples, Audited]:
@@ -254,7 +257,7 @@ def test_no_content_and_no_pixels_straddle_splits(
     ]
     look = Look(8, 8, "PNG", "RGB", False, bytes(3 * SIDE**2))
     facts = [Fact(f"{content:032x}", f"{content // 2:032x}", look, 1, 1) for content, *_ in drawn]
-    source = Source("drawn", Path("/nowhere"), rows, Task("single", ("a", "b")))
+    source = Source("drawn", Path("/nowhere"), rows, IMAGES, Task("single", ("a", "b")))
     looked = Audited(list(rows), facts)
     try:
         examples = make_examples(source, looked)
@@ -275,11 +278,11 @@ def test_no_content_and_no_pixels_straddle_splits(
             assert kept.get(row.source) in ("val", None)
     known, every, tested = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set), set[str]()
     for fact, row in zip(facts, rows, strict=True):
-        every[fact.pixels].add(row.label)
+        every[fact.identity].add(row.label)
         if kept.get(row.source) == "test":
-            tested.add(fact.pixels)
+            tested.add(fact.identity)
         else:
-            known[fact.pixels].add(row.label)
+            known[fact.identity].add(row.label)
     assert any(len(found) > 1 for found in known.values()) == any(
         f.kind == "contradicting labels" for f in looked.findings
     )
@@ -291,7 +294,7 @@ def test_no_content_and_no_pixels_straddle_splits(
     stated = {row.split for row in rows if kept.get(row.source) == "test"} == {"test"}
     if stated and len(set(test.labels.tolist())) == 2:  # which classes there are in test is known
         again = Audited(list(turned), facts)
-        other = make_examples(Source("drawn", Path("/nowhere"), turned, source.task), again)
+        other = make_examples(Source("drawn", Path("/nowhere"), turned, IMAGES, source.task), again)
         assert (again.findings, other.table, other.fingerprint) == (
             looked.findings,
             examples.table,
@@ -309,7 +312,7 @@ def test_the_seal(tmp_path: Path) -> None:
                 examples.part(split)
         assert not re.search(r"test/", repr(examples) + str(examples) + repr(examples.table.to_pydict()))
         assert "test" not in examples.class_counts()
-        assert len(examples.image_sizes()) == 24
+        assert examples.facts().num_rows == 24
         log = Mock()
         part = examples.unseal("to see", log)
         log.assert_called_once_with("unseal", reason="to see", examples=24)
@@ -430,7 +433,7 @@ def test_the_audit_sees_test_without_labels_and_it_is_logged(tmp_path: Path) -> 
     inputs = examples.audit_view("to see", log)
     log.assert_called_once_with("audit_view", reason="to see", examples=24)
     assert len(inputs) == 24
-    assert inputs.sizes.tolist() == [[8, 8]] * 24
+    assert inputs.facts.select(["width", "height"]).to_pylist() == [{"width": 8, "height": 8}] * 24
     assert not {"label", "labels", "weights"} & set(vars(inputs))
     known = examples.inputs()
     assert known.sources == examples.part("train").sources + examples.part("val").sources
@@ -502,9 +505,9 @@ def test_the_scale_of_deep_pictures_is_that_of_train_and_val(tmp_path: Path) -> 
                 path
             )
     examples, looked = examples_of(tmp_path)
-    assert examples.levels().whole == (0.0, 4095.0)
+    assert levels_in(examples.facts()).whole == (0.0, 4095.0)
     examples.save(tmp_path / "examples.parquet")
-    assert Examples.load(tmp_path / "examples.parquet").levels() == examples.levels()
+    assert Examples.load(tmp_path / "examples.parquet").facts().equals(examples.facts())
     assert "from 0 to 4095 is from black to white" in finding(looked, "deep pictures")[0]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bases import IMAGES, facts_of
 from regraft.data.audit import Finding, Near, Seen, audit_features, find_near, near_duplicates
 from regraft.data.examples import Inputs
+from regraft.data.kind import Likeness
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -17,9 +21,7 @@ def seen(
     labels: np.ndarray, features: np.ndarray | None, probabilities: np.ndarray | None, **more: object
 ) -> Seen:
     names = tuple(f"{k}.png" for k in range(len(labels)))
-    inputs = Inputs(
-        "train and val", names, names, names, np.full((len(labels), 2), 64), names, ("0" * 32,) * len(labels)
-    )
+    inputs = Inputs("train and val", names, names, names, names, facts_of([(64, 64)] * len(labels)))
     rows = np.arange(len(labels) if probabilities is not None else 0)
     nothing = {"test": None, "near": Near()}
     return Seen(
@@ -32,6 +34,11 @@ def seen(
         probabilities,
         **{**nothing, **more},
     )  # type: ignore[arg-type]
+
+
+def reading(read: Callable[[Any], np.ndarray | None]) -> Likeness:
+    """How near-duplicates of images are found, but that `read` makes the pictures."""
+    return replace(IMAGES.likeness(IMAGES.facts.empty_table()), read=read)
 
 
 def nowhere(**_: object) -> None:
@@ -125,7 +132,7 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
     ahead = rng.normal(size=(6, 16)).astype(np.float32)
     ahead[5] = features[9]
     names = tuple(f"t{k}.png" for k in range(6))
-    test = Inputs("test", names, names, names, np.full((6, 2), 64), names, ("0" * 32,) * 6)
+    test = Inputs("test", names, names, names, names, facts_of([(64, 64)] * 6))
     alike = {f"{copy}.png": original for copy, original in same.items()} | {"t5.png": 9}
 
     def read(path: str) -> np.ndarray | None:
@@ -134,7 +141,11 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
 
     inputs = seen(labels, features, None).inputs
     about = seen(
-        labels, features, None, test=test, near=find_near(inputs, test, features, ahead, read, nowhere)
+        labels,
+        features,
+        None,
+        test=test,
+        near=find_near(inputs, test, (features, ahead), reading(read), nowhere),
     )
     splits = ("train",) * 20 + ("val",) * 10
     findings = audit_features(Seen(**{**vars(about), "splits": splits}))
@@ -169,8 +180,8 @@ def test_pictures_of_a_few_pixels_are_no_near_duplicates() -> None:
         return picture(0 if path in ("2.png", "20.png") else int(path.strip(".png")))
 
     for side, found in ((64, True), (8, False)):
-        sized = replace(inputs, sizes=np.full((30, 2), side))
-        assert bool(find_near(sized, None, features, None, read, nowhere).pairs) == found
+        sized = replace(inputs, facts=facts_of([(side, side)] * 30))
+        assert bool(find_near(sized, None, (features, None), reading(read), nowhere).pairs) == found
 
 
 @pytest.mark.parametrize("by_features", [True, False])
@@ -183,8 +194,9 @@ def test_near_duplicates_of_many_pictures_are_those_that_comparing_all_with_all_
     raw = rng.integers(0, 256, size=(300, 16), dtype=np.uint8)
     raw[200:260, :8] = raw[:60, :8]
     raw[200:260, 0] ^= 1
-    names = [f"{k}.png" for k in range(300)]
+    names = tuple(f"{k}.png" for k in range(300))
     hashes = [row.tobytes().hex() for row in raw]
+    every = Inputs("train and val", names, names, names, names, facts_of([(64, 64)] * 300, hashes))
 
     def read(path: str) -> np.ndarray:
         number = int(path.removesuffix(".png"))
@@ -192,7 +204,7 @@ def test_near_duplicates_of_many_pictures_are_those_that_comparing_all_with_all_
 
     def pairs() -> list[tuple[int, int]]:
         found, left = near_duplicates(
-            names, names, features if by_features else None, hashes, read, lambda **_: None
+            every, features if by_features else None, reading(read), lambda **_: None
         )
         assert left == 0
         return [pair[:2] for pair in found]
@@ -209,7 +221,7 @@ def test_an_audit_that_runs_out_of_time_says_what_was_not_looked_for() -> None:
     labels, features = np.arange(90) % 3, rng.normal(size=(90, 16)).astype(np.float32)
     features[50] = features[2]
     inputs = seen(labels, features, None).inputs
-    found = find_near(inputs, None, features, None, lambda path: picture(0), nowhere, lambda: True)
+    found = find_near(inputs, None, (features, None), reading(lambda path: picture(0)), nowhere, lambda: True)
     about = seen(labels, features, None, near=found)
     asked = 0
 
@@ -224,8 +236,7 @@ def test_an_audit_that_runs_out_of_time_says_what_was_not_looked_for() -> None:
     assert "there may be more" in cut[0].message
     assert "likely wrong labels, outliers, classes that hardly differ" in cut[1].message
     said: list[str] = []
-    names = [str(k) for k in range(90)]
     pairs, left = near_duplicates(
-        names, names, features, ["0" * 32] * 90, picture, lambda **_: None, lambda: True, said.append
+        inputs, features, reading(picture), lambda **_: None, lambda: True, said.append
     )
     assert (pairs, left, len(said)) == ([], 0, 1)

@@ -6,15 +6,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from regraft.data import Examples, Inputs, audit_files, make_examples, read_source
+from bases import IMAGES
+from regraft.data import Examples, Inputs, audit_files, make_examples
 from regraft.data.alike import Known, inputs_of, meet, nearly
 from regraft.data.lineage import FILE, Seen, assigned, in_sample, of_run, seen_by
 from regraft.errors import UsageError
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
+from regraft.modalities import read_source
 
 PHOTO = load_sample_images().images[0]
 
@@ -37,9 +39,7 @@ def noise(place: Path, count: int, start: int = 0, size: int = 24) -> None:
 def made(data: Path, run: Path) -> Examples:
     """The examples of a run in a folder."""
     source = read_source(data)
-    examples = make_examples(
-        source, audit_files(source, inspect_image, pixel_digest, UnreadableImage, silent)
-    )
+    examples = make_examples(source, audit_files(source, silent))
     run.mkdir(parents=True)
     examples.save(run / "examples.parquet")
     return examples
@@ -47,13 +47,13 @@ def made(data: Path, run: Path) -> Examples:
 
 def inputs(data: Path) -> Inputs:
     source = read_source(data)
-    return inputs_of(audit_files(source, inspect_image, pixel_digest, UnreadableImage, silent), source)
+    return inputs_of(audit_files(source, silent), source)
 
 
 def met(data: Path, seen: Seen) -> tuple[set[str], set[str]]:
     """The sources that were seen, and those of which it could not be said."""
     new = inputs(data)
-    found = seen.meet(new, pixel_digest, silent)
+    found = seen.meet(new, IMAGES, silent)
     names = np.array(new.sources)
     return set(names[found.rows >= 0]), set(names[found.unsure])
 
@@ -90,8 +90,8 @@ def test_a_jpeg_is_known_again_as_the_png_of_its_pixels(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "data" / "a" / "photo.jpg", quality=92)
     Image.open(tmp_path / "data" / "a" / "photo.jpg").save(tmp_path / "new" / "a" / "photo.png")
     known, new = inputs(tmp_path / "data"), inputs(tmp_path / "new")
-    base = Known(known.ids, known.pixels, known.dhashes, known.sizes, ("train",) * len(known), known.paths)
-    found = meet(new, base, pixel_digest, silent)
+    base = Known(known.ids, known.identities, ("train",) * len(known), known.facts, known.paths)
+    found = meet(new, base, IMAGES, silent)
     assert {new.sources[i]: known.sources[row] for i, row in enumerate(found.rows) if row >= 0} == {
         "a/photo.png": "a/photo.jpg"
     }
@@ -105,8 +105,8 @@ def test_near_duplicates_of_another_set_are_found(tmp_path: Path) -> None:
     photo.resize((320, 214)).save(tmp_path / "new" / "a" / "smaller.jpg", quality=80)
     photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "new" / "a" / "mirrored.png")
     known, new = inputs(tmp_path / "data"), inputs(tmp_path / "new")
-    base = Known(known.ids, known.pixels, known.dhashes, known.sizes, ("train",) * len(known), known.paths)
-    which = nearly(new, base, small_image_or_none, silent)
+    base = Known(known.ids, known.identities, ("train",) * len(known), known.facts, known.paths)
+    which = nearly(new, base, IMAGES.likeness(known.facts), silent)
     assert set(np.array(new.sources)[which]) == {"a/smaller.jpg", "a/mirrored.png"}
 
 
@@ -166,3 +166,22 @@ def test_where_nothing_is_known_that_is_said_and_nothing_is_promised(tmp_path: P
         == in_sample({})
         == ""
     )
+
+
+def test_tables_of_an_earlier_regraft_are_refused_in_one_line(tmp_path: Path) -> None:
+    """Their column was called `pixels`, and the facts of images stood among those of all modalities."""
+    noise(tmp_path / "data", 12)
+    examples = made(tmp_path / "data", tmp_path / "run")
+    Seen.of(examples, tmp_path / "run").save(tmp_path / "run" / "model" / FILE)
+    for place, read in (("examples.parquet", Examples.load), (f"model/{FILE}", Seen.load)):
+        table = pq.read_table(tmp_path / "run" / place)
+        names = ["pixels" if name == "identity" else name for name in table.column_names]
+        older = table.rename_columns(names).replace_schema_metadata(table.schema.metadata)
+        pq.write_table(older, tmp_path / "run" / place)
+        with pytest.raises(UsageError, match="was written by an earlier regraft") as fault:
+            read(tmp_path / "run" / place)
+        assert "\n" not in str(fault.value)
+    with pytest.raises(UsageError, match="earlier regraft"):
+        assigned(tmp_path / "run")
+    with pytest.raises(UsageError, match="earlier regraft"):
+        seen_by(f"run:{tmp_path / 'run'}")

@@ -11,9 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regraft.data import Passed, inputs, read_source
+from bases import IMAGES
+from regraft.data import Passed, inputs
 from regraft.data.rows import alike, perhaps_split, split_of
 from regraft.errors import DataError, UsageError
+from regraft.modalities import read_source
+
+ENDINGS = IMAGES.endings
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -311,8 +315,10 @@ def test_prediction_takes_the_files_that_training_takes(tmp_path: Path) -> None:
     if os.name != "nt":
         (data / "dog" / "loop").symlink_to(data)
         (data / "dog" / "linked").symlink_to(touch(tmp_path / "elsewhere", "4.png"))
-    passed, source = Passed(), read_source(data)
-    found = [os.path.relpath(name, data).replace(os.sep, "/") for name in inputs([str(data)], passed)]
+    passed, source = Passed(noun="image"), read_source(data)
+    found = [
+        os.path.relpath(name, data).replace(os.sep, "/") for name in inputs([str(data)], ENDINGS, passed)
+    ]
     assert found == [row.source for row in source.rows]
     assert len(found) == (4 if os.name != "nt" else 3)
     said = passed.in_words()
@@ -326,7 +332,7 @@ def test_files_that_are_named_are_tried_and_nothing_at_all_is_an_error(tmp_path:
     touch(tmp_path, "._1.png", "x.txt", "only/x.txt", "only/.hidden.png")
     (tmp_path / "empty").mkdir()
     named = [str(tmp_path / name) for name in ("._1.png", "x.txt", "gone.png")]
-    assert list(inputs([*named, str(tmp_path / "empty")], Passed())) == named
+    assert list(inputs([*named, str(tmp_path / "empty")], ENDINGS, Passed())) == named
     cases = (
         ([], "no file or folder was named"),
         (["empty"], "folders are empty"),
@@ -334,7 +340,7 @@ def test_files_that_are_named_are_tried_and_nothing_at_all_is_an_error(tmp_path:
     )
     for names, said in cases:
         with pytest.raises(DataError, match=said):
-            list(inputs([str(tmp_path / name) for name in names], Passed()))
+            list(inputs([str(tmp_path / name) for name in names], ENDINGS, Passed(noun="image")))
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +355,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", refuse)
     assert read_source(tmp_path).passed.unreadable == ["cat/shut"]
     passed = Passed()
-    assert len(list(inputs([str(tmp_path)], passed))) == 2
+    assert len(list(inputs([str(tmp_path)], ENDINGS, passed))) == 2
     assert "cannot be listed" in passed.in_words()
     with pytest.raises(DataError, match=r"cannot be listed .*shut"):
-        list(inputs([str(tmp_path / "cat" / "shut")], Passed()))
+        list(inputs([str(tmp_path / "cat" / "shut")], ENDINGS, Passed()))

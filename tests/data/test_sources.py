@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regraft.data import Source, read_source
+from regraft.data import Source
 from regraft.errors import DataError, UsageError
+from regraft.modalities import read_source
 
 
 def touch(root: Path, *names: str) -> None:

@@ -29,10 +29,9 @@ def table(splits: list[str], blocks: list[int], labels: list[str]) -> Examples:
         "split": splits,
         "block": blocks,
     }
-    columns |= {"width": [64] * count, "height": [64] * count, "pixels": ids, "dhash": ["0" * 32] * count}
-    return Examples(
-        pa.table(columns, schema=SCHEMA), Task("single", tuple(sorted(set(labels)))), Path("/nowhere")
-    )
+    columns |= {"identity": ids}
+    task = Task("single", tuple(sorted(set(labels))))
+    return Examples(pa.table(columns, schema=SCHEMA), task, Path("/nowhere"), "image")
 
 
 def test_what_is_linked_through_others_is_one_block() -> None:

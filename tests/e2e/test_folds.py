@@ -117,7 +117,7 @@ def test_the_budget_leaves_every_walk_its_due(tmp_path: Path, monkeypatch: pytes
     going._folds(RunFolder(tmp_path), None, Session(recipe, None, (), 0.0), {"name": "x"})  # type: ignore[arg-type]
     assert given[0] == pytest.approx(100)
     assert given[1:] == pytest.approx([950 / 9] * 8), "what one leaves over, the others share"
-    last = Context(recipe, None, None, None, started=0.0, share=1 / 10)  # type: ignore[arg-type]
+    last = Context(recipe, None, None, None, None, started=0.0, share=1 / 10)  # type: ignore[arg-type]
     assert last.seconds_left == pytest.approx(950 / 9)
     assert not last.out_of_time()
     clock[0] = 991.0

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import regraft
-from regraft.data import read_source
+from regraft.modalities import read_source
 
 
 def picture(path: Path, colour: int, seed: int) -> None:

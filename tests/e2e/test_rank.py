@@ -274,7 +274,9 @@ def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:
     ]
     found = Ranking(tuple(rows), rows[0], "the best", {"LogME": "two at 224"}, {"three": "it is gone"})
     folder = RunFolder(tmp_path)
-    folder.state.write_text(json.dumps({"schema": 1, "state": "running", "name": "x", "steps": {}}))
+    folder.state.write_text(
+        json.dumps({"schema": folder.SCHEMA, "state": "running", "name": "x", "steps": {}})
+    )
     folder.ranking.write_text(json.dumps(found.to_dict()))
     page = write_report(tmp_path).read_text()
     assert "&lt;b&gt;one&lt;/b&gt; at 224" in page

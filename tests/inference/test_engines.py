@@ -14,7 +14,8 @@ import timm
 import torch
 from sklearn.datasets import load_sample_images
 
-from regraft.backbones import Backbone, make_base, obtain_weights
+from bases import base_of
+from regraft.backbones import Backbone, obtain_weights
 from regraft.errors import UsageError
 from regraft.inference import (
     ENGINES,
@@ -34,7 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def base() -> Backbone:
-    return make_base(obtain_weights("packaged:efficientnet_lite0"), SIZE)
+    return base_of(obtain_weights("packaged:efficientnet_lite0"), SIZE)
 
 
 @pytest.fixture(scope="module")

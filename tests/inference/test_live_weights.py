@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 
 import regraft
-from regraft.backbones import Backbone, make_base, obtain_weights
+from bases import base_of
+from regraft.backbones import Backbone, obtain_weights
 from regraft.data import Task
 from regraft.inference import REFERENCE, OpenVinoEngine, TorchEngine, feature_key, pick_engine, trial_key
 from regraft.model import Model
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def base(tiny: str) -> Backbone:
-    return make_base(obtain_weights(tiny), SIZE)
+    return base_of(obtain_weights(tiny), SIZE)
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_the_same_weights_are_known_again(
         raise AssertionError("features that are in the cache were computed")
 
     monkeypatch.setattr(TorchEngine, "run", computed)
-    for known in (make_base(obtain_weights(tiny), SIZE), base, regraft.load(tmp_path / "model").backbone):
+    for known in (base_of(obtain_weights(tiny), SIZE), base, regraft.load(tmp_path / "model").backbone):
         assert np.array_equal(regraft.extract(known, files, tmp_path / "cache", engine=REFERENCE), expected)
 
 
@@ -142,7 +143,7 @@ def test_the_same_numbers_in_another_network_are_another_fingerprint() -> None:
         timm.create_model(f"{kind}efficientnet_lite0", num_classes=0) for kind in ("tf_", "")
     )
     symmetric.load_state_dict(padded.state_dict())
-    one = make_base(obtain_weights("packaged:efficientnet_lite0"), SIZE)
+    one = base_of(obtain_weights("packaged:efficientnet_lite0"), SIZE)
     assert len({replace(one, module=module).fingerprint() for module in (padded, symmetric)}) == 2
 
 

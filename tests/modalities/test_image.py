@@ -19,10 +19,16 @@ from PIL import Image, PngImagePlugin, features
 from sklearn.datasets import load_sample_images
 
 from regraft.data.known import KnownFile, content_id
-from regraft.data.levels import Deep, Levels, levels_of
-from regraft.errors import ChangedError, UsageError
-from regraft.modalities import ImagePreprocess, UnreadableImage, inspect_image, pixel_digest, thumbnail
-from regraft.modalities.image import Augment, load_rgb
+from regraft.errors import ChangedError, Unreadable, UsageError
+from regraft.modalities.image import (
+    Augment,
+    ImagePreprocess,
+    inspect_image,
+    load_rgb,
+    pixel_digest,
+    thumbnail,
+)
+from regraft.modalities.image.levels import Deep, Levels, levels_of
 
 LITE0 = ImagePreprocess(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 PHOTOS = load_sample_images().images  # two of 427x640
@@ -205,11 +211,11 @@ def test_what_is_no_image_says_why(tmp_path: Path) -> None:
     for name, (data, why) in cases.items():
         (tmp_path / name).write_bytes(data)
         for item in (tmp_path / name, str(tmp_path / name), data):
-            with pytest.raises(UnreadableImage, match=why):
+            with pytest.raises(Unreadable, match=why):
                 load_rgb(item)
-        with pytest.raises(UnreadableImage, match=why):
+        with pytest.raises(Unreadable, match=why):
             inspect_image(tmp_path / name)
-        with pytest.raises(UnreadableImage, match=why):
+        with pytest.raises(Unreadable, match=why):
             LITE0.host(data)
     (tmp_path / "folder.jpg").mkdir()
     for item, why in [
@@ -225,14 +231,14 @@ def test_what_is_no_image_says_why(tmp_path: Path) -> None:
         (np.full((4, 4), 2.0), "outside 0 to 1"),
         (np.full((4, 4), np.nan), "outside 0 to 1"),
     ]:
-        with pytest.raises(UnreadableImage, match=why):
+        with pytest.raises(Unreadable, match=why):
             load_rgb(item)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
-    with pytest.raises(UnreadableImage, match="not a plain file"):
+    with pytest.raises(Unreadable, match="not a plain file"):
         inspect_image(tmp_path / "a.jpg")
 
 
@@ -404,7 +410,7 @@ def test_a_thumbnail_is_a_small_upright_centre_square(tmp_path: Path) -> None:
     np.testing.assert_allclose(corners, COLOURS.reshape(4, 3), atol=12)
     assert Image.open(io.BytesIO(thumbnail(quarters(32), 100))).size == (32, 32)  # nothing is enlarged
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    with pytest.raises(UnreadableImage):
+    with pytest.raises(Unreadable):
         thumbnail(tmp_path / "broken.jpg")
 
 
@@ -480,7 +486,7 @@ def test_the_levels_of_a_set() -> None:
     wide = ImagePreprocess(8, 1.0, "box", (0.5,) * 3, (0.5,) * 3, levels=Levels(real=(0.0, 255.0)))
     assert wide.host(np.full((8, 8), 100.0)).mean() == 100
     assert LITE0.host(np.full((8, 8), 1.02)).mean() == 255  # resampling overshoots a little
-    with pytest.raises(UnreadableImage, match="outside 0 to 255"):
+    with pytest.raises(Unreadable, match="outside 0 to 255"):
         wide.host(np.full((8, 8), 4000.0))
 
 
@@ -539,7 +545,7 @@ def test_a_png_with_a_text_or_profile_above_a_megabyte_is_read(tmp_path: Path) -
 def test_what_is_no_image_says_what_it_is(data: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
     for item in (tmp_path / "a.jpg", data):
-        with pytest.raises(UnreadableImage, match=f"not an image Pillow can read.*{said}"):
+        with pytest.raises(Unreadable, match=f"not an image Pillow can read.*{said}"):
             load_rgb(item)
 
 
@@ -557,7 +563,7 @@ def test_heic_by_any_name_is_read_or_names_the_extra(tmp_path: Path, monkeypatch
         assert np.abs(corners(load_rgb(item)) - np.rot90(COLOURS, -1)).max() <= 16
     assert ".heic" not in Image.registered_extensions()  # Pillow of the host process is left as it was
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(UnreadableImage, match=r"HEIC: pip install 'regraft\[heic\]'"):
+    with pytest.raises(Unreadable, match=r"HEIC: pip install 'regraft\[heic\]'"):
         load_rgb(path)
 
 

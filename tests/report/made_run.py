@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from bases import IMAGES
+from regraft.artifacts import RunFolder
 from regraft.data.examples import SCHEMA, Examples, Task
 from regraft.data.known import content_id
 from regraft.evaluation import evaluate_single, paired_accuracy, per_class, wilson
@@ -156,7 +158,7 @@ def numbers(classes: tuple[str, ...], n: int = 250) -> tuple[dict[str, Any], dic
         "details": {"l2": 0.01},
     }
     run = {
-        "schema": 1,
+        "schema": RunFolder.SCHEMA,
         "state": "finished",
         "name": "flowers",
         "data": {
@@ -371,9 +373,12 @@ def predictions(
         }
         for i in range(pictures)
     ]
-    Examples(pa.Table.from_pylist(rows, schema=SCHEMA), Task("single", classes), root).save(
-        folder / "examples.parquet"
-    )
+    Examples(
+        pa.Table.from_pylist(rows, schema=pa.schema([*SCHEMA, *IMAGES.facts])),
+        Task("single", classes),
+        root,
+        "image",
+    ).save(folder / "examples.parquet")
     columns: dict[str, Any] = {
         "id": [row["id"] for row in rows[:n]],
         "source": sources,

@@ -261,7 +261,7 @@ def test_no_fine_tuning(tmp_path: Path) -> None:
 
 
 def test_the_least_a_run_can_have(tmp_path: Path) -> None:
-    _, page = rendered(write(tmp_path, {"schema": 1, "state": "interrupted"}, None, []))
+    _, page = rendered(write(tmp_path, {"schema": 2, "state": "interrupted"}, None, []))
     assert "was interrupted" in page.text
     assert f"regraft fit --resume --out {tmp_path}" in page.text  # --resume takes no data
 

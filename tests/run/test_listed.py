@@ -57,7 +57,7 @@ def test_runs_inside_a_run_and_the_seeds_of_repeats_are_one_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": 7}', '{"schema": 1, "provenance": 3, "state": "finished"}', "\x00"]
+    "text", ["", "[]", "{}", '{"schema": 7}', '{"schema": 2, "provenance": 3, "state": "finished"}', "\x00"]
 )
 def test_damaged_runs_are_listed_as_such(text: str, tmp_path: Path) -> None:
     write_run(tmp_path / "good", LABELS, ANSWERS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bases import IMAGES
 from regraft.artifacts import Events
 from regraft.data.examples import Part
 from regraft.evaluation import choose_thresholds, log_losses
@@ -37,7 +38,9 @@ def patients() -> Features:
 
 
 def _context() -> Context:
-    return Context(Recipe.build({"run": {"threads": 1}}), FeatureStore(None), torch.device("cpu"), Events())
+    return Context(
+        Recipe.build({"run": {"threads": 1}}), FeatureStore(None), torch.device("cpu"), Events(), IMAGES
+    )
 
 
 def _at_chance(labels: np.ndarray, logits: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bases import IMAGES
 from regraft.artifacts import Events
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
@@ -117,7 +118,7 @@ def cross(
 
     monkeypatch.setattr(module, "mixtures", predict)
     context = Context(
-        Recipe.build({"finetune": {"folds": 3}}), FeatureStore(None), torch.device("cpu"), Events()
+        Recipe.build({"finetune": {"folds": 3}}), FeatureStore(None), torch.device("cpu"), Events(), IMAGES
     )
     data = Data(names, names, labels, np.ones(count), blocks)
     known = Features(np.zeros((count, 2), dtype=np.float32), labels, np.ones(count), blocks)

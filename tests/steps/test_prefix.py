@@ -12,7 +12,8 @@ import pytest
 import torch
 from tinted import context, data
 
-from regraft.backbones import Backbone, make_base, obtain_weights
+from bases import base_of
+from regraft.backbones import Backbone, obtain_weights
 from regraft.evaluation import refined_log_losses
 from regraft.inference import TorchEngine
 from regraft.modalities.image import Augment
@@ -24,7 +25,7 @@ from regraft.training import make_head, plan_freeze
 
 @pytest.fixture(scope="module")
 def base() -> Backbone:
-    return make_base(
+    return base_of(
         obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True
     )  # images go in as they are
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from regraft.steps.base import input_size
-from regraft.steps.finetune.rules import crop_scale, length, mirror_allowed
+from regraft.modalities.image.settings import crop_scale, input_size, mirror_allowed
+from regraft.steps.finetune.rules import length
 
 
 def test_input_size_follows_the_images_between_64_and_native() -> None:

@@ -8,8 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bases import IMAGES, base_of
 from regraft.artifacts import Events
-from regraft.backbones import Backbone, make_base, obtain_weights
+from regraft.backbones import Backbone, obtain_weights
 from regraft.errors import RegraftError
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
@@ -24,7 +25,7 @@ COUNT, CLASSES = 10, 2
 
 @pytest.fixture(scope="module")
 def backbone(tiny: str) -> Backbone:
-    return make_base(obtain_weights(tiny), 32)
+    return base_of(obtain_weights(tiny), 32)
 
 
 def data(count: int, weights: list[float]) -> Data:
@@ -57,6 +58,7 @@ def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> 
         FeatureStore(None),
         torch.device("cpu"),
         Events(),
+        IMAGES,
     )
     torch.manual_seed(0)
     head = make_head("linear", backbone.width, CLASSES)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tinted import context, data
 
-from regraft.backbones import Backbone, make_base, obtain_weights
+from bases import base_of
+from regraft.backbones import Backbone, obtain_weights
 from regraft.inference import TorchEngine
 from regraft.steps.context import Context
 from regraft.steps.finetune.explore import RUNGS, Explored, Trial, advice, explore
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def base(tiny: str) -> Backbone:
-    return make_base(obtain_weights(tiny), 64, upscaled=True)
+    return base_of(obtain_weights(tiny), 64, upscaled=True)
 
 
 def features(base: Backbone, part: Data) -> np.ndarray:
@@ -141,7 +142,7 @@ NOISE = np.random.default_rng(0).normal(size=(11, 40))
 def test_trying_ten_costs_two_and_a_half_trainings_at_most(
     monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    base = make_base(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
+    base = base_of(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
     assert len(base.stages) == 8
     names = [*(f"last-{k}" for k in range(1, 9)), "full", "norm"]
     _, _, trained = pretended(

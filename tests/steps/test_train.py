@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bases import IMAGES
 from regraft.artifacts import Events
 from regraft.evaluation import log_losses, score
 from regraft.inference import FeatureStore
@@ -25,7 +26,9 @@ LINEAR, NARROW = Layers("linear"), Layers("mlp", 16, 0.0)
 
 def context(heard: list[dict[str, Any]] | None = None, **settings: dict[str, Any]) -> Context:
     listeners = (heard.append,) if heard is not None else ()
-    return Context(Recipe.build(settings), FeatureStore(None), torch.device("cpu"), Events(None, listeners))
+    return Context(
+        Recipe.build(settings), FeatureStore(None), torch.device("cpu"), Events(None, listeners), IMAGES
+    )
 
 
 def made(labels: np.ndarray, values: np.ndarray) -> Features:

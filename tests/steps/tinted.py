@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bases import IMAGES
 from regraft.artifacts import Events
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
@@ -39,4 +40,4 @@ def context(folder: Path | None, notes: list[str] | None = None, **settings: obj
     recipe = Recipe.build({"finetune": {**usual, "precision": "float32", **settings}})
     heard = [] if notes is None else notes
     events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))
-    return Context(recipe, FeatureStore(folder), torch.device("cpu"), events)
+    return Context(recipe, FeatureStore(folder), torch.device("cpu"), events, IMAGES)

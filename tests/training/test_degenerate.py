@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import regraft
+from bases import IMAGES, facts_of
 from regraft.data.audit import Near, Seen, audit_features, find_near
 from regraft.data.examples import Inputs
 from regraft.errors import UsageError
@@ -97,10 +99,11 @@ def test_the_audit_says_something_in_words_whatever_the_features(harms: list[str
     values, labels = made(harms, seed=seed)
     names = tuple(f"{i}.png" for i in range(60))
     paths: tuple = names
-    inputs = Inputs("train", names, names, paths, np.full((60, 2), 40), names, ("0" * 32,) * 60)
+    inputs = Inputs("train", names, names, paths, names, facts_of([(40, 40)] * 60))
     rng = np.random.default_rng(seed)
     pictures = {name: rng.integers(0, 255, (64, 64, 3)).astype(np.uint8) for name in names}
-    near = find_near(inputs, None, values, None, lambda path, *_: pictures[str(path)], lambda **_: None)
+    likeness = replace(IMAGES.likeness(inputs.facts), read=lambda path: pictures[str(path)])
+    near = find_near(inputs, None, (values, None), likeness, lambda **_: None)
     shares = rng.dirichlet(np.ones(CLASSES), 60)
     seen = Seen(
         ("a", "b", "c"),

@@ -76,6 +76,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_bytes(utf8(text))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextlib.contextmanager
 def openable(path: Path) -> Iterator[str]:
     """Yield a name of the file `path` for libraries that cannot open a path that is not UTF-8.

@@ -16,7 +16,7 @@ from regraft.errors import UsageError
 class RunFolder:
     """The folder of one run: its files by name, its state and its lock. Making the object touches no file."""
 
-    SCHEMA = 1
+    SCHEMA = 2
     LOCK_WAIT = 0.5  # seconds; whoever only looks whether the folder is locked holds it for less
     REPORT, PICTURES = (
         "report",
@@ -184,8 +184,8 @@ class RunFolder:
         state: dict[str, Any] = read_json(self.state)
         if state.get("schema") != self.SCHEMA:
             raise UsageError(
-                f"{self.state} has schema {state.get('schema')!r}, this regraft reads {self.SCHEMA}. "
-                "Use the version of regraft that wrote it."
+                f"{self.state} was written by {'an earlier' if state.get('schema') == 1 else 'another'} regraft (schema "
+                f"{state.get('schema')!r}, this one reads {self.SCHEMA}): use that one, or fit anew."
             )
         return state
 

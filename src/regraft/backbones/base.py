@@ -14,13 +14,10 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
-from regraft.data.levels import Levels
-from regraft.modalities import ImagePreprocess
+from regraft.modalities import Preprocess
 
 if TYPE_CHECKING:
     from regraft.backbones.sources import Obtained
-
-DEFAULT_LEVELS = Levels()
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Backbone:
 
     module: nn.Module
     stages: tuple[Stage, ...]
-    preprocess: ImagePreprocess
+    preprocess: Any  # the Preprocess of a modality
     provenance: Provenance
     width: int
     architecture: str
@@ -81,34 +78,19 @@ class Backbone:
         )
 
 
-def make_base(
-    obtained: Obtained, size: int, upscaled: bool = False, levels: Levels = DEFAULT_LEVELS
-) -> Backbone:
-    """Take the classifier off, keep the weights' own preprocessing at input `size`, with the `levels` of the
-    set's deep pictures.
-
-    Images smaller than the input have no border to spare: with `upscaled` the centre crop takes the whole
-    short side.
-    """
+def make_base(obtained: Obtained, preprocess: Preprocess) -> Backbone:
+    """Take the classifier off; `preprocess` is how items reach the network (`Modality.preprocess`)."""
     module, config = obtained.module, obtained.config
     whole = obtained.depth is None
     classifier = config.get("classifier") if whole else ""
     if whole:
         module.reset_classifier(0)  # type: ignore[operator]
-    preprocess = ImagePreprocess(
-        size=size,
-        crop=1.0 if upscaled else float(config.get("crop_pct") or 0.875),
-        interpolation=str(config.get("interpolation") or "bicubic"),
-        mean=tuple(float(v) for v in config["mean"]),  # type: ignore[arg-type]
-        std=tuple(float(v) for v in config["std"]),  # type: ignore[arg-type]
-        levels=levels,
-    )
     return Backbone(
         module=module,
         stages=cut_stages(module),
         preprocess=preprocess,
         provenance=obtained.provenance,
-        width=native_width(module) if whole else measured_width(module, size),
+        width=native_width(module) if whole else measured_width(module, preprocess.size),
         architecture=obtained.architecture,
         config=config,
         classifier=classifier if isinstance(classifier, str) else "",

@@ -33,13 +33,18 @@ def predict(
 
     from regraft import api
     from regraft.data import Passed
+    from regraft.modalities import modality_of
     from regraft.runtime import pick_device
 
-    model, passed = api.load(run), Passed()
+    model = api.load(run)
+    modality = modality_of(model.backbone.preprocess.modality)
+    passed = Passed(noun=modality.noun)
     if output != "table":
         streams.for_programs()
     failed = False
-    for number, row in enumerate(model.predict_each(_inputs(files, passed), pick_device(device))):
+    for number, row in enumerate(
+        model.predict_each(_inputs(files, modality.endings, passed), pick_device(device))
+    ):
         failed |= row.error is not None
         _write_row(row, output, model.classes, heading=number == 0)
     if said := passed.in_words():
@@ -70,8 +75,8 @@ def _write_row(row: Prediction, output: str, classes: tuple[str, ...], heading: 
         print(f"{row.source}  {row.label:24} {row.probability:.3f}")
 
 
-def _inputs(files: list[str], passed: Passed) -> Iterator[Any]:
-    """The images to predict, as they are found; `passed` hears of what is passed over. Raises DataError where
+def _inputs(files: list[str], endings: frozenset[str], passed: Passed) -> Iterator[Any]:
+    """The items to predict, as they are found; `passed` hears of what is passed over. Raises DataError where
     there are none.
     """
     from itertools import chain
@@ -79,7 +84,9 @@ def _inputs(files: list[str], passed: Passed) -> Iterator[Any]:
     from regraft.data import inputs
 
     lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-    yield from inputs(chain.from_iterable(lines if name == "-" else (name,) for name in files), passed)
+    yield from inputs(
+        chain.from_iterable(lines if name == "-" else (name,) for name in files), endings, passed
+    )
 
 
 def compare(

@@ -1,44 +1,37 @@
-"""Do pictures of one set show what pictures of another show? By content, by pixels, and nearly."""
+"""Do items of one set show what items of another show? By content, by identity, and nearly."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from regraft.data.audit.align import similarity
-from regraft.data.audit.duplicates import ALONE, CHUNK, MOST, NEIGHBOURS, Read
-from regraft.data.audit.features import SHARP
+from regraft.data.audit.duplicates import CHUNK, MOST, NEIGHBOURS
 from regraft.data.audit.files import Audited
-from regraft.data.audit.looks import bits, dhashes
 from regraft.data.examples import Inputs
+from regraft.data.kind import Kind, Likeness
 from regraft.data.known import KnownFile
 from regraft.data.sources import Source
-from regraft.errors import ChangedError
+from regraft.errors import ChangedError, Unreadable
 
-ALIKE = (
-    1 - 2 * 6 / 64
-)  # cosine of hashes of which six bits differ: the same pixels, decoded small from one format or another
-SAME = 1 - 2 * 1 / 64  # one bit: what looks the same where pixels cannot be compared
 BLOCK = 1 << 24  # similarities held at once
 
 
 @dataclass(frozen=True)
 class Known:
-    """M pictures to compare with: content ids, `pixels` (the id where nothing else of its set showed the
-    same), difference hashes ("" where there is none), (M, 2) sizes, splits, and the files, None where they
-    are gone."""
+    """M items to compare with: content ids, identities (the id where nothing else of its set showed the same),
+    splits, `facts` (a table of M rows with the modality's columns), and the files, None where they are gone.
+    """
 
     ids: tuple[str, ...]
-    pixels: tuple[str, ...]
-    dhashes: tuple[str, ...]
-    sizes: np.ndarray
+    identities: tuple[str, ...]
     splits: tuple[str, ...]
+    facts: pa.Table
     files: tuple[KnownFile | None, ...]
 
     def __len__(self) -> int:
@@ -46,32 +39,29 @@ class Known:
 
     def some(self, rows: Sequence[int]) -> Known:
         """Those at some positions."""
-        ids, pixels, dhashes, splits = (
-            tuple(values[row] for row in rows)
-            for values in (self.ids, self.pixels, self.dhashes, self.splits)
+        ids, identities, splits = (
+            tuple(values[row] for row in rows) for values in (self.ids, self.identities, self.splits)
         )
-        return Known(
-            ids, pixels, dhashes, self.sizes[list(rows)], splits, tuple(self.files[row] for row in rows)
-        )
+        facts = self.facts.take(pa.array(rows, pa.int64()))
+        return Known(ids, identities, splits, facts, tuple(self.files[row] for row in rows))
 
     def then(self, other: Known) -> Known:
         """These, followed by the others."""
         return Known(
             self.ids + other.ids,
-            self.pixels + other.pixels,
-            self.dhashes + other.dhashes,
-            np.concatenate([self.sizes, other.sizes]),
+            self.identities + other.identities,
             self.splits + other.splits,
+            pa.concat_tables([self.facts, other.facts], promote_options="default"),
             self.files + other.files,
         )
 
 
 @dataclass(frozen=True)
 class Met:
-    """For each of N pictures the position of the known one with the same content or the same pixels, or -1.
+    """For each of N items the position of the known one with the same content or the same identity, or -1.
 
-    `unsure` (N,): it looks like a known one of the same size whose file is gone or changed, so pixels could
-    not be compared.
+    `unsure` (N,): by its facts it is like a known one whose file is gone or changed, so that the two could not
+    be compared.
     """
 
     rows: np.ndarray
@@ -82,124 +72,115 @@ class Met:
 
 
 def inputs_of(audited: Audited, source: Source) -> Inputs:
-    """What the audit knows of a source's readable pictures before they are split."""
+    """What the audit knows of a source's readable items before they are split."""
     facts, sources = audited.facts, tuple(row.source for row in audited.rows)
     files = tuple(
         KnownFile(str(source.root / name), fact.id) for name, fact in zip(sources, facts, strict=True)
     )
-    sizes = np.array([(fact.look.width, fact.look.height) for fact in facts], dtype=np.int64).reshape(-1, 2)
-    ids, pixels = tuple(fact.id for fact in facts), tuple(fact.pixels for fact in facts)
-    return Inputs(
-        source.name,
-        ids,
-        sources,
-        files,
-        sizes,
-        pixels,
-        tuple(dhashes(fact.look for fact in facts)) if facts else (),
-    )
+    ids, identities = tuple(fact.id for fact in facts), tuple(fact.identity for fact in facts)
+    about = source.kind.table([fact.about for fact in facts])
+    return Inputs(source.name, ids, sources, files, identities, about)
 
 
-def meet(new: Inputs, known: Known, digest: Callable[[Any], str], tick: Callable[..., None]) -> Met:
-    """Compare by content, then by pixels: `digest` gives a hash of all pixels of a file.
-
-    Whole pictures are hashed only where size and difference hash are alike, each once. Raises ChangedError
-    for a new file that is not what it was.
+def meet(new: Inputs, known: Known, kind: Kind, tick: Callable[..., None]) -> Met:
+    """Compare by content, then by identity: whole items are read for their identity only where their facts
+    are alike, each once. Raises ChangedError for a new file that is not what it was.
     """
     first = {identity: row for row, identity in reversed(list(enumerate(known.ids)))}
-    rows = np.array([first.get(identity, -1) for identity in new.ids], dtype=np.int64)
+    shown = {
+        identity: row
+        for row, identity in reversed(list(enumerate(known.identities)))
+        if identity != known.ids[row]
+    }
+    rows = np.array(
+        [
+            first.get(content, shown.get(identity, -1))
+            for content, identity in zip(new.ids, new.identities, strict=True)
+        ],
+        dtype=np.int64,
+    )
     unsure = np.zeros(len(new), dtype=bool)
+    likeness = kind.likeness(new.facts) if new.facts.schema.equals(known.facts.schema) else None
+    if likeness is None:
+        return Met(rows, unsure)
     left = np.flatnonzero(rows < 0)
-    ours, theirs = _alike(new, left, known, np.arange(len(known)), ALIKE)
-    digests = {int(i): new.pixels[i] for i in ours if new.pixels[i] != new.ids[i]}
+    ours, theirs = _alike(new, left, known, np.arange(len(known)), likeness, likeness.same)
+    digests = {int(i): new.identities[i] for i in ours if new.identities[i] != new.ids[i]}
     read = [int(i) for i in ours if int(i) not in digests]
     others: dict[str, int] = {}
     gone: list[int] = []
 
     def of_known(row: int) -> str:
         file = known.files[row]
-        if known.pixels[row] != known.ids[row]:
-            return known.pixels[row]
+        if known.identities[row] != known.ids[row]:
+            return known.identities[row]
         try:
-            return "" if file is None else digest(file)
-        except (ChangedError, ValueError):  # changed, or no picture any more
+            return "" if file is None else kind.digest(file)
+        except (ChangedError, Unreadable):
             return ""
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for row, text in zip(theirs, pool.map(of_known, theirs), strict=True):
-            tick(label="comparing pixels", done=len(others) + len(gone), total=len(theirs) + len(read))
+            tick(label="comparing contents", done=len(others) + len(gone), total=len(theirs) + len(read))
             if text:
                 others.setdefault(text, int(row))
             else:
                 gone.append(int(row))
-        digests |= dict(zip(read, pool.map(lambda i: digest(new.paths[i]), read), strict=True))
+        digests |= dict(zip(read, pool.map(lambda i: kind.digest(new.paths[i]), read), strict=True))
     for i, text in digests.items():
         rows[i] = others.get(text, -1)
     still = np.array([i for i in ours if rows[i] < 0], dtype=np.int64)
-    unsure[_alike(new, still, known, np.array(gone, dtype=np.int64), SAME)[0]] = True
+    unsure[_alike(new, still, known, np.array(gone, dtype=np.int64), likeness, likeness.surely)[0]] = True
     return Met(rows, unsure)
 
 
 def _alike(
-    new: Inputs, some: np.ndarray, known: Known, others: np.ndarray, least: float
+    new: Inputs, some: np.ndarray, known: Known, others: np.ndarray, likeness: Likeness, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of some rows of both have the size of one of the other side, and a hash within `least` of its."""
-    sizes: dict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for i in some:
-        sizes[int(new.sizes[i, 0]), int(new.sizes[i, 1])][0].append(int(i))
-    for j in others:
-        size = (int(known.sizes[j, 0]), int(known.sizes[j, 1]))
-        if size in sizes and known.dhashes[j]:
-            sizes[size][1].append(int(j))
+    """Which of some rows of both have the key of one of the other side, and a vector within `least` of its."""
+    groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     ours, theirs = np.zeros(len(new), dtype=bool), np.zeros(len(known), dtype=bool)
-    for mine, others_here in sizes.values():
+    keys = likeness.keys(new.facts)
+    for i in some:
+        groups[keys[int(i)]][0].append(int(i))
+    keys = likeness.keys(known.facts)
+    for j in others:
+        if keys[int(j)] in groups:
+            groups[keys[int(j)]][1].append(int(j))
+    for mine, others_here in groups.values():
         if not mine or not others_here:
             continue
-        base = _signs(known.dhashes, others_here)[:, 0]
+        base = _vectors(known.facts, others_here, likeness)[:, 0]
         step = max(1, BLOCK // len(others_here))
         for start in range(0, len(mine), step):
             part = mine[start : start + step]
-            close = _signs(new.dhashes, part)[:, 0] @ base.T >= least
+            close = _vectors(new.facts, part, likeness)[:, 0] @ base.T >= least
             ours[np.array(part)[close.any(axis=1)]] = True
             theirs[np.array(others_here)[close.any(axis=0)]] = True
     return np.flatnonzero(ours), np.flatnonzero(theirs)
 
 
-def _signs(dhashes: Sequence[str], rows: Iterable[int]) -> np.ndarray:
-    return np.asarray(bits(dhashes[row] for row in rows) / 8)
+def _vectors(facts: pa.Table, rows: Sequence[int] | np.ndarray, likeness: Likeness) -> np.ndarray:
+    return likeness.vectors(facts.take(pa.array(rows, pa.int64())))
 
 
-def nearly(new: Inputs, known: Known, read: Read, tick: Callable[..., None]) -> np.ndarray:
-    """(N,) whether a picture is a near-duplicate of a known one: resized, re-encoded, cropped a little,
-    mirrored, lit otherwise.
+def nearly(new: Inputs, known: Known, likeness: Likeness | None, tick: Callable[..., None]) -> np.ndarray:
+    """(N,) whether an item is a near-duplicate of a known one.
 
-    Candidates are the nearest by difference hash, confirmed on the pixels that `read` gives of a file; known
-    files that are gone or changed are passed over, and so are pictures below SHARP pixels, of which looks
-    tell nothing.
+    Candidates are the nearest by the vectors of `likeness`, confirmed on the items themselves; known files
+    that are gone or changed are passed over, and so are items too small to tell. Without a `likeness` there
+    are none.
     """
     found = np.zeros(len(new), dtype=bool)
-    mine = np.flatnonzero(new.sizes.min(axis=1) >= SHARP) if len(new) else np.zeros(0, np.int64)
-    sharp = known.sizes.min(axis=1) >= SHARP if len(known) else np.zeros(0, bool)
-    there = np.array([j for j in np.flatnonzero(sharp) if known.files[j] and known.dhashes[j]], np.int64)
-    pairs: list[tuple[float, int, int]] = []
-    base = _signs(known.dhashes, there)[:, 0] if len(there) else np.zeros((0, 64))
-    step = max(1, BLOCK // max(1, len(there)))
-    for start in range(0, len(mine) if len(there) else 0, step):
-        part = mine[start : start + step]
-        signs = _signs(new.dhashes, part)
-        close = np.maximum(signs[:, 0] @ base.T, signs[:, 1] @ base.T)
-        nearest = np.argpartition(-close, min(NEIGHBOURS, close.shape[1]) - 1, axis=1)[:, :NEIGHBOURS]
-        for row, columns in enumerate(nearest):
-            pairs += [
-                (float(close[row, j]), int(part[row]), int(there[j]))
-                for j in columns
-                if close[row, j] >= ALONE
-            ]
-    pairs = sorted(pairs, reverse=True)[:MOST]
+    if likeness is None or not len(new) or not len(known):
+        return found
+    mine, tellable = np.flatnonzero(likeness.tellable(new.facts)), likeness.tellable(known.facts)
+    there = np.array([j for j in np.flatnonzero(tellable) if known.files[j]], np.int64)
+    pairs = _nearest(new, mine, known, there, likeness)
 
     def seen(file: KnownFile) -> np.ndarray | None:
         try:
-            return read(file)
+            return likeness.read(file)
         except ChangedError:
             return None
 
@@ -207,11 +188,34 @@ def nearly(new: Inputs, known: Known, read: Read, tick: Callable[..., None]) -> 
         for start in range(0, len(pairs), CHUNK):
             some = [(i, j) for _, i, j in pairs[start : start + CHUNK] if not found[i]]
             files = [(new.paths[i], known.files[j]) for i, j in some]
-            pictures = list(pool.map(lambda pair: (seen(pair[0]), seen(pair[1])), files))  # type: ignore[arg-type]
-            whole = [number for number, (a, b) in enumerate(pictures) if a is not None and b is not None]
+            items = list(pool.map(lambda pair: (seen(pair[0]), seen(pair[1])), files))  # type: ignore[arg-type]
+            whole = [number for number, (a, b) in enumerate(items) if a is not None and b is not None]
             if whole:
-                a, b = (np.stack([pictures[number][side] for number in whole]) for side in (0, 1))  # type: ignore[misc]
-                for number, value in zip(whole, similarity(a, b), strict=True):
+                a, b = (np.stack([items[number][side] for number in whole]) for side in (0, 1))  # type: ignore[misc]
+                for number, value in zip(whole, likeness.confirm(a, b), strict=True):
                     found[some[number][0]] |= value > 0
             tick(label="looking for near-duplicates", done=min(start + CHUNK, len(pairs)), total=len(pairs))
     return found
+
+
+def _nearest(
+    new: Inputs, mine: np.ndarray, known: Known, there: np.ndarray, likeness: Likeness
+) -> list[tuple[float, int, int]]:
+    """(cosine, row of new, row of known) of the candidates, the closest first, MOST of them at most."""
+    pairs: list[tuple[float, int, int]] = []
+    if not len(there):
+        return pairs
+    base = _vectors(known.facts, there, likeness)[:, 0]
+    step = max(1, BLOCK // len(there))
+    for start in range(0, len(mine), step):
+        part = mine[start : start + step]
+        vectors = _vectors(new.facts, part, likeness)
+        close = np.max([vectors[:, k] @ base.T for k in range(vectors.shape[1])], axis=0)
+        nearest = np.argpartition(-close, min(NEIGHBOURS, close.shape[1]) - 1, axis=1)[:, :NEIGHBOURS]
+        for row, columns in enumerate(nearest):
+            pairs += [
+                (float(close[row, j]), int(part[row]), int(there[j]))
+                for j in columns
+                if close[row, j] >= likeness.alone
+            ]
+    return sorted(pairs, reverse=True)[:MOST]

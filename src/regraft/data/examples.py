@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 from regraft.artifacts import fingerprint, read_parquet, write_parquet
 from regraft.data.blocks import blocks_of
 from regraft.data.known import KnownFile
-from regraft.data.levels import Deep, Levels, levels_of
 from regraft.data.splits import val_apart
 from regraft.errors import ChangedError, SealedError, UsageError
 from regraft.evaluation import all_alone
 
 SPLITS = ("train", "val", "test")
-SCHEMA = pa.schema(
+SCHEMA = pa.schema(  # the columns that all modalities share; behind them come those of the facts
     [
         ("id", pa.string()),  # SHA-256 of the content, 32 hex digits
         ("source", pa.string()),  # path relative to the root, as the user knows it
@@ -30,22 +29,13 @@ SCHEMA = pa.schema(
         ("group", pa.string()),
         ("weight", pa.float64()),
         ("split", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
-        ("pixels", pa.string()),  # the id, or a hash of the pixels where other bytes may show the same
+        ("identity", pa.string()),  # the id, or a hash of what is shown where other bytes may show the same
         (
             "block",
             pa.int64(),
-        ),  # examples that belong together, test included: a group, the same pixels, near-duplicates
-        ("dhash", pa.string()),  # difference hashes of the image and its mirror, 32 hex digits
-        (
-            "deep",
-            pa.string(),
-        ),  # of more than 8 bits: whole or real, and the smallest and largest value; else null
-        ("low", pa.float64()),
-        ("top", pa.float64()),
+        ),  # examples that belong together, test included: a group, the same identity, near-duplicates
         ("flags", pa.list_(pa.string())),
         (
             "dropped",
@@ -141,15 +131,16 @@ def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the audit may know of examples whose labels are sealed: their ids, paths, sizes (N, 2) and hashes."""
+    """What the audit may know of N examples whose labels are sealed: their ids, files, identities (the id
+    where nothing else shows the same) and `facts`, a table of N rows with the modality's own columns.
+    """
 
     name: str
     ids: tuple[str, ...]
     sources: tuple[str, ...]
     paths: tuple[KnownFile, ...]
-    sizes: np.ndarray
-    pixels: tuple[str, ...]
-    dhashes: tuple[str, ...]
+    identities: tuple[str, ...]
+    facts: pa.Table
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -161,10 +152,14 @@ class Inputs:
             self.ids + other.ids,
             self.sources + other.sources,
             self.paths + other.paths,
-            np.concatenate([self.sizes, other.sizes]),
-            self.pixels + other.pixels,
-            self.dhashes + other.dhashes,
+            self.identities + other.identities,
+            pa.concat_tables([self.facts, other.facts]),
         )
+
+
+def facts_in(table: pa.Table) -> pa.Table:
+    """The columns of a table that are not common to all modalities."""
+    return table.select([name for name in table.column_names if name not in SCHEMA.names])
 
 
 class Examples:
@@ -172,7 +167,7 @@ class Examples:
     logged.
     """
 
-    def __init__(self, table: pa.Table, task: Task, root: Path, modality: str = "image") -> None:
+    def __init__(self, table: pa.Table, task: Task, root: Path, modality: str) -> None:
         self.task, self.root, self.modality = task, root, modality
         sealed = pc.equal(table["split"], "test") if table.num_rows else pa.array([], pa.bool_())
         self.table = table.filter(pc.invert(sealed))
@@ -219,10 +214,8 @@ class Examples:
         return self._inputs(self.__sealed, "test")
 
     def twins_of_test(self) -> tuple[list[str], list[list[str]]]:
-        """Of each test example what its pixels are known by, and the labels of what was dropped as identical
-        to it.
-        """
-        return self.__sealed["pixels"].to_pylist(), self.__sealed["dropped"].to_pylist()
+        """Of each test example its identity, and the labels of what was dropped as identical to it."""
+        return self.__sealed["identity"].to_pylist(), self.__sealed["dropped"].to_pylist()
 
     def _open_labels(self) -> list[str]:
         """The labels in the order of examples.parquet, "" for those of test."""
@@ -273,25 +266,13 @@ class Examples:
             self.modality,
         )
 
-    def image_sizes(self) -> np.ndarray:
-        """(N, 2) widths and heights of train and val."""
-        return self._sizes(self.table)
-
-    def levels(self) -> Levels:
-        """Which values of pictures with more than 8 bits become black and white, by train and val."""
-        deep = self.table.filter(pc.is_valid(self.table["deep"]))
-        columns = (deep[name].to_pylist() for name in ("deep", "low", "top"))
-        return levels_of(Deep(kind, low, top) for kind, low, top in zip(*columns, strict=True))
-
-    @staticmethod
-    def _sizes(table: pa.Table) -> np.ndarray:
-        return np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
+    def facts(self) -> pa.Table:
+        """The modality's own columns of train and val, in the order of examples.parquet."""
+        return facts_in(self.table)
 
     def _inputs(self, table: pa.Table, name: str) -> Inputs:
-        ids, sources, pixels, dhashes = (
-            tuple(table[c].to_pylist()) for c in ("id", "source", "pixels", "dhash")
-        )
-        return Inputs(name, ids, sources, self._files(sources, ids), self._sizes(table), pixels, dhashes)
+        ids, sources, identities = (tuple(table[c].to_pylist()) for c in ("id", "source", "identity"))
+        return Inputs(name, ids, sources, self._files(sources, ids), identities, facts_in(table))
 
     def _take(self, table: pa.Table, name: str) -> Part:
         index = {label: position for position, label in enumerate(self.task.classes)}
@@ -335,10 +316,14 @@ class Examples:
 
     @classmethod
     def load(cls, path: Path) -> Examples:
-        """Read examples.parquet back."""
+        """Read examples.parquet back. Raises UsageError for one that an earlier regraft wrote."""
         import json
 
         table = read_parquet(path)
+        if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+            raise UsageError(
+                f"{path} was written by an earlier regraft (no column {missing[0]!r}): read it with that one, or fit anew."
+            )
         about = json.loads((table.schema.metadata or {})[b"regraft"])
         task = Task(about["kind"], tuple(about["classes"]))
         return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])

@@ -1,6 +1,6 @@
 """What a model has seen: the examples it learnt from or was chosen by, those of every run before it included.
 
-A model folder holds them as `seen.parquet`: hashes only, no names and no pictures. So the lineage goes with
+A model folder holds them as `seen.parquet`: hashes and facts only, no names and no contents. So the lineage goes with
 the weights wherever they are copied, and needs no run that stands beside them; a run's folder is only looked
 at for the files themselves, where pixels have to be compared.
 """
@@ -14,37 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors import SafetensorError, safe_open
 
 from regraft.artifacts import openable, read_parquet, write_parquet
 from regraft.data.alike import Known, Met, meet
-from regraft.data.examples import Examples, Inputs
+from regraft.data.examples import Examples, Inputs, facts_in
+from regraft.data.kind import Kind
 from regraft.data.known import KnownFile
 from regraft.data.splits import ORDER
 from regraft.errors import UsageError
 
 FILE = "seen.parquet"
 KEY = "regraft"  # of the metadata of a weights file that regraft wrote
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("pixels", pa.string()),
-        ("dhash", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("split", pa.string()),
-        ("run", pa.int32()),
-    ]
+COMMON = pa.schema(  # the columns of every seen.parquet; behind them come those of the modality's facts
+    [("id", pa.string()), ("identity", pa.string()), ("split", pa.string()), ("run", pa.int32())]
 )
-COLUMNS = tuple(SCHEMA.names[:-1])
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Train and val of a run and of all runs before it. `table` has COLUMNS and `run`, a position in `runs`.
+    """Train and val of a run and of all runs before it. `table` has the columns COMMON, where `run` is a position in
+    `runs`, and those of the modality's facts.
 
     `runs` are the runs' folders, the model's own first; `unknown` says of which ancestors it is not known
     what they have seen.
@@ -59,9 +51,10 @@ class Seen:
         """What a model of the run in this folder will have seen, its backbone's past included. Of test
         nothing.
         """
-        own = examples.table.select(COLUMNS).append_column(
-            "run", pa.array([0] * examples.table.num_rows, pa.int32())
-        )
+        own, facts = examples.table.select(COMMON.names[:-1]), examples.facts()
+        own = own.append_column(COMMON.field("run"), pa.array([0] * own.num_rows, pa.int32()))
+        for name in facts.column_names:
+            own = own.append_column(facts.schema.field(name), facts[name])
         if before is None:
             return cls(_compact(own), (str(run.resolve()),))
         past = before.table.filter(
@@ -70,7 +63,9 @@ class Seen:
         place = past.schema.get_field_index("run")
         past = past.set_column(place, "run", pc.cast(pc.add(past["run"], 1), pa.int32()))
         return cls(
-            pa.concat_tables([_compact(own), past]), (str(run.resolve()), *before.runs), before.unknown
+            pa.concat_tables([_compact(own), past], promote_options="default"),
+            (str(run.resolve()), *before.runs),
+            before.unknown,
         )
 
     def ancestors(self) -> Seen:
@@ -91,29 +86,33 @@ class Seen:
         try:
             table = read_parquet(path)
             about = json.loads((table.schema.metadata or {})[KEY.encode()])
-            return cls(table.replace_schema_metadata(None), tuple(about["runs"]), tuple(about["unknown"]))
+            found = cls(table.replace_schema_metadata(None), tuple(about["runs"]), tuple(about["unknown"]))
         except (pa.ArrowException, OSError, LookupError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
+        if missing := [name for name in COMMON.names if name not in table.column_names]:
+            raise UsageError(
+                f"{path} was written by an earlier regraft (no column {missing[0]!r}): use the model with that one, or "
+                "fit it anew."
+            )
+        return found
 
     def known(self, home: Path | None = None) -> Known:
         """The rows to compare with; files as far as the runs' folders are still there. `home` is where the
         own run is now.
         """
-        rows = self.table.to_pydict()
-        files: list[KnownFile | None] = [None] * len(rows["id"])
+        ids, runs = self.table["id"].to_pylist(), self.table["run"].to_pylist()
+        files: list[KnownFile | None] = [None] * len(ids)
         for number, run in enumerate(self.runs):
             places = [home, Path(run)] if number == 0 and home is not None else [Path(run)]
             found = next((some for place in places if (some := _files(place))), {})
-            for row, (identity, own) in enumerate(zip(rows["id"], rows["run"], strict=True)):
+            for row, (identity, own) in enumerate(zip(ids, runs, strict=True)):
                 if own == number:
                     files[row] = found.get(identity)
-        return _known(rows, files)
+        return _known(self.table, files)
 
-    def meet(
-        self, new: Inputs, digest: Callable[[Any], str], tick: Callable[..., None], home: Path | None = None
-    ) -> Met:
-        """Which of some pictures the model has seen, by content and by pixels (`digest`: see `meet`)."""
-        return meet(new, self.known(home), digest, tick)
+    def meet(self, new: Inputs, kind: Kind, tick: Callable[..., None], home: Path | None = None) -> Met:
+        """Which of some items the model has seen, by content and by identity."""
+        return meet(new, self.known(home), kind, tick)
 
     def names(self, rows: Iterable[int]) -> list[str]:
         """The runs that have seen some rows of the table."""
@@ -144,9 +143,8 @@ def seen_by(reference: str) -> Seen | None:
         place if place.is_file() else folder / "model.safetensors"
     ):
         return None
-    nothing = pa.table({name: pa.array([], SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
     return Seen(
-        nothing,
+        COMMON.empty_table(),
         (),
         (f"{reference}: what it was made with is not known, as there is no {FILE} beside its weights",),
     )
@@ -160,15 +158,14 @@ def of_run(run: Path, moved: str | Path | None = None) -> Known:
     if not path.is_file():
         raise UsageError(f"{run}: there is no examples.parquet in it. Give the folder of an earlier run.")
     try:
-        rows = read_parquet(path, COLUMNS).to_pydict()
-        examples = Examples.load(path)
+        table, examples = read_parquet(path).replace_schema_metadata(None), Examples.load(path)
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
     files = {
         file.id: file
         for file in (examples if moved is None else examples.moved_to(Path(moved))).files().values()
     }
-    return _known(rows, [files.get(identity) for identity in rows["id"]])
+    return _known(table, [files.get(identity) for identity in table["id"].to_pylist()])
 
 
 def assigned(place: Path) -> Known:
@@ -200,23 +197,19 @@ def in_sample(about: dict[str, Any]) -> str:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """`pixels` only where it is not the id."""
-    place = table.schema.get_field_index("pixels")
-    other = pc.fill_null(pc.not_equal(table["pixels"], table["id"]), False)
-    pixels = pc.if_else(other, table["pixels"], pa.scalar(None, pa.string()))
-    return table.set_column(place, "pixels", pixels).cast(SCHEMA)
+    """`identity` only where it is not the id."""
+    place = table.schema.get_field_index("identity")
+    other = pc.fill_null(pc.not_equal(table["identity"], table["id"]), False)
+    return table.set_column(
+        place, COMMON.field("identity"), pc.if_else(other, table["identity"], pa.scalar(None, pa.string()))
+    )
 
 
-def _known(rows: dict[str, list[Any]], files: Sequence[KnownFile | None]) -> Known:
-    pixels = [shown or identity for shown, identity in zip(rows["pixels"], rows["id"], strict=True)]
-    sizes = np.array(
-        [[width or 0, height or 0] for width, height in zip(rows["width"], rows["height"], strict=True)],
-        np.int64,
-    )
-    hashes = tuple(text or "" for text in rows["dhash"])
-    return Known(
-        tuple(rows["id"]), tuple(pixels), hashes, sizes.reshape(-1, 2), tuple(rows["split"]), tuple(files)
-    )
+def _known(table: pa.Table, files: Sequence[KnownFile | None]) -> Known:
+    ids, splits = (tuple(table[name].to_pylist()) for name in ("id", "split"))
+    shown = zip(table["identity"].to_pylist(), ids, strict=True)
+    facts = facts_in(table.drop_columns([name for name in ("run",) if name in table.column_names]))
+    return Known(ids, tuple(identity or own for identity, own in shown), splits, facts, tuple(files))
 
 
 def _files(run: Path) -> dict[str, KnownFile]:

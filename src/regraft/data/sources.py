@@ -1,4 +1,4 @@
-"""Where examples come from: folders of class folders, or tables. Reads names and labels, opens no image."""
+"""Where examples come from: folders of class folders, or tables. Reads names and labels, opens no item."""
 
 from __future__ import annotations
 
@@ -7,49 +7,54 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from regraft.data.examples import Task
+from regraft.data.kind import Kind
 from regraft.data.rows import Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
-from regraft.data.tables import is_table_name, read_table
-from regraft.data.walker import Passed, is_folder, is_hidden, is_image_name, own_output, some, walk
+from regraft.data.tables import is_table_name, named_kind, read_table
+from regraft.data.walker import Passed, ends_in, is_folder, is_hidden, own_output, some, walk
 from regraft.errors import DataError
 
+LOOKED_AT = 1_000  # files that are looked at to tell of which modality the data are
 SAY = (
-    "Call the folders of splits train/, val/ and test/, each with a folder of images a class. "
+    "Call the folders of splits train/, val/ and test/, each with a folder a class. "
     "Or give a csv with the columns path, label and, where wanted, split."
 )
 
 
 @dataclass
 class Source:
-    """What a place holds: rows, what was passed over (`empty`: class folders without an image), and how it
-    was read.
+    """What a place holds: rows, the kind of item they name, what was passed over (`empty`: class folders
+    without an item), and how it was read.
     """
 
     name: str
     root: Path
     rows: list[Row]
+    kind: Kind
     task: Task = field(default_factory=lambda: Task("single", ()))
     passed: Passed = field(default_factory=Passed)
     empty: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.passed.base = self.root
+        self.passed.base, self.passed.noun = self.root, self.kind.noun
 
 
-def read_source(data: str | Path) -> Source:
-    """Read any of the layouts of the README. Raises DataError with every fault found, UsageError for other
-    tasks.
+def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
+    """Read any of the layouts of the README, as the one of these kinds that its files or columns are of (the
+    first where that does not show). Raises DataError with every fault found, UsageError for other tasks.
     """
     path = Path(os.path.expanduser(data))
     try:
         if not path.exists():
             raise DataError(f"{path} does not exist.", [], _near(path))
         path = path.resolve()
-        source = _read_file(path) if path.is_file() else _read_folder(path)
+        source = _read_file(path, kinds) if path.is_file() else _read_folder(path, kind_of(path, kinds))
         if not source.rows:
             raise _nothing(source, path)
     except OSError as error:
@@ -62,6 +67,21 @@ def read_source(data: str | Path) -> Source:
         text = f"the classes {' and '.join(map(repr, names))} differ only in case, blanks or hyphens: are they one?"
         source.notes.append(Note("class names alike", "warning", text))
     return source
+
+
+def kind_of(folder: Path, kinds: Sequence[Kind]) -> Kind:
+    """The kind that most of the first files below a folder are of; where there are none, that of its first
+    table; else the first of all.
+    """
+    if len(kinds) == 1:
+        return kinds[0]
+    every = frozenset().union(*(kind.endings for kind in kinds))
+    files = [path.name for path in islice(walk(folder, every, Passed()), LOOKED_AT)]
+    counts = [sum(ends_in(name, kind.endings) for name in files) for kind in kinds]
+    if not files:
+        tables = sorted(path for path in folder.iterdir() if is_table_name(path.name))
+        return named_kind(tables[0], kinds) if tables else kinds[0]
+    return kinds[counts.index(max(counts))]
 
 
 def _near(path: Path) -> str:
@@ -80,33 +100,36 @@ def _nothing(source: Source, path: Path) -> DataError:
     seen = ", ".join(sorted(shown(item.name) for item in path.iterdir())[:8]) if path.is_dir() else "no rows"
     passed = source.passed.in_words()
     return DataError(
-        f"no images were found in {path}.",
+        f"no {source.kind.noun}s were found in {path}.",
         [f"it holds: {seen or 'nothing'}", *([f"passed over: {passed}"] if passed else [])],
-        "Wanted: a folder of images a class, or train/ and test/ of such folders, or a csv with `path` and `label`.",
+        f"Wanted: a folder of {source.kind.noun}s a class, or train/ and test/ of such folders, or a csv with "
+        "`path` and `label`.",
     )
 
 
-def _read_file(path: Path) -> Source:
+def _read_file(path: Path, kinds: Sequence[Kind]) -> Source:
     if not is_table_name(path.name):
         packed = path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
         advice = (
             "Unpack it, and give the folder." if packed else "Give a folder of class folders, or a table."
         )
         raise DataError(f"{path} is a file, but no .csv or .parquet.", [], advice)
-    source = Source(path.stem, path.parent, [])
-    source.rows = read_table(path, None, source.notes)
+    source = Source(path.stem, path.parent, [], named_kind(path, kinds))
+    source.rows = read_table(path, None, source.kind, source.notes)
     return source
 
 
-def _read_folder(given: Path) -> Source:
+def _read_folder(given: Path, kind: Kind) -> Source:
     if what := own_output(given):
         raise DataError(
-            f"{given} is {what}, not data.", [], "Give the folder of labelled images, or a table of them."
+            f"{given} is {what}, not data.",
+            [],
+            f"Give the folder of labelled {kind.noun}s, or a table of them.",
         )
-    root, notes = _inside(given)
-    top = _Listing(root)
+    root, notes = _inside(given, kind)
+    top = _Listing(root, kind)
     tables = {name: split for name in top.tables if (split := split_of(Path(name).stem))}
-    source = Source(given.name or "data", root, [], notes=notes)
+    source = Source(given.name or "data", root, [], kind, notes=notes)
     if tables:
         _read_tables(source, top, tables)
         return source
@@ -126,8 +149,8 @@ def _read_folder(given: Path) -> Source:
 class _Listing:
     """What lies directly in a folder, hidden things and what regraft wrote left out; sorted names."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, kind: Kind) -> None:
+        self.place, self.kind = place, kind
         with os.scandir(place) as items:
             found = sorted((item.name, is_folder(item)) for item in items if not is_hidden(item.name))
         self.folders = [name for name, folder in found if folder and not own_output(place / name)]
@@ -135,8 +158,8 @@ class _Listing:
         self.files = [name for name, folder in found if not folder]
 
     @property
-    def images(self) -> list[str]:
-        return [name for name in self.files if is_image_name(name)]
+    def items(self) -> list[str]:
+        return [name for name in self.files if ends_in(name, self.kind.endings)]
 
     @property
     def tables(self) -> list[str]:
@@ -144,17 +167,17 @@ class _Listing:
 
     def within(self, name: str) -> _Listing:
         """The same of a folder in it."""
-        return _Listing(self.place / name)
+        return _Listing(self.place / name, self.kind)
 
 
-def _inside(root: Path) -> tuple[Path, list[Note]]:
+def _inside(root: Path, kind: Kind) -> tuple[Path, list[Note]]:
     """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds nothing
     else.
     """
     place = root
     for _ in range(8):
-        here = _Listing(place)
-        if len(here.folders) != 1 or here.images or here.tables or split_of(here.folders[0]):
+        here = _Listing(place, kind)
+        if len(here.folders) != 1 or here.items or here.tables or split_of(here.folders[0]):
             break
         inner = here.within(here.folders[0])
         if not inner.folders and not any(split_of(Path(name).stem) for name in inner.tables):
@@ -181,7 +204,7 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
         advice = "Leave train.csv and, where there are, val.csv and test.csv. Or give one table with a column split."
         raise DataError(f"{source.root} holds {', '.join([*tables, *perhaps])}:", faults, advice)
     for name, split in tables.items():
-        source.rows.extend(read_table(source.root / name, split, source.notes))
+        source.rows.extend(read_table(source.root / name, split, source.kind, source.notes))
     if others := [name for name in top.tables if name not in tables]:
         source.notes.append(
             Note("layout", "info", f"tables that name no split were not read: {some(others)}")
@@ -210,11 +233,13 @@ def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
         if (
             others
             and not any(inner[name].folders for name in top.folders)
-            and any(inner[name].images for name in others)
+            and any(inner[name].items for name in others)
         ):
             if len(splits) == 1 and len(others) > 1:
                 return True  # train/ is one of several folders that hold images and no folders, as a class of vehicles does
-            faults.append(f"{some([f'{name}/' for name in splits])} hold images and no class folders")
+            faults.append(
+                f"{some([f'{name}/' for name in splits])} hold {top.kind.noun}s and no class folders"
+            )
         known = {label for name in splits if splits[name] == "train" for label in inner[name].folders}
         for name in others:
             if name not in perhaps and len(known & set(inner[name].folders)) > 1:
@@ -234,15 +259,15 @@ def _check_splits(top: _Listing, splits: dict[str, str]) -> None:
     """Raise DataError where train/ holds no class folders."""
     train = next(name for name, split in splits.items() if split == "train")
     inner = top.within(train)
-    if not inner.folders and inner.images:
+    if not inner.folders and inner.items:
         raise _flat(inner, [f"{top.place / name}" for name in top.tables])
 
 
 def _check_classes(top: _Listing) -> None:
-    """Raise DataError for images that lie in no class folder, and for top folders that are rather splits or
+    """Raise DataError for items that lie in no class folder, and for top folders that are rather splits or
     parts.
     """
-    if not top.folders and top.images:
+    if not top.folders and top.items:
         raise _flat(top, [])
     if len(top.folders) < 2:
         return
@@ -250,7 +275,7 @@ def _check_classes(top: _Listing) -> None:
     for name in top.folders:
         listing = top.within(name)
         inner[name] = set(listing.folders)
-        if len(listing.folders) < 2 or listing.images:
+        if len(listing.folders) < 2 or listing.items:
             return  # as class folders are
     shared = set.intersection(*inner.values())
     if len(shared) < 2 or 2 * len(shared) < len(set.union(*inner.values())):
@@ -268,27 +293,29 @@ def _check_classes(top: _Listing) -> None:
 
 
 def _flat(place: _Listing, tables: list[str]) -> DataError:
-    """The error for images that lie directly in a folder, with no class folders."""
+    """The error for items that lie directly in a folder, with no class folders."""
     tables = [str(place.place / name) for name in place.tables] + tables
-    counts = Counter(re.sub(r"[\W\d_]*\d[\W\d_]*$", "", Path(name).stem).casefold() for name in place.images)
+    counts = Counter(re.sub(r"[\W\d_]*\d[\W\d_]*$", "", Path(name).stem).casefold() for name in place.items)
     names = [name for name, count in counts.most_common(6) if name and count > 1]
-    advice = "Put the images of each class into a folder of their own, or give a csv with the columns path and label."
+    advice = f"Put the {place.kind.noun}s of each class into a folder of their own, "
+    advice += "or give a csv with the columns path and label."
     if tables:
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder. Else: {advice}"
-    elif len(names) > 1 and sum(counts[name] for name in names) > 0.8 * len(place.images):
+    elif len(names) > 1 and sum(counts[name] for name in names) > 0.8 * len(place.items):
         folders = ", ".join(f"{name}/" for name in names)
         advice = f"The files' names begin with {', '.join(names)}: if these are classes, make folders {folders}. Else: {advice}"
-    fault = f"{len(place.images):,} image(s) lie directly in it, such as {shown(place.images[0])}"
+    fault = f"{len(place.items):,} {place.kind.noun}(s) lie directly in it, such as {shown(place.items[0])}"
     return DataError(f"{place.place} has no class folders:", [fault], advice)
 
 
 def _read_split(source: Source, top: _Listing, name: str, split: str) -> None:
     inner = top.within(name)
-    if len(inner.folders) == 1 and not inner.images and split_of(inner.folders[0]) == split:
+    if len(inner.folders) == 1 and not inner.items and split_of(inner.folders[0]) == split:
         inner = inner.within(inner.folders[0])  # test/test/cat, as archives unpack
-    if split != "train" and inner.images and not inner.folders:
+    if split != "train" and inner.items and not inner.folders:
         cut = "a test set is cut from the rest" if split == "test" else "val is cut from train"
-        text = f"{shown(name)}/ holds {len(inner.images):,} images and no class folders: they were passed over, and {cut}"
+        text = f"{shown(name)}/ holds {len(inner.items):,} {inner.kind.noun}s and no class folders: "
+        text += f"they were passed over, and {cut}"
         source.notes.append(Note("unlabelled", "warning", text))
     _read_classes(source, inner.place, split, inner)
 
@@ -299,7 +326,12 @@ def _read_classes(source: Source, folder: Path, split: str | None, listing: _Lis
     passed.own += [passed.name(folder / name) for name in listing.own]
     for label in listing.folders:
         before = len(source.rows) + len(passed.links) + len(passed.own) + len(passed.unreadable)
-        for file in walk(folder / label, passed, {os.path.realpath(source.root), os.path.realpath(folder)}):
+        for file in walk(
+            folder / label,
+            source.kind.endings,
+            passed,
+            {os.path.realpath(source.root), os.path.realpath(folder)},
+        ):
             name = file.relative_to(source.root).as_posix()
             if shown(name) != name:  # examples.parquet could not hold it
                 passed.stray.append(f"{shown(name)} (its name is not UTF-8)")

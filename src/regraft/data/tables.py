@@ -1,4 +1,4 @@
-"""Tables of examples: csv and parquet, their columns and their rows. Opens no image."""
+"""Tables of examples: csv and parquet, their columns and their rows. Opens no item."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import difflib
 import re
 import unicodedata
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,16 @@ import pyarrow.csv
 
 from regraft.artifacts import read_parquet
 from regraft.data.examples import Task
+from regraft.data.kind import Kind
 from regraft.data.rows import Note, Row, plainly, split_of
-from regraft.data.walker import is_image_name, some
+from regraft.data.walker import ends_in, some
 from regraft.errors import DataError
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
 LOOKED_AT = 50  # records of a csv that are split by each delimiter to find its own
 COLUMNS = {  # what a column is called here, and the other names that certainly mean the same
-    "path": (
-        "file",
-        "filename",
-        "filepath",
-        "image",
-        "imagepath",
-        "imagefile",
-        "imagename",
-        "imagefilename",
-        "imagefilepath",
-        "img",
-        "imgpath",
-        "imgfile",
-        "imgname",
-        "picture",
-        "photo",
-    ),
+    "path": ("file", "filename", "filepath"),  # and those that the modality names
     "label": (
         "labels",
         "class",
@@ -54,9 +40,9 @@ COLUMNS = {  # what a column is called here, and the other names that certainly 
     "group": (),
     "weight": (),
 }
-DOCUMENTED = (*COLUMNS, "file", "filename", "image")
+DOCUMENTED = (*COLUMNS, "file", "filename")
 PERHAPS = {  # not certain enough to be taken, but worth asking about
-    "path": ("id", "imageid", "imgid", "fileid", "uuid", "url", "name", "source"),
+    "path": ("id", "fileid", "uuid", "url", "name", "source"),
     "label": (
         "y",
         "species",
@@ -79,20 +65,38 @@ def is_table_name(name: str) -> bool:
     return name.lower().endswith(TABLE_ENDINGS)
 
 
-def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
-    """The rows of a table; `split` is theirs where the table does not say. A table of val or test without
+def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
+    """The kind that a column of a table is named after, or else that of the files it names; the first where
+    that does not show.
+    """
+    if len(kinds) == 1:
+        return kinds[0]
+    try:
+        table = read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, kinds)
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error):
+        return kinds[0]  # reading it says what is wrong
+    plain = [plainly(name) for name in table.column_names]
+    named = [kind for kind in kinds if not {kind.name, *kind.columns}.isdisjoint(plain)]
+    place = next((n for n, name in enumerate(plain) if name in ("path", *COLUMNS["path"])), None)
+    names = [] if place is None else [str(cell) for cell in table.column(place)[:LOOKED_AT].to_pylist()]
+    listed = [kind for kind in kinds if any(ends_in(name, kind.endings) for name in names)]
+    return [*named, *listed, kinds[0]][0]
+
+
+def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> list[Row]:
+    """The rows of a table of items of a kind; `split` is theirs where the table does not say. A table of val or test without
     labels has none.
 
     Raises DataError with every fault, UsageError for labels of other tasks.
     """
     parquet = path.suffix.lower() == ".parquet"
     try:
-        table = read_parquet(path) if parquet else _read_csv(path)
+        table = read_parquet(path) if parquet else _read_csv(path, [kind])
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)
         ) from None
-    found, faults = _columns(table, notes, path.name)
+    found, faults = _columns(table, kind, notes, path.name)
     if (
         split in ("val", "test")
         and "path" in found
@@ -103,7 +107,9 @@ def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
         return []
     if faults:
         raise DataError(
-            f"{path} has the columns {', '.join(table.column_names)}:", faults, _no_header(table.column_names)
+            f"{path} has the columns {', '.join(table.column_names)}:",
+            faults,
+            _no_header(table.column_names, kind),
         )
     columns = {
         name: _cells(table.column(found[name])) if name in found else [None] * table.num_rows
@@ -125,12 +131,12 @@ def read_table(path: Path, split: str | None, notes: list[Note]) -> list[Row]:
     return rows
 
 
-def _columns(table: pa.Table, notes: list[Note], file: str) -> tuple[dict[str, int], list[str]]:
+def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple[dict[str, int], list[str]]:
     """{what a column is here: its number}, and what is missing or not certain."""
     plain = [plainly(name) for name in table.column_names]
     found: dict[str, int] = {}
     faults: list[str] = []
-    for wanted, others in COLUMNS.items():
+    for wanted, others in _names_of(kind).items():
         numbers = [n for n, name in enumerate(plain) if name == wanted] or [
             n for n, name in enumerate(plain) if name in others
         ]
@@ -147,22 +153,28 @@ def _columns(table: pa.Table, notes: list[Note], file: str) -> tuple[dict[str, i
         elif numbers:
             found[wanted] = numbers[0]
     if "label" not in found and not any("`label`" in fault for fault in faults):
-        faults.append("no column `label`" + _perhaps("label", table.column_names))
+        faults.append("no column `label`" + _perhaps("label", table.column_names, kind))
     if "path" not in found and not any("`path`" in fault for fault in faults):
         other = next((name for name in ("text", "audio") if name in plain), None)
         told = (
-            f"its examples are `{other}`; images are fitted so far" if other else "no column `path` or `file`"
+            f"its examples are `{other}`; {kind.noun}s are fitted so far"
+            if other
+            else "no column `path` or `file`"
         )
-        faults.append(told + ("" if other else _perhaps("path", table.column_names)))
+        faults.append(told + ("" if other else _perhaps("path", table.column_names, kind)))
     if not faults:
-        _tell_columns(table.column_names, found, notes, file)
+        _tell_columns(table.column_names, found, kind, notes, file)
     return found, faults
 
 
-def _tell_columns(names: list[str], found: dict[str, int], notes: list[Note], file: str) -> None:
+def _tell_columns(names: list[str], found: dict[str, int], kind: Kind, notes: list[Note], file: str) -> None:
     """Note what was taken by another name than that in the documentation, and what was not used."""
     taken = {wanted: names[n].strip() for wanted, n in found.items()}
-    renamed = [f"`{name}` as {wanted}" for wanted, name in taken.items() if plainly(name) not in DOCUMENTED]
+    renamed = [
+        f"`{name}` as {wanted}"
+        for wanted, name in taken.items()
+        if plainly(name) not in (*DOCUMENTED, kind.name)
+    ]
     unused = [f"`{name.strip()}`" for n, name in enumerate(names) if n not in found.values() and name.strip()]
     said = [f"took {', '.join(renamed)}"] if renamed else []
     said += [f"did not use {some(unused, 8)}"] if unused else []
@@ -170,16 +182,22 @@ def _tell_columns(names: list[str], found: dict[str, int], notes: list[Note], fi
         notes.append(Note("columns", "info", f"of the columns of {file}, regraft {' and '.join(said)}"))
 
 
-def _perhaps(wanted: str, names: list[str]) -> str:
+def _perhaps(wanted: str, names: list[str], kind: Kind) -> str:
     """; did you mean ...? where a column could be the one that is missing."""
     known = {plainly(name): name.strip() for name in names}
-    near = [name for plain, name in known.items() if plain in PERHAPS[wanted]]
+    perhaps = PERHAPS[wanted] + (tuple(f"{name}id" for name in kind.columns) if wanted == "path" else ())
+    near = [name for plain, name in known.items() if plain in perhaps]
     near = near or [known[plain] for plain in difflib.get_close_matches(wanted, known, n=2, cutoff=0.7)]
     return (
         f" (did you mean {' or '.join(f'`{name}`' for name in near[:3])}? Then call it `{wanted}`)"
         if near
         else ""
     )
+
+
+def _names_of(kind: Kind) -> dict[str, tuple[str, ...]]:
+    """COLUMNS with the names by which a kind calls its items."""
+    return {**COLUMNS, "path": (*COLUMNS["path"], *kind.columns)}
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
@@ -203,8 +221,8 @@ def _unlabelled(name: str, what: str, rows: int, split: str) -> Note:
     return Note("unlabelled", "warning", f"{name} {what}: its {rows:,} rows were passed over, and {cut}")
 
 
-def _no_header(names: list[str]) -> str:
-    if any(is_image_name(name.strip()) for name in names):
+def _no_header(names: list[str], kind: Kind) -> str:
+    if any(ends_in(name.strip(), kind.endings) for name in names):
         return "Its first line looks like an example. Put a header before it: path,label"
     return ""
 
@@ -213,11 +231,11 @@ def _encoding(error: Exception) -> str:
     return "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error) else ""
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(path: Path, kinds: Sequence[Kind]) -> pa.Table:
     """Every column as text: a class may be called 01 or NA."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
-    delimiter = _delimiter(first)
+    delimiter = _delimiter(first, kinds)
     names = next(csv.reader(first, delimiter=delimiter), [])
     with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
         return pyarrow.csv.read_csv(
@@ -229,17 +247,20 @@ def _read_csv(path: Path) -> pa.Table:
         )
 
 
-def _delimiter(lines: list[str]) -> str:
+def _delimiter(lines: list[str], kinds: Sequence[Kind]) -> str:
     """What separates the cells: by it the header has the columns that are needed, and the records have as
     many cells.
     """
+
+    wanted = [("path", *COLUMNS["path"], *(name for kind in kinds for name in kind.columns))]
+    wanted += [("label", *COLUMNS["label"])]
 
     def fits(mark: str) -> tuple[int, float, int]:
         records = [record for record in islice(csv.reader(lines, delimiter=mark), LOOKED_AT) if record]
         if not records or len(records[0]) < 2:
             return 0, 0.0, 0
         plain = {plainly(cell) for cell in records[0]}
-        known = sum(not plain.isdisjoint((wanted, *COLUMNS[wanted])) for wanted in ("path", "label"))
+        known = sum(not plain.isdisjoint(names) for names in wanted)
         return (
             known,
             sum(len(record) == len(records[0]) for record in records) / len(records),

@@ -12,33 +12,6 @@ from pathlib import Path
 from regraft.data.rows import shown
 from regraft.errors import DataError
 
-IMAGE_ENDINGS = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".avif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".tga",
-        ".ico",
-        ".heic",
-        ".heif",
-        ".hif",
-    )
-)
 SYSTEM = frozenset(
     (  # what file managers, archives and notebooks leave behind, besides names that begin with a dot
         "__macosx",
@@ -62,8 +35,9 @@ class Passed:
     """What walks passed over. Names are relative to `base`, or whole where there is none."""
 
     base: Path | None = None
+    noun: str = "example"  # what one item of the data is called
     hidden: int = 0
-    stray: list[str] = field(default_factory=list)  # files that are no images by their ending
+    stray: list[str] = field(default_factory=list)  # files that are no items by their ending
     links: list[str] = field(default_factory=list)  # folders that lead to one already read
     own: list[str] = field(default_factory=list)  # runs and models of regraft
     unreadable: list[str] = field(default_factory=list)  # folders that cannot be listed
@@ -76,7 +50,7 @@ class Passed:
         """One line with counts; "" where nothing was passed over."""
         several = [
             f"{self.hidden:,} hidden" if self.hidden else "",
-            f"{len(self.stray):,} no images ({endings(self.stray)})" if self.stray else "",
+            f"{len(self.stray):,} no {self.noun}s ({endings(self.stray)})" if self.stray else "",
             f"{len(self.links):,} links to a folder already read" if self.links else "",
             f"{len(self.own):,} runs or models of regraft ({some(self.own)})" if self.own else "",
             f"{len(self.unreadable):,} folders that cannot be listed ({some(self.unreadable)})"
@@ -91,9 +65,9 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def is_image_name(name: str) -> bool:
-    """True for an ending that images have."""
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+def ends_in(name: str, endings: frozenset[str]) -> bool:
+    """True for a name with one of these endings, in whatever case."""
+    return os.path.splitext(name)[1].lower() in endings
 
 
 def own_output(folder: str | Path) -> str:
@@ -101,11 +75,13 @@ def own_output(folder: str | Path) -> str:
     return next((what for name, what in OWN.items() if os.path.isfile(os.path.join(folder, name))), "")
 
 
-def walk(folder: str | Path, passed: Passed, seen: set[str] | None = None) -> Iterator[Path]:
-    """The images by name below a folder, sorted folder by folder, as they are found.
+def walk(
+    folder: str | Path, endings: frozenset[str], passed: Passed, seen: set[str] | None = None
+) -> Iterator[Path]:
+    """The files with one of these endings below a folder, sorted folder by folder, as they are found.
 
     Links are followed, and each real folder is entered once for a set `seen` of real paths, so loops end.
-    What regraft wrote itself, hidden files and what is no image by its ending are told to `passed`.
+    What regraft wrote itself, hidden files and what has another ending are told to `passed`.
     """
     seen = set() if seen is None else seen
     stack = [_entries(str(folder), passed, seen)]
@@ -117,7 +93,7 @@ def walk(folder: str | Path, passed: Passed, seen: set[str] | None = None) -> It
             passed.hidden += 1
         elif is_folder(entry):
             stack.append(_entries(entry.path, passed, seen))
-        elif is_image_name(entry.name):
+        elif ends_in(entry.name, endings):
             yield Path(entry.path)
         else:
             passed.stray.append(passed.name(entry.path))
@@ -149,8 +125,8 @@ def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntr
     return iter(entries)
 
 
-def inputs(names: Iterable[str], passed: Passed) -> Iterator[str]:
-    """The images that names of files and folders stand for, as they are found: a named file always, a
+def inputs(names: Iterable[str], endings: frozenset[str], passed: Passed) -> Iterator[str]:
+    """The items that names of files and folders stand for, as they are found: a named file always, a
     folder's by `walk`.
 
     Raises DataError at the end where there were none.
@@ -158,20 +134,20 @@ def inputs(names: Iterable[str], passed: Passed) -> Iterator[str]:
     found, given = 0, 0
     for name in names:
         given += 1
-        for path in walk(name, passed) if os.path.isdir(name) else (name,):
+        for path in walk(name, endings, passed) if os.path.isdir(name) else (name,):
             found += 1
             yield str(path)
     if not given:
         raise DataError("there is nothing to predict: no file or folder was named.", [])
     if not found:
         raise DataError(
-            "no images were found in what was named.",
+            f"no {passed.noun}s were found in what was named.",
             [f"passed over: {passed.in_words()}"] if passed.in_words() else ["the folders are empty"],
             "A file that is named itself is always tried.",
         )
 
 
-def nearby(root: Path, name: str) -> str:
+def nearby(root: Path, name: str, endings: frozenset[str]) -> str:
     """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; "" where
     it is not found.
     """
@@ -180,9 +156,7 @@ def nearby(root: Path, name: str) -> str:
             root,
             *sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)),
         ]
-        for path in (
-            folder / f"{name}{ending}" for folder in folders for ending in ("", *sorted(IMAGE_ENDINGS))
-        ):
+        for path in (folder / f"{name}{ending}" for folder in folders for ending in ("", *sorted(endings))):
             if path.is_file():
                 return shown(path.relative_to(root).as_posix())
     return ""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from regraft.artifacts import Events, RunFolder, next_free, read_json, read_parquet, write_json
-from regraft.data import Examples, KnownFile, Readings, count_readings, read_source, readings, several
+from regraft.data import Examples, KnownFile, Readings, count_readings, readings, several
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.going import same_data
+from regraft.modalities import read_source
 from regraft.run.session import Session
 from regraft.runtime import pick_device
 from regraft.steps.audit import without_near_duplicates
@@ -121,7 +122,7 @@ def evaluate_on(
     """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it was
     made with.
 
-    These are known by content and by pixels, as are those of the runs before it. Near-duplicates of them are
+    These are known by content and by what they show, as are those of the runs before it. Near-duplicates of them are
     counted, and the score without them is given. `moved` says where the run's own data are now. The result is
     kept in the run's folder `evaluations` and listed in run.json. Raises DataError for labels that are no
     classes of the run, and where no example is left.

@@ -10,7 +10,7 @@ from regraft.artifacts import Events
 from regraft.data import Examples, Inputs
 from regraft.data.lineage import seen_by
 from regraft.errors import UsageError
-from regraft.modalities import pixel_digest
+from regraft.modalities import Modality
 from regraft.run.open import PAST
 from regraft.run.session import Session
 from regraft.steps.rank import Ranking, rank
@@ -26,10 +26,10 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
         reach = network and not session.recipe.run.offline
         wanted += [*sources.candidates(reach), *sources.earlier_runs()] if name == "auto" else [name]
     every = examples.inputs().then(examples.audit_view(PAST, events.emit))
-    seen = {name: why for name in wanted if (why := _has_seen(name, every, events))}
+    seen = {name: why for name in wanted if (why := _has_seen(name, every, context.modality, events))}
     ranking = rank(
         examples.part("train").then(examples.part("val")),
-        examples.image_sizes(),
+        examples.facts(),
         examples.counts(),
         len(examples.task.classes),
         [name for name in dict.fromkeys(wanted) if name not in seen],
@@ -39,7 +39,7 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
     return replace(ranking, left_out={**ranking.left_out, **seen})
 
 
-def _has_seen(reference: str, examples: Inputs, events: Events) -> str:
+def _has_seen(reference: str, examples: Inputs, modality: Modality, events: Events) -> str:
     """Why a backbone cannot be judged on these examples, "" where it can: an earlier run has seen some of them."""
     try:
         past = seen_by(reference)
@@ -47,5 +47,5 @@ def _has_seen(reference: str, examples: Inputs, events: Events) -> str:
         return f"what it was made with is not known: {error}"
     if past is None:
         return ""
-    shared = len(past.meet(examples, pixel_digest, events.tick))
+    shared = len(past.meet(examples, modality, events.tick))
     return f"it was made with {shared} of these examples" if shared else "; ".join(past.unknown)

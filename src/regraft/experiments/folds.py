@@ -25,10 +25,12 @@ def cross_validated(
     Raises DataError where a class has too few examples.
     """
     table, task = examples.table, task_of(examples.task.kind, examples.task.classes)
-    ids, labels, groups, pixels = (table[name].to_pylist() for name in ("id", "label", "group", "pixels"))
+    ids, labels, groups, identities = (
+        table[name].to_pylist() for name in ("id", "label", "group", "identity")
+    )
     runs = []
     for number, splits in enumerate(
-        fold_splits(ids, labels, groups, folds, seed, val_share, pixels), start=1
+        fold_splits(ids, labels, groups, folds, seed, val_share, identities), start=1
     ):
         divided = table.set_column(
             table.schema.get_field_index("split"), "split", pa.array(splits, pa.string())

@@ -23,8 +23,8 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     context = session.context(examples).trial()
     recipe, counts, classes = context.recipe, examples.counts(), len(examples.task.classes)
     both = examples.part("train").then(examples.part("val"))
-    obtained, _ = obtain(both, examples.image_sizes(), counts, classes, context)
-    body = base(obtained, examples.image_sizes(), context)
+    obtained, _ = obtain(both, examples.facts(), counts, classes, context)
+    body = base(obtained, examples.facts(), context)
     freeze(body, context)
     size = body.preprocess.size
     engine, blank = TorchEngine(body, context.device), np.zeros((32, size, size, 3), dtype=np.uint8)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from regraft.artifacts import Events, RunFolder
-from regraft.data import KnownFile, Source, audit_files, several
+from regraft.data import Examples, KnownFile, Source, audit_files, several
 from regraft.data.alike import Known, inputs_of, meet, nearly
 from regraft.data.examples import clusters
 from regraft.data.lineage import of_run, seen_by
 from regraft.errors import DataError
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest, small_image_or_none
+from regraft.modalities import modality_of
 from regraft.model import Model
 
 SHOWN = 20  # wrong labels and classes that an error lists
@@ -44,16 +43,16 @@ class Unseen:
 def unseen(
     folder: RunFolder, source: Source, model: Model, events: Events, moved: str | Path | None
 ) -> Unseen:
-    """The readable examples of a source that a run was not made with, known by content and by pixels.
+    """The readable examples of a source that a run was not made with, known by content and by what they show.
 
     `moved` says where the run's own data are now. Raises DataError for labels that are no classes of the run,
     and where no example is left.
     """
     _check_labels(source, model.classes, folder.path)
-    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, events.tick)
+    audited = audit_files(source, events.tick)
     (made, test, unknown), inputs = _made_with(folder, moved), inputs_of(audited, source)
     known = made.then(test)
-    found = meet(inputs, known, pixel_digest, events.tick)
+    found = meet(inputs, known, source.kind, events.tick)
     splits = [known.splits[row] if row >= 0 else None for row in found.rows.tolist()]
     left_out = {f"in {split}": splits.count(split) for split in ("train", "val")}
     left_out["unreadable"] = len(audited.quarantined)
@@ -64,15 +63,16 @@ def unseen(
             [f"{n:,} {why}" for why, n in left_out.items() if n],
         )
     rows = [audited.rows[place] for place in kept]
-    small = partial(small_image_or_none, levels=model.backbone.preprocess.levels)
-    near = nearly(inputs, made, small, events.tick)
+    own = Examples.load(folder.examples)
+    likeness = modality_of(own.modality).likeness(own.facts())
+    near = nearly(inputs, made, likeness, events.tick)
     content = set(made.ids)
-    by_pixels = sum(
+    by_identity = sum(
         split in ("train", "val") and identity not in content
         for split, identity in zip(splits, inputs.ids, strict=True)
     )
     said = [
-        *_of_left_out(left_out, by_pixels),
+        *_of_left_out(left_out, by_identity),
         *_of_unsure(int(found.unsure.sum())),
         *_of_copies(len(kept) - len({inputs.ids[place] for place in kept})),
         *_of_missing(set(model.classes) - {row.label for row in rows}),
@@ -131,11 +131,11 @@ def _made_with(folder: RunFolder, moved: str | Path | None) -> tuple[Known, Know
     )
 
 
-def _of_left_out(left_out: dict[str, int], by_pixels: int) -> list[str]:
-    """Sentences on the examples that were left out; `by_pixels` were known by their pixels alone."""
+def _of_left_out(left_out: dict[str, int], by_identity: int) -> list[str]:
+    """Sentences on the examples that were left out; `by_identity` were known by what they show alone."""
     said, made_with = [], left_out["in train"] + left_out["in val"]
     if made_with:
-        other = f"; {by_pixels:,} of them in other bytes, known by the pixels" if by_pixels else ""
+        other = f"; {by_identity:,} of them in other bytes, known by what they show" if by_identity else ""
         said.append(
             f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} left out "
             f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val{other})."
@@ -150,7 +150,7 @@ def _of_unsure(unsure: int) -> list[str]:
         return []
     return [
         f"{several(unsure, 'example', 'looks', 'look')} like what the run was made with, whose files are gone or "
-        "changed: pixels could not be compared. --data FOLDER says where the run's data are now."
+        "changed: they could not be compared. --data FOLDER says where the run's data are now."
     ]
 
 

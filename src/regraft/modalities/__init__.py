@@ -1,19 +1,152 @@
-"""What an example looks like to a model. One module a modality."""
+"""What an example is, and what it looks like to a model: one package a modality, and their registry."""
 
-from regraft.modalities.image import (
-    ImagePreprocess,
-    UnreadableImage,
-    inspect_image,
-    pixel_digest,
-    small_image_or_none,
-    thumbnail,
-)
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from regraft.data.kind import Facts, Kind, Likeness
+from regraft.data.sources import Source
+from regraft.data.sources import read_source as _read_source
+from regraft.errors import Unreadable, UsageError
 
 __all__ = [
-    "ImagePreprocess",
-    "UnreadableImage",
-    "inspect_image",
-    "pixel_digest",
-    "small_image_or_none",
-    "thumbnail",
+    "Facts",
+    "Likeness",
+    "Modality",
+    "Preprocess",
+    "Probe",
+    "Shown",
+    "Unreadable",
+    "modality_of",
+    "names",
+    "of_ending",
+    "read_source",
+    "register",
 ]
+
+BUILT_IN = {
+    "image": "regraft.modalities.image"
+}  # a module with the modality as `MODALITY`; the first is the usual one
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a report shows of one item: a data URI of a picture or a sound, or a text."""
+
+    kind: Literal["picture", "text", "sound"]
+    content: str
+
+
+class Preprocess(Protocol):
+    """How items reach a network: it travels with the weights, and training, prediction and export share it."""
+
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes what a model sees."""
+
+    def host(self, item: Any, rng: np.random.Generator | None = None, augment: Any = None) -> np.ndarray:
+        """What the network sees of one item, as an array on the CPU; augmented where `rng` and `augment` are
+        given. Raises Unreadable.
+        """
+
+    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
+        """One batch of several of these."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for regraft.json, its modality among them."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a way of augmentation shows things that the data do not: `setting` is its name in
+    `recipe.finetune`, `view(preprocess)` gives a preprocessing whose `host` shows an item so, and
+    `allowed(plain, seen)` tells from (N, D) features of items and of their views whether these are as good as
+    the data, and why.
+    """
+
+    setting: str
+    view: Callable[[Any], Any]
+    allowed: Callable[[np.ndarray, np.ndarray], tuple[bool, str]]
+
+
+class Modality(Kind, Protocol):
+    """All that regraft has to know of one sort of examples. See `regraft.data.kind.Kind` for the rest of it."""
+
+    probes: tuple[Probe, ...]
+
+    def preprocess(
+        self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
+    ) -> tuple[Preprocess, str]:
+        """The preprocessing of weights with this `config` and `native` input size for a set whose train and val
+        have these facts (None: for no set), and why it has its input size. `size` is the one the user named;
+        with `cpu` it is kept small for many items.
+        """
+
+    def preprocess_from(self, values: dict[str, Any]) -> Preprocess:
+        """The preprocessing that wrote these values by `to_dict`. Raises UsageError for another version."""
+
+    def settings(self, facts: pa.Table, size: int) -> dict[str, Any]:
+        """Defaults of fine-tuning by rule from the data, by their names in the recipe: `lr`, `layer_decay` and
+        the modality's own settings of augmentation.
+        """
+
+    def views(self, recipe: Any) -> Any:
+        """The augmentation of training by the settled `recipe.finetune`; None for none."""
+
+    def show(self, items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
+        """What a report shows of some items of a set with these facts; None for one that cannot be read."""
+
+    def overlay(self, preprocess: Preprocess, item: Any, heat: np.ndarray) -> tuple[str, str]:
+        """An item as it is shown beside its map, and the map of (G, G) `heat` from 0 to 1 on it: data URIs.
+        Raises Unreadable.
+        """
+
+    def sheet(self, batch: np.ndarray) -> bytes:
+        """A PNG that shows what is in a training batch."""
+
+
+_known: dict[str, Modality] = {}
+
+
+def register(modality: Modality) -> None:
+    """Make a modality known under its name; one of the same name is replaced."""
+    _known[modality.name] = modality
+
+
+def names() -> tuple[str, ...]:
+    """The names of all modalities, the built-in ones first."""
+    return tuple(dict.fromkeys((*BUILT_IN, *_known)))
+
+
+def modality_of(name: str) -> Modality:
+    """The modality of a name. Raises UsageError where there is none."""
+    if name not in _known:
+        if name not in BUILT_IN:
+            raise UsageError(f"there is no modality {name!r}; these are known: {', '.join(names())}.")
+        register(import_module(BUILT_IN[name]).MODALITY)
+    return _known[name]
+
+
+def of_ending(ending: str) -> Modality | None:
+    """The first modality whose files have this ending (".jpg"); None where there is none."""
+    return next((one for one in map(modality_of, names()) if ending.lower() in one.endings), None)
+
+
+def read_source(data: str | Path) -> Source:
+    """Read any of the layouts of the README, as examples of the registered modality that its files or columns
+    are of. Raises DataError with every fault found, UsageError for other tasks.
+    """
+    return _read_source(data, [modality_of(name) for name in names()])

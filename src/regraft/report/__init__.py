@@ -6,6 +6,5 @@ from regraft.report.card import model_card
 from regraft.report.comparison import write_comparison
 from regraft.report.gallery import write_gallery
 from regraft.report.html import write_report
-from regraft.report.pictures import write_batch
 
-__all__ = ["model_card", "write_batch", "write_comparison", "write_gallery", "write_report"]
+__all__ = ["model_card", "write_comparison", "write_gallery", "write_report"]

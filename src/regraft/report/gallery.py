@@ -1,14 +1,14 @@
-"""The report's photographs: gallery.json, from what a run predicted and what the audit found.
+"""The examples that a report shows: gallery.json, from what a run predicted and what the audit found.
 
-`picture` and `map` are data URIs, "" where there is nothing to show. Sources are relative to the data's root.
+`picture` and `map` are data URIs, "" where there is nothing to show; what is no picture stands under `text` or
+`sound`. Sources are relative to the data's root.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft.artifacts import RunFolder, read_json, read_parquet, write_json
-from regraft.data import Examples, KnownFile, several
-from regraft.data.levels import Levels
+from regraft.data import Examples, several
 from regraft.errors import ChangedError
-from regraft.modalities import UnreadableImage, thumbnail
-from regraft.report.pictures import jpeg, tinted, uri
+from regraft.modalities import Modality, Unreadable, modality_of, names
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +36,6 @@ LOOKS, SECONDS = (
     6,
     3.0,
 )  # maps of where the model looks, and what they may take; the first is made in any case
-LOOK_PIXELS = 240
 CLEAR = (
     1.0  # a fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
 )
@@ -114,13 +111,12 @@ def write_gallery(
     known = _known(run.examples, tested=predicted is not None and predicted.split == "test")
     galleries = [*_answers(predicted), *_found(findings, known)]
     cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
-    if examples.modality == "image":
+    if examples.modality in names():
+        modality = modality_of(examples.modality)
         some = [*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)]
-        _add_pictures(some, examples.files(), examples.levels())
+        _show(some, examples, modality)
         if model is not None and predicted is not None and seconds > 0:
-            galleries.insert(
-                0, _looks(galleries[0]["items"], examples.files(), model, device, seconds, precision)
-            )
+            galleries.insert(0, _looks(galleries[0]["items"], examples, model, device, seconds, precision))
     write_json(run.gallery, {"galleries": [g for g in galleries if g["items"]], "cells": cells})
     return run.gallery
 
@@ -214,36 +210,30 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
     return found | {f"{i},{j}": predicted.items(rows[i, j][::-1][:RIGHT]) for i, j in right}
 
 
-def _add_pictures(items: list[Item], files: Mapping[str, KnownFile], levels: Levels) -> None:
-    """Thumbnails, in the order given, until they would make the page too large; each file is read once."""
-
-    def shown(source: str) -> str:
-        try:
-            return uri("image/jpeg", thumbnail(files[source], levels=levels))
-        except (UnreadableImage, ChangedError, KeyError):
-            return ""
-
-    sources = list(dict.fromkeys(i["source"] for i in items))
-    with ThreadPoolExecutor() as pool:
-        pictures = dict(zip(sources, pool.map(shown, sources), strict=True))
+def _show(items: list[Item], examples: Examples, modality: Modality) -> None:
+    """What is shown of each, in the order given, until that would make the page too large; each file is read
+    once.
+    """
+    files = examples.files()
+    sources = [source for source in dict.fromkeys(i["source"] for i in items) if source in files]
+    found = modality.show([files[source] for source in sources], examples.facts())
+    shown = dict(zip(sources, found, strict=True))
     left = BYTES
     for one in items:
-        picture = pictures[one["source"]]
-        left -= len(picture)
-        if picture and left > 0:
-            one["picture"] = picture
+        what = shown.get(one["source"])
+        left -= len(what.content) if what else 0
+        if what and left > 0:
+            one[what.kind] = what.content
         else:
             missing = (
-                "left out, to keep the page small"
-                if picture
-                else "the file changed, is gone or cannot be read"
+                "left out, to keep the page small" if what else "the file changed, is gone or cannot be read"
             )
             one["note"] = f"{one['note']}; {missing}" if one["note"] else missing
 
 
 def _looks(
     mistakes: list[Item],
-    files: Mapping[str, KnownFile],
+    examples: Examples,
     model: Model,
     device: torch.device | None,
     seconds: float,
@@ -255,19 +245,23 @@ def _looks(
     from regraft.steps.explain import occlusion, predictor
 
     began, predict = time.monotonic(), predictor(model, device or torch.device("cpu"), precision)
+    files, modality = examples.files(), modality_of(examples.modality)
     pre, items = model.backbone.preprocess, []
-    large = replace(pre, size=LOOK_PIXELS)
     for mistake in mistakes[:LOOKS]:
         start = time.monotonic()
         try:
-            image, picture = pre.host(files[mistake["source"]]), large.host(files[mistake["source"]])
-        except (UnreadableImage, ChangedError, KeyError):
+            image = pre.host(files[mistake["source"]])
+        except (Unreadable, ChangedError, KeyError):
             continue
         answer = model.classes.index(mistake["predicted"])
         (found,) = occlusion(image[None], np.array([answer]), predict)
         heat = found.fall() / max(CLEAR, float(found.fall().max()))
         note = f"{found.whole:.0%} becomes {found.hidden.min():.0%} with its strongest place hidden"
-        items.append({**mistake, "note": note, "picture": jpeg(picture), "map": jpeg(tinted(picture, heat))})
+        try:
+            picture, heated = modality.overlay(pre, files[mistake["source"]], heat)
+        except (Unreadable, ChangedError):
+            continue
+        items.append({**mistake, "note": note, "picture": picture, "map": heated})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break
     return {

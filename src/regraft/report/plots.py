@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.report.pictures import uri
+from regraft.report.pictures import png
 from regraft.runtime import ready_matplotlib
 
 # Colours matplotlib writes, and what the page shows in their place.
@@ -238,16 +238,11 @@ def heatmap(shares: NDArray[np.float64]) -> str:
     """A (K, K) confusion matrix with rows summing to one as a PNG data URI: clear = 0, full green = 1; for
     large K.
     """
-    from PIL import Image
-
     k = len(shares)
     pixels = np.zeros((k, k, 4), np.uint8)
     pixels[..., :3] = (60, 150, 122)
     pixels[..., 3] = np.round(255 * np.sqrt(np.clip(shares, 0, 1)))  # the root keeps rare confusions visible
-    side = k * max(1, 480 // k)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
-    return uri("image/png", buffer.getvalue())
+    return png(pixels, k * max(1, 480 // k))
 
 
 _LINES: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.6}

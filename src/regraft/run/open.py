@@ -13,10 +13,10 @@ from regraft.artifacts import Events, RunFolder, claim_free, next_free
 from regraft.data import Examples, Finding, Inputs, Source, audit_files, make_examples, read_fixes, several
 from regraft.data.alike import Known, Met, inputs_of, meet
 from regraft.data.audit import LISTED, fatal
+from regraft.data.kind import Kind
 from regraft.data.lineage import Seen, assigned, seen_by
 from regraft.data.splits import ORDER
 from regraft.errors import DataError, UsageError
-from regraft.modalities import UnreadableImage, inspect_image, pixel_digest
 from regraft.recipe import Recipe
 
 LISTED_SEEN = 10  # test examples that an error names
@@ -114,8 +114,8 @@ def looked_at(
 class Looked:
     """Audited and split examples, what run.json tells of them, and all findings.
 
-    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw a
-    picture, by content id; `logged` what was read of test, (kind, fields) of events, before there was a run
+    `past` is what the backbone has seen, None where it comes from no run; `met` tells which run saw an
+    item, by content id; `logged` what was read of test, (kind, fields) of events, before there was a run
     to keep them.
     """
 
@@ -141,10 +141,14 @@ def examples_of(
             f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out."
         )
     corrections, past = read_fixes(Path(fixes), source) if fixes else None, seen_by(settings.obtain.backbone)
-    audited = audit_files(source, inspect_image, pixel_digest, UnreadableImage, ears.tick)
+    audited = audit_files(source, ears.tick)
     new = inputs_of(audited, source) if past is not None or earlier is not None else None
-    found = past.meet(new, pixel_digest, ears.tick) if past is not None and new is not None else None
-    known = _kept(new, earlier, past, found, ears) if earlier is not None and new is not None else None
+    found = past.meet(new, source.kind, ears.tick) if past is not None and new is not None else None
+    known = (
+        _kept(new, source.kind, earlier, past, found, ears)
+        if earlier is not None and new is not None
+        else None
+    )
     logged: list[tuple[str, dict[str, Any]]] = []
     examples = make_examples(
         source,
@@ -173,7 +177,7 @@ def examples_of(
         examples,
         {
             "source": str(source.root),
-            "modality": "image",
+            "modality": source.kind.name,
             "no_test": untested and not settings.data.folds,
             "val_given": any(row.split == "val" for row in source.rows),
             "quarantined": [
@@ -200,10 +204,12 @@ def _noting(logged: list[tuple[str, dict[str, Any]]], ears: Events) -> Callable[
     return log
 
 
-def _kept(new: Inputs, earlier: Known, past: Seen | None, found: Met | None, ears: Events) -> dict[str, str]:
+def _kept(
+    new: Inputs, kind: Kind, earlier: Known, past: Seen | None, found: Met | None, ears: Events
+) -> dict[str, str]:
     """{content id: split} that is kept: by `--splits`, and of what only the backbone has seen, never test.
 
-    Pictures are known by content and by pixels, so that one saved anew keeps its split too.
+    Items are known by content and by what they show, so that one saved anew keeps its split too.
     """
     splits: dict[str, str] = {}
     if past is not None and found is not None:
@@ -213,7 +219,7 @@ def _kept(new: Inputs, earlier: Known, past: Seen | None, found: Met | None, ear
             for identity, row in zip(new.ids, found.rows.tolist(), strict=True)
             if row >= 0
         }
-    rows = meet(new, earlier, pixel_digest, ears.tick).rows.tolist()
+    rows = meet(new, earlier, kind, ears.tick).rows.tolist()
     mine: dict[str, str] = {}
     for identity, row in zip(new.ids, rows, strict=True):
         if row >= 0 and (identity not in mine or ORDER[earlier.splits[row]] < ORDER[mine[identity]]):
@@ -244,7 +250,7 @@ def _of_the_past(
         sources_ = tuple(source for source, which in zip(new.sources, found.unsure, strict=True) if which)
         text = (
             f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, whose files are gone or changed: "
-            "pixels could not be compared"
+            "they could not be compared"
         )
         findings.append(Finding("perhaps seen by the backbone", "warning", text, sources_))
     runs = list(dict.fromkeys(met.values()))

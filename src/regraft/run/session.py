@@ -63,10 +63,11 @@ class Session:
     def context(self, examples: Examples) -> Context:
         """What steps use that are taken outside a run. Raises UsageError where the device cannot be used."""
         from regraft.inference import FeatureStore
+        from regraft.modalities import modality_of
         from regraft.steps.context import Context
 
         keep_large_blocks()
         device = pick_device(self.recipe.run.device)
         self.recipe.run.device = str(device)
         store = FeatureStore(self.cache, note=self.events.note)
-        return Context(self.recipe, store, device, self.events, levels=examples.levels())
+        return Context(self.recipe, store, device, self.events, modality_of(examples.modality))

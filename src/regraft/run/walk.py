@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.artifacts import Events, RunFolder, read_json, write_json, write_text
+from regraft.artifacts import Events, RunFolder, read_json, write_bytes, write_json, write_text
 from regraft.backbones import Backbone, Obtained
 from regraft.data import Examples, readings
 from regraft.data.audit import IN_TEST, LATER, LISTED, Finding, Near, contradicting_test, fatal, find_near
@@ -24,11 +24,11 @@ from regraft.data.lineage import in_sample
 from regraft.errors import BudgetError, ChangedError, DataError, RegraftError
 from regraft.evaluation import Estimate
 from regraft.inference import Engine, FeatureStore, feature_key
-from regraft.modalities.image import Mirrored, small_image_or_none
+from regraft.modalities import modality_of
 from regraft.model import Model
 from regraft.predictions import write_predictions
 from regraft.recipe import Recipe
-from regraft.report import model_card, write_batch, write_gallery, write_report
+from regraft.report import model_card, write_gallery, write_report
 from regraft.report.gallery import SECONDS
 from regraft.runtime import keep_large_blocks, peak_memory, pick_device, survive_forks, versions
 from regraft.steps.audit import apart, audit, nearly_known, without_near_duplicates
@@ -39,7 +39,7 @@ from regraft.steps.evaluate import Verdict, cross_validate, evaluate_test, from_
 from regraft.steps.finetune.explore import explore
 from regraft.steps.finetune.judge import Judged, cross_fit, judge
 from regraft.steps.finetune.prefix import Data
-from regraft.steps.finetune.rules import REFIT, folds, mirror_allowed, settle, settle_idle
+from regraft.steps.finetune.rules import REFIT, folds, settle, settle_idle
 from regraft.steps.finetune.tune import Finetuned, finetune, worth
 from regraft.steps.freeze import freeze, planned
 from regraft.steps.head import head
@@ -50,7 +50,7 @@ from regraft.tasks import Held, Known, task_of
 from regraft.training import Checkpoint, FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
-MIRROR_SAMPLE = 512
+PROBED = 512  # training examples by which a probe tells whether a way of augmentation suits the data
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
 Result = TypeVar("Result")
 
@@ -84,13 +84,13 @@ class Walk:
             store,
             device,
             events,
+            modality_of(examples.modality),
             started,
             earlier,
-            levels=examples.levels(),
             share=1 / (1 + recipe.data.folds),
         )
         self.state = {
-            "schema": 1,
+            "schema": RunFolder.SCHEMA,
             "state": "running",
             "name": about["name"],
             "data": {
@@ -144,9 +144,10 @@ class Walk:
         self, part: Part | Inputs, backbone: Backbone, engine: Engine, view: str = "plain"
     ) -> np.ndarray:
         """(N, width) frozen features of a part, from the store where it has them."""
-        pre = Mirrored(backbone.preprocess) if view == "mirror" else backbone.preprocess
+        views = {probe.setting: probe.view for probe in self.context.modality.probes}
+        pre = backbone.preprocess if view == "plain" else views[view](backbone.preprocess)
         key = feature_key(engine, view)
-        label = f"features of {part.name}" + (" mirrored" if view == "mirror" else "")
+        label = f"features of {part.name}" + ("" if view == "plain" else f" ({view})")
         began = time.monotonic()
 
         def tick(done: int, total: int, **fields: Any) -> None:
@@ -168,7 +169,7 @@ class Walk:
         fit, val = examples.part("train"), examples.part("val")
         obtained = self.step("obtain", lambda: self.obtain(fit.then(val)))
         self.state["provenance"] = asdict(obtained.provenance)
-        backbone = self.step("base", lambda: base(obtained, examples.image_sizes(), context))
+        backbone = self.step("base", lambda: base(obtained, examples.facts(), context))
         plan = self.step("freeze", lambda: freeze(backbone, context))
         new = self.step("head", lambda: head(backbone.width, classes, len(fit) + len(val), context))
         engine = self.engine(backbone, fit)
@@ -270,7 +271,7 @@ class Walk:
     def obtain(self, both: Part) -> Obtained:
         """Step 1; a comparison of several backbones is kept beside the run."""
         examples, classes = self.examples, len(self.examples.task.classes)
-        obtained, ranking = obtain(both, examples.image_sizes(), examples.counts(), classes, self.context)
+        obtained, ranking = obtain(both, examples.facts(), examples.counts(), classes, self.context)
         if ranking is not None:
             write_json(self.folder.ranking, ranking.to_dict())
         return obtained
@@ -307,9 +308,14 @@ class Walk:
             except BudgetError as error:
                 self.leave_out("near-duplicates of test examples", str(error))
         self.tested = test if ahead is not None else None
-        read = functools.partial(small_image_or_none, levels=self.context.levels)
+        likeness = self.context.modality.likeness(examples.facts())
         near = find_near(
-            examples.inputs(), self.tested, known.values, ahead, read, events.tick, self.context.out_of_time
+            examples.inputs(),
+            self.tested,
+            (known.values, ahead),
+            likeness,
+            events.tick,
+            self.context.out_of_time,
         )
         found = apart(examples, near, not self.state["data"].get("val_given"), self.recipe.data.seed)
         self.examples, self.near = found.examples, found.near
@@ -372,16 +378,19 @@ class Walk:
             return self.not_finetuned("the head alone was asked for")
         if not len(val) and plan is None:
             return self.not_finetuned("there is no val set to compare strategies on")
-        settle(recipe, len(fit), self.examples.image_sizes().min(axis=1), backbone.preprocess.size)
-        if recipe.mirror == "auto":
-            step = -(-len(fit) // MIRROR_SAMPLE)
+        size = backbone.preprocess.size
+        settle(recipe, len(fit), context.modality.settings(self.examples.facts(), size), size)
+        for probe in context.modality.probes:
+            if getattr(recipe, probe.setting) != "auto":
+                continue
+            step = -(-len(fit) // PROBED)
             try:
-                mirrored = self.features(fit.every(step), backbone, engine, "mirror")
+                viewed = self.features(fit.every(step), backbone, engine, probe.setting)
             except BudgetError as error:
                 return self.not_finetuned(str(error))
-            recipe.mirror, why = mirror_allowed(known.values[: len(fit) : step], mirrored)
-            answer = "are" if recipe.mirror else "are not"
-            context.events.emit("note", text=f"mirror images {answer} trained on: {why}")
+            allowed, why = probe.allowed(known.values[: len(fit) : step], viewed)
+            setattr(recipe, probe.setting, allowed)
+            context.events.emit("note", text=why)
         data, held_out, keeper = self.data(fit), self.data(val), Checkpoint(self.folder.checkpoint)
         if (
             plan is None
@@ -523,7 +532,10 @@ class Walk:
 
     def show_batch(self, images: np.ndarray) -> None:
         """Save the first augmented batch as a picture."""
-        self.optional("picture of the first batch", lambda: write_batch(self.folder.first_batch, images))
+        sheet = self.context.modality.sheet
+        self.optional(
+            "picture of the first batch", lambda: write_bytes(self.folder.first_batch, sheet(images))
+        )
 
     def choose(
         self, backbone: Backbone, heads: Heads, tuned: Finetuned | None, fit: Part, val: Part, stopped: bool

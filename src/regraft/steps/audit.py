@@ -15,7 +15,7 @@ from scipy.special import softmax
 from regraft.backbones import obtain_weights
 from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
-from regraft.data.audit import ACROSS, Finding, Kept, Near, Read, Seen, audit_features, find_near, write_fixes
+from regraft.data.audit import ACROSS, Finding, Kept, Near, Seen, audit_features, find_near, write_fixes
 from regraft.data.examples import Inputs, Part
 from regraft.inference import feature_key
 from regraft.steps.base import base
@@ -75,21 +75,22 @@ def audit(
 
 
 def audit_alone(
-    examples: Examples, read: Read, kept: Kept, context: Context, with_features: bool
+    examples: Examples, kept: Kept, context: Context, with_features: bool
 ) -> tuple[list[Finding], Inputs]:
     """The same with the packaged backbone and a linear probe, and the inputs of test.
 
-    Without features near-duplicates are found by their hashes only.
+    Without features near-duplicates are found by their facts only.
     """
     test, tick = (
         examples.audit_view("near-duplicates of train and val", context.events.emit),
         context.events.tick,
     )
+    likeness = context.modality.likeness(examples.facts())
     if not with_features:
-        near = find_near(examples.inputs(), test, None, None, read, tick, context.out_of_time)
+        near = find_near(examples.inputs(), test, (None, None), likeness, tick, context.out_of_time)
         return audit_features(_seen(examples, None, None, test, near, kept, context)), test
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
-    backbone = base(obtain_weights(DEFAULT, quiet.recipe.run.offline), examples.image_sizes(), quiet)
+    backbone = base(obtain_weights(DEFAULT, quiet.recipe.run.offline), examples.facts(), quiet)
     engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
 
     def features(part: Part | Inputs) -> np.ndarray:
@@ -107,9 +108,8 @@ def audit_alone(
     near = find_near(
         examples.inputs(),
         test,
-        values,
-        features(test) if len(test) else None,
-        read,
+        (values, features(test) if len(test) else None),
+        likeness,
         tick,
         context.out_of_time,
     )

@@ -1,4 +1,4 @@
-"""What every step may use: the store, the device, the events, the clock. No paths, no files, no modality."""
+"""What every step may use: the store, the device, the events, the clock, and what the examples are. No paths, no files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from regraft.artifacts import Events
-from regraft.data.levels import Levels
 from regraft.inference import FeatureStore
+from regraft.modalities import Modality
 from regraft.recipe import Recipe
 
 
@@ -22,12 +22,12 @@ class Context:
     store: FeatureStore
     device: torch.device
     events: Events
+    modality: Modality
     started: float = field(default_factory=time.monotonic)
     earlier: dict[str, dict[str, Any]] = field(
         default_factory=dict
     )  # what a resumed run decided before it stopped
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
-    levels: Levels = field(default_factory=Levels)  # of the set's pictures with more than 8 bits
     share: float = 1.0  # of the budget that this walk is due: under --folds others take the rest
 
     def decide(self, step: str, decided: str, why: str, **details: Any) -> None:

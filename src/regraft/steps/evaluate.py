@@ -143,7 +143,11 @@ def cross_validate(task: Task, layers: Layers, data: Features, context: Context)
     folds = len(repeats[0])
     worth = np.zeros((REPEATS, len(data.labels)))
     quiet = Context(
-        context.recipe.model_copy(deep=True), context.store, context.device, type(context.events)()
+        context.recipe.model_copy(deep=True),
+        context.store,
+        context.device,
+        type(context.events)(),
+        context.modality,
     )
     chosen = context.recipe.train.model_copy()
     splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]

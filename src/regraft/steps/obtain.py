@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 
 from regraft.backbones import Obtained, candidates, entry_of, obtain_weights
 from regraft.backbones.sources import DEFAULT
@@ -16,12 +17,12 @@ LEAST = 20.0  # seconds below which a comparison is not begun
 
 
 def obtain(
-    part: Part, sizes: np.ndarray, counts: Mapping[str, int], classes: int, context: Context
+    part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int, context: Context
 ) -> tuple[Obtained, Ranking | None]:
     """The pre-trained model the recipe names. "auto" takes the one at hand; of several, the one that suits
     the data.
 
-    `part` is train and val together, `sizes` (N, 2) their images' widths and heights. A ranking also decides
+    `part` is train and val together, `facts` what the modality knows of them. A ranking also decides
     the input size and the depth where these are "auto".
     """
     recipe, why, ranking = context.recipe.obtain, "the user named it", None
@@ -33,7 +34,7 @@ def obtain(
         if len(known) > 1 and not too_large and (reason := _not_compared(part, context)):
             why += f"; {len(known)} are at hand, not compared: {reason}"
         elif len(known) > 1 or too_large:
-            ranking = rank(part, sizes, counts, classes, known, context)
+            ranking = rank(part, facts, counts, classes, known, context)
             chosen, why = ranking.chosen, ranking.reason
             recipe.backbone, context.recipe.base.size, context.recipe.base.depth = (
                 chosen.reference,

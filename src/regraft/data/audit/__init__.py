@@ -2,36 +2,28 @@
 found by a list.
 """
 
-from regraft.data.audit.align import SIDE as ALIGNED
-from regraft.data.audit.align import similarity
-from regraft.data.audit.duplicates import Read, near_duplicates
+from regraft.data.audit.duplicates import near_duplicates
 from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Near, Seen, audit_features, find_near
 from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal, several
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
 from regraft.data.audit.identical import IN_TEST, contradicting_test
-from regraft.data.audit.looks import PLAIN, SIDE, Look
 from regraft.data.audit.make import make_examples
 
 LATER = FEATURE_KINDS | {IN_TEST}  # what is found after the files were looked at: a resumed run finds it anew
 
 __all__ = [
     "ACROSS",
-    "ALIGNED",
     "IN_TEST",
     "LATER",
     "LISTED",
-    "PLAIN",
-    "SIDE",
     "Audited",
     "Fact",
     "Finding",
     "Fixes",
     "Kept",
-    "Look",
     "Near",
     "Quarantined",
-    "Read",
     "Seen",
     "audit_features",
     "audit_files",
@@ -42,6 +34,5 @@ __all__ = [
     "near_duplicates",
     "read_fixes",
     "several",
-    "similarity",
     "write_fixes",
 ]

@@ -1,5 +1,5 @@
-"""Near-duplicates: candidates by nearest neighbours in feature space, or by difference hash; confirmed on the
-pixels.
+"""Near-duplicates: candidates by nearest neighbours among features, or among vectors of the modality's facts;
+confirmed on the items themselves.
 """
 
 from __future__ import annotations
@@ -7,59 +7,50 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
-from regraft.data.audit.align import SIDE, similarity
-from regraft.data.audit.looks import bits
 from regraft.data.blocks import blocks_of
+from regraft.data.examples import Inputs
+from regraft.data.kind import Likeness
 from regraft.evaluation.neighbours import EXACT, Features, Lists, compact
 
-Read = Callable[
-    [Any], "np.ndarray | None"
-]  # a path's (SIDE, SIDE, 3) uint8; None where it cannot be read any more
 NEIGHBOURS = 5
 LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
-ALONE, BESIDE = (
-    1 - 2 * 14 / 64,
-    1 - 2 * 10 / 64,
-)  # the same of hashes, of which 14 or 10 bits differ: without features, or with
 MOST = 30_000  # candidates that are looked at, the closest first: half a minute
 BLOCK = 1 << 24  # similarities held at once
-CHUNK = 1_024  # pairs whose pictures are held at once
+CHUNK = 1_024  # pairs whose items are held at once
 Pair = tuple[int, int, float]
 
 
 def near_duplicates(
-    paths: Sequence[Any],
-    pixels: Sequence[str],
+    every: Inputs,
     features: Features | None,
-    dhashes: Sequence[str],
-    read: Read,
+    likeness: Likeness,
     tick: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Pair], int]:
-    """Pairs (i, j, similarity), i < j, that show the same though not pixel by pixel; and how many candidates
-    were left out.
+    """Pairs (i, j, similarity), i < j, that show the same though not exactly; and how many candidates were left
+    out.
 
-    Candidates come from `features` (N, D), which may be memory-mapped and in several parts, and from hashes,
-    of these alone where `features` is None. Where pictures are so uniform that hashes name more candidates
-    than there are pictures, they say nothing and features alone count; so too above EXACT pictures, whose
-    nearest are looked up in an index: it finds 99 in 100 of those that comparing all with all finds, and
-    takes a time that grows with their number. Where `stop` says so, the search ends with what it has found,
-    and `say` is told.
+    Candidates come from `features` (N, D), which may be memory-mapped and in several parts, and from the
+    vectors of `likeness`, of these alone where `features` is None. Where items are so uniform that vectors
+    name more candidates than there are items, they say nothing and features alone count; so too above EXACT
+    items, whose nearest are looked up in an index: it finds 99 in 100 of those that comparing all with all
+    finds, and takes a time that grows with their number. Where `stop` says so, the search ends with what it
+    has found, and `say` is told.
     """
-    shown = numbered(pixels)
+    shown = numbered(every.identities)
     if features is None:
-        found = candidates(by_hash(dhashes, ALONE, tick, stop), shown)
+        found = candidates(by_facts(every, likeness, likeness.alone, tick, stop), shown)
     else:
         unit = compact(features, centre=True)(features)
         found = candidates([neighbours(unit, unit, LEAST, tick, stop)], shown)
         del unit
-        beside = candidates(by_hash(dhashes, BESIDE, tick, stop), shown) if len(paths) <= EXACT else _NOTHING
-        found = joined(found, beside) if len(beside[1]) <= len(paths) else found
+        if len(every) <= EXACT:
+            beside = candidates(by_facts(every, likeness, likeness.beside, tick, stop), shown)
+            found = joined(found, beside) if len(beside[1]) <= len(every) else found
     searched = not stop()
     order = [(int(i), int(j)) for i, j in found[0][np.argsort(-found[1], kind="stable")[:MOST]]]
     confirmed: list[Pair] = []
@@ -69,19 +60,13 @@ def near_duplicates(
             some = order[done : done + CHUNK]
             done += len(some)
             rows = sorted({row for pair in some for row in pair})
-            pictures = {
-                r: p
-                for r, p in zip(rows, pool.map(read, [paths[r] for r in rows]), strict=True)
-                if p is not None
-            }
-            some = [pair for pair in some if pair[0] in pictures and pair[1] in pictures]
-            first, second = (
-                np.stack([pictures[pair[k]] for pair in some]) if some else _NONE for k in (0, 1)
-            )
-            alike = similarity(first, second)
-            confirmed += [
-                (i, j, float(value)) for (i, j), value in zip(some, alike, strict=True) if value > 0
-            ]
+            read = zip(rows, pool.map(likeness.read, [every.paths[r] for r in rows]), strict=True)
+            items = {row: item for row, item in read if item is not None}
+            some = [pair for pair in some if pair[0] in items and pair[1] in items]
+            if some:
+                first, second = (np.stack([items[pair[k]] for pair in some]) for k in (0, 1))
+                alike = likeness.confirm(first, second)
+                confirmed += [(*pair, float(s)) for pair, s in zip(some, alike, strict=True) if s > 0]
             tick(label="looking for near-duplicates", done=done, total=len(order))
     if not searched:
         say("time ran out while near-duplicates were looked for: there may be more than were found")
@@ -92,7 +77,6 @@ def near_duplicates(
     return sorted(confirmed), len(found[1]) - done
 
 
-_NONE = np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8)
 Close = tuple[np.ndarray, np.ndarray]  # (P, 2) rows, (P,) how close they are
 _NOTHING: Close = (np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
 
@@ -106,7 +90,7 @@ def numbered(names: Sequence[str]) -> np.ndarray:
 def candidates(searched: Iterable[Close], shown: np.ndarray) -> Close:
     """Each pair once, the lower row first, with the highest closeness that was found for it.
 
-    What is the same to the pixel, by the numbers `shown` (N,), is not among them.
+    What is exactly the same, by the numbers `shown` (N,), is not among them.
     """
     every = list(searched)
     rows, close = np.concatenate([found[0] for found in every]), np.concatenate([found[1] for found in every])
@@ -126,12 +110,12 @@ def joined(found: Close, beside: Close) -> Close:
     return np.concatenate([found[0], beside[0][new]]), np.concatenate([found[1], beside[1][new]])
 
 
-def by_hash(
-    dhashes: Sequence[str], least: float, tick: Callable[..., None], stop: Callable[[], bool]
+def by_facts(
+    every: Inputs, likeness: Likeness, least: float, tick: Callable[..., None], stop: Callable[[], bool]
 ) -> list[Close]:
-    """Those whose hashes, or a hash and the other's mirrored one, differ in few bits."""
-    signs = bits(dhashes) / 8
-    return [neighbours(signs[:, hand], signs[:, 0], least, tick, stop) for hand in (0, 1)]
+    """Those of which the vector, or that of another guise, is close to the other's vector."""
+    vectors = likeness.vectors(every.facts)
+    return [neighbours(vectors[:, k], vectors[:, 0], least, tick, stop) for k in range(vectors.shape[1])]
 
 
 def neighbours(

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from regraft.data.audit.duplicates import Pair, Read, groups, near_duplicates
+from regraft.data.audit.duplicates import Pair, groups, near_duplicates
 from regraft.data.audit.findings import Finding, Kept, several, without
-from regraft.data.audit.metadata import mean_recall
+from regraft.data.audit.leaks import mean_recall
 from regraft.data.examples import Inputs
+from regraft.data.kind import Likeness
 from regraft.evaluation.neighbours import compact
 
 ACROSS, WITHIN, OTHERWISE = (
@@ -29,7 +30,6 @@ ACROSS, WITHIN, OTHERWISE = (
 WRONG, FAR, ALIKE = "likely wrong labels", "outliers", "classes that hardly differ"
 SHORT = "audit cut short"
 FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE, SHORT))
-SHARP = 16  # pixels of the shorter side below which pictures are too coarse to be called near-duplicates
 LONELY = 5  # neighbours whose mean distance says how far out an example is
 SPREADS = 3.0  # robust standard deviations of the log distance above the median
 SAMPLE = 10_000  # examples that neighbours are looked for in
@@ -95,31 +95,32 @@ def audit_features(seen: Seen) -> list[Finding]:
 def find_near(
     inputs: Inputs,
     test: Inputs | None,
-    features: np.ndarray | None,
-    test_features: np.ndarray | None,
-    read: Read,
+    features: tuple[np.ndarray | None, np.ndarray | None],
+    likeness: Likeness | None,
     tick: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Near:
-    """Pictures that show the same, resized, re-encoded, cropped a little, mirrored or lit otherwise.
+    """Items that show the same: of images, resized, re-encoded, cropped a little, mirrored or lit otherwise.
 
-    Candidates come from the features of `inputs`, train and val, and of `test`, where these are given, else
-    from hashes alone. Of pictures below SHARP pixels only pixels can tell, not looks: two threes of eight by
-    eight are alike and no copies.
+    Candidates come from the `features` of `inputs`, train and val, and of `test`, where these are given, else
+    from the vectors of `likeness` alone. Of items that are too small to tell none is a near-duplicate: two
+    threes of eight by eight pixels are alike and no copies. Without a `likeness` nothing is found.
     """
-    every, joined = inputs, None if features is None else [features]
-    if test is not None and len(test) and (features is None or test_features is not None):
+    if likeness is None:
+        return Near()
+    own, ahead = features
+    every, joined = inputs, None if own is None else [own]
+    if test is not None and len(test) and (own is None or ahead is not None):
         every = inputs.then(test)
-        if joined is not None and test_features is not None:
-            joined.append(test_features)
-    sharp = every.sizes.min(axis=1) >= SHARP
-    if not sharp.any():
+        if joined is not None and ahead is not None:
+            joined.append(ahead)
+    tellable = likeness.tellable(every.facts)
+    if not tellable.any():
         return Near()
     cut: list[str] = []
-    pairs, left = near_duplicates(
-        every.paths, every.pixels, joined, every.dhashes, read, tick, stop, cut.append
-    )
-    return Near(tuple((i, j, s) for i, j, s in pairs if sharp[i] and sharp[j]), left, cut[0] if cut else "")
+    pairs, left = near_duplicates(every, joined, likeness, tick, stop, cut.append)
+    found = tuple((i, j, s) for i, j, s in pairs if tellable[i] and tellable[j])
+    return Near(found, left, cut[0] if cut else "")
 
 
 def duplicates(seen: Seen) -> Iterator[Finding]:
@@ -227,7 +228,7 @@ def _quiet() -> Iterator[None]:
 
 
 def outliers(seen: Seen) -> Iterator[Finding]:
-    """Examples far from all others: no picture of the subject, perhaps."""
+    """Examples far from all others: not of the subject, perhaps."""
     import torch
 
     if seen.features is None or len(seen.features) < 10 * LONELY:

@@ -1,36 +1,31 @@
-"""The first look at every file: hashed, decoded once, and what that one decoding tells."""
+"""The first look at every file: hashed, inspected once, and what that one reading tells."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from typing import Any
 
 from regraft.data.audit.findings import Finding, Severity
-from regraft.data.audit.looks import Look, colours
 from regraft.data.known import KnownFile, NewFile
-from regraft.data.levels import levels_of
 from regraft.data.rows import Row
 from regraft.data.sources import Source
 from regraft.data.walker import endings
-
-CLOSE = 2.0  # grey levels that the mean of the same pixels may differ by, decoded small or whole
-ROUGHER = 4.0  # times more for their spread
+from regraft.errors import Unreadable
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A readable file. `id` is a hash of its content, `pixels` one of what it shows: the id where nothing
-    else shows the same.
+    """A readable file. `id` is a hash of its content, `identity` one of what it shows: the id where nothing
+    else shows the same. `about` is what the modality knows of it.
     """
 
     id: str
-    pixels: str
-    look: Look
+    identity: str
+    about: Any
     bytes: int
     mtime_ns: int
 
@@ -54,18 +49,11 @@ class Audited:
     findings: list[Finding] = field(default_factory=list)
 
 
-def audit_files(
-    source: Source,
-    inspect: Callable[[NewFile], Look],
-    digest: Callable[[KnownFile], str],
-    unreadable: type[Exception],
-    tick: Callable[..., None],
-) -> Audited:
-    """Hash and decode every file, both from one reading. `inspect` and `digest` (a hash of all pixels) raise
-    `unreadable`.
-
-    Raises ChangedError for a file that becomes another one meanwhile.
+def audit_files(source: Source, tick: Callable[..., None]) -> Audited:
+    """Hash and inspect every file, both from one reading. Raises ChangedError for a file that becomes another
+    one meanwhile.
     """
+    kind = source.kind
 
     def look(row: Row) -> Fact | str:
         """What is known of one file, or why it cannot be read."""
@@ -74,9 +62,9 @@ def audit_files(
             about = os.stat(
                 file
             )  # before it is read: a file that changes meanwhile has another time than this
-            seen = inspect(file)
-            return Fact(file.id, file.id, seen, about.st_size, about.st_mtime_ns)
-        except unreadable as error:
+            seen = kind.inspect(file)
+            return Fact(file.id, seen.identity or file.id, seen, about.st_size, about.st_mtime_ns)
+        except Unreadable as error:
             return str(error)
         except (OSError, ValueError) as error:  # a name may hold what no file system takes
             return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
@@ -92,64 +80,14 @@ def audit_files(
                 audited.rows.append(row)
                 audited.facts.append(fact)
             tick(label="looking at the files", done=number, total=len(source.rows))
-        audited.facts = _levelled(audited.facts)
-        alike = _alike(audited.facts)
+        ids = [fact.id for fact in audited.facts]
+        about, alike = kind.together(ids, [fact.about for fact in audited.facts])
+        audited.facts = [replace(fact, about=seen) for fact, seen in zip(audited.facts, about, strict=True)]
         files = [KnownFile(str(source.root / audited.rows[i].source), audited.facts[i].id) for i in alike]
-        for i, pixels in zip(alike, pool.map(digest, files), strict=True):
-            audited.facts[i] = replace(audited.facts[i], pixels=pixels)
+        for i, identity in zip(alike, pool.map(kind.digest, files), strict=True):
+            audited.facts[i] = replace(audited.facts[i], identity=identity)
     _note_layout(source, audited)
     return audited
-
-
-def _levelled(facts: list[Fact]) -> list[Fact]:
-    """The looks of deep pictures on one scale: that of all of them, since no model sees these."""
-    levels = levels_of(fact.look.deep for fact in facts if fact.look.deep is not None)
-    return [
-        fact if fact.look.deep is None else replace(fact, look=fact.look.levelled(levels)) for fact in facts
-    ]
-
-
-def _alike(facts: list[Fact]) -> list[int]:
-    """Positions of files that may show the same pixels as one of other bytes.
-
-    Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the time.
-    Within a format the same pixels look exactly alike; between formats, nearly so, as one may be decoded
-    small and the other not.
-    """
-    sizes: dict[tuple[int, int], dict[str, Look]] = defaultdict(dict)
-    for fact in facts:
-        sizes[fact.look.width, fact.look.height][fact.id] = fact.look
-    found: set[str] = set()
-    for looks in sizes.values():
-        if len(looks) < 2:
-            continue
-        same = Counter(look.small for look in looks.values())
-        found |= {name for name, look in looks.items() if same[look.small] > 1}
-        formats = np.array([look.format for look in looks.values()])
-        if len(set(formats)) > 1:
-            mean, spread, _ = colours(looks.values())
-            found |= set(np.array(list(looks))[like_another(formats, np.hstack([mean, spread / ROUGHER]))])
-    return [i for i, fact in enumerate(facts) if fact.id in found]
-
-
-def like_another(formats: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(N,) truths: whether no column of (N, D) numbers differs by more than CLOSE from some row of another
-    format.
-
-    Each asks for the nearest row only, so the cost does not grow with the number of pairs, which in a uniform
-    set is quadratic.
-    """
-    from scipy.spatial import cKDTree
-
-    found = np.zeros(len(seen), dtype=bool)
-    for one in np.unique(formats):
-        own = formats == one
-        others = cKDTree(
-            np.unique(seen[~own], axis=0)
-        )  # equal rows would lie in one leaf, which is looked through whole
-        far, _ = others.query(seen[own], p=np.inf, distance_upper_bound=np.nextafter(CLOSE, np.inf))
-        found[own] = far <= CLOSE
-    return found
 
 
 def _note_layout(source: Source, audited: Audited) -> None:
@@ -162,7 +100,7 @@ def _note_layout(source: Source, audited: Audited) -> None:
     aside, passed = [q.source for q in audited.quarantined], source.passed
     note("quarantined", aside, f"file(s) could not be read and were set aside ({per_split})")
     note("stray", passed.stray, f"stray file(s) or folder(s) were passed over ({endings(passed.stray)})")
-    note("empty", source.empty, "folder(s) hold no images")
+    note("empty", source.empty, f"folder(s) hold no {source.kind.noun}s")
     note(
         "links", passed.links, "folder(s) lead by a symbolic link to one already read and were not read again"
     )

@@ -28,7 +28,7 @@ def drop_copies(
     alike: dict[str, list[int]] = defaultdict(list)
     for i, fact in enumerate(facts):
         if splits[i] is not None:
-            alike[fact.pixels].append(i)
+            alike[fact.identity].append(i)
     across: dict[str, str] = {}
     within: list[str] = []
     contradicting: dict[str, str] = {}
@@ -69,13 +69,13 @@ def contradicting_test(examples: Examples, test: Part) -> list[Finding]:
     """Test examples, unsealed, with another label than an identical one has: of test, or dropped from train
     or val for it.
     """
-    pixels, dropped = examples.twins_of_test()
+    identities, dropped = examples.twins_of_test()
     labels = [examples.task.classes[k] for k in test.labels]
     within: dict[str, set[str]] = defaultdict(set)
-    for shown, label in zip(pixels, labels, strict=True):
+    for shown, label in zip(identities, labels, strict=True):
         within[shown].add(label)
     notes: dict[str, str] = {}
-    for source, label, shown, gone in zip(test.sources, labels, pixels, dropped, strict=True):
+    for source, label, shown, gone in zip(test.sources, labels, identities, dropped, strict=True):
         others = {"in test": within[shown] - {label}, "dropped from train or val": set(gone or ()) - {label}}
         said = [f"one {where} {' and '.join(sorted(names))}" for where, names in others.items() if names]
         if said:

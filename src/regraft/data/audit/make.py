@@ -14,7 +14,6 @@ from regraft.data.audit.files import Audited
 from regraft.data.audit.findings import Finding, Kept, several
 from regraft.data.audit.fixes import Fixes
 from regraft.data.audit.identical import drop_copies
-from regraft.data.audit.looks import dhashes
 from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA, Examples
 from regraft.data.rows import Row
@@ -56,7 +55,7 @@ def make_examples(
             test_share=test_share,
             val_share=val_share,
             known=known,
-            pixels=[fact.pixels for fact in facts],
+            pixels=[fact.identity for fact in facts],
         )
     )
     rows, splits = fixes.applied(audited.rows, splits) if fixes else (audited.rows, splits)
@@ -81,7 +80,7 @@ def make_examples(
         kept_quiet,
         tested,
     )
-    audited.findings += [finding for check in CHECKS for finding in check(files)]
+    audited.findings += [finding for check in (*CHECKS, *source.kind.checks) for finding in check(files)]
     columns: dict[str, list[Any]] = {
         "id": [fact.id for fact in files.facts],
         "source": [row.source for row in files.rows],
@@ -89,24 +88,21 @@ def make_examples(
         "group": [row.group for row in files.rows],
         "weight": [row.weight for row in files.rows],
         "split": files.splits,
-        "width": [fact.look.width for fact in files.facts],
-        "height": [fact.look.height for fact in files.facts],
         "bytes": [fact.bytes for fact in files.facts],
         "mtime_ns": [fact.mtime_ns for fact in files.facts],
-        "pixels": [fact.pixels for fact in files.facts],
+        "identity": [fact.identity for fact in files.facts],
         "block": blocks_of(
             [fact.id for fact in files.facts],
             [row.group for row in files.rows],
-            [fact.pixels for fact in files.facts],
+            [fact.identity for fact in files.facts],
         ).tolist(),
-        "dhash": dhashes(fact.look for fact in files.facts),
-        "deep": [None if (deep := fact.look.deep) is None else deep.kind for fact in files.facts],
-        "low": [None if (deep := fact.look.deep) is None else deep.low for fact in files.facts],
-        "top": [None if (deep := fact.look.deep) is None else deep.top for fact in files.facts],
         "flags": [flags[i] for i in kept],
         "dropped": [dropped[i] for i in kept],
     }
-    return Examples(pa.table(columns, schema=SCHEMA), source.task, source.root)
+    table, own = pa.table(columns, schema=SCHEMA), source.kind.table([fact.about for fact in files.facts])
+    for name in own.column_names:
+        table = table.append_column(name, own[name])
+    return Examples(table, source.task, source.root, source.kind.name)
 
 
 def _idle(rows: list[Row], splits: list[str | None]) -> list[Finding]:
@@ -149,12 +145,12 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
     if len(source.task.classes) < 2:
         faults.append(f"all examples are of one class ({', '.join(source.task.classes)}); two are the least")
     if faults:
-        faults += [f"folder {folder!r} holds no images" for folder in source.empty]
+        faults += [f"folder {folder!r} holds no {source.kind.noun}s" for folder in source.empty]
         for q in audited.quarantined[:10]:
             faults.append(f"could not be read: {q.source}: {q.reason}")
         tables = [name for name in source.passed.stray if is_table_name(name)]
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
-        if not audited.rows and (found := nearby(source.root, source.rows[0].source)):
+        if not audited.rows and (found := nearby(source.root, source.rows[0].source, source.kind.endings)):
             advice = (
                 f"{found} is there: paths in a table are relative to its folder, and have the file's ending."
             )

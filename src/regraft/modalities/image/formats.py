@@ -10,6 +10,33 @@ from typing import Any
 
 from PIL import Image
 
+ENDINGS = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".tga",
+        ".ico",
+        ".heic",
+        ".heif",
+        ".hif",
+    )
+)
 PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"iCCP", b"iTXt", b"zTXt", b"tEXt")  # chunks of a PNG that hold no pixels, and may be of any size
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from regraft.data.audit import ALIGNED, PLAIN, SIDE, Look
-from regraft.data.levels import Deep, Levels
+from regraft.errors import Unreadable
+from regraft.modalities.image.align import SIDE as ALIGNED
+from regraft.modalities.image.levels import Deep, Levels
+from regraft.modalities.image.looks import PLAIN, SIDE, Look
 from regraft.modalities.image.reading import (
     STANDARD,
-    UnreadableImage,
     decode,
     deep_kind,
     guarded,
@@ -27,7 +28,7 @@ from regraft.modalities.image.reading import (
 
 
 def inspect_image(path: str | os.PathLike[str]) -> Look:
-    """Decode a file wholly and tell what the audit asks of it. Raises UnreadableImage."""
+    """Decode a file wholly and tell what the audit asks of it. Raises Unreadable."""
     with open_image(path) as image, guarded():
         (width, height), form, mode = image.size, image.format or "", _stored_mode(image)
         pixels, orientation = decode(image, SIDE)  # every byte is read, of a JPEG few pixels are made
@@ -66,7 +67,7 @@ def _is_plain(image: Image.Image) -> bool:
 
 
 def pixel_digest(path: str | os.PathLike[str]) -> str:
-    """32 hex digits of all pixels of the upright RGB image and its size. Raises UnreadableImage.
+    """32 hex digits of all pixels of the upright RGB image and its size. Raises Unreadable.
 
     Of pictures with more than 8 bits all bits count, unless they are 8 bits spread over 16.
     """
@@ -89,12 +90,12 @@ def small_image_or_none(path: str | os.PathLike[str], levels: Levels = STANDARD)
     try:
         image = load_rgb(path, least=ALIGNED, levels=levels)
         return np.asarray(image.resize((ALIGNED, ALIGNED), Image.Resampling.BILINEAR))
-    except UnreadableImage:
+    except Unreadable:
         return None
 
 
 def thumbnail(item: Any, size: int = 160, quality: int = 70, levels: Levels = STANDARD) -> bytes:
-    """JPEG bytes of an image's centre square, `size` pixels wide at most. Raises UnreadableImage."""
+    """JPEG bytes of an image's centre square, `size` pixels wide at most. Raises Unreadable."""
     image = load_rgb(item, least=size, levels=levels)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

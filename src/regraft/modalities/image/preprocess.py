@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from regraft.artifacts import fingerprint
-from regraft.data.levels import Levels
 from regraft.errors import UsageError
 from regraft.modalities.image.augment import Augment
+from regraft.modalities.image.levels import Levels
 from regraft.modalities.image.reading import FILTERS, STANDARD, load_rgb
 
 VERSION = "2"  # should the pixels ever change, this does, and old runs keep theirs
@@ -72,7 +72,7 @@ class ImagePreprocess:
 
         A JPEG of several times the size is decoded smaller. Given as pixels, it is averaged to the same size,
         which differs by up to half a grey level on average; all else gives the same bits, however it is
-        given. Raises UnreadableImage.
+        given. Raises Unreadable.
         """
         image = load_rgb(item, max(1, round(self.size / self.crop)), self.levels)
         width, height = image.size

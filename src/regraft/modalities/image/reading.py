@@ -1,4 +1,4 @@
-"""Reading images: whatever Pillow can decode becomes upright RGB, or is an UnreadableImage that says why."""
+"""Reading images: whatever Pillow can decode becomes upright RGB, or is an Unreadable that says why."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from regraft.data.known import KnownFile, NewFile
-from regraft.data.levels import Kind, Levels
+from regraft.errors import Unreadable
 from regraft.modalities.image.formats import PNG, is_heic, open_heic, what_it_is, without_texts
+from regraft.modalities.image.levels import Kind, Levels
 
 MAX_PIXELS = (
     120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
@@ -42,10 +43,6 @@ UPRIGHT = {
     7: Turn.TRANSVERSE,
     8: Turn.ROTATE_90,
 }
-
-
-class UnreadableImage(ValueError):
-    """This file or array is no image that can be worked with; the message says why."""
 
 
 class _Quiet:
@@ -88,10 +85,10 @@ def open_image(item: Any) -> Image.Image:
         source = io.BytesIO(item.read()) if isinstance(item, NewFile) else source
     elif isinstance(item, (bytes, bytearray, memoryview)):
         if not len(item):
-            raise UnreadableImage("empty (zero bytes)")
+            raise Unreadable("empty (zero bytes)")
         source = io.BytesIO(item)
     else:
-        raise UnreadableImage(f"a {type(item).__name__}; wanted a path, bytes, a PIL image or an array")
+        raise Unreadable(f"a {type(item).__name__}; wanted a path, bytes, a PIL image or an array")
     image = _read_header(source)
     fault = ""
     if image.width * image.height > MAX_PIXELS:
@@ -100,21 +97,21 @@ def open_image(item: Any) -> Image.Image:
         fault = "PostScript, a program to be run rather than an image to be read"
     if fault:
         image.close()
-        raise UnreadableImage(fault)
+        raise Unreadable(fault)
     return image
 
 
 def _read_header(source: Path | io.BytesIO) -> Image.Image:
-    """The image with its pixels still undecoded. Raises UnreadableImage with what the file is instead, where
+    """The image with its pixels still undecoded. Raises Unreadable with what the file is instead, where
     that shows.
     """
     try:
         with quiet():
             return Image.open(source)
     except Image.DecompressionBombError:
-        raise UnreadableImage("absurdly large (a decompression bomb)") from None
+        raise Unreadable("absurdly large (a decompression bomb)") from None
     except PermissionError:
-        raise UnreadableImage("cannot be opened: permission denied") from None
+        raise Unreadable("cannot be opened: permission denied") from None
     except Exception as error:
         failed = error
     try:
@@ -127,7 +124,7 @@ def _read_header(source: Path | io.BytesIO) -> Image.Image:
         hint = what_it_is(head)
     except Exception as error:
         failed, hint = error, ""
-    raise UnreadableImage(f"not an image Pillow can read ({hint or type(failed).__name__})") from None
+    raise Unreadable(f"not an image Pillow can read ({hint or type(failed).__name__})") from None
 
 
 def _head(source: Path | io.BytesIO, count: int = 600) -> bytes:
@@ -146,15 +143,15 @@ def _checked(path: Path) -> Path:
     try:
         about = path.stat()
     except (OSError, ValueError) as error:
-        raise UnreadableImage(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if stat.S_ISDIR(about.st_mode):
-        raise UnreadableImage("a folder, not a file")
+        raise Unreadable("a folder, not a file")
     if not stat.S_ISREG(about.st_mode):
-        raise UnreadableImage("not a plain file (a pipe, a socket or a device)")
+        raise Unreadable("not a plain file (a pipe, a socket or a device)")
     if about.st_size == 0:
-        raise UnreadableImage("empty (zero bytes)")
+        raise Unreadable("empty (zero bytes)")
     if about.st_size > MAX_BYTES:
-        raise UnreadableImage(f"too large ({about.st_size >> 20} MiB, the limit is {MAX_BYTES >> 20})")
+        raise Unreadable(f"too large ({about.st_size >> 20} MiB, the limit is {MAX_BYTES >> 20})")
     return path
 
 
@@ -162,7 +159,7 @@ def _from_array(array: np.ndarray, levels: Levels) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise UnreadableImage(f"an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (H, W, 4)")
+        raise Unreadable(f"an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (H, W, 4)")
     if array.dtype == np.uint16:
         array = levels.scaled(array, "whole")
     elif array.dtype == np.bool_:
@@ -171,10 +168,10 @@ def _from_array(array: np.ndarray, levels: Levels) -> Image.Image:
         black, white = levels.real
         least, most = black - BEYOND * (white - black), white + BEYOND * (white - black)
         if not np.isfinite(array).all() or array.min() < least or array.max() > most:
-            raise UnreadableImage(f"a float array outside {black:g} to {white:g}")
+            raise Unreadable(f"a float array outside {black:g} to {white:g}")
         array = levels.scaled(array, "real")
     elif array.dtype != np.uint8:
-        raise UnreadableImage(f"an array of {array.dtype}; wanted uint8, uint16 or float")
+        raise Unreadable(f"an array of {array.dtype}; wanted uint8, uint16 or float")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
@@ -199,7 +196,7 @@ def load_rgb(item: Any, least: int | None = None, levels: Levels = STANDARD) -> 
 
     With `least`, large ones come at a half, a quarter or an eighth of their size, the short side at least
     twice `least`: JPEG files are decoded so, everything else is averaged after decoding, and the two are
-    within a grey level of each other. Raises UnreadableImage, whatever Pillow stumbled over.
+    within a grey level of each other. Raises Unreadable, whatever Pillow stumbled over.
     """
     if isinstance(item, np.ndarray):
         item = _from_array(item, levels)
@@ -242,13 +239,13 @@ def decode(image: Image.Image, least: int | None) -> tuple[Image.Image, int]:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Whatever goes wrong with the pixels is an UnreadableImage."""
+    """Whatever goes wrong with the pixels is an Unreadable."""
     try:
         with quiet():
             yield
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableImage(f"damaged: {reason}") from None
+        raise Unreadable(f"damaged: {reason}") from None
 
 
 def _factor(size: tuple[int, int], least: int) -> int:

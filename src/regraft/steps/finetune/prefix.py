@@ -15,7 +15,7 @@ import torch
 
 from regraft.backbones import Backbone, Suffix
 from regraft.inference import REFERENCE, Engine, agree, feature_key, makers
-from regraft.modalities.image import Augment, ImagePreprocess
+from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.training import Batch, Batches, shuffled
 
@@ -97,8 +97,8 @@ class _View:
     only.
     """
 
-    preprocess: ImagePreprocess
-    augment: Augment | None
+    preprocess: Preprocess
+    augment: Any
     seed: int
     number: int
 
@@ -119,7 +119,7 @@ def views_of(examples: int, epochs: int) -> int:
 
 
 def cache_prefix(
-    backbone: Backbone, cut: int, data: Data, val: Data, augment: Augment, epochs: int, context: Context
+    backbone: Backbone, cut: int, data: Data, val: Data, augment: Any, epochs: int, context: Context
 ) -> Prefix | None:
     """The activations at stage `cut` of train and val, from the store where it has them.
 

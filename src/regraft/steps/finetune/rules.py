@@ -1,10 +1,11 @@
-"""Settings of fine-tuning by rule from the data: their number, their images' size, what their mirror images
-look like.
+"""Settings of fine-tuning by rule from the number of examples; the modality adds those that follow from what
+they are.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
 
 from regraft.recipe import FinetuneRecipe
 
@@ -15,7 +16,6 @@ JUDGED = (
 )
 FOLDS, THIRDS = 5, 3  # without a val set, with one
 HELD = 200  # held-out examples that are enough to judge by: then no further fold is tried
-CHIRAL = 0.75  # share of pairs whose mirror image is found out
 
 
 def length(examples: int, size: int) -> int:
@@ -34,27 +34,6 @@ def batch_size(examples: int) -> int:
     0.033.
     """
     return 16 if examples <= 2_000 else 32
-
-
-def crop_scale(short_sides: np.ndarray, size: int) -> float:
-    """The smallest share a random crop keeps: half of a photograph, more of images smaller than the input.
-
-    Those are framed closely, as scans and icons are: on handwritten digits 0.8 reached a val log loss of
-    0.033, 0.5 of 0.039.
-    """
-    return 0.8 if float(np.median(short_sides)) < size else 0.5
-
-
-def rates(short_sides: np.ndarray, size: int) -> tuple[float, float]:
-    """AdamW's peak rate, and its decay a layer towards the input: gentle with photographs, as they were in
-    pre-training.
-
-    Smaller, enlarged images look unlike anything the first layers have learnt, so these move as far as the
-    last ones. On held-out parts of training sets (5e-4, 1) ended at a mean log loss of 0.08 on handwritten
-    digits and (1e-3, 0.8) at 0.11, at 0.14 and 0.17 on sign digits, 0.86 and 0.92 on CIFAR-10; on flowers
-    (2e-4, 0.8) at 0.22 and (5e-4, 0.7) at 0.27.
-    """
-    return (5e-4, 1.0) if float(np.median(short_sides)) < size else (2e-4, 0.8)
 
 
 def folds(train: int, val: int, unhurried: bool) -> int:
@@ -76,35 +55,11 @@ def trainings(examples: int, folds: int, refit: bool) -> float:
     return 1.0 + tried * (1 - 1 / folds)
 
 
-def mirror_allowed(plain: np.ndarray, mirrored: np.ndarray) -> tuple[bool, str]:
-    """Whether mirror images look like the data, by (N, D) features of images and of their mirror images.
-
-    A linear map is asked which of each pair was mirrored (ridge regression on the differences, leave one
-    out): visual chirality (Lin et al. 2020). Where it knows in three cases of four, as with writing and
-    signs, mirror images do not occur. It was right in 0.47 to 0.56 of flowers, insects, textures, leaves and
-    CIFAR-10, 0.68 of photographed packages, 0.81 of handwritten digits, 0.94 of hand signs.
+def settle(recipe: FinetuneRecipe, examples: int, suited: Mapping[str, Any], size: int) -> None:
+    """Replace every "auto" that follows from the number of examples, the input size, and what suits the
+    modality's examples (`Modality.settings`).
     """
-    difference = plain.astype(np.float64) - mirrored
-    difference /= np.sqrt((difference**2).mean(axis=0)) + 1e-6
-    kernel = difference @ difference.T
-    inverse = np.linalg.inv(kernel + (np.trace(kernel) / len(kernel) + 1e-9) * np.eye(len(kernel)))
-    known = float((1 - inverse.sum(axis=1) / np.diag(inverse) > 0).mean())
-    verb = "as good as those of the data" if known < CHIRAL else "unlike the data"
-    return known < CHIRAL, f"{verb}; which of two is mirrored shows in {known:.0%} of pairs, by chance in 50%"
-
-
-def settle(recipe: FinetuneRecipe, examples: int, short_sides: np.ndarray, size: int) -> None:
-    """Replace every "auto" that follows from the (N,) short sides of the images, their number and the input
-    size.
-    """
-    rate, decay = rates(short_sides, size)
-    found = {
-        "crop_scale": crop_scale(short_sides, size),
-        "lr": rate,
-        "layer_decay": decay,
-        "epochs": length(examples, size),
-        "batch_size": batch_size(examples),
-    }
+    found = {**suited, "epochs": length(examples, size), "batch_size": batch_size(examples)}
     for name, value in found.items():
         if getattr(recipe, name) == "auto":
             setattr(recipe, name, value)

@@ -16,7 +16,6 @@ from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic,
 from regraft.errors import RegraftError
 from regraft.evaluation import per_block, refined_log_losses, standard_error
 from regraft.inference import batched, prefetch, recall, remember
-from regraft.modalities.image import Augment
 from regraft.steps.context import Context
 from regraft.steps.finetune.prefix import Data, Prefix, cache_prefix
 from regraft.training import (
@@ -82,7 +81,7 @@ def _groups(network: Network, context: Context) -> list[dict[str, Any]]:
     return groups
 
 
-def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context) -> Batches:
+def _batches(data: Data, backbone: Backbone, augment: Any, context: Context) -> Batches:
     """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on
     threads.
     """
@@ -90,9 +89,9 @@ def _batches(data: Data, backbone: Backbone, augment: Augment, context: Context)
 
     def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
-            return backbone.preprocess.host(
-                data.items[index], np.random.default_rng([seed, epoch, index]), augment
-            )
+            rng = np.random.default_rng([seed, epoch, index])
+            raw: np.ndarray = backbone.preprocess.host(data.items[index], rng, augment)
+            return raw
 
         for some, raws in prefetch(
             [order.tolist() for order in shuffled(len(data.items), seed, epoch, size)[skip:]], read
@@ -232,7 +231,7 @@ def finetune(
     tuned.module.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan.apply(tuned.module)
     before = plan.digest(tuned.module)
-    augment = Augment(float(recipe.crop_scale), recipe.mirror is True, recipe.colour)
+    augment = context.modality.views(recipe)
     batches = _batches(data, tuned, augment, context)
     first = next(iter(batches(1)))
     show(first[0].cpu().numpy())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+import pyarrow as pa
 
 from regraft.data.examples import Part
 from regraft.errors import UsageError
@@ -27,20 +27,20 @@ __all__ = ["SHARE", "Ranking", "Row", "choose", "clearly_lower", "rank", "round_
 
 def rank(
     part: Part,
-    sizes: np.ndarray,
+    facts: pa.Table,
     counts: Mapping[str, int],
     classes: int,
     references: Sequence[str],
     context: Context,
     named: bool = False,
 ) -> Ranking:
-    """Compare candidates on train and val together (`part`; `sizes` (N, 2) are the images' widths and heights).
+    """Compare candidates on train and val together (`part`; `facts` are what the modality knows of them).
 
     `counts` are those of the splits, for the estimate of a whole run. A reference that cannot be used is left
     out with the reason, or is an error where the user `named` it. Raises UsageError where nothing is left to
     choose from.
     """
-    entrants = Entrants(part, sizes.min(axis=1), counts, classes, context)
+    entrants = Entrants(part, facts, counts, classes, context)
     racing, left_out = entrants.enter(references, named)
     if not racing:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 
 from regraft.backbones import Backbone, Cost, Obtained, costs, make_base, obtain_weights, truncated
 from regraft.data.examples import Part
 from regraft.errors import BackboneError, UsageError
 from regraft.inference import REFERENCE, Trial, feature_key, makers, pick_engine, trial_key
-from regraft.steps.base import input_size, is_upscaled
+from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, step_seconds, usual_plan
 from regraft.steps.rank.probing import FOLDS
@@ -83,9 +84,9 @@ class Entrants:
     """
 
     def __init__(
-        self, part: Part, short_sides: np.ndarray, counts: Mapping[str, int], classes: int, context: Context
+        self, part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int, context: Context
     ) -> None:
-        self.part, self.short_sides, self.counts = part, short_sides, counts
+        self.part, self.facts, self.counts = part, facts, counts
         self.classes, self.context, self.recipe = classes, context, context.recipe
         self.order = stratified_order(part.labels, self.recipe.run.seed)
         self.rounds = round_sizes(len(part), classes)
@@ -150,14 +151,18 @@ class Entrants:
             if fixed and self.recipe.base.size != native:
                 raise BackboneError(f"{obtained.provenance.id} takes inputs of {native} pixels only.")
             return [int(self.recipe.base.size)]
-        cpu = self.context.device.type == "cpu"
-        size, _ = input_size(native, fixed, self.short_sides, len(self.short_sides), cpu)
+        size = self._preprocess(obtained, None).size
         smaller = max(SMALLEST, 32 * round(SMALLER * size / 32))
         return [size] if fixed or smaller >= size else [size, smaller]
 
     def _backbone(self, obtained: Obtained, size: int) -> Backbone:
         """The backbone as step 2 would make it."""
-        return make_base(obtained, size, is_upscaled(self.short_sides, size), self.context.levels)
+        return make_base(obtained, self._preprocess(obtained, size))
+
+    def _preprocess(self, obtained: Obtained, size: int | None) -> Preprocess:
+        """The preprocessing of step 2, at this size or at that of its rule."""
+        cpu, native = self.context.device.type == "cpu", obtained.provenance.input_size
+        return self.context.modality.preprocess(obtained.config, native, self.facts, size, cpu)[0]
 
     def _entrant(self, reference: str, obtained: Obtained, size: int) -> Entrant:
         """One backbone at one size: which depths it offers, what each costs, and its engine by a trial."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Kind = Literal["whole", "real"]
 USUAL = 0.99  # quantile of the pictures' own maxima: a stray bright pixel in one of a hundred does not darken the others
@@ -71,6 +73,13 @@ def levels_of(pictures: Iterable[Deep]) -> Levels:
         if white > black:
             chosen[kind] = (black, white)
     return Levels(**chosen)
+
+
+def levels_in(facts: pa.Table) -> Levels:
+    """The levels of a set with these facts, those of train and val."""
+    deep = facts.filter(pc.is_valid(facts["deep"]))
+    columns = (deep[name].to_pylist() for name in ("deep", "low", "top"))
+    return levels_of(Deep(kind, low, top) for kind, low, top in zip(*columns, strict=True))
 
 
 def _bits(top: float) -> float:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from regraft.data.levels import Deep, Levels
+from regraft.modalities.image.levels import Deep, Levels
 
 SIDE = 16  # pixels of the small picture
 CHUNK = 4_096  # pictures looked at at once
@@ -33,6 +33,7 @@ class Look:
     plain: bool
     small: bytes
     deep: Deep | None = None
+    identity: str = ""  # told by `pixel_digest` only: a photograph decoded whole takes many times longer
 
     def levelled(self, levels: Levels) -> Look:
         """The same with deep values scaled by levels of the whole set."""

@@ -1,4 +1,4 @@
-"""Leaks: labels that a shallow tree tells from what is no subject: format, size, borders, mere colour."""
+"""Leaks: labels that a shallow tree tells from what is no subject: sizes, formats, where items come from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regraft.data.audit.files import Fact
-from regraft.data.audit.looks import colours
 from regraft.evaluation import fewest_blocks, folds_of, wilson
 
 DEPTH = 3  # of the tree: at most eight leaves
@@ -33,46 +31,12 @@ class Told:
         )
 
 
-def told_by_files(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
-    """By what is known without looking at a picture."""
-    looks = [fact.look for fact in facts]
-    formats, modes = sorted({look.format for look in looks}), sorted({look.mode for look in looks})
-    width, height = (
-        np.array([getattr(look, name) for look in looks], dtype=float) for name in ("width", "height")
-    )
-    columns = {
-        "width": width,
-        "height": height,
-        "shape": width / height,
-        "bytes a pixel": np.array([fact.bytes for fact in facts]) / (width * height),
-        **{
-            f"format {name}": np.array([look.format == name for look in looks], dtype=float)
-            for name in formats[1:]
-        },
-        **{
-            f"mode {name}": np.array([look.mode == name for look in looks], dtype=float) for name in modes[1:]
-        },
-    }
-    return told(columns, labels, blocks)
-
-
-def told_by_borders(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
-    """By the mean colour of the outermost ring."""
-    return told(_shades("border", colours(fact.look for fact in facts)[2]), labels, blocks)
-
-
-def told_by_colours(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
-    """By the mean colour and the contrast of the whole, which may well belong to the subject."""
-    mean, spread, _ = colours(fact.look for fact in facts)
-    return told({**_shades("the picture", mean), "contrast": spread.mean(axis=1)}, labels, blocks)
-
-
 def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
     """What a shallow tree tells of (N,) labels from columns of (N,) numbers; None unless it is far above
     chance.
 
-    The tree is judged on blocks (N,) that it has not seen: all pictures of one patient may come from one
-    camera.
+    The tree is judged on blocks (N,) that it has not seen: all examples of one patient may come from one
+    device.
     """
     from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
@@ -112,13 +76,3 @@ def mean_recall(hits: np.ndarray, support: np.ndarray) -> tuple[float, float, fl
     value = float(recall.mean())
     down, up = (float(np.sqrt(((recall - edge) ** 2).sum()) / len(recall)) for edge in (low, high))
     return value, value - down, value + up
-
-
-def _shades(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Brightness, and how far red and blue are from it."""
-    grey = values.mean(axis=1)
-    return {
-        f"brightness of {name}": grey,
-        f"redness of {name}": values[:, 0] - grey,
-        f"blueness of {name}": values[:, 2] - grey,
-    }
