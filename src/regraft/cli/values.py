@@ -48,7 +48,7 @@ def _finite(option: str, number: float) -> float:
 
 
 def settings(config: Path | None, sets: list[str] | None, named: Settings) -> Settings:
-    """The settings of a recipe.yaml, of options that have a name and of `--set`, the later ones first in rank.
+    """The settings of a recipe.yaml, of options that have a name and of `--set`; of two values the later one counts.
 
     Options that were not given are None. Raises RecipeError that names all faults.
     """
