@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from torch import nn
 
 from regraft.artifacts import atomic, openable, order_metadata, read_json, to_json, utf8
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
-from regraft.data import Task
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
-from regraft.evaluation import softmax
 from regraft.inference import TorchEngine, batched, prefetch
 from regraft.modalities import Unreadable, modality_of
+from regraft.tasks import Calibration, Held, Task, task_of
 from regraft.training import make_head
 
 SCHEMA = 1
@@ -52,10 +51,9 @@ class Prediction:
 
 @dataclass
 class Model:
-    """A finished model. `temperature` divides the logits; 1.0 is uncalibrated.
+    """A finished model. `calibration` is what is done to its outputs before they are read; without one, nothing.
 
-    `thresholds` gives, by wanted precision, the probability above which answers were so often right on
-    held-out examples. `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
+    `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
     its copies know it too.
     """
 
@@ -64,15 +62,31 @@ class Model:
     head_kind: str
     task: Task
     name: str = "model"
-    temperature: float = 1.0
+    calibration: Calibration | None = None
     head_settings: dict[str, Any] | None = None
-    thresholds: dict[float, float] = field(default_factory=dict)
     seen: Path | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""
         return self.task.classes
+
+    @property
+    def calibrated(self) -> Calibration:
+        """The calibration, or one that changes nothing."""
+        nothing = Held("val", np.zeros(0, dtype=np.int64), np.zeros((0, self.task.outputs)))
+        return self.calibration or self.task.calibrate(nothing)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by; 1 where the task knows no temperature."""
+        return float(self.calibrated.saved().get("temperature", 1.0))
+
+    @property
+    def thresholds(self) -> dict[float, float]:
+        """By wanted precision, the probability above which answers were so often right on held-out examples."""
+        found = self.calibrated.saved().get("thresholds", {})
+        return {float(wanted): float(threshold) for wanted, threshold in found.items()}
 
     def rows(
         self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32
@@ -108,10 +122,8 @@ class Model:
             if isinstance(row, Unreadable):
                 yield Prediction(source, None, None, {}, str(row))
                 continue
-            shares = softmax(row[None], self.temperature)[0]
-            best = int(shares.argmax())
-            named = {name: float(p) for name, p in zip(self.classes, shares, strict=True)}
-            yield Prediction(source, self.classes[best], float(shares[best]), named)
+            (answer,) = self.task.predict(self.calibrated.applied(row[None].astype(np.float64)))
+            yield Prediction(source, answer.label, answer.probability, answer.probabilities)
 
     def predict(self, items: Any) -> list[Prediction]:
         """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one."""
@@ -173,7 +185,7 @@ class Model:
             "interpolation": pre.interpolation,
             "mean": list(pre.mean),
             "std": list(pre.std),
-            "num_classes": len(self.classes) if linear else 0,
+            "num_classes": self.task.outputs if linear else 0,
             "pool_size": None,
             "label_names": list(self.classes),
         }
@@ -189,8 +201,7 @@ class Model:
             "task": self.task.kind,
             "classes": list(self.classes),
             "preprocess": pre.to_dict(),
-            "temperature": self.temperature,
-            "thresholds": {f"{wanted:g}": threshold for wanted, threshold in self.thresholds.items()},
+            **self.calibrated.saved(),
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
             "plain_timm": linear,
             "depth": self.backbone.depth,
@@ -216,9 +227,8 @@ class Model:
         with openable(folder / "model.safetensors") as weights:
             state = load_file(weights)
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
-        head = make_head(
-            about["head"]["kind"], int(config["num_features"]), len(about["classes"]), **settings
-        )
+        task = task_of(about["task"], about["classes"])
+        head = make_head(about["head"]["kind"], int(config["num_features"]), task.outputs, **settings)
         classifier = str(config["pretrained_cfg"].get("classifier") or "") if depth is None else ""
         if about["head"]["in_classifier"]:
             for leaf in ("weight", "bias"):
@@ -239,10 +249,6 @@ class Model:
             classifier=classifier,
             depth=depth,
         )
-        task = Task(about["task"], tuple(about["classes"]))
-        thresholds = {
-            float(wanted): float(threshold) for wanted, threshold in (about.get("thresholds") or {}).items()
-        }
         seen = folder / SEEN if (folder / SEEN).is_file() else None
         return cls(
             backbone,
@@ -250,8 +256,7 @@ class Model:
             about["head"]["kind"],
             task,
             about["name"],
-            about["temperature"],
+            task.calibration(about),
             settings,
-            thresholds,
             seen,
         )

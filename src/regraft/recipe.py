@@ -39,8 +39,9 @@ class _Section(BaseModel):
 
 
 class DataRecipe(_Section):
-    """How examples are divided."""
+    """What is asked of the examples, and how they are divided."""
 
+    task: str = Field("single", description="kind of task; single: each example is of one class")
     test_share: float = Field(
         0.2,
         ge=0,
@@ -202,9 +203,10 @@ class RunRecipe(_Section):
     device: str = Field(
         "auto", description="cpu, cuda, cuda:1 and the like; auto: CUDA, MPS, CPU in this order"
     )
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = Field(
-        "accuracy",
-        description="what fine-tuning must not clearly lose in; beside that it must gain in log loss",
+    metric: str = Field(
+        "auto",
+        description="what fine-tuning must not clearly lose in, beside that it must gain in log loss; "
+        "auto: the one that the task is summed up by, accuracy",
     )
     prefer: Literal["accuracy", "speed"] = Field(
         "accuracy",

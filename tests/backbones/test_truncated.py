@@ -16,9 +16,9 @@ from torch import nn
 from bases import base_of
 from regraft.artifacts import read_json
 from regraft.backbones import Backbone, Provenance, Tapped, costs, cut_stages, obtain_weights, truncated
-from regraft.data import Task
 from regraft.modalities.image import ImagePreprocess
 from regraft.model import Model
+from regraft.tasks.single import Single
 from regraft.training import make_head
 
 
@@ -105,7 +105,7 @@ def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained
     obtained = obtain_weights(f"path:{tmp_path / 'source' / 'weights.safetensors'}@{name}")
     base = truncated(base_of(obtained, 160), 2)
     head = make_head("linear", base.width, 3)
-    model = Model(base, head, "linear", Task("single", ("a", "b", "c")))
+    model = Model(base, head, "linear", Single(("a", "b", "c")))
     model.save(tmp_path / "run" / "model")
     assert read_json(tmp_path / "run" / "model" / "regraft.json")["plain_timm"] is False
     items = [np.random.default_rng(n).integers(0, 256, (50, 60, 3), dtype=np.uint8) for n in range(3)]

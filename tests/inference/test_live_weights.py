@@ -17,9 +17,9 @@ from torch import nn
 import regraft
 from bases import base_of
 from regraft.backbones import Backbone, obtain_weights
-from regraft.data import Task
 from regraft.inference import REFERENCE, OpenVinoEngine, TorchEngine, feature_key, pick_engine, trial_key
 from regraft.model import Model
+from regraft.tasks.single import Single
 from regraft.training import make_head
 
 SIZE = 32
@@ -91,7 +91,7 @@ def tuned(base: Backbone, place: Path) -> Model:
     """
     own = copy.deepcopy(base)
     in_place(own.module)
-    Model(own, make_head("linear", own.width, 2), "linear", Task("single", ("a", "b"))).save(place)
+    Model(own, make_head("linear", own.width, 2), "linear", Single(("a", "b"))).save(place)
     return regraft.load(place)
 
 
@@ -125,9 +125,7 @@ def test_the_same_weights_are_known_again(
     expected = regraft.extract(
         base, files, tmp_path / "cache", engine=REFERENCE
     )  # leaves them in another layout
-    head_only = Model(
-        copy.deepcopy(base), make_head("linear", base.width, 2), "linear", Task("single", ("a", "b"))
-    )
+    head_only = Model(copy.deepcopy(base), make_head("linear", base.width, 2), "linear", Single(("a", "b")))
     head_only.save(tmp_path / "model")
 
     def computed(*_: object) -> None:

@@ -78,7 +78,7 @@ def test_a_file_that_is_no_recipe(text: str, tmp_path: Path) -> None:
 
 def test_all_faults_come_together() -> None:
     with pytest.raises(RecipeError) as caught:
-        Recipe.build(parse_settings(["finetune.epoch=3", "head.kind=tree", "run.metric=beauty"]))
+        Recipe.build(parse_settings(["finetune.epoch=3", "head.kind=tree", "run.prefer=beauty"]))
     assert len(caught.value.faults) == 3
 
 

@@ -13,10 +13,10 @@ from made_run import HOSTILE, full_run, predictions, rendered
 from PIL import Image
 
 from regraft import backbone
-from regraft.data import Task
 from regraft.model import Model
 from regraft.report import write_gallery
 from regraft.report.gallery import BYTES, read_predictions
+from regraft.tasks.single import Single
 from regraft.training import make_head
 
 CLASSES = ("daisy", "rose", HOSTILE, "tulip")
@@ -140,7 +140,7 @@ def test_ten_thousand_test_examples_make_a_page_below_six_megabytes(tmp_path: Pa
 def test_maps_are_of_mistakes_and_show_both_pictures(tmp_path: Path) -> None:
     folder, _, _ = made(tmp_path)
     base = backbone(size=64)
-    model = Model(base, make_head("linear", base.width, 4), "linear", Task("single", CLASSES))
+    model = Model(base, make_head("linear", base.width, 4), "linear", Single(CLASSES))
     write_gallery(folder, model, seconds=0.0)
     assert json.loads((folder / "gallery.json").read_text())["galleries"][0]["name"] == "mistakes"
     write_gallery(folder, model, seconds=60.0)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from regraft import backbone
-from regraft.data import Task
 from regraft.evaluation import softmax
 from regraft.model import Model
 from regraft.steps.explain import GRID, hide, occlusion, predictor
+from regraft.tasks.single import Single, Temperature
 from regraft.training import make_head
 
 
@@ -52,7 +52,11 @@ def test_every_pixel_is_hidden_by_some_square_and_kept_by_others() -> None:
 def test_the_predictor_is_the_model() -> None:
     base = backbone(size=64)
     model = Model(
-        base, make_head("linear", base.width, 3), "linear", Task("single", ("a", "b", "c")), temperature=1.7
+        base,
+        make_head("linear", base.width, 3),
+        "linear",
+        Single(("a", "b", "c")),
+        calibration=Temperature("val", 1.7),
     )
     images = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
     shares = predictor(model, torch.device("cpu"))(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,19 +216,21 @@ def show_run(run: Run) -> None:
     from rich.markup import escape
 
     from regraft.evaluation import PairedDifference, in_words
+    from regraft.tasks import Promises
 
     console = Console(highlight=False)
     console.print(f"\n[bold]{run.headline()}[/]")
     for pair in run.metrics.get("versus", []):
         console.print(f"  {in_words(PairedDifference.from_dict(pair))}", markup=False)
-    for offer in run.metrics.get("thresholds", []):
-        console.print(f"  {_promise(offer)}", markup=False)
+    for section in run.task.sections(run.metrics):
+        for offer in section.rows if isinstance(section, Promises) else ():
+            console.print(f"  {_promise(offer)}", markup=False)
     for what, place in (("model ", run.path / "model"), ("report", run.path / "report.html")):
         console.print(f"{what}  {escape(str(place))}", soft_wrap=True)
     console.print(f"use it  regraft predict {escape(quote(str(run.path)))} FILES", soft_wrap=True)
 
 
-def _promise(offer: dict[str, Any]) -> str:
+def _promise(offer: Mapping[str, Any]) -> str:
     """A confidence threshold in words, with what came of it on test, where there is one."""
     if offer["threshold"] is None or offer["test"] is None:
         return f"{offer['why']} (not tested)" if offer["threshold"] is not None else str(offer["why"])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +47,12 @@ SCHEMA = pa.schema(  # the columns that all modalities share; behind them come t
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of the model. `classes` are sorted names; "single" is the one kind fitted so far."""
+    """What is asked of the model: the kind of task, by name, and the sorted names of the `classes`.
 
-    kind: Literal["single", "multi", "regression"]
+    `regraft.tasks` knows what a kind means.
+    """
+
+    kind: str
     classes: tuple[str, ...]
 
     def require_supported(self) -> None:

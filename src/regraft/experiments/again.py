@@ -143,8 +143,8 @@ def evaluate_on(
             counted = count_readings(folder)
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
         logits = _logits(model, new.files, session, events)
-        scaled = logits.astype(np.float64) / model.temperature
-        task, verdict = task_of(model.task.kind, model.classes), Verdict(new.labels, scaled, new.clusters)
+        scaled = model.calibrated.applied(logits.astype(np.float64))
+        task, verdict = model.task, Verdict(new.labels, scaled, new.clusters)
         apart = without_near_duplicates(task, verdict, new.sources, new.near).get(KEPT_APART, {})
         file = next_free(folder.evaluations, source.name, ".json")
         found = Evaluated(
@@ -188,8 +188,8 @@ def _scores(
     model: Model, labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, Any]:
     """The fields of `Evaluated` that come from (N,) labels, (N, K) logits and (N,) numbers of the groups."""
-    task = task_of(model.task.kind, model.classes)
-    scaled = logits.astype(np.float64) / model.temperature
+    task = model.task
+    scaled = model.calibrated.applied(logits.astype(np.float64))
     return {
         "examples": len(labels),
         "kind": task.kind,
@@ -233,7 +233,7 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
     if [row["id"] for row in rows] != list(ids):
         return "predictions.parquet does not hold this test set: there is nothing to compare with."
-    task = task_of(model.task.kind, model.classes)
+    task = model.task
     answers = task.said(task.answers(logits))
     other = [
         f"{row['source']} ({said}, was {row['predicted']})"
@@ -261,7 +261,7 @@ def _of_near(model: Model, apart: dict[str, Any]) -> list[str]:
         return [
             f"{text}; {apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."
         ]
-    metric = task_of(model.task.kind, model.classes).headline
+    metric = model.task.headline
     e = Estimate.from_dict(apart["metrics"][metric.name])
     ends = f"[{metric.shown(e.low)}, {metric.shown(e.high)}]"
     return [f"{text}; without them {metric.words} is {metric.shown(e.value)} {ends} on {e.n:,} examples."]

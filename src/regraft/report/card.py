@@ -12,7 +12,7 @@ import yaml
 from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
 from regraft.report import words
 from regraft.report.view_scores import ERROR
-from regraft.tasks import Task, task_of_run
+from regraft.tasks import PerClass, Promises, Reliability, Task, task_of_run
 
 _LIBRARIES = {"image": "timm", "text": "transformers", "audio": "transformers"}
 _LICENCES = (
@@ -46,7 +46,7 @@ def model_card(run: Json, metrics: Json) -> str:
         _intended(task, modality),
         _data(run),
         _results(task, metrics, split) if split else "",
-        _certainty(metrics, modality),
+        _certainty(task, metrics, modality),
         _limits(task, run, metrics, split, modality),
         _backbone(run.get("provenance") or {}),
         _use(modality),
@@ -140,7 +140,7 @@ def _data(run: Json) -> str:
     names = [_text(name) for name in data.get("classes") or []]
     sizes = ", ".join(f"{split} {words.count(n)}" for split, n in (data.get("counts") or {}).items() if n)
     more = f" and {len(names) - 50} more, in regraft.json" if len(names) > 50 else ""
-    lines = [f"## Data\n\nClasses: {', '.join(names[:50])}{more}.\n"]
+    lines = [f"## Data\n\nClasses: {', '.join(names[:50])}{more}.\n" if names else "## Data\n"]
     if sizes:
         lines.append(f"Examples: {sizes}.\n")
     if aside := data.get("quarantined"):
@@ -180,10 +180,12 @@ def _shown(cell: words.Cell | None) -> str:
     return f"{cell.text} [{cell.low_text}, {cell.high_text}]" if cell.low_text else cell.text
 
 
-def _certainty(metrics: Json, modality: str) -> str:
+def _certainty(task: Task, metrics: Json, modality: str) -> str:
     """The temperature and what it mends, and the thresholds with what they kept on test."""
-    calibration, lines = metrics.get("calibration") or {}, []
-    if calibration.get("temperature"):
+    sections, lines = task.sections(metrics), []
+    for calibration in (section.found for section in sections if isinstance(section, Reliability)):
+        if not calibration.get("temperature"):
+            continue
         line = f"- Probabilities are those of the logits divided by {float(calibration['temperature']):.3f} (regraft.json)."
         states = [
             words.cell(ERROR, {"value": (calibration.get(name) or {}).get("ece")})
@@ -192,7 +194,7 @@ def _certainty(metrics: Json, modality: str) -> str:
         if states[0] and states[1]:
             line += f" That takes the calibration error from {states[0].text} to {states[1].text}."
         lines.append(line)
-    for one in metrics.get("thresholds") or []:
+    for one in (row for section in sections if isinstance(section, Promises) for row in section.rows):
         wanted, test = f"{100 * float(one['wanted']):.0f}%", one.get("test") or {}
         wanted += ", indicative" if one.get("indicative") and one.get("threshold") is not None else ""
         right, answered = (words.cell(SHARE, test.get(name)) for name in ("precision", "answered"))
@@ -246,7 +248,9 @@ def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: s
                 },
             ),
         )
-        for row in metrics.get("per_class") or []
+        for section in task.sections(metrics)
+        if isinstance(section, PerClass)
+        for row in section.rows
     ]
     if known := [(row, cell) for row, cell in recalls if cell]:
         row, cell = min(known, key=lambda pair: pair[1].value)

@@ -54,7 +54,7 @@ def view(folder: Path) -> Json:
     findings = read("audit.json").get("findings") or data.get("findings") or []
     recipe = _text(folder / "recipe.yaml")
     where = _shown_path(folder)
-    cells = gallery.get("cells") or {}
+    sections = view_scores.sections(task, metrics, gallery.get("cells") or {})
     return {
         "name": str(run.get("name") or folder.name),
         "finished": run.get("state") == "finished",
@@ -66,8 +66,8 @@ def view(folder: Path) -> Json:
         "chosen": run.get("chosen"),
         "chosen_why": words.sentence(str(run.get("chosen_why") or "")),
         "table": view_scores.table(task, metrics, split),
-        "thresholds": view_scores.thresholds(metrics),
-        "calibration": view_scores.calibration(metrics),
+        "promises": [one for one in sections if one["part"] == "promises"],
+        "sections": [one for one in sections if one["part"] != "promises"],
         "steps": _steps(steps),
         "drawing": view_choices.network(run, _settings(recipe)),
         "ranking": view_choices.ranking(read("ranking.json")),
@@ -77,11 +77,8 @@ def view(folder: Path) -> Json:
             [e for e in events if e.get("strategy") in (None, tried.get("chosen"))]
         ),
         "l2": plots.l2_path(events),
-        "confusion": view_scores.confusion(metrics.get("confusion"), classes, cells),
-        "per_class": view_scores.per_class(metrics.get("per_class") or []),
         "first_batch": picture(folder / "first_batch.png"),
         "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
-        "cells": view_data.cells(cells, classes, metrics.get("confusion")),
         "data": view_data.data(data),
         "quarantined": view_data.quarantined(data.get("quarantined") or []),
         "findings": [view_data.finding(item) for item in findings],

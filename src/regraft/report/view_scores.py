@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from regraft.evaluation import SHARE, Metric, named, unknown
-from regraft.report import plots, words
-from regraft.tasks import Task
+from regraft.report import plots, view_data, words
+from regraft.tasks import Confusion, PerClass, Promises, Reliability, Task
 
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
@@ -63,7 +64,30 @@ def without_duplicates(metric: Metric, metrics: Json) -> Json | None:
     return {"left_out": found.get("left_out"), "metric": metric.words, "cell": shown, "whole": whole}
 
 
-def thresholds(metrics: Json) -> Json | None:
+def sections(task: Task, metrics: Json, cells: Mapping[str, list[Json]]) -> list[Json]:
+    """What the task has shown of its results beside the metrics, in its order: `part` names the template.
+
+    `cells` are the pictures behind the confusion matrix.
+    """
+    found = []
+    for section in task.sections(metrics):
+        part, shown = "", None
+        if isinstance(section, Promises):
+            part, shown = "promises", _promises(section)
+        elif isinstance(section, Reliability):
+            part, shown = "reliability", _reliability(section)
+        elif isinstance(section, PerClass):
+            part, shown = "per_class", _per_class(section)
+        elif isinstance(section, Confusion):
+            part, shown = "confusion", _confusion(section, cells)
+        else:
+            part, shown = "grid", asdict(section)
+        if shown:
+            found.append({"part": part, **shown})
+    return found
+
+
+def _promises(section: Promises) -> Json | None:
     """When to let the model answer: one row a promise asked for."""
     rows = [
         {
@@ -79,18 +103,18 @@ def thresholds(metrics: Json) -> Json | None:
                 for name in ("answered", "precision")
             },
         }
-        for one in metrics.get("thresholds") or []
+        for one in section.rows
     ]
-    first: Json = (metrics.get("thresholds") or [{}])[0]
+    first: Mapping[str, Any] = section.rows[0] if section.rows else {}
     where = {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(
         str(first.get("chosen_on")), ""
     )
     return {"rows": rows, "chosen_on": where, "n": words.count(first.get("n"))} if rows else None
 
 
-def calibration(metrics: Json) -> Json | None:
+def _reliability(section: Reliability) -> Json | None:
     """The reliability diagram with its numbers, before and after the temperature."""
-    found: Json = metrics.get("calibration") or {}
+    found = section.found
     states = {
         name: {
             "ece": words.cell(ERROR, {"value": found[name].get("ece")}),
@@ -112,14 +136,12 @@ def calibration(metrics: Json) -> Json | None:
     }
 
 
-def confusion(counts: Any, classes: list[str], pictured: Collection[str]) -> Json | None:
+def _confusion(section: Confusion, pictured: Mapping[str, list[Json]]) -> Json:
     """A table for few classes, a picture for many, and for both the pairs most often confused.
 
     `pictured` are the "true,predicted" cells with pictures.
     """
-    if not counts or len(counts) != len(classes):
-        return None
-    table = np.asarray(counts, dtype=np.int64)
+    classes, table = list(section.classes), np.asarray(section.counts, dtype=np.int64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, table)
     order = np.argsort(wrong, axis=None, kind="stable")[::-1][:PAIRS]
@@ -158,14 +180,15 @@ def confusion(counts: Any, classes: list[str], pictured: Collection[str]) -> Jso
         "right": int(np.trace(table)),
         "total": int(table.sum()),
         "k": len(classes),
+        "cells": view_data.cells(pictured, classes, section.counts),
     }
 
 
-def per_class(rows: Sequence[Mapping[str, Any]]) -> Json | None:
+def _per_class(section: PerClass) -> Json | None:
     """The table of classes in their own order, and the chart of them by recall, the worst first."""
-    if not rows:
+    if not section.rows:
         return None
-    shown = [_class_row(row) for row in rows]
+    shown = [_class_row(row) for row in section.rows]
     ordered = sorted((row for row in shown if row["recall"]), key=lambda row: row["recall"].value)
     chart = ordered if len(ordered) <= CHART_LIMIT else ordered[:CHART_WORST]
     said = ""

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from regraft.artifacts import Events, RunFolder, claim_free, next_free
-from regraft.data import Examples, Finding, Inputs, Source, audit_files, make_examples, read_fixes, several
+from regraft.data import (
+    Examples,
+    Finding,
+    Inputs,
+    Source,
+    Task,
+    audit_files,
+    make_examples,
+    read_fixes,
+    several,
+)
 from regraft.data.alike import Known, Met, inputs_of, meet
 from regraft.data.audit import LISTED, fatal
 from regraft.data.kind import Kind
@@ -18,6 +28,7 @@ from regraft.data.lineage import Seen, assigned, seen_by
 from regraft.data.splits import ORDER
 from regraft.errors import DataError, UsageError
 from regraft.recipe import Recipe
+from regraft.tasks import task_of
 
 LISTED_SEEN = 10  # test examples that an error names
 RUNS = Path("runs")  # where runs go unless --out says otherwise
@@ -131,6 +142,7 @@ def examples_of(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> Looked:
     """The audited and split examples of a source. Raises DataError, UsageError."""
+    source.task = Task(task_of(settings.data.task, source.task.classes).kind, source.task.classes)
     untested = not settings.data.test_share or bool(settings.data.folds)
     asked = "--folds" if settings.data.folds else "--no-test"
     if untested and any(row.split == "test" for row in source.rows):

@@ -46,7 +46,7 @@ from regraft.steps.head import head
 from regraft.steps.obtain import obtain
 from regraft.steps.scratch import from_scratch
 from regraft.steps.train import Features, Heads, apply_head, train_head
-from regraft.tasks import Held, Known, task_of
+from regraft.tasks import Held, Known, chosen_by, task_of
 from regraft.training import Checkpoint, FreezePlan, class_weighted
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
@@ -72,6 +72,9 @@ class Walk:
         survive_forks()
         self.examples, self.recipe, self.folder = examples, recipe, folder
         self.task = task_of(examples.task.kind, examples.task.classes)
+        if recipe.run.metric == "auto":
+            recipe.run.metric = self.task.headline.name
+        chosen_by(self.task, recipe.run.metric)
         device = pick_device(recipe.run.device)
         recipe.run.device = str(device)
         if recipe.run.threads == "auto":
@@ -165,7 +168,7 @@ class Walk:
         """The seven steps, or those before `evaluate`: then the test set stays sealed and no model is handed
         back.
         """
-        examples, context, classes = self.examples, self.context, len(self.examples.task.classes)
+        examples, context, classes = self.examples, self.context, self.task.outputs
         fit, val = examples.part("train"), examples.part("val")
         obtained = self.step("obtain", lambda: self.obtain(fit.then(val)))
         self.state["provenance"] = asdict(obtained.provenance)
@@ -270,7 +273,7 @@ class Walk:
 
     def obtain(self, both: Part) -> Obtained:
         """Step 1; a comparison of several backbones is kept beside the run."""
-        examples, classes = self.examples, len(self.examples.task.classes)
+        examples, classes = self.examples, self.task.outputs
         obtained, ranking = obtain(both, examples.facts(), examples.counts(), classes, self.context)
         if ranking is not None:
             write_json(self.folder.ranking, ranking.to_dict())
@@ -373,7 +376,7 @@ class Walk:
         engine: Engine,
     ) -> Finetuned | None:
         """Step 6: judged by folds of train and val, or on val where there are many examples or little time."""
-        recipe, context, classes = self.recipe.finetune, self.context, len(self.examples.task.classes)
+        recipe, context, classes = self.recipe.finetune, self.context, self.task.outputs
         if recipe.epochs == 0 or (plan is not None and plan.strategy == "head"):
             return self.not_finetuned("the head alone was asked for")
         if not len(val) and plan is None:
@@ -421,7 +424,7 @@ class Walk:
 
     def data(self, part: Part) -> Data:
         """What fine-tuning is given of a part."""
-        balanced, classes = self.recipe.train.class_weights == "balanced", len(self.examples.task.classes)
+        balanced, classes = self.recipe.train.class_weights == "balanced", self.task.outputs
         weights = class_weighted(part.labels, part.weights, balanced, classes)
         return Data(part.paths, part.ids, part.labels, weights, part.blocks)
 
@@ -545,7 +548,7 @@ class Walk:
 
         What was judged on val may be trained once more on train and val.
         """
-        both, shown, rows = fit.then(val), val, np.zeros((0, len(self.examples.task.classes)))
+        both, shown, rows = fit.then(val), val, np.zeros((0, self.task.outputs))
         judged, why = self.judged, "nothing else was trained"
         if judged is None and len(val):
             rows = self.logits(self.model(backbone, heads.on_train), val)
@@ -597,7 +600,7 @@ class Walk:
             backbone,
             layers,
             self.recipe.head.kind,
-            self.examples.task,
+            self.task,
             self.state["name"],
             head_settings=settings,
             seen=self.folder.seen,
@@ -609,9 +612,7 @@ class Walk:
 
         However a run ends, its model comes through here, and nothing else sets these.
         """
-        about = self.calibration.saved()
-        model.temperature = about["temperature"]
-        model.thresholds = {float(wanted): at for wanted, at in about["thresholds"].items()}
+        model.calibration = self.calibration
         self.metrics.update(self.calibration.to_metrics())
         return model
 
@@ -725,12 +726,10 @@ class Walk:
         user stops it.
         """
         checkpoint = Checkpoint(self.folder.scratch)
-        made = from_scratch(
-            backbone, self.data(both), len(self.examples.task.classes), self.context, checkpoint
-        )
+        made = from_scratch(backbone, self.data(both), self.task.outputs, self.context, checkpoint)
         if made is None:
             raise BudgetError("no time was left for it")
-        return Model(*made, "linear", self.examples.task)
+        return Model(*made, "linear", self.task)
 
     def finish(self, model: Model) -> None:
         """Everything that is handed back; the word that the run is finished comes last, but for the report."""

@@ -167,7 +167,7 @@ def _weigh(
     logits = [plain.logits, plain.logits - offset, balanced.logits]
     labels, rng = everything.labels[plain.rows], np.random.default_rng(0)
     members = _members(None if everything.blocks is None else everything.blocks[plain.rows], len(labels))
-    metric = "macro_f1" if context.recipe.run.metric == "accuracy" else context.recipe.run.metric
+    metric = "macro_f1" if context.recipe.run.metric in ("auto", "accuracy") else context.recipe.run.metric
     drawn = [
         np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))])
         for _ in range(RESAMPLES)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,20 @@ def task_of_run(state: Mapping[str, Any]) -> Task:
     return task_of(str(data.get("kind") or USUAL), [str(name) for name in data.get("classes") or []])
 
 
+def chosen_by(task: Task, name: str) -> Metric:
+    """The metric of that name, for choices. Raises UsageError where the task has none, or none to choose by."""
+    known = [metric for metric in task.metrics if metric.value is not None]
+    found = next((metric for metric in known if metric.name == name), None)
+    if found is None:
+        near = difflib.get_close_matches(name, [metric.name for metric in known], n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        names = ", ".join(metric.name for metric in known)
+        raise UsageError(
+            f"run.metric: {name!r} is no metric of this task to choose by; these are {names}.{hint}"
+        )
+    return found
+
+
 def evaluated(
     task: Task, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, Estimate]:
@@ -62,6 +77,7 @@ __all__ = [
     "Section",
     "Single",
     "Task",
+    "chosen_by",
     "evaluated",
     "register",
     "task_of",
