@@ -122,7 +122,7 @@ def test_evaluating_on_pictures_saved_anew_tells_them_from_new_ones(made: Path, 
     again = [examples[f"{file.parent.name}/{file.stem}.png"] for file in (made / "more").glob("*/*.bmp")]
     assert found.left_out == {"in train": again.count("train"), "in val": again.count("val"), "unreadable": 0}
     assert found.examples == 60 - again.count("train") - again.count("val")
-    assert "in other bytes, known by the pixels" in " ".join(found.said)
+    assert "in other bytes, known by what they show" in " ".join(found.said)
     assert f"{again.count('test')} of the examples are in the run's own test set" in " ".join(found.said)
 
 

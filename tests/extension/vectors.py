@@ -1,0 +1,147 @@
+"""A modality that only tests know: .npy files of one vector each."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from regraft.artifacts import fingerprint
+from regraft.data.audit import Finding
+from regraft.data.audit.contents import Files
+from regraft.data.kind import Likeness
+from regraft.data.known import KnownFile, NewFile
+from regraft.errors import Unreadable
+from regraft.modalities import Shown
+
+
+def read(item: Any) -> np.ndarray:
+    """(D,) float32 of a path, a file that was looked at, bytes or an array. Raises Unreadable."""
+    if isinstance(item, (KnownFile, NewFile)):
+        item = item.read()
+    if isinstance(item, (str, os.PathLike)):
+        with open(item, "rb") as file:
+            item = file.read()
+    try:
+        values = item if isinstance(item, np.ndarray) else np.load(io.BytesIO(item), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise Unreadable(f"no array: {error}") from None
+    if values.ndim != 1:
+        raise Unreadable(f"an array of shape {values.shape}; wanted (D,)")
+    return np.asarray(values, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The facts of one vector."""
+
+    length: int
+    rounded: str
+    constant: bool
+    identity: str
+
+
+@dataclass(frozen=True)
+class VectorPreprocess:
+    """Vectors cut or padded to `size`, divided by `scale`."""
+
+    size: int
+    scale: float
+    modality: str = "vector"
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def host(self, item: Any, rng: np.random.Generator | None = None, augment: Any = None) -> np.ndarray:
+        values = read(item)[: self.size] / self.scale
+        found = np.pad(values, (0, self.size - len(values)))
+        return found if rng is None or augment is None else found + rng.normal(0, augment, self.size)
+
+    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack(raws).astype(np.float32)
+
+
+def constant(files: Files) -> Iterator[Finding]:
+    """Vectors whose numbers are all the same."""
+    if sources := files.sources("constant vectors", np.array([f.about.constant for f in files.facts])):
+        yield Finding("constant vectors", "warning", f"{len(sources)} vectors are constant", sources)
+
+
+class Vectors:
+    """See `regraft.modalities.Modality`."""
+
+    name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
+    facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
+    checks, probes = (constant,), ()
+
+    def inspect(self, item: Any) -> Known:
+        values = read(item)
+        identity = hashlib.sha256(values.tobytes()).hexdigest()[:32]  # float32 and float64 may show the same
+        return Known(len(values), np.round(values[:8], 3).tobytes().hex(), np.ptp(values) == 0, identity)
+
+    def digest(self, item: Any) -> str:
+        return self.inspect(item).identity
+
+    def together(self, ids: Sequence[str], facts: Sequence[Known]) -> tuple[list[Known], list[int]]:
+        return list(facts), []
+
+    def table(self, facts: Sequence[Known]) -> pa.Table:
+        columns = {name: [getattr(fact, name) for fact in facts] for name in self.facts.names}
+        return pa.table(columns, schema=self.facts)
+
+    def likeness(self, facts: pa.Table) -> Likeness:
+        """The first eight numbers say which may be nearly the same, all of them whether they are."""
+
+        def vectors(facts: pa.Table) -> np.ndarray:
+            raw = [np.frombuffer(bytes.fromhex(text), np.float32) for text in facts["rounded"].to_pylist()]
+            found = np.stack(raw)[:, None] if raw else np.zeros((0, 1, 8), np.float32)
+            return found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)
+
+        def confirm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            gap = np.abs(first - second).max(axis=1)
+            return np.where(gap < 0.01, 1 - gap, 0)
+
+        return Likeness(
+            vectors,
+            lambda facts: np.ones(facts.num_rows, dtype=bool),
+            lambda facts: facts["length"].to_pylist(),
+            read,
+            confirm,
+            alone=0.999,
+            beside=0.9999,
+            same=0.9999,
+            surely=0.99999,
+        )
+
+    def preprocess(
+        self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
+    ) -> tuple[VectorPreprocess, str]:
+        return VectorPreprocess(size or native, float(config.get("scale", 1.0))), "the weights' own length"
+
+    def preprocess_from(self, values: dict[str, Any]) -> VectorPreprocess:
+        return VectorPreprocess(**values)
+
+    def settings(self, facts: pa.Table, size: int) -> dict[str, Any]:
+        return {"lr": 1e-3, "layer_decay": 1.0, "crop_scale": 1.0}
+
+    def views(self, recipe: Any) -> float:
+        return 0.01
+
+    def show(self, items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
+        return [Shown("text", " ".join(f"{v:.2f}" for v in read(item)[:4])) for item in items]
+
+    def overlay(self, preprocess: Any, item: Any, heat: np.ndarray) -> tuple[str, str]:
+        raise Unreadable("vectors have no picture")
+
+    def sheet(self, batch: np.ndarray) -> bytes:
+        return b""
