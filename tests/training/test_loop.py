@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from regraft.training import Checkpoint, train
+from regraft.training import Checkpoint, Learner, Listeners, Loop, Schedule, class_weighted, shuffled
 from regraft.training import loop as module
 
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32))
@@ -28,33 +28,40 @@ def network() -> nn.Module:
 
 
 def batches(epoch: int, skip: int = 0, /):
-    for order in module.shuffled(64, 0, epoch, 16)[skip:]:
+    for order in shuffled(64, 0, epoch, 16)[skip:]:
         yield X[order], Y[order], torch.ones(len(order))
 
 
-def run(net: nn.Module, given=batches, epochs: int = 4, **more):
-    def val_loss() -> tuple[np.ndarray, float]:
+def loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def judged(net: nn.Module):
+    """What val says of a network as it stands."""
+
+    def judge() -> tuple[np.ndarray, dict[str, float]]:
         net.eval()
         with torch.no_grad():
-            losses = nn.functional.cross_entropy(net(X), Y, reduction="none")
-            return losses.double().numpy(), float((net(X).argmax(1) == Y).float().mean())
+            return loss_of(net(X), Y).double().numpy(), {}
 
+    return judge
+
+
+def learner(net: nn.Module, lr: float = 1e-2, loss=loss_of, decay: float = 0.01) -> Learner:
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay)
+    return Learner(net, optimiser, loss, math.log(2))
+
+
+def run(net: nn.Module, given=batches, epochs: int = 4, lr: float = 1e-2, loss=loss_of, **more):
     said: list[str] = []
-    optimiser = torch.optim.AdamW(net.parameters(), lr=more.pop("lr", 1e-2))
-    judge = more.pop("val_loss", val_loss)
-    trained = train(
-        net,
-        optimiser,
+    trained = Loop(
+        learner(net, lr, loss),
+        Schedule(4, epochs, patience=9),
         given,
-        4,
-        epochs,
-        judge,
-        patience=9,
-        tick=lambda **_: None,
-        on_epoch=lambda **_: None,
-        say=said.append,
+        more.pop("judge", judged(net)),
+        Listeners(note=said.append),
         **more,
-    )
+    ).run()
     return trained, said
 
 
@@ -102,7 +109,7 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
     gradients = []
     for parts in (1, 2, 5):
         net = network()
-        value = module._slope(net, (x, y, w), parts, None, module.nullcontext)
+        value = module.slope(learner(net), (x, y, w), parts, 13)
         gradients.append((value, [p.grad.clone() for p in net.parameters()]))
     for value, other in gradients[1:]:
         assert value == pytest.approx(gradients[0][0], rel=1e-5)
@@ -152,22 +159,22 @@ def test_a_later_epoch_is_kept_unless_it_is_clearly_worse(rises: tuple[float, ..
     noise = np.random.default_rng(0).normal(0, 0.3, (4, 64))
     given = iter(
         [
-            (np.full(64, 9.0), 0.0),
-            *((1 + rise + noise[i] - noise[i].mean(), 0.5) for i, rise in enumerate(rises)),
+            (np.full(64, 9.0), {}),
+            *((1 + rise + noise[i] - noise[i].mean(), {}) for i, rise in enumerate(rises)),
         ]
     )
-    trained, _ = run(network(), epochs=3, val_loss=lambda: next(given))
+    trained, _ = run(network(), epochs=3, judge=lambda: next(given))
     assert (trained.epoch, trained.log_loss) == (kept, pytest.approx(1 + rises[kept - 1]))
 
 
 def test_patience_counts_from_the_epoch_that_is_kept() -> None:
-    given = iter([(np.full(8, 9.0), 0.0), (np.ones(8), 0.5), *((np.full(8, 2.0), 0.5) for _ in range(20))])
-    trained, _ = run(network(), epochs=15, val_loss=lambda: next(given))
+    given = iter([(np.full(8, 9.0), {}), (np.ones(8), {}), *((np.full(8, 2.0), {}) for _ in range(20))])
+    trained, _ = run(network(), epochs=15, judge=lambda: next(given))
     assert (trained.epoch, trained.epochs_run, trained.stopped) == (1, 10, "patience")
 
 
 def test_without_val_it_goes_its_whole_length() -> None:
-    trained, _ = run(network(), epochs=2, val_loss=None)
+    trained, _ = run(network(), epochs=2, judge=None)
     assert (trained.epoch, trained.epochs_run, trained.stopped) == (2, 2, "length")
     assert math.isnan(trained.log_loss)
 
@@ -181,7 +188,7 @@ def test_log_priors_in_the_loss_lift_the_rare_class() -> None:
     shares = torch.bincount(Y[rare]).float() / len(rare)
     plain, adjusted = network(), network()
     run(plain, few, epochs=40)
-    run(adjusted, few, epochs=40, offset=shares.log())
+    run(adjusted, few, epochs=40, loss=lambda outputs, targets: loss_of(outputs + shares.log(), targets))
     assert (adjusted(X).argmax(1) == 1).sum() > (plain(X).argmax(1) == 1).sum()
 
 
@@ -201,22 +208,9 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bits(stop: int, tmp_p
             raise Stop
 
     def go(net: nn.Module, on_tick):
-        def val_loss() -> tuple[np.ndarray, float]:
-            with torch.no_grad():
-                return nn.functional.cross_entropy(net(X), Y, reduction="none").double().numpy(), 0.0
-
-        return train(
-            net,
-            torch.optim.AdamW(net.parameters(), lr=1e-2),
-            batches,
-            4,
-            4,
-            val_loss,
-            patience=9,
-            tick=on_tick,
-            on_epoch=lambda **_: None,
-            checkpoint=keeper,
-        )
+        return Loop(
+            learner(net), Schedule(4, 4, 9), batches, judged(net), Listeners(tick=on_tick), keeper
+        ).run()
 
     with pytest.raises(Stop):
         go(network(), tick)
@@ -243,23 +237,50 @@ def test_saving_takes_no_more_than_a_share_of_the_time(
     for step in range(3_000):  # a second each; an epoch has ten
         now += 1.0
         if keeper.due(complete=step % 10 == 9):
-            keeper.save({"weights": torch.zeros(1)}, {})
+            keeper.save({"weights": torch.zeros(1)})
     assert len(writes) >= 10
     assert 10.0 * len(writes) <= 0.06 * now
 
 
-def test_what_goes_by_two_names_is_written_once(tmp_path: Path) -> None:
-    keeper, weights = Checkpoint(tmp_path / "kept.safetensors"), torch.randn(10_000)
-    keeper.save({"best.w": weights, "state0.w": weights, "now.w": weights + 1}, {"epoch": 3})
-    assert keeper.path is not None
-    assert keeper.path.stat().st_size < 2.5 * 40_000
+def test_a_checkpoint_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    keeper, weights = Checkpoint(tmp_path / "kept.safetensors"), torch.randn(2, 3, 4, 4)
+    channels_last = weights.to(memory_format=torch.channels_last)
+    keeper.save(
+        {"best": {"a.b": weights, "c": channels_last}, "none": {}, "at": {"epoch": 3, "loss": math.nan}}
+    )
     kept = keeper.load()
     assert kept is not None
-    tensors, progress = kept
-    assert torch.equal(tensors["best.w"], weights)
-    assert torch.equal(tensors["state0.w"], weights)
-    assert torch.equal(tensors["now.w"], weights + 1)
-    assert progress == {"epoch": 3}
+    assert torch.equal(kept["best"]["a.b"], weights)
+    assert torch.equal(kept["best"]["c"], weights)
+    assert (kept["none"], kept["at"]["epoch"]) == ({}, 3)
+    assert math.isnan(kept["at"]["loss"])
+    keeper.key = "other data"
+    assert keeper.load() is None
+
+
+class Pair(nn.Module):
+    """A network that takes two named tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.training and len(given["left"]) > 9:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return self.inner(torch.cat([given["left"], given["right"]], dim=1))
+
+
+def test_inputs_may_be_several_named_tensors_and_are_cut_alike() -> None:
+    def named(epoch: int, skip: int = 0, /):
+        for x, y, w in batches(epoch, skip):
+            yield {"left": x[:, :2], "right": x[:, 2:]}, y, w
+
+    whole, _ = run(network(), judge=None)
+    trained, said = run(Pair(), named, judge=None)
+    assert len(said) == 1
+    for name, value in whole.best.items():
+        torch.testing.assert_close(trained.best[f"inner.{name}"], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_loop_leaves_the_given_module_at_its_best() -> None:
@@ -280,7 +301,7 @@ def test_a_batch_without_weight_teaches_nothing_and_breaks_nothing() -> None:
     assert not said
     assert trained.log_loss < 0.65
     assert all(torch.isfinite(value).all() for value in trained.best.values())
-    assert module._slope(network(), (X, Y, torch.zeros(64)), 1, None, module.nullcontext) == 0.0
+    assert module.slope(learner(network()), (X, Y, torch.zeros(64)), 1, 64) == 0.0
 
 
 def test_a_heavy_example_is_no_sign_of_a_loss_that_fell_apart() -> None:
@@ -288,7 +309,7 @@ def test_a_heavy_example_is_no_sign_of_a_loss_that_fell_apart() -> None:
     weights[3] = 32.5  # the mean is 1
 
     def heavy(epoch: int, skip: int = 0, /):
-        for order in module.shuffled(64, 0, epoch, 16)[skip:]:
+        for order in shuffled(64, 0, epoch, 16)[skip:]:
             yield X[order], Y[order], weights[order]
 
     trained, said = run(network(), heavy)
@@ -305,7 +326,7 @@ def test_weights_that_the_last_step_spoilt_are_not_kept(with_val: bool) -> None:
         with torch.no_grad():  # after the last step: no loss will tell
             net[0].weight.mul_(math.nan if epoch == 3 else 1.0)
 
-    trained, said = run(net, spoils, epochs=3, **({} if with_val else {"val_loss": None}))
+    trained, said = run(net, spoils, epochs=3, **({} if with_val else {"judge": None}))
     assert trained.stopped == "diverged"
     assert trained.epoch == 2
     assert "no numbers" in said[0]
@@ -326,27 +347,17 @@ def test_any_settings_give_numbers(
 ) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Dropout(drop), network())
-    used = torch.from_numpy(module.class_weighted(Y.numpy(), np.array(weights), True, 2)).float()
+    used = torch.from_numpy(class_weighted(Y.numpy(), np.array(weights), True, 2)).float()
 
     def given_(epoch: int, skip: int = 0, /):
-        for order in module.shuffled(64, 0, epoch, size)[skip:]:
+        for order in shuffled(64, 0, epoch, size)[skip:]:
             yield X[order], Y[order], used[order]
 
-    def val_loss() -> tuple[np.ndarray, float]:
-        net.eval()
-        with torch.no_grad():
-            return nn.functional.cross_entropy(net(X), Y, reduction="none").double().numpy(), 0.5
-
-    trained = train(
-        net,
-        torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay),
+    trained = Loop(
+        learner(net, lr, decay=decay),
+        Schedule(len(shuffled(64, 0, 1, size)), 2, patience=1),
         given_,
-        len(module.shuffled(64, 0, 1, size)),
-        2,
-        val_loss if val else None,
-        patience=1,
-        tick=lambda **_: None,
-        on_epoch=lambda **_: None,
-    )
+        judged(net) if val else None,
+    ).run()
     assert all(torch.isfinite(value).all() for value in trained.best.values())
     assert math.isfinite(trained.log_loss) == val

@@ -4,21 +4,44 @@ from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, plan_freeze
-from regraft.training.imbalance import class_offset
+from regraft.training.imbalance import class_offset, class_weighted
 from regraft.training.logistic import Path, fit_logistic, fit_path, softmax_logits
-from regraft.training.loop import Batch, Batches, Trained, class_weighted, shuffled, train, within_error
+from regraft.training.loop import (
+    Batch,
+    Batches,
+    Inputs,
+    Judge,
+    Learner,
+    Listeners,
+    Loop,
+    Loss,
+    Schedule,
+    State,
+    Trained,
+    within_error,
+)
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
 from regraft.training.network import Layers, Network, linear_head, make_head
+from regraft.training.ranks import Ranks, shuffled
 
 __all__ = [
     "Batch",
     "Batches",
     "Checkpoint",
     "FreezePlan",
+    "Inputs",
+    "Judge",
     "Layers",
+    "Learner",
+    "Listeners",
+    "Loop",
+    "Loss",
     "Network",
     "OutOfFold",
     "Path",
+    "Ranks",
+    "Schedule",
+    "State",
     "Trained",
     "add_adapters",
     "class_offset",
@@ -34,6 +57,5 @@ __all__ = [
     "plan_freeze",
     "shuffled",
     "softmax_logits",
-    "train",
     "within_error",
 ]

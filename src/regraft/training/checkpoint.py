@@ -7,25 +7,26 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from regraft.artifacts import atomic, openable
 
-SECONDS = 20.0  # what a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second
-SHARE = (
-    0.05  # of the time that saving may take: where a save takes longer than a second, a kill may cost more
-)
+# Seconds that a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second.
+SECONDS = 20.0
+# The share of the time that saving may take: where a save takes longer than a second, a kill may cost more.
+SHARE = 0.05
+TENSOR = "is tensor"  # the one key of what stands in the JSON for a tensor
 
 
 class Checkpoint:
-    """One file of tensors (safetensors) with the progress as JSON beside them; without a path nothing is ever
-    kept.
+    """One file of tensors (safetensors), with what else there is as JSON beside them; without a path nothing
+    is ever kept.
 
     What was saved under another `key` (other data, other settings) is not taken up.
     """
@@ -43,28 +44,21 @@ class Checkpoint:
         wait = max(0.0 if complete else self.seconds, self.cost * (1 - self.share) / self.share)
         return self.path is not None and time.monotonic() - self.saved >= wait
 
-    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
-        """Replace what was kept; a tensor that goes by several names is written once. A full disk costs the
-        resume only.
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace what was kept. `state` holds tensors, numbers and further dictionaries like itself. A full
+        disk costs the resume only.
         """
         if self.path is None:
             return
-        began, held, same = time.monotonic(), dict[int, str](), dict[str, str]()
-        plain = {}
-        for name, tensor in tensors.items():
-            first = held.setdefault(id(tensor), name)
-            if first != name:
-                same[name] = first
-            else:
-                plain[name] = tensor.detach().cpu().contiguous().clone()
-        about = {"key": self.key, "progress": json.dumps(progress), "same": json.dumps(same)}
+        began, tensors = time.monotonic(), dict[str, torch.Tensor]()
+        about = {"key": self.key, "state": json.dumps(_without_tensors(state, tensors))}
         with contextlib.suppress(OSError, SafetensorError), atomic(self.path) as temporary:
-            save_file(plain, str(temporary), metadata=about)
+            save_file(tensors, str(temporary), metadata=about)
         self.saved = time.monotonic()
         self.cost = self.saved - began
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Tensors and progress as they were saved under this key, or None."""
+    def load(self) -> dict[str, Any] | None:
+        """The state as it was saved under this key, or None. Keys that were numbers have become text."""
         if self.path is None or not self.path.is_file():
             return None
         try:
@@ -72,9 +66,7 @@ class Checkpoint:
                 about = handle.metadata() or {}
                 if about.get("key") != self.key:
                     return None
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            tensors |= {name: tensors[first] for name, first in json.loads(about["same"]).items()}
-            return tensors, json.loads(about["progress"])
+                return dict(_with_tensors(json.loads(about["state"]), handle.get_tensor))
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
 
@@ -84,54 +76,21 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
 
 
-def pack(
-    module: dict[str, torch.Tensor],
-    others: dict[str, dict[str, torch.Tensor]],
-    optimiser: torch.optim.Optimizer,
-) -> dict[str, torch.Tensor]:
-    """All tensors of a training under way: the module as it stands, other states of it by name, torch's
-    random state.
-    """
-    tensors = {
-        f"{kind}.{name}": tensor
-        for kind, state in {"now": module, **others}.items()
-        for name, tensor in state.items()
-    }
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {
-            f"optimiser.{number}.{name}": value
-            for name, value in state.items()
-            if isinstance(value, torch.Tensor)
-        }
-    return {**tensors, "random": torch.get_rng_state()}
+def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The value as JSON takes it: each tensor is put into `tensors`, and its name there stands in its place."""
+    if isinstance(value, dict):
+        return {key: _without_tensors(part, tensors) for key, part in value.items()}
+    if not isinstance(value, torch.Tensor):
+        return value
+    name = str(len(tensors))
+    tensors[name] = value.detach().cpu().contiguous().clone()
+    return {TENSOR: name}
 
 
-def unpack(
-    tensors: dict[str, torch.Tensor], module: nn.Module, optimiser: torch.optim.Optimizer
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Put a packed training back, each tensor in the memory order of its parameter; gives the other states by
-    name.
-    """
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        parts.setdefault(kind, {})[rest] = tensor
-    module.load_state_dict(parts.pop("now"), strict=False)
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    states: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in parts.pop("optimiser", {}).items():
-        number, _, entry = name.partition(".")
-        parameter = parameters[int(number)]
-        like = (
-            torch.empty_like(parameter).copy_(tensor)
-            if tensor.shape == parameter.shape and tensor.ndim
-            else tensor
-        )
-        states.setdefault(int(number), {})[entry] = like
-    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(parts.pop("random")[""])
-    here = module.state_dict()
-    return {
-        kind: {name: torch.empty_like(here[name]).copy_(tensor) for name, tensor in state.items()}
-        for kind, state in parts.items()
-    }
+def _with_tensors(value: Any, read: Callable[[str], torch.Tensor]) -> Any:
+    """What `_without_tensors` was given."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {TENSOR}:
+        return read(value[TENSOR])
+    return {key: _with_tensors(part, read) for key, part in value.items()}

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from regraft.errors import UsageError
-from regraft.training.checkpoint import Checkpoint, pack, unpack
+from regraft.training.checkpoint import Checkpoint
+from regraft.training.ranks import Ranks
 
-# inputs, (B,) labels, and (B,) weights whose mean over all examples is 1
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Inputs = torch.Tensor | dict[str, torch.Tensor]  # whatever the module takes, examples first
+Batch = tuple[Inputs, torch.Tensor, torch.Tensor]  # inputs, targets (B, ...), and (B,) weights
 State = dict[str, torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of float32 outputs and targets: (B,) losses
+Judge = Callable[[], tuple[np.ndarray, dict[str, float]]]  # (V,) losses on val, and what else is told of them
 RETRIES = 3  # times that training which fell apart begins again from its best, each at half the rate
 CHANCE = 10.0  # times the loss of guessing: above it training has fallen apart
 WARMUP = 0.1  # share of the steps with a rising rate
+LARGEST_SLOPE = 5.0  # norm to which the gradients of a step are clipped
 
 
 class Batches(Protocol):
@@ -32,13 +34,54 @@ class Batches(Protocol):
     def __call__(self, epoch: int, skip: int = 0, /) -> Iterable[Batch]: ...
 
 
+def _silent(*_: Any, **__: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained: the parameters of `module` that require gradients, by `optimiser`, to lower `loss`.
+
+    Each optimiser group's `lr` is its peak. `guessing` is the loss of who knows nothing (log K of K classes).
+    `autocast` is the context of forward passes: their precision.
+    """
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    loss: Loss
+    guessing: float
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long it may take: `epochs` of so many `steps`; fewer when `patience` epochs have passed since the
+    one that is kept, or when `out_of_time` says so.
+    """
+
+    steps: int
+    epochs: int
+    patience: int
+    out_of_time: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told of each step (`tick`), of each epoch, and in words of what is out of the ordinary."""
+
+    tick: Callable[..., None] = _silent
+    epoch: Callable[..., None] = _silent
+    note: Callable[[str], None] = _silent
+
+
 @dataclass
 class Trained:
     """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none was
     finished.
 
     That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero, late
-    weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck."""
+    weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck.
+    """
 
     best: State
     epoch: int
@@ -47,178 +90,262 @@ class Trained:
     stopped: str  # "length", "patience", "budget", "interrupted" or "diverged"
 
 
-def train(
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batches: Batches,
-    steps_per_epoch: int,
-    epochs: int,
-    val_loss: Callable[[], tuple[np.ndarray, float]] | None,
-    *,
-    patience: int,
-    offset: torch.Tensor | None = None,
-    tick: Callable[..., None],
-    on_epoch: Callable[..., None],
-    say: Callable[[str], None] = lambda _: None,
-    out_of_time: Callable[[], bool] = lambda: False,
-    numbers: Callable[[], AbstractContextManager[None]] = nullcontext,
-    checkpoint: Checkpoint | None = None,
-) -> Trained:
-    """Train with a linear warm-up and a cosine to zero. Ctrl-C ends it with the best so far.
+@dataclass
+class Progress:
+    """Where a training stands, in numbers."""
 
-    `val_loss` gives the (V,) log losses of val and the accuracy; without it the last epoch counts as the
-    best. `patience` epochs after the one that is kept it stops. Each optimiser group's `lr` is its peak.
-    `offset` (K,) is added to the logits in the loss only (logit adjustment). `numbers` is
-    the context of forward passes: their precision.
+    epoch: int = 1  # the one under way
+    done: int = 0  # steps of it
+    loss: float = 0.0  # of it, summed over the examples
+    seen: int = 0  # examples of it
+    retries: int = 0
+    parts: int = 1  # micro-batches a batch is cut in
+    best_epoch: int = 0
+    log_loss: float = math.nan  # on val, of the epoch that is kept
 
-    A loss or a weight that is no number, or a loss ten times that of guessing, sends training back to its
-    best state at half the rate, three times at most. A batch that does not fit the memory is cut in
-    micro-batches whose gradients add up. Where `checkpoint` holds a training under way, this one goes on in
-    the middle of its epoch, and on a CPU ends with the same bits as if it had never stopped.
+    def restart(self, epoch: int) -> None:
+        """Go to the beginning of an epoch."""
+        self.epoch, self.done, self.loss, self.seen = epoch, 0, 0.0, 0
+
+
+class Loop:
+    """A training with a linear warm-up and a cosine to zero, which can be stopped and taken up at any step.
+
+    `judge` looks at val as the module stands; without it the last epoch counts as the best. A loss or a
+    weight that is no number, or a loss ten times that of guessing, sends training back to its best state at
+    half the rate, three times at most. A batch that does not fit the memory is cut in micro-batches whose
+    gradients add up. Where `checkpoint` holds a training under way, this one goes on in the middle of its
+    epoch, and on a CPU ends with the same bits as if it had never stopped.
+
+    With several `ranks` each is given its own share of every batch (`shuffled`), whose gradients add up to
+    those of the whole; `judge` has to give the same to all of them.
     """
-    peaks = [float(group["lr"]) for group in optimiser.param_groups]
-    total, step = steps_per_epoch * epochs, 0
-    rising = max(1, round(total * WARMUP))
-    kept_names = [name for name, p in module.named_parameters() if p.requires_grad] + [
-        n for n, _ in module.named_buffers()
-    ]
 
-    def snapshot() -> State:
-        state = module.state_dict()
-        return {name: state[name].detach().clone() for name in kept_names if name in state}
+    def __init__(
+        self,
+        learner: Learner,
+        schedule: Schedule,
+        batches: Batches,
+        judge: Judge | None = None,
+        listeners: Listeners | None = None,
+        checkpoint: Checkpoint | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.learner, self.schedule, self.batches, self.judge = learner, schedule, batches, judge
+        self.ranks = ranks or Ranks()
+        kept = checkpoint or Checkpoint()
+        self.listeners = (listeners if self.ranks.leads else None) or Listeners()
+        self.checkpoint = kept if self.ranks.leads else Checkpoint()
+        self.peaks = [float(group["lr"]) for group in learner.optimiser.param_groups]
+        self.moving = [p for p in learner.module.parameters() if p.requires_grad]
+        self.progress = Progress()
+        if (state := kept.load()) is not None:
+            self.load_state_dict(state)
+            return
+        self.lowest = judge()[0] if judge else np.zeros(0)  # losses of the epoch whose mean is lowest
+        self.progress.log_loss = float(self.lowest.mean()) if judge else math.nan
+        self.best = self.snapshot()
 
-    checkpoint = checkpoint or Checkpoint()
-    losses, seen, done, epoch, retries, parts = 0.0, 0, 0, 1, 0, 1
-    if (kept := checkpoint.load()) is not None:
-        tensors, at = kept
-        extra = unpack(tensors, module, optimiser)
-        trained = Trained(extra["best"], at["best_epoch"], at["epoch"] - 1, at["log_loss"], "length")
-        lowest = np.array(at["lowest"])
-        epoch, done, step, losses, seen = at["epoch"], at["done"], at["step"], at["losses"], at["seen"]
-        retries, parts = at["retries"], at["parts"]
-    else:
-        lowest = val_loss()[0] if val_loss else np.zeros(0)
-        trained = Trained(snapshot(), 0, 0, float(lowest.mean()) if val_loss else math.nan, "length")
-
-    def save() -> None:
-        progress = {
-            "epoch": epoch,
-            "done": done,
-            "step": step,
-            "losses": losses,
-            "seen": seen,
-            "epochs": epochs,
-            "best_epoch": trained.epoch,
-            "log_loss": trained.log_loss,
-            "retries": retries,
-            "parts": parts,
-            "lowest": lowest.tolist(),
-        }
-        checkpoint.save(pack(snapshot(), {"best": trained.best}, optimiser), progress)
-
-    def judge() -> tuple[float, float]:
-        """Val log loss and accuracy of the weights, which are kept unless clearly worse."""
-        nonlocal lowest
-        state = snapshot()
-        if not all(
-            bool(parameter.isfinite().all()) for parameter in module.parameters() if parameter.requires_grad
-        ):
-            raise FloatingPointError("the weights were no numbers")
-        if not val_loss:
-            trained.best, trained.epoch = state, epoch
-            return math.nan, math.nan
-        losses, accuracy = val_loss()
-        found = float(losses.mean())
-        if not math.isfinite(found):
-            raise FloatingPointError("the val loss was no number")
-        if trained.epoch == 0 or found < lowest.mean():  # the start is the caller's to compare with
-            lowest = losses
-        if within_error(losses, lowest):
-            trained.best, trained.epoch, trained.log_loss = state, epoch, found
-        return found, accuracy
-
-    def slope(batch: Batch) -> float:
-        """The weighted mean loss of a batch, its gradients left on the parameters; smaller micro-batches if
-        memory is short.
+    def run(self) -> Trained:
+        """Train to the end, and leave the module at its best, in eval mode. Ctrl-C ends it with the best so
+        far.
         """
-        nonlocal parts
+        at, module, stopped = self.progress, self.learner.module, ""
+        try:
+            while at.epoch <= self.schedule.epochs and not stopped:
+                module.train()
+                began, here, speed = time.perf_counter(), 0, 0.0
+                try:
+                    for batch in self.batches(at.epoch, at.done):
+                        loss, count = self.step(batch)
+                        at.done, at.seen, at.loss = at.done + 1, at.seen + count, at.loss + loss * count
+                        here += count
+                        speed = here / (time.perf_counter() - began)
+                        self.listeners.tick(**self._told(speed))
+                        if self._out_of_time():
+                            break
+                        if self.checkpoint.due():
+                            self.checkpoint.save(self.state_dict())
+                    said = self.look()
+                except FloatingPointError as error:
+                    stopped = self.go_back(str(error))
+                    continue
+                epoch, mean = at.epoch, at.loss / max(1, at.seen)
+                at.restart(epoch + 1)
+                self.listeners.epoch(
+                    epoch=epoch, epochs=self.schedule.epochs, train_loss=mean, images_per_second=speed, **said
+                )
+                stopped = self._ended(epoch)
+                if not stopped and (at.epoch > self.schedule.epochs or self.checkpoint.due(complete=True)):
+                    self.checkpoint.save(self.state_dict())  # what is finished is kept, whatever it costs
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        module.load_state_dict(self.best, strict=False)
+        module.eval()
+        return Trained(self.best, at.best_epoch, at.epoch - 1, at.log_loss, stopped or "length")
+
+    def step(self, batch: Batch) -> tuple[float, int]:
+        """One step down the slope of a batch: its weighted mean loss and how many examples it has, of all
+        ranks together.
+
+        Raises FloatingPointError for a loss no training comes back from.
+        """
+        weight, examples = self.ranks.total(float(batch[2].sum()), len(batch[1]))
+        loss = self._slope(batch, int(examples))
+        self.ranks.add_gradients(self.moving)
+        (loss,) = self.ranks.total(loss)
+        if not math.isfinite(loss):
+            raise FloatingPointError("the loss was no number")
+        mean = loss * examples / weight if weight else 0.0  # a batch whose weights are all 0 teaches nothing
+        if mean > CHANCE * self.learner.guessing:
+            raise FloatingPointError(f"the loss rose to {mean:.1f}")
+        share = warmup_cosine(self._steps(), self.schedule.steps * self.schedule.epochs)
+        for group, peak in zip(self.learner.optimiser.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share * 0.5**self.progress.retries
+        nn.utils.clip_grad_norm_(self.moving, LARGEST_SLOPE)
+        self.learner.optimiser.step()
+        return loss, int(examples)
+
+    def look(self) -> dict[str, float]:
+        """Keep the weights as they stand unless they are clearly worse on val; what there is to tell of them.
+
+        Raises FloatingPointError where they, or their losses, are no numbers.
+        """
+        at = self.progress
+        if not all(bool(parameter.isfinite().all()) for parameter in self.moving):
+            raise FloatingPointError("the weights were no numbers")
+        if self.judge is None:
+            self.best, at.best_epoch = self.snapshot(), at.epoch
+            return {}
+        losses, said = self.judge()
+        mean = float(losses.mean())
+        if not math.isfinite(mean):
+            raise FloatingPointError("the val loss was no number")
+        if at.best_epoch == 0 or mean < self.lowest.mean():  # the start is the caller's to compare with
+            self.lowest = losses
+        if within_error(losses, self.lowest):
+            self.best, at.best_epoch, at.log_loss = self.snapshot(), at.epoch, mean
+        return {"val_log_loss": mean, **said}
+
+    def go_back(self, why: str) -> str:
+        """Begin the epoch again from the best state, at half the rate; "diverged" where that was tried too
+        often.
+        """
+        at = self.progress
+        if at.retries == RETRIES:
+            return "diverged"
+        at.retries += 1
+        at.restart(at.epoch)
+        self.learner.module.load_state_dict(self.best, strict=False)
+        self.learner.optimiser.state.clear()
+        self.listeners.note(f"{why} in epoch {at.epoch}: back to the best state so far, at half the rate")
+        return ""
+
+    def snapshot(self) -> State:
+        """A copy of all that training may move: parameters that require gradients, and buffers."""
+        module = self.learner.module
+        names = [name for name, p in module.named_parameters() if p.requires_grad]
+        names += [name for name, _ in module.named_buffers()]
+        state = module.state_dict()
+        return {name: state[name].detach().clone() for name in names if name in state}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, as nested dictionaries of tensors and numbers."""
+        return {
+            "epochs": self.schedule.epochs,
+            "progress": asdict(self.progress),
+            "lowest": self.lowest.tolist(),
+            "module": self.snapshot(),
+            "best": self.best,
+            "optimiser": self.learner.optimiser.state_dict()["state"],
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`; each tensor takes the memory order of what it stands for."""
+        module, optimiser = self.learner.module, self.learner.optimiser
+        module.load_state_dict(state["module"], strict=False)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        states = {
+            int(number): {name: _like(parameters[int(number)], value) for name, value in entries.items()}
+            for number, entries in state["optimiser"].items()
+        }
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
+        torch.set_rng_state(state["random"])
+        here = module.state_dict()
+        self.best = {name: _like(here[name], tensor) for name, tensor in state["best"].items()}
+        self.lowest, self.progress = np.array(state["lowest"]), Progress(**state["progress"])
+
+    def _slope(self, batch: Batch, examples: int) -> float:
+        """Leave the gradients of a batch's loss on the parameters; smaller micro-batches if memory is short."""
+        at, count = self.progress, len(batch[1])
         while True:
-            optimiser.zero_grad(set_to_none=True)
+            self.learner.optimiser.zero_grad(set_to_none=True)
             try:
-                return _slope(module, batch, parts, offset, numbers)
+                return slope(self.learner, batch, at.parts, examples)
             except (RuntimeError, MemoryError) as error:
-                if not short_of_memory(error) or 2 * parts > len(batch[1]):
+                if not short_of_memory(error) or 2 * at.parts > count:
                     raise
-                parts *= 2
-                say(
-                    f"short of memory: batches of {len(batch[1])} go on as {parts} micro-batches whose gradients add up"
+                at.parts *= 2
+                self.listeners.note(
+                    f"short of memory: batches of {count} go on as {at.parts} micro-batches whose gradients add up"
                 )
 
-    try:
-        while epoch <= epochs:
-            module.train()
-            began, here, speed = time.perf_counter(), 0, 0.0
-            try:
-                for batch in batches(epoch, done):
-                    rate = (
-                        (step + 1) / rising
-                        if step < rising
-                        else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
-                    )
-                    for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                        group["lr"] = peak * rate * 0.5**retries
-                    value, count = slope(batch), len(batch[1])
-                    nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 5.0)
-                    optimiser.step()
-                    step, done, here = step + 1, done + 1, here + count
-                    seen, losses = seen + count, losses + value * count
-                    speed = here / (time.perf_counter() - began)
-                    tick(
-                        done=step,
-                        total=total,
-                        epoch=epoch,
-                        epochs=epochs,
-                        loss=losses / seen,
-                        images_per_second=speed,
-                    )
-                    if out_of_time():
-                        break
-                    if checkpoint.due():
-                        save()
-                found, accuracy = judge()
-            except FloatingPointError as error:
-                if retries == RETRIES:
-                    trained.stopped = "diverged"
-                    break
-                retries, step = retries + 1, step - done
-                losses, seen, done = 0.0, 0, 0
-                module.load_state_dict(trained.best, strict=False)
-                optimiser.state.clear()
-                say(f"{error} in epoch {epoch}: back to the best state so far, at half the rate")
-                continue
-            trained.epochs_run = epoch
-            on_epoch(
-                epoch=epoch,
-                epochs=epochs,
-                train_loss=losses / max(1, seen),
-                val_log_loss=found,
-                val_accuracy=accuracy,
-                images_per_second=speed,
-            )
-            if out_of_time():
-                trained.stopped = "budget"
-                break
-            if epoch - trained.epoch >= patience and epoch < epochs:
-                trained.stopped = "patience"
-                break
-            losses, seen, done, epoch = 0.0, 0, 0, epoch + 1
-            if epoch > epochs or checkpoint.due(complete=True):  # what is finished is kept, whatever it costs
-                save()
-    except KeyboardInterrupt:
-        trained.stopped = "interrupted"
-    module.load_state_dict(trained.best, strict=False)
-    module.eval()
-    return trained
+    def _ended(self, epoch: int) -> str:
+        if self._out_of_time():
+            return "budget"
+        waited = epoch - self.progress.best_epoch >= self.schedule.patience
+        return "patience" if waited and epoch < self.schedule.epochs else ""
+
+    def _out_of_time(self) -> bool:
+        (late,) = self.ranks.total(float(self.schedule.out_of_time()))
+        return late > 0
+
+    def _steps(self) -> int:
+        return (self.progress.epoch - 1) * self.schedule.steps + self.progress.done
+
+    def _told(self, speed: float) -> dict[str, float]:
+        at, epochs = self.progress, self.schedule.epochs
+        return {
+            "done": self._steps(),
+            "total": self.schedule.steps * epochs,
+            "epoch": at.epoch,
+            "epochs": epochs,
+            "loss": at.loss / at.seen,
+            "images_per_second": speed,
+        }
+
+
+def slope(learner: Learner, batch: Batch, parts: int, examples: int) -> float:
+    """Add the gradients of the sum over a batch of each example's weight times its loss, divided by
+    `examples`, and give that value.
+
+    The batch goes through in so many `parts`. `examples` counts those of all ranks, so that what each of
+    them finds adds up to the mean over the whole batch.
+    """
+    inputs, targets, weights = batch
+    value = 0.0
+    for some in _slices(len(targets), parts):
+        with learner.autocast():
+            outputs = learner.module(_rows(inputs, some))
+        losses = learner.loss(outputs.float(), targets[some])
+        loss = (losses * weights[some]).sum() / examples
+        loss.backward()
+        value += float(loss.detach())
+    return value
+
+
+def warmup_cosine(step: int, steps: int) -> float:
+    """The share of its peak that the rate has at a step, from 0 on: a linear rise over the first tenth, then
+    a cosine to zero (Loshchilov and Hutter 2017).
+
+    A function of the step alone: nothing of it has to be kept for a resume. The schedulers of torch and timm
+    carry a state of their own, and round the rise differently.
+    """
+    rising = max(1, round(steps * WARMUP))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
@@ -230,39 +357,22 @@ def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
     return bool(above.mean() <= error)
 
 
-def _slope(
-    module: nn.Module,
-    batch: Batch,
-    parts: int,
-    offset: torch.Tensor | None,
-    numbers: Callable[[], AbstractContextManager[None]],
-) -> float:
-    """Add the gradients of the mean over a batch of each example's weight times its loss, and give that mean.
-
-    A batch whose weights are all 0 teaches nothing. Raises FloatingPointError for a loss no training comes
-    back from.
-    """
-    inputs, labels, weights = batch
-    whole, value = float(weights.sum()), 0.0
-    for some in (slice(None),) if parts == 1 else _slices(len(labels), parts):
-        with numbers():
-            logits = module(inputs[some])
-        logits = logits.float() if offset is None else logits.float() + offset
-        each = F.cross_entropy(logits, labels[some], reduction="none")
-        loss = (each * weights[some]).sum() / len(labels)
-        loss.backward()
-        value += float(loss.detach())
-    if not math.isfinite(value):
-        raise FloatingPointError("the loss was no number")
-    mean = value * len(labels) / whole if whole else 0.0
-    if mean > CHANCE * math.log(max(2, logits.shape[1])):
-        raise FloatingPointError(f"the loss rose to {mean:.1f}")
-    return value
+def _rows(inputs: Inputs, some: slice) -> Inputs:
+    if isinstance(inputs, dict):
+        return {name: tensor[some] for name, tensor in inputs.items()}
+    return inputs[some]
 
 
-def _slices(count: int, parts: int) -> list[slice]:
+def _slices(count: int, parts: int) -> Iterator[slice]:
     edges = [round(number * count / parts) for number in range(parts + 1)]
-    return [slice(a, b) for a, b in pairwise(edges) if b > a]
+    return (slice(a, b) for a, b in pairwise(edges) if b > a)
+
+
+def _like(model: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The values of a tensor in the memory order of another, where their shapes agree."""
+    if tensor.shape != model.shape or not tensor.ndim:
+        return tensor
+    return torch.empty_like(model).copy_(tensor)
 
 
 def short_of_memory(error: BaseException) -> bool:
@@ -270,34 +380,3 @@ def short_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     said = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
     return isinstance(error, MemoryError) or any(words in text for words in said)
-
-
-def shuffled(count: int, seed: int, epoch: int, batch: int) -> list[np.ndarray]:
-    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its
-    neighbours.
-
-    Of no examples there are no batches.
-    """
-    if not count:
-        return []
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    cuts = list(range(0, count, batch))
-    if len(cuts) > 1 and count - cuts[-1] == 1:
-        cuts.pop()
-    return [order[a:b] for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
-
-
-def class_weighted(labels: np.ndarray, weights: np.ndarray, balanced: bool, classes: int) -> np.ndarray:
-    """(N,) weights of mean 1: the examples' own, times n / (K n_c) where `balanced` (King and Zeng 2001).
-
-    An example of weight 0 counts nowhere. Where all are 0, they stay so. Raises UsageError for weights that
-    are negative or no numbers.
-    """
-    result = weights.astype(np.float64)
-    if not np.isfinite(result).all() or (result < 0).any():
-        raise UsageError("example weights are numbers from 0 up; some of these are not.")
-    result = result / (result.max(initial=0.0) or 1.0)  # no sum overflows
-    if balanced:
-        counts = np.bincount(labels[result > 0], minlength=classes)
-        result *= (counts.sum() / (classes * np.maximum(counts, 1)))[labels]
-    return np.asarray(result / (result.mean() or 1.0)) if len(result) else result

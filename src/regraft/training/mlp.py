@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from regraft.training.logistic import example_log_losses, pareto_scaling, scaled, tried_folds
-from regraft.training.loop import shuffled
 from regraft.training.network import Layers, make_head
+from regraft.training.ranks import shuffled
 
 RATE = 1e-3
 BATCH, BATCHES = 256, 8  # most examples a step, and least steps an epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
@@ -23,19 +25,20 @@ from regraft.training import (
     Batches,
     Checkpoint,
     FreezePlan,
+    Judge,
+    Learner,
+    Listeners,
+    Loop,
+    Loss,
     Network,
+    Schedule,
+    State,
     Trained,
     add_adapters,
     class_offset,
     merge_adapters,
     shuffled,
-    train,
 )
-
-State = dict[str, torch.Tensor]
-Judge = Callable[
-    [], tuple[np.ndarray, float]
-]  # val log losses, one a block, and accuracy of the network as it stands
 
 MIXTURES = (
     0.25,
@@ -127,7 +130,11 @@ def _val_logits(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Ar
 
 
 def _arithmetic(
-    network: Network, plan: FreezePlan, backbone: Backbone, first: Batch, context: Context
+    network: Network,
+    plan: FreezePlan,
+    backbone: Backbone,
+    first: tuple[Any, torch.Tensor, torch.Tensor],
+    context: Context,
 ) -> Arithmetic:
     """The recipe's precision, else the faster by a trial; remembered, so that a resumed run takes the same."""
     recipe, memory = context.recipe.finetune, context.store.folder
@@ -147,7 +154,7 @@ def _arithmetic(
 
 def _epochs_in_budget(
     network: Network,
-    first: Batch,
+    first: tuple[Any, torch.Tensor, torch.Tensor],
     steps: int,
     val: int,
     epochs: int,
@@ -184,10 +191,10 @@ def _interpolate(network: Network, start: State, trained: Trained, judge: Judge,
     losses = {1.0: trained.log_loss} if recipe.interpolation == "auto" else {}
     for share in MIXTURES[:-1] if recipe.interpolation == "auto" else (float(recipe.interpolation),):
         network.load_state_dict(_between(start, trained.best, share), strict=False)
-        each, accuracy = judge()
+        each, said = judge()
         losses[share] = float(each.mean())
         context.events.emit(
-            "mixture", step="finetune", share=share, log_loss=losses[share], accuracy=accuracy
+            "mixture", step="finetune", share=share, log_loss=losses[share], accuracy=said["val_accuracy"]
         )
     best = min(losses, key=lambda share: losses[share])
     trained.best, trained.log_loss, recipe.interpolation = (
@@ -196,6 +203,17 @@ def _interpolate(network: Network, start: State, trained: Trained, judge: Judge,
         best,
     )
     network.load_state_dict(trained.best, strict=False)
+
+
+def _loss(data: Data, classes: int, context: Context) -> Loss:
+    """Cross-entropy of (B, K) logits, which are shifted by the classes' shares where the recipe says so."""
+    shares = class_offset(data.labels, context.recipe.train.class_weights, classes)
+    offset = None if shares is None else torch.from_numpy(shares).to(context.device)
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits if offset is None else logits + offset, labels, reduction="none")
+
+    return loss
 
 
 def _merged(tuned: Backbone, network: Network) -> State:
@@ -234,7 +252,7 @@ def finetune(
     augment = context.modality.views(recipe)
     batches = _batches(data, tuned, augment, context)
     first = next(iter(batches(1)))
-    show(first[0].cpu().numpy())
+    show(first[0].cpu().numpy())  # type: ignore[union-attr]
     nothing = Data((), (), np.zeros(0, np.int64), np.zeros(0))
     prefix = cache_prefix(tuned, plan.boundary, data, val or nothing, augment, epochs, context)
     network = Network(tuned, copy.deepcopy(head), prefix.suffix if prefix else None)
@@ -258,7 +276,7 @@ def finetune(
     )
     going, shortage = checkpoint.load(), ""
     if going is not None:
-        epochs = int(going[1]["epochs"])
+        epochs = int(going["epochs"])
     elif val is not None:
         epochs, shortage = _epochs_in_budget(
             network, first, steps, len(val.items), epochs, context, arithmetic
@@ -274,29 +292,31 @@ def finetune(
     def logits() -> np.ndarray:
         return _val_logits(network, _val_inputs(tuned, val or nothing, prefix, context), arithmetic)
 
-    def judge() -> tuple[np.ndarray, float]:
+    def judge() -> tuple[np.ndarray, dict[str, float]]:
         held, found = val or nothing, logits()
         each = per_block(refined_log_losses(held.labels, found), held.blocks)
-        return each, float((found.argmax(1) == held.labels).mean())
+        return each, {"val_accuracy": float((found.argmax(1) == held.labels).mean())}
 
     moving = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    offset = class_offset(data.labels, context.recipe.train.class_weights, classes)
-    trained = train(
-        network,
-        torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")),
+    loop = Loop(
+        Learner(
+            network,
+            torch.optim.AdamW(_groups(network, context), fused=context.device.type in ("cpu", "cuda")),
+            _loss(data, classes, context),
+            math.log(max(2, classes)),
+            arithmetic,
+        ),
+        Schedule(steps, epochs, int(recipe.patience), context.out_of_time),
         batches,
-        steps,
-        epochs,
         judge if val else None,
-        patience=int(recipe.patience),
-        offset=None if offset is None else torch.from_numpy(offset).to(context.device),
-        tick=lambda **f: context.events.tick(label="fine-tuning", **f),
-        on_epoch=lambda **f: context.events.emit("epoch", step="finetune", **_known(f)),
-        say=lambda text: context.events.emit("note", text=text),
-        out_of_time=context.out_of_time,
-        numbers=arithmetic,
-        checkpoint=checkpoint,
+        Listeners(
+            tick=lambda **f: context.events.tick(label="fine-tuning", **f),
+            epoch=lambda **f: context.events.emit("epoch", step="finetune", **f),
+            note=lambda text: context.events.emit("note", text=text),
+        ),
+        checkpoint,
     )
+    trained = loop.run()
     if plan.digest(tuned.module) != before:
         raise RegraftError("something frozen moved during fine-tuning: a fault of regraft, please report it")
     reached, goes_on = (
@@ -317,13 +337,6 @@ def finetune(
     _decide(trained, reached, epochs, before, context)
     network.to("cpu")
     return Finetuned(tuned, network.head.eval(), trained, moving, found)
-
-
-def _known(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without what there is not: there may be no val."""
-    return {
-        name: value for name, value in fields.items() if not (isinstance(value, float) and np.isnan(value))
-    }
 
 
 def _decide(trained: Trained, reached: float, epochs: int, digest: str, context: Context) -> None:

@@ -1,0 +1,69 @@
+"""The processes that train one model together: each takes a share of every batch, and their gradients add up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Process `rank` of `world`, from 0 on. One process alone, the default, talks to nobody.
+
+    With several, torch.distributed is initialised by whoever starts them, and every method is called by all
+    of them. Rank 0 leads: it alone tells of the training and writes the checkpoint. `device` is where the
+    numbers that are exchanged lie, as the backend wants it (the CPU for gloo, the GPU for nccl).
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+    @property
+    def leads(self) -> bool:
+        """True for rank 0."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> tuple[float, ...]:
+        """The sum over all processes of each value."""
+        if self.world == 1:
+            return values
+        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(numbers)
+        return tuple(numbers.tolist())
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by the sum over all processes; one that is missing counts as zero."""
+        if self.world == 1:
+            return
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def shuffled(
+    count: int, seed: int, epoch: int, batch: int, rank: int = 0, world: int = 1
+) -> list[np.ndarray]:
+    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its
+    neighbours.
+
+    Of several processes each is given every `world`-th example of each batch: together they have the batches
+    of one. Of no examples there are no batches.
+    """
+    if not count:
+        return []
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    cuts = list(range(0, count, batch))
+    if len(cuts) > 1 and count - cuts[-1] == 1:
+        cuts.pop()
+    return [order[a:b][rank::world] for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
