@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,9 @@ def test_a_report_shows_what_the_modality_shows(tmp_path: Path) -> None:
     galleries = read_json(write_gallery(folder.path))["galleries"]
     assert [one["text"].count(".") for one in galleries[0]["items"]] == [4, 4]
     assert all(one["picture"] == "" for one in galleries[0]["items"])
+
+
+def test_the_registry_loads_a_modality_only_when_it_is_asked_for() -> None:
+    said = "import sys, regraft.modalities; print([n for n in ('PIL', 'torch', 'regraft.modalities.image') if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

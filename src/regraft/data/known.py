@@ -20,7 +20,7 @@ def content_id(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile(os.PathLike[str]):
-    """A file and the id of the content that it had when it was first looked at. Everything that reads images
+    """A file and the id of the content that it had when it was first looked at. Everything that reads items
     takes one.
     """
 
