@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,18 @@ _KINDS: dict[str, Callable[[tuple[str, ...]], Any]] = {"single": Single}
 def register(kind: str, make: Callable[[tuple[str, ...]], Task]) -> None:
     """Add a kind of task: `make` gives the task of some classes, sorted names. A kind that is there is replaced."""
     _KINDS[kind] = make
+
+
+@contextmanager
+def registered(kind: str, make: Callable[[tuple[str, ...]], Task]) -> Iterator[None]:
+    """The same for a while."""
+    before = dict(_KINDS)
+    register(kind, make)
+    try:
+        yield
+    finally:
+        _KINDS.clear()
+        _KINDS.update(before)
 
 
 def task_of(kind: str, classes: Sequence[str]) -> Task:
@@ -80,6 +93,7 @@ __all__ = [
     "chosen_by",
     "evaluated",
     "register",
+    "registered",
     "task_of",
     "task_of_run",
 ]
