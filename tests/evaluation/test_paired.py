@@ -113,7 +113,7 @@ def test_many_groups_are_flipped_a_bounded_number_at_a_time() -> None:
     sums = np.random.default_rng(0).normal(size=5_000) + 0.1
     tracemalloc.start()
     try:
-        assert sign_flip(sums, np.random.default_rng(0)) == 1e-4
+        assert sign_flip(sums, np.random.default_rng(0)) == 2e-4  # the least of two sides and 9,999 flips
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

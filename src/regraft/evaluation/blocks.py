@@ -1,9 +1,9 @@
-"""Examples that belong together: folds that keep them together, and standard errors that count them as one.
+"""Examples that belong together: folds that do not part them, and standard errors that count them as one.
 
-A block is a set of rows that are no independent evidence: one group of the user's (a patient, a film),
+A block is a set of rows that are not independent evidence: a group that the user named (a patient, a film),
 copies, near-duplicates. A model that has seen one row of a block has nearly seen the others, so no fold may
-part them. Shapes: labels (N,) integers in [0, K); blocks (N,) integers, rows of one number being one block;
-None stands for every row alone.
+part them. Labels are (N,) integers in [0, K); blocks are (N,) integers, equal for the rows of one block, or None
+where every row stands alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Fold = tuple[Ints, Ints]  # positions that are fitted, positions that are held o
 
 
 def numbered(blocks: ArrayLike) -> Ints:
-    """(N,) the same blocks, numbered from 0 without gaps."""
+    """(N,) the same blocks, or any other names, numbered from 0 without gaps."""
     return np.asarray(np.unique(np.asarray(blocks), return_inverse=True)[1].reshape(-1), dtype=np.int64)
 
 
@@ -28,7 +28,7 @@ def all_alone(blocks: ArrayLike | None) -> bool:
 
 
 def fewest_blocks(labels: ArrayLike, blocks: ArrayLike | None) -> int:
-    """The least number of blocks that any class which occurs is spread over; below 2 no fold can spare it."""
+    """The number of blocks of the class that has the fewest; 0 without labels. Below 2 no fold can spare the class."""
     y = np.asarray(labels, dtype=np.int64)
     if not len(y):
         return 0
@@ -38,9 +38,9 @@ def fewest_blocks(labels: ArrayLike, blocks: ArrayLike | None) -> int:
 
 
 def folds_of(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None = None) -> list[Fold]:
-    """`folds` pairs of positions (fitted, held out) that are stratified by class as far as blocks allow.
+    """`folds` pairs of positions (fitted, held out), stratified by class as far as blocks allow.
 
-    There are fewer folds where a class is spread over fewer blocks, and 2 at least.
+    There are fewer folds where a class has fewer blocks, and 2 at least.
     """
     y = np.asarray(labels, dtype=np.int64)
     place = assign_folds(y, max(2, min(folds, fewest_blocks(y, blocks))), seed, blocks)
@@ -53,10 +53,10 @@ def folds_of(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None 
 def assign_folds(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None = None) -> Ints:
     """(N,) the number, from 0, of the fold that holds each row out. A block lies in one fold.
 
-    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt
-    first, the largest before the others, each to the fold that has the least of its classes; single rows then
-    level the classes out. The time is linear in rows. A class spread over two blocks or more is never held
-    out wholly.
+    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt first,
+    the largest before the others, each to the fold that has the fewest of its classes; single rows then level
+    the classes out. A class of two blocks or more is never held out wholly. scikit-learn's StratifiedGroupKFold
+    promises neither that nor level classes, and takes a loop in Python for every group of one row.
     """
     y = np.asarray(labels, dtype=np.int64)
     if all_alone(blocks):
@@ -100,8 +100,8 @@ def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
 
 
 def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) -> Ints:
-    """How many of `count` more each fold takes so that all end as level as can be; what is over goes to the
-    smallest folds.
+    """How many of `count` more rows each fold takes so that all folds end as level as can be. What is left over
+    goes to the smallest folds.
     """
     order = np.lexsort((rows, have))
     low = have[order]
@@ -117,8 +117,8 @@ def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) 
 
 
 def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
-    """Move the smallest block of a class that lies in one fold only to the next fold, where it has another
-    block.
+    """Where all blocks of a class lie in one fold and there are several, its smallest block moves to the next
+    fold.
     """
     first, last = np.full(int(y.max()) + 1, folds), np.full(int(y.max()) + 1, -1)
     np.minimum.at(first, y, place)
@@ -130,11 +130,10 @@ def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
 
 
 def standard_error(values: ArrayLike, blocks: ArrayLike | None = None) -> float:
-    """The standard error of the mean of (N,) values whose blocks are drawn, not whose rows are; infinite for
-    one block.
+    """The standard error of the mean of (N,) values when blocks are drawn at random, not rows: the linearised
+    error of a mean over clusters (Cochran 1977, 3.12).
 
-    With one row a block it is the usual one. It is the linearised error of a mean over clusters (Cochran
-    1977, 3.12).
+    With one row a block it is the usual one. It is infinite for a single block.
     """
     x = np.asarray(values, dtype=np.float64)
     if blocks is None:
@@ -146,9 +145,7 @@ def standard_error(values: ArrayLike, blocks: ArrayLike | None = None) -> float:
 
 
 def per_block(values: ArrayLike, blocks: ArrayLike | None = None) -> NDArray[np.float64]:
-    """(B,) one value a block, whose mean is that of the (N,) values: independent evidence for what compares
-    means.
-    """
+    """(B,) one value for each block, independent of the others. Their mean is that of the (N,) values."""
     x = np.asarray(values, dtype=np.float64)
     if blocks is None:
         return x
@@ -157,10 +154,11 @@ def per_block(values: ArrayLike, blocks: ArrayLike | None = None) -> NDArray[np.
 
 
 def effective_count(right: ArrayLike, blocks: ArrayLike | None = None) -> float:
-    """How many independent examples say as much of a share as (N,) truths in blocks do; N without blocks.
+    """The number of independent examples that say as much about a share as these (N,) truths in blocks do; N
+    without blocks.
 
-    It is the count at which a share has this variance (Kish 1965), and the number of blocks where nothing
-    varies or more would be claimed than there are blocks of their own.
+    It is the number at which the share has the variance that it has over blocks (Kish 1965), from 1 to N. Where
+    nothing varies it is the number of blocks.
     """
     x = np.asarray(right, dtype=np.float64)
     if all_alone(blocks):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+Z95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Estimate:
     method: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
+        """The fields as plain values that JSON can hold."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Estimate:
-        """The estimate `to_dict` described; null (a NaN in JSON) becomes NaN again, unknown keys are passed
-        over.
+        """The estimate that `to_dict` described. Null, which stands for NaN in JSON, becomes NaN again, and
+        unknown keys are passed over.
         """
         value, low, high = (
             math.nan if values[key] is None else float(values[key]) for key in ("value", "low", "high")
@@ -41,7 +41,8 @@ class Estimate:
 def wilson(successes: float, n: float) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson, JASA 1927); (NaN, NaN) for n = 0.
 
-    Both may be fractions: an effective number of examples.
+    Both may be fractions, as an effective number of examples is one; `scipy.stats.binomtest` takes whole
+    numbers only.
     """
     if n == 0:
         return math.nan, math.nan

@@ -1,4 +1,6 @@
-"""Two classifiers on the same examples: is one better? Arrays in, a difference with its interval out."""
+"""Paired comparisons: whether one of two classifiers is better on the same examples. Functions take arrays and
+return a difference with its interval.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,17 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from regraft.errors import UsageError
+from regraft.evaluation.blocks import numbered
 from regraft.evaluation.estimate import percentiles
 from regraft.evaluation.resampling import BLOCK, Floats, bca, draws, gathered, left_out
 
-FEW_GROUPS = 20  # below it intervals and tests by group say little
-EXACT, FLIPS = 12, 10_000
+FEW_GROUPS = 20  # with fewer groups, intervals and tests by group say little
+FLIPS = 9_999  # random sign flips where not all can be tried
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much more accurate (a share, not points) this model is than `against`, on the same n examples."""
+    """By how much this model's accuracy, a share, exceeds that of `against` on the same n examples."""
 
     against: str
     difference: float
@@ -29,15 +32,15 @@ class PairedDifference:
     p_value: float
     n: int
     method: str
-    p_adjusted: float | None = None  # by Holm, where several were compared
+    p_adjusted: float | None = None  # Holm's, where several models were compared
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
+        """The fields as plain values that JSON can hold."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PairedDifference:
-        """The difference `to_dict` described; unknown keys are passed over."""
+        """The difference that `to_dict` described. Unknown keys are passed over."""
         return cls(
             against=str(values["against"]),
             difference=float(values["difference"]),
@@ -58,13 +61,14 @@ def paired_accuracy(
     groups: ArrayLike | None = None,
     seed: int = 0,
 ) -> PairedDifference:
-    """Accuracy of `predicted` minus that of `other_predicted`, all (N,), with a 95 % paired interval and a p
-    value.
+    """The accuracy of `predicted` minus that of `other_predicted`, all (N,), with its 95 % paired bootstrap
+    interval and a p value.
 
-    An example counts +1 (only this one right), -1 (only the other) or 0, so resampling examples is drawing
-    from a multinomial of three outcomes; the p value is McNemar's, mid-p (Fagerland, Lydersen and Laake
-    2013). With `groups` (N,) whole groups are drawn, and the p value is that of a permutation test that flips
-    the sign of each group's sum.
+    An example counts +1 where only this model is right, -1 where only the other is, and 0 otherwise, so a
+    resample of the examples is a draw from a multinomial of three outcomes. The p value is McNemar's mid-p
+    (Fagerland, Lydersen and Laake 2013). With `groups` (N,) whole groups are drawn, and the p value is that of
+    a permutation test which flips the sign of each group's sum. Raises UsageError for lists of different
+    lengths and for empty ones.
     """
     y, mine, other = (np.asarray(values) for values in (labels, predicted, other_predicted))
     if not (y.ndim == 1 and y.shape == mine.shape == other.shape):
@@ -77,7 +81,7 @@ def paired_accuracy(
     gains = (mine == y).astype(np.int64) - (other == y)
     rng = np.random.default_rng(seed)
     if groups is not None:
-        units = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+        units = numbered(groups)
         value = np.array([gains.mean()])
 
         def statistic(weights: Floats) -> Floats:
@@ -98,38 +102,39 @@ def paired_accuracy(
 
 
 def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:
-    """Two-sided p value of (G,) sums by group: how often a sum with random signs lies as far from zero as
-    theirs.
+    """The two-sided p value of the total of (G,) sums, one for each group, under random signs.
 
-    Exact up to 12 groups that are not zero, else of 10,000 random flips, theirs among them.
+    All signs are tried where there are fewer than FLIPS of them, that is up to 13 groups whose sum is not zero;
+    else FLIPS random ones, a bounded number at a time.
     """
     moved = np.asarray(sums, dtype=np.float64)
     moved = moved[moved != 0]
-    if not len(moved):
-        return 1.0
-    far = abs(moved.sum()) - 1e-9
-    if len(moved) <= EXACT:
-        signs = 1 - 2 * ((np.arange(1 << len(moved))[:, None] >> np.arange(len(moved))) & 1)
-        return float((np.abs(signs @ moved) >= far).mean())
-    step, as_far = max(1, BLOCK // len(moved)), 1
-    for start in range(0, FLIPS - 1, step):
-        signs = rng.choice((-1.0, 1.0), size=(min(step, FLIPS - 1 - start), len(moved)))
-        as_far += int((np.abs(signs @ moved) >= far).sum())
-    return as_far / FLIPS
+    if len(moved) < 2:
+        return 1.0  # either sign lies as far from zero
+    test = stats.permutation_test(
+        (moved,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=FLIPS,
+        batch=max(1, BLOCK // (8 * len(moved))),
+        vectorized=True,
+        random_state=rng,
+    )
+    return float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number (Holm 1979), in the order given."""
-    adjusted, least = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = least
-    return adjusted
+    """The p values adjusted for their number (Holm 1979), in the order given."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return [float(value) for value in adjusted]
 
 
 def in_words(diff: PairedDifference) -> str:
-    """The verdict the interval allows, in percentage points, and the p value: better, worse or no clear
-    difference.
+    """The verdict that the interval allows (better, worse, no clear difference), the difference in percentage
+    points and the p value.
     """
     p = diff.p_value if diff.p_adjusted is None else diff.p_adjusted
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
@@ -142,6 +147,6 @@ def in_words(diff: PairedDifference) -> str:
 
 
 def _mid_p(wins: int, losses: int) -> float:
-    """McNemar's exact two-sided p value with half the weight on what was seen."""
+    """McNemar's exact two-sided p value in which the observed outcome has half its weight."""
     few, pairs = min(wins, losses), wins + losses
     return float(min(1.0, 2 * stats.binom.cdf(few, pairs, 0.5) - stats.binom.pmf(few, pairs, 0.5)))

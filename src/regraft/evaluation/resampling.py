@@ -1,8 +1,9 @@
-"""The bootstrap, in one place: whole numbers that say how often each example counts, and intervals from what
-comes of them.
+"""The bootstrap: weights that say how often each example counts in a resample, and intervals from the statistics
+of the resamples.
 
-A statistic is a function of weights (R, N), one row a resample, to values (R,) or (R, S). So one way of
-drawing, and one of making intervals, serves every metric.
+A statistic is a function of weights (R, N), one row a resample, to values (R,) or (R, S). So one way of drawing
+and one of making intervals serve every metric. `scipy.stats.bootstrap` hands over resampled examples in place of
+weights, knows no groups and leaves out every single example for its acceleration, which is quadratic in N.
 """
 
 from __future__ import annotations
@@ -23,10 +24,9 @@ TAILS = ndtri(np.array([0.025, 0.975]))
 
 
 def draws(n: int, resamples: int, rng: np.random.Generator, units: Ints | None = None) -> Iterator[Floats]:
-    """Weights (r, n) a block at a time, `resamples` rows in all.
+    """Yields weights (r, n), a bounded number of rows at a time and `resamples` in all.
 
-    Drawn with replacement are examples, or whole `units` (n,): numbers from 0 of groups whose examples belong
-    together.
+    Examples are drawn with replacement, or whole groups where `units` (n,) numbers each example's group from 0.
     """
     rows = max(1, BLOCK // max(1, n))
     for start in range(0, resamples, rows):
@@ -35,14 +35,15 @@ def draws(n: int, resamples: int, rng: np.random.Generator, units: Ints | None =
 
 
 def _drawn(n: int, rows: int, rng: np.random.Generator) -> Floats:
-    """(rows, n) counts of n draws with replacement from n."""
+    """(rows, n) counts, each row of n draws with replacement from n."""
     flat = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(flat.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 def left_out(n: int, rng: np.random.Generator, units: Ints | None = None) -> Iterator[Floats]:
-    """Weights of the jackknife, a block at a time: 1 but for one example, unit, or random part where there
-    are many.
+    """Yields the jackknife's weights (r, n), a bounded number of rows at a time: 0 for what is left out, else 1.
+
+    One example or group is left out in turn; of more than JACKKNIFE, one of as many random parts of them.
     """
     given = np.arange(n) if units is None else units
     count = int(given.max()) + 1
@@ -54,15 +55,15 @@ def left_out(n: int, rng: np.random.Generator, units: Ints | None = None) -> Ite
 
 
 def gathered(statistic: Statistic, blocks: Iterator[Floats]) -> Floats:
-    """The statistic of every row of all blocks."""
+    """The (R,) or (R, S) statistics of all rows of weights."""
     return np.concatenate([statistic(weights) for weights in blocks])
 
 
 def bca(value: Floats, drawn: Floats, jackknife: Floats) -> tuple[Floats, Floats]:
     """95 % intervals, bias-corrected and accelerated (Efron 1987), of S statistics.
 
-    `value` (S,), `drawn` (R, S) of the bootstrap, `jackknife` (J, S). A draw that is no number is passed
-    over. Where nothing varies both ends are the value.
+    They are made of the statistics `value` (S,), those of the bootstrap `drawn` (R, S) and those of the
+    jackknife (J, S). A draw that is NaN or infinite is passed over. Where nothing varies both ends are the value.
     """
     lows, highs = np.empty_like(value), np.empty_like(value)
     for s in range(len(value)):

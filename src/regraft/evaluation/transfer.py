@@ -1,7 +1,5 @@
-"""How well frozen features suit a task, without training a network: scores of transferability. Arrays in,
-numbers out.
-
-Shapes: features (N, D), labels (N,) integers from 0.
+"""Scores of transferability: how well frozen features (N, D) suit labels (N,), integers from 0, without training
+a network.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from regraft.errors import BudgetError
+from regraft.evaluation.blocks import numbered
 from regraft.evaluation.finite import require_finite
 from regraft.evaluation.neighbours import EXACT, Floats32, Lists, compact
 
@@ -29,14 +28,14 @@ LARGE = 1 << 28  # bytes
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
-    """The logarithm of maximum evidence an example, the mean over the classes (You, Liu, Wang and Long, ICML
-    2021).
+    """LogME (You, Liu, Wang and Long, ICML 2021): the logarithm of the maximum evidence divided by N, its mean
+    over the classes.
 
-    For each class's 0/1 indicator y: the evidence p(y | F) = integral of N(y; F w, 1/beta) N(w; 0, 1/alpha)
-    over w, at the alpha and beta that make it largest. One decomposition of F serves all classes and
-    iterations.
+    The evidence of the 0/1 indicator y of a class is p(y | F), the integral of N(y; F w, 1/beta)
+    N(w; 0, 1/alpha) over w, at the alpha and beta that make it largest. One eigendecomposition of F'F serves all
+    classes and iterations. Raises UsageError for features that hold nan or infinity.
     """
-    classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    classes = numbered(labels)
     counts = np.bincount(classes).astype(np.float64)  # (K,): each indicator's squared length
     squares, z2 = _spectrum(np.asarray(features), classes, len(counts))
     outside = np.maximum(counts - z2.sum(axis=0), 0.0)  # what of y no linear map of F reaches
@@ -47,8 +46,8 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
-    """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of the indicators by
-    the left ones.
+    """(r,) squared singular values of F above rounding, and (r, K) squared coordinates of the classes'
+    indicators in the basis of F's left singular vectors.
 
     F, which may be memory-mapped, is read a chunk at a time where it has more rows than columns. Raises
     UsageError for one that holds nan or infinity.
@@ -96,10 +95,11 @@ def knn_out_of_fold(
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     k: int = 5,
 ) -> NDArray[np.int64]:
-    """(N,) predictions, each by the `k` nearest by cosine among the examples of its fold's other part.
+    """(N,) out-of-fold predictions of `k` nearest neighbours by cosine.
 
-    `folds` are (fit, held) positions; what no fold holds out is -1. Each neighbour has one vote; ties go to
-    the class whose neighbours are nearer. Raises UsageError for features that hold nan or infinity.
+    `folds` are pairs of positions (fitted, held out); a row that no fold holds out gets -1. Each neighbour has
+    one vote, and a tie goes to the class whose neighbours are nearer. Raises UsageError for features that hold
+    nan or infinity.
     """
     f, y = np.asarray(features), np.asarray(labels, dtype=np.int64)
     require_finite(f)
@@ -120,14 +120,14 @@ def knn_logits(
     tick: Callable[..., None] = lambda **_: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[NDArray[Any], int]:
-    """(Q, classes) log shares of the votes of each query's k nearest by cosine, and k.
+    """(Q, classes) logarithms of the shares of the votes of each query's k nearest neighbours by cosine, and k.
 
-    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out
-    in turn (of many the first 5,000 in a fixed random order); the fewest in a tie. A class no neighbour votes
-    for shares one vote with the others. Of more than EXACT examples the nearest are looked up in an index,
-    which misses one in a hundred. Features and queries may be memory-mapped. The logits are float64, or
-    float32 where they would take more than LARGE bytes. Raises BudgetError where `stop` says that time is
-    out, UsageError for features that hold nan or infinity.
+    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out in
+    turn; of more than SAMPLE examples, so many of them chosen at random. A tie goes to the smaller k. One further
+    vote is shared by all classes, so that no share is zero. Of more than EXACT examples the nearest are looked up
+    in an index, which misses one in a hundred. Features and queries may be memory-mapped. The logits are float64,
+    or float32 where they would take more than LARGE bytes. Raises BudgetError where `stop` says that time is out,
+    and UsageError for features that hold nan or infinity.
     """
     known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
     require_finite((known, asked))
@@ -161,10 +161,10 @@ def _nearest(
     tick: Callable[..., None] = lambda **_: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[NDArray[np.int64], Floats32]:
-    """(Q, many) rows of `known` that are nearest, the nearest first, and their cosines.
+    """(Q, many) positions of the nearest rows of `known` to each of `asked`, the nearest first, and their cosines.
 
-    `leaving_out` (Q,) are rows of `known`, one for each of `asked`, that do not count for it: itself. Raises
-    BudgetError.
+    `leaving_out` (Q,) holds for each query the row of `known` that is the query itself and does not count.
+    Raises BudgetError where `stop` says that time is out.
     """
     if index is None and len(known) > EXACT:
         index = Lists(known)
@@ -198,8 +198,8 @@ def _in_time(stop: Callable[[], bool]) -> None:
 def _votes(
     rows: NDArray[np.int64], close: Floats32, labels: NDArray[np.int64], classes: int, k: int
 ) -> Iterator[tuple[slice, Floats]]:
-    """(q, classes) votes of the k nearest, a bounded number of queries at a time; a nearer neighbour's weighs
-    a trifle more.
+    """Yields the (q, classes) votes of the k nearest, a bounded number of queries at a time. A nearer neighbour's
+    vote weighs a little more, which decides ties.
     """
     step = max(1, VOTES // classes)
     for start in range(0, len(rows), step):
