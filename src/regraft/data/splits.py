@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,16 @@ def unit(seed: int, key: str) -> float:
     return int.from_bytes(digest[:7], "big") / float(1 << 56)
 
 
+class Shares(NamedTuple):
+    """The shares of the examples that are held out for test and for val."""
+
+    test: float = 0.2
+    val: float = 0.15
+
+
+DEFAULT_SHARES = Shares()
+
+
 def assign_splits(
     ids: Sequence[str],
     labels: Sequence[str],
@@ -40,8 +51,7 @@ def assign_splits(
     given: Sequence[str | None],
     *,
     seed: int = 0,
-    test_share: float = 0.2,
-    val_share: float = 0.15,
+    shares: Shares = DEFAULT_SHARES,
     known: Mapping[str, str] | None = None,
     pixels: Sequence[str] | None = None,
 ) -> list[str]:
@@ -56,7 +66,7 @@ def assign_splits(
     free = [i for i, split in enumerate(given) if split in (None, "train")]
     enough = len(free) >= FEW * classes
     earlier = {known.get(ids[i]) for i in free} if known else set()
-    cut_test = "test" not in stated and test_share > 0 and (enough or "test" in earlier)
+    cut_test = "test" not in stated and shares.test > 0 and (enough or "test" in earlier)
     cut_val = "val" not in stated and (enough or "val" in earlier)
     result = [split or "train" for split in given]
     if not (cut_test or cut_val or known):
@@ -66,11 +76,11 @@ def assign_splits(
     keys = (f"content:{ids[i]}" if groups[i] is None else f"group:{groups[i]}" for i in free)
     low = np.ones(int(blocks.max(initial=-1)) + 1)
     np.minimum.at(low, blocks, [unit(seed, key) for key in keys])
-    shares = {
-        "test": test_share if cut_test and enough else 0.0,
-        "val": val_share if cut_val and enough else 0.0,
+    wanted = {
+        "test": shares.test if cut_test and enough else 0.0,
+        "val": shares.val if cut_val and enough else 0.0,
     }
-    split = np.digitize(low, [shares["test"], shares["test"] + shares["val"]])  # a number by ORDER
+    split = np.digitize(low, [wanted["test"], wanted["test"] + wanted["val"]])  # a number by ORDER
     earliest = np.full(len(low), len(ORDER))
     for i, block in zip(free, blocks.tolist(), strict=True) if known else ():
         before = known[ids[i]] if known and ids[i] in known else None
@@ -81,7 +91,7 @@ def assign_splits(
     kept = earliest < len(ORDER)
     split[kept] = earliest[kept]
     new = np.argsort(low, kind="stable")
-    _promote(blocks, new[~kept[new]], split, [labels[i] for i in free], shares)
+    _promote(blocks, new[~kept[new]], split, [labels[i] for i in free], wanted)
     names = list(ORDER)
     for i, number in zip(free, split[blocks].tolist(), strict=True):
         result[i] = names[number]
@@ -117,7 +127,9 @@ def fold_splits(
         given: list[str | None] = [None] * len(ids)
         for i in held:
             given[i] = "test"
-        splits = assign_splits(ids, labels, groups, given, seed=seed, val_share=val_share, pixels=pixels)
+        splits = assign_splits(
+            ids, labels, groups, given, seed=seed, shares=Shares(val=val_share), pixels=pixels
+        )
         found.append(splits)
         left = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
         faults |= set(labels) - left

@@ -75,48 +75,9 @@ def plan_freeze(
 
     "lora" releases adapters that are there already.
     """
-    everything = [name for name, _ in module.named_parameters()]
-    count, names = len(stages), [stage.name for stage in stages]
-    if not isinstance(strategy, str):
-        unknown = [name for name in strategy if name not in names]
-        if unknown or not strategy:
-            raise UsageError(
-                f"no stage is called {', '.join(unknown) or 'nothing'}; there are {', '.join(names)}."
-            )
-        released = {i for i, name in enumerate(names) if name in set(strategy)}
-        text = ",".join(strategy)
-    else:
-        text, last = strategy, re.fullmatch(r"last-(\d+)", strategy)
-        if strategy in names:
-            released = {names.index(strategy)}
-        elif strategy in ("head", "norm", "bias", "lora"):
-            released = set()
-        elif strategy == "full":
-            released = set(range(count))
-        elif strategy == "half":
-            released = set(range(count - count // 2, count))
-        elif last:
-            if not 1 <= int(last[1]) <= count:
-                raise UsageError(f"{strategy}: the backbone has {count} stages ({', '.join(names)}).")
-            released = set(range(count - int(last[1]), count))
-        else:
-            raise UsageError(
-                f"the freezing strategy {strategy!r} is none of {STRATEGIES} ({', '.join(names)})."
-            )
-    trainable = {name for i in released for name in stages[i].parameters}
+    text = strategy if isinstance(strategy, str) else ",".join(strategy)
     norms = {name for name, child in module.named_modules() if is_norm(child)}
-    if text == "norm":
-        trainable = {name for name in everything if name.rpartition(".")[0] in norms}
-    elif text == "bias":
-        trainable = {name for name in everything if name.rpartition(".")[2] == "bias"}
-    elif text == "lora":
-        trainable = {name for name in everything if ADAPTER in name}
-    elif text == "full":
-        trainable = set(everything)
-    if not trainable and text not in ("head", "lora"):
-        raise UsageError(
-            f"{text} releases nothing: the backbone has no such parameters. Freeze it with head, or name another."
-        )
+    trainable = _trainable(module, stages, text, _released(stages, strategy), norms)
     with_statistics = {n for n, m in module.named_modules() if getattr(m, "running_mean", None) is not None}
     frozen_stages = [s for s in stages if not trainable.intersection(s.parameters)]
     resting = {name for stage in frozen_stages for name in stage.modules}
@@ -129,4 +90,49 @@ def plan_freeze(
     moving = [i for i, stage in enumerate(stages) if trainable.intersection(stage.parameters)]
     if text == "lora" and trainable:  # adapters are everywhere, and no stage's own
         moving = [0]
-    return FreezePlan(text, frozenset(trainable), frozenset(resting), moving[0] if moving else count)
+    return FreezePlan(text, frozenset(trainable), frozenset(resting), moving[0] if moving else len(stages))
+
+
+def _released(stages: Sequence[Stage], strategy: str | Sequence[str]) -> set[int]:
+    """The stages that a strategy releases as a whole, by their number. Raises UsageError for an unknown one."""
+    count, names = len(stages), [stage.name for stage in stages]
+    if not isinstance(strategy, str):
+        unknown = [name for name in strategy if name not in names]
+        if unknown or not strategy:
+            raise UsageError(
+                f"no stage is called {', '.join(unknown) or 'nothing'}; there are {', '.join(names)}."
+            )
+        return {number for number, name in enumerate(names) if name in set(strategy)}
+    if strategy in names:
+        return {names.index(strategy)}
+    later = {"head": 0, "norm": 0, "bias": 0, "lora": 0, "full": count, "half": count // 2}
+    if strategy in later:
+        return set(range(count - later[strategy], count))
+    last = re.fullmatch(r"last-(\d+)", strategy)
+    if last is None:
+        raise UsageError(f"the freezing strategy {strategy!r} is none of {STRATEGIES} ({', '.join(names)}).")
+    if not 1 <= int(last[1]) <= count:
+        raise UsageError(f"{strategy}: the backbone has {count} stages ({', '.join(names)}).")
+    return set(range(count - int(last[1]), count))
+
+
+def _trainable(
+    module: nn.Module, stages: Sequence[Stage], strategy: str, released: set[int], norms: set[str]
+) -> set[str]:
+    """The names of the parameters that may move: those of the released stages, or of one kind anywhere."""
+    everything = [name for name, _ in module.named_parameters()]
+    if strategy == "norm":
+        found = {name for name in everything if name.rpartition(".")[0] in norms}
+    elif strategy == "bias":
+        found = {name for name in everything if name.rpartition(".")[2] == "bias"}
+    elif strategy == "lora":
+        found = {name for name in everything if ADAPTER in name}
+    elif strategy == "full":
+        found = set(everything)
+    else:
+        found = {name for number in released for name in stages[number].parameters}
+    if not found and strategy not in ("head", "lora"):
+        raise UsageError(
+            f"{strategy} releases nothing: the backbone has no such parameters. Freeze it with head, or name another."
+        )
+    return found

@@ -25,16 +25,10 @@ def drop_copies(
     `contradicting_test` goes.
     """
     dropped: list[list[str]] = [[] for _ in rows]
-    alike: dict[str, list[int]] = defaultdict(list)
-    for i, fact in enumerate(facts):
-        if splits[i] is not None:
-            alike[fact.identity].append(i)
     across: dict[str, str] = {}
     within: list[str] = []
     contradicting: dict[str, str] = {}
-    for members in alike.values():
-        if len(members) < 2:
-            continue
+    for members in _alike(facts, splits):
         known = {rows[i].source: rows[i].label for i in members if splits[i] != "test"}
         contradict = len(set(known.values())) > 1
         if contradict:
@@ -52,6 +46,24 @@ def drop_copies(
         for i in members:
             if splits[i] != "test":
                 flags[i] += ["copy", "contradicting label"] if contradict else ["copy"]
+    return _findings(across, within, contradicting, kept), dropped
+
+
+def _alike(facts: list[Fact], splits: list[str | None]) -> list[list[int]]:
+    """The positions of examples that show the same, two at least; what has no split is passed over."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for i, fact in enumerate(facts):
+        if splits[i] is not None:
+            alike[fact.identity].append(i)
+    return [members for members in alike.values() if len(members) > 1]
+
+
+def _findings(
+    across: dict[str, str], within: list[str], contradicting: dict[str, str], kept: Kept
+) -> list[Finding]:
+    """What is to be told of copies across splits (with what became of each), of those within one, and of
+    identical examples with other labels.
+    """
     found = []
     if across:
         text = f"{several(len(across), 'example')} of train or val dropped: identical in bytes or pixels to one of test or val"
@@ -62,7 +74,7 @@ def drop_copies(
     if wrong := without(kept, "contradicting labels", contradicting):
         text = f"{several(len(wrong), 'identical example')} with different labels"
         found.append(Finding("contradicting labels", "warning", text, tuple(wrong), contradicting))
-    return found, dropped
+    return found
 
 
 def contradicting_test(examples: Examples, test: Part) -> list[Finding]:

@@ -18,7 +18,7 @@ from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA, Examples
 from regraft.data.rows import Row
 from regraft.data.sources import Source
-from regraft.data.splits import assign_splits
+from regraft.data.splits import Shares, assign_splits
 from regraft.data.tables import is_table_name
 from regraft.data.walker import nearby
 from regraft.errors import DataError
@@ -52,8 +52,7 @@ def make_examples(
             [row.group for row in audited.rows],
             [row.split for row in audited.rows],
             seed=seed,
-            test_share=test_share,
-            val_share=val_share,
+            shares=Shares(test_share, val_share),
             known=known,
             pixels=[fact.identity for fact in facts],
         )

@@ -1,143 +1,23 @@
-"""What a person sees while a run goes on: a line a step, a progress bar with the time left."""
+"""Results as tables on standard output."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from shlex import quote
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from regraft.console.screen import MARKS
 from regraft.evaluation import SHARE, named
 from regraft.tasks import Confusion, Grid, Metric, PerClass, task_of
 
-NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
 MOST = 8  # pairs of classes that are named where it cannot
-
-MARKS = {"warning": "[yellow]![/]", "info": "[dim]i[/]"}
 SHOWN = 5  # examples of a finding
-
-
-class Screen:
-    """Listens to a run's events and shows them on standard error."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        self.progress = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(24),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.out, self.chosen = "", ""
-        self.label: str | None = None
-        self.task: Any = None
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        kind = event["kind"]
-        if kind == "tick":
-            return self._tick(event)
-        self._end()
-        of = (
-            f"{escape(event['strategy'])}: " if "strategy" in event else ""
-        )  # one of several trainings at full length
-        if kind == "begin":
-            self.out = event["out"]
-            counts = event["counts"]
-            text = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
-            self.console.print(f"[bold]{escape(event['name'])}[/]: {event['classes']} classes; {text}")
-            for finding in event["findings"]:
-                self.console.print(
-                    f"  {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True
-                )
-        elif kind == "audit":
-            for finding in event["findings"]:
-                self.console.print(
-                    f"          {MARKS[finding['severity']]} {escape(finding['message'])}", soft_wrap=True
-                )
-        elif kind == "decided":
-            number = NUMBERS[event["step"]]
-            said = f"[green]{number}[/] [bold]{event['step']:9}[/] {of}{escape(event['decided'])}"
-            self.console.print(said, soft_wrap=True)
-            self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
-        elif kind == "epoch":
-            judged = ""
-            if "val_log_loss" in event:
-                judged = f"val log loss {event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
-            self.console.print(
-                f"            [dim]{of}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
-                f"{event['images_per_second']:.0f} images/s[/]",
-                soft_wrap=True,
-            )
-        elif kind == "engine" and event["chosen"]:
-            self.console.print(f"            [dim]features by {escape(event['text'])}[/]", soft_wrap=True)
-        elif kind == "trial":
-            self.console.print(
-                f"            [dim]{escape(event['strategy']):26} {event['epochs']:4.2g} epochs  val log loss "
-                f"{event['log_loss']:.3f}  {event['accuracy']:.1%}  {event['seconds']:.0f} s[/]",
-                soft_wrap=True,
-            )
-        elif kind in ("note", "advice"):
-            self.console.print(f"            [dim]{escape(event['text'])}[/]", soft_wrap=True)
-        elif kind == "chosen":
-            self.chosen = (
-                "" if "fold" in event else event["chosen"]
-            )  # a fold's model is not the one that is handed over
-            self.console.print(f"  [bold]chosen[/]    {event['chosen']}")
-            self.console.print(f"            [dim]{escape(event['why'])}[/]", soft_wrap=True)
-        return None
-
-    def _tick(self, event: dict[str, Any]) -> None:
-        if not event["total"]:
-            return
-        if event["label"] != self.label:
-            self._end()
-            self.label = event["label"]
-            self.progress.start()
-            self.task = self.progress.add_task(event["label"], total=event["total"], note="")
-        notes = []
-        if "strategy" in event:
-            notes.append(event["strategy"])
-        if "epoch" in event:
-            notes.append(f"epoch {event['epoch']}/{event['epochs']}")
-        if "loss" in event:
-            notes.append(f"loss {event['loss']:.3f}")
-        if "images_per_second" in event:
-            notes.append(f"{event['images_per_second']:.0f} images/s")
-        self.progress.update(self.task, completed=event["done"], note=" ".join(notes))
-
-    def _end(self) -> None:
-        if self.task is not None:
-            self.progress.remove_task(self.task)
-            self.progress.stop()
-        self.label = self.task = None
-
-    def how_to_go_on(self) -> str:
-        """What is kept of a run that was stopped, and the command that goes on with it."""
-        if not self.out:
-            return "Nothing was written yet."
-        kept = f"The best so far ({self.chosen}) is kept in {self.out}. " if self.chosen else ""
-        return f"{kept}{self.command()}"
-
-    def command(self) -> str:
-        """The command that goes on with a run that was begun."""
-        return f"Go on with: regraft fit --resume --out {quote(self.out)}"
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._end()
 
 
 def findings_table(found: dict[str, Any]) -> None:
