@@ -21,7 +21,7 @@ from regraft.experiments.compare import compare
 from regraft.report import write_comparison
 from regraft.run.listed import list_runs
 from regraft.tasks import Grid, Metric, Section, registered, task_of
-from regraft.tasks.single import Single
+from regraft.tasks.single import Single, Temperature
 
 
 class Ranked:
@@ -67,6 +67,9 @@ class Ordinal(Single):
     def answers(self, outputs: np.ndarray) -> np.ndarray:
         return np.asarray((softmax(outputs).cumsum(axis=1) < 0.5).sum(axis=1), dtype=np.int64)
 
+    def columns(self, outputs: np.ndarray, calibration: Temperature) -> dict[str, Any]:
+        return {"middle": self.answers(outputs)}  # and no probabilities
+
     def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
         return -off(Ranked(targets, answers))
 
@@ -111,6 +114,7 @@ def test_a_task_of_the_users_own_is_walked_evaluated_and_shown(
     assert list(run.metrics["baselines"]) == ["majority class", "nearest neighbours"]
     assert sum(run.metrics["by_steps"]) == test.n
     assert "confusion" not in run.metrics
+    assert run.state["missing"] == {}
     said = f"test steps off {test.value:.3f} steps [{test.low:.3f} steps, {test.high:.3f} steps] on {test.n} examples"
     assert run.headline() == said == list_runs(run.path)[0].headline
     page = (run.path / "report.html").read_text(encoding="utf-8")

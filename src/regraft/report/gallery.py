@@ -122,7 +122,9 @@ def write_gallery(
 
 
 def read_predictions(path: Path) -> Predicted | None:
-    """The test rows of predictions.parquet, or those of val where there is no test; None without either."""
+    """The test rows of predictions.parquet, or those of val where there is no test; None without either, and
+    for a task that gives no probabilities.
+    """
     if not path.is_file():
         return None
     table = read_parquet(path)
@@ -131,9 +133,10 @@ def read_predictions(path: Path) -> Predicted | None:
     some = np.flatnonzero(splits == split)
     if not len(some):
         return None
-    shares = np.stack(
-        [table[name].to_numpy() for name in table.column_names if name.startswith("probability:")], axis=1
-    )
+    named = [name for name in table.column_names if name.startswith("probability:")]
+    if not named:  # a task whose answers are not more or less sure
+        return None
+    shares = np.stack([table[name].to_numpy() for name in named], axis=1)
     sources, labels, answers = (
         np.array(table[n].to_pylist(), dtype=object)[some] for n in ("source", "label", "predicted")
     )
