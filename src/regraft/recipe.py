@@ -1,7 +1,8 @@
 """Recipe: every choice of every step, typed, with its default and the reason for it.
 
-One table serves the command line (`--set finetune.epochs=3`), recipe.yaml and Python. A value of "auto" is
-decided during the run from the data and written back, so a finished recipe.yaml holds none.
+One table serves the command line (`--set finetune.epochs=3`), recipe.yaml and Python. A recipe is what was
+asked, and it never changes. A run decides each "auto" from the data (`steps.decisions`) and writes the recipe
+with its decisions, so a finished recipe.yaml holds none.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("folds", check_fields=False)
     @classmethod

@@ -15,7 +15,7 @@ from commands import call
 from regraft.artifacts import read_events
 from regraft.errors import UsageError
 from regraft.recipe import read_recipe
-from regraft.steps.finetune.tune import finetune
+from regraft.steps.finetune.tune import Tuner
 
 
 def test_explore_keeps_the_test_sealed_and_fit_goes_on_with_the_winner(
@@ -67,25 +67,26 @@ def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
     monkeypatch.setattr(
         "regraft.steps.finetune.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),)
     )
+    fit = Tuner.fit
     recipe = {**quick, "finetune": {"epochs": 2}, "freeze": {"strategy": "auto"}}
     alone = regraft.fit(colours, tmp_path / "alone", recipe=recipe)
     assert len([t for t in alone.strategies["trials"] if t["epochs"]]) == 5
     for number in (2, 5):
         calls, out = 0, tmp_path / f"stopped-{number}"
 
-        def tried(*given: Any, at: int = number, **named: Any) -> Any:
+        def tried(*given: Any, at: int = number) -> Any:
             nonlocal calls
             calls += 1
             if calls == at:
-                given[5].events.listeners = (*given[5].events.listeners, stop)
-            return finetune(*given, **named)
+                given[4].events.listeners = (*given[4].events.listeners, stop)
+            return fit(*given)
 
         def stop(event: dict[str, Any]) -> None:
             if event["kind"] == "tick" and event["label"] == "fine-tuning":
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("regraft.steps.finetune.explore.finetune", tried)
+            patched.setattr(Tuner, "fit", tried)
             with pytest.raises(KeyboardInterrupt):
                 regraft.fit(colours, out, recipe=recipe)
         assert regraft.load(out) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from regraft.evaluation import choose_thresholds, softmax
 from regraft.inference import TorchEngine
 from regraft.model import Model
 from regraft.recipe import read_recipe
-from regraft.steps.finetune.tune import Finetuned
+from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.training import Trained
 
 CLASSES = ("ant", "bee", "cat")
@@ -54,11 +55,9 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     known: dict[str, Any] = {}
     items = sorted(map(str, noise.glob("*/*.png")))
 
-    def stand_in(backbone, plan, head, data, val, context, show=None, checkpoint=None):  # type: ignore[no-untyped-def]
-        ended = endings.pop(0) if endings else "length"
-        recipe = context.recipe.finetune
-        recipe.precision, recipe.interpolation = "float32", 1.0
-        context.decide("finetune", f"{ended}", "by a stand-in")
+    def stand_in(self, head, data, val, context, checkpoint=None):  # type: ignore[no-untyped-def]
+        ended, backbone = endings.pop(0) if endings else "length", self.backbone
+        tuning = replace(self.tuning, precision="float32", interpolation=1.0)
         if not known:
             images = backbone.preprocess.collate([backbone.preprocess.host(item) for item in items])
             values = np.concatenate(
@@ -69,12 +68,12 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             )
         made = Trained({}, 1, 1, 0.1, ended)
         logits = np.eye(3)[val.labels].astype(np.float32) if val is not None else None
-        return Finetuned(copy.deepcopy(backbone), copy.deepcopy(known["head"]), made, 10, logits)
+        tuned, head = copy.deepcopy(backbone), copy.deepcopy(known["head"])
+        return Finetuned(tuned, head, made, 10, logits, tuning, f"{ended}", "by a stand-in")
 
-    for place in ("regraft.run.walk", "regraft.steps.finetune.judge", "regraft.steps.finetune.explore"):
-        monkeypatch.setattr(f"{place}.finetune", stand_in)
+    monkeypatch.setattr(Tuner, "fit", stand_in)
     wanted = functools.partial(choose_thresholds, wanted=(0.2, 0.3, 0.999))  # so few examples promise no more
-    monkeypatch.setattr("regraft.steps.evaluate.choose_thresholds", wanted)
+    monkeypatch.setattr("regraft.tasks.single.choose_thresholds", wanted)
     return endings
 
 
@@ -204,7 +203,8 @@ def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None
     """Let step 7 meet an error at this moment, once."""
     from regraft.artifacts import write_json, write_text
     from regraft.data import Examples
-    from regraft.run import walk
+    from regraft.run import record, sitting
+    from regraft.tasks import single
 
     def after(call: Any) -> Any:
         def both(*given: Any, **named: Any) -> Any:
@@ -228,18 +228,22 @@ def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None
         "before the seal is broken": (Examples, "unseal", instead),
         "after the seal was broken": (Examples, "unseal", after(Examples.unseal)),
         "predicting test": (Model, "rows", _failing_rows(error)),
-        "baselines": (walk, "knn_logits", instead),
-        "metrics": (walk, "evaluate_test", instead),
-        "predictions.parquet": (walk, "write_predictions", instead),
-        "metrics.json": (walk, "write_json", when(write_json, "metrics.json", lambda value: "test" in value)),
-        "model card": (walk, "write_text", when(write_text, "README.md", lambda _: True)),
+        "baselines": (single, "knn_logits", instead),
+        "metrics": (sitting, "evaluate_test", instead),
+        "predictions.parquet": (record, "write_predictions", instead),
+        "metrics.json": (
+            record,
+            "write_json",
+            when(write_json, "metrics.json", lambda value: "test" in value),
+        ),
+        "model card": (record, "write_text", when(write_text, "README.md", lambda _: True)),
         "run.json": (
-            walk,
+            record,
             "write_json",
             when(write_json, "run.json", lambda value: value["state"] == "finished"),
         ),
-        "gallery": (walk, "write_gallery", instead),
-        "report": (walk, "write_report", instead),
+        "gallery": (record, "write_gallery", instead),
+        "report": (record, "write_report", instead),
     }
     patch.setattr(*places[moment])
 
@@ -289,9 +293,9 @@ def test_no_moment_of_step_7_loses_the_model(
     out, heard = tmp_path / "run", []
     shutil.copytree(decided[0], out)
     if moment not in OPTIONAL:  # they take most of the time
-        monkeypatch.setattr("regraft.run.walk.write_gallery", lambda *_: out)
+        monkeypatch.setattr("regraft.run.record.write_gallery", lambda *_: out)
         monkeypatch.setattr(
-            "regraft.run.walk.write_report", lambda place: (place / "report.html").touch() or place
+            "regraft.run.record.write_report", lambda place: (place / "report.html").touch() or place
         )
     with monkeypatch.context() as patch:
         inject(moment, error, patch)
@@ -354,7 +358,7 @@ def test_a_budget_that_is_over_leaves_out_baselines_and_predicts_test_in_full(
     """17.8: the nearest neighbours ran out of budget, and the run was lost with the model that it had."""
     out, heard = tmp_path / "run", []
     shutil.copytree(decided[0], out)
-    monkeypatch.setattr("regraft.run.walk.write_gallery", lambda *_: None)
+    monkeypatch.setattr("regraft.run.record.write_gallery", lambda *_: None)
     text = (out / "recipe.yaml").read_text().replace("budget_seconds: null", "budget_seconds: 3600.0")
     (out / "recipe.yaml").write_text(text.replace("feature_batch: 32", "feature_batch: 4"))
 

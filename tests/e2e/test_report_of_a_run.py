@@ -34,7 +34,7 @@ def test_a_gallery_that_fails_leaves_the_run_finished(
     def broken(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("regraft.run.walk.write_gallery", broken)
+    monkeypatch.setattr("regraft.run.record.write_gallery", broken)
     run = regraft.fit(colours, tmp_path / "run", recipe=head_only)
     assert run.state["state"] == "finished"
     assert "Most uncertain" not in (run.path / "report.html").read_text(encoding="utf-8")

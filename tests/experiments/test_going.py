@@ -46,7 +46,7 @@ def test_a_finished_run_is_completed_and_nothing_is_trained_or_read_anew(
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("a finished run is not walked again")
 
-    monkeypatch.setattr("regraft.run.walk.Walk", refuse)
+    monkeypatch.setattr("regraft.run.walk.walk", refuse)
     model = (run / "model" / "model.safetensors").read_bytes()
     for name in ("report.html", "gallery.json", "model/README.md"):
         (run / name).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ import regraft
 from conftest import Fitted
 from regraft import api
 from regraft.errors import UsageError
-from regraft.inference import FeatureStore
-from regraft.recipe import Recipe, read_recipe
+from regraft.recipe import read_recipe
 from regraft.runtime import pick_device
+from regraft.steps.context import Context
 from regraft.steps.finetune import tune as finetune
 
 NUMBERED = "cpu:0"  # the one device with a number that there is everywhere
@@ -43,11 +44,15 @@ def test_so_do_the_other_verbs(fitted: Fitted, head_only: dict, monkeypatch: pyt
     class Enough(Exception):
         pass
 
-    def context(recipe: Recipe, store: FeatureStore, device: torch.device, *_: object, **__: object) -> None:
-        assert (recipe.run.device, str(device)) == (NUMBERED, NUMBERED)
+    usual = Context.begin
+
+    def begin(*given: Any, **named: Any) -> None:
+        context = usual(*given, **named)
+        settled = context.decisions.merged(context.recipe).run.device
+        assert (settled, str(context.device)) == (NUMBERED, NUMBERED)
         raise Enough
 
-    monkeypatch.setattr("regraft.steps.context.Context", context)
+    monkeypatch.setattr(Context, "begin", begin)
     recipe = {**head_only, "run": {**head_only["run"], "device": NUMBERED}}
     for verb in (api.plan, api.audit, api.rank):
         with pytest.raises(Enough):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,10 +38,9 @@ def patients() -> Features:
     return Features(values, labels, np.ones(len(labels)), blocks)
 
 
-def _context() -> Context:
-    return Context(
-        Recipe.build({"run": {"threads": 1}}), FeatureStore(None), torch.device("cpu"), Events(), IMAGES
-    )
+def _context(asked: dict[str, Any] | None = None) -> Context:
+    recipe = Recipe.build({"run": {"threads": 1}}, asked or {})
+    return Context(recipe, FeatureStore(None), torch.device("cpu"), Events(), IMAGES)
 
 
 def _at_chance(labels: np.ndarray, logits: np.ndarray) -> bool:
@@ -51,9 +51,7 @@ def _at_chance(labels: np.ndarray, logits: np.ndarray) -> bool:
 def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(
     patients: Features, layers: Layers
 ) -> None:
-    context = _context()
-    if layers.kind == "mlp":
-        context.recipe.head.kind = "mlp"
+    context = _context({"head": {"kind": layers.kind}})
     heads = train_head((layers,), patients, 300, CLASSES, context)
     assert heads.oof_logits is not None
     assert _at_chance(patients.labels[heads.oof_rows], heads.oof_logits)

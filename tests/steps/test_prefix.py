@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tinted import context, data
+from tinted import context, data, tuner
 
 from bases import base_of
 from regraft.backbones import Backbone, obtain_weights
 from regraft.evaluation import refined_log_losses
-from regraft.inference import TorchEngine
+from regraft.inference import REFERENCE, TorchEngine
 from regraft.modalities.image import Augment
 from regraft.steps.finetune import prefix as module
 from regraft.steps.finetune.prefix import Data, cache_prefix, views_of
-from regraft.steps.finetune.tune import finetune
 from regraft.training import make_head, plan_freeze
 
 
@@ -36,8 +35,7 @@ def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone
     plan = plan_freeze(base.module, base.stages, "last-2")
     before = plan.digest(base.module)
     head = make_head("linear", base.width, 2).eval()
-    tuned = finetune(base, plan, head, train, val, ours, lambda _: None)
-    assert tuned is not None
+    tuned = tuner(base, plan, ours).fit(head, train, val, ours)
     assert any("run once" in note for note in notes)
     assert plan.digest(tuned.backbone.module) == plan.digest(base.module) == before
     moved = [
@@ -61,26 +59,24 @@ def test_cached_and_uncached_training_agree(
     train, val, head = data(24, 1), data(10, 2), make_head("linear", base.width, 2).eval()
     plan = plan_freeze(base.module, base.stages, "last-1")
     monkeypatch.setattr(Augment, "__call__", lambda self, image, *_: np.asarray(image))
-    cached = finetune(
-        base, plan, copy.deepcopy(head), train, val, context(tmp_path, epochs=1), lambda _: None
-    )
+    ours = context(tmp_path, epochs=1)
+    cached = tuner(base, plan, ours).fit(copy.deepcopy(head), train, val, ours)
     monkeypatch.setattr("regraft.steps.finetune.tune.cache_prefix", lambda *_: None)
-    plain = finetune(base, plan, copy.deepcopy(head), train, val, context(None, epochs=1), lambda _: None)
-    assert cached is not None
-    assert plain is not None
+    ours = context(None, epochs=1)
+    plain = tuner(base, plan, ours).fit(copy.deepcopy(head), train, val, ours)
     assert cached.trained.log_loss == pytest.approx(plain.trained.log_loss, rel=0.02)
 
 
 def test_views_differ_and_are_computed_once(base: Backbone, tmp_path: Path) -> None:
     train, val, ours = data(12, 1), data(4, 2), context(tmp_path)
     augment = Augment(0.5, True, 0.2)
-    found = cache_prefix(copy.deepcopy(base), 6, train, val, augment, 3, ours)
+    found = cache_prefix(copy.deepcopy(base), 6, train, val, augment, 3, REFERENCE, ours)
     assert found is not None
     assert len(found.views) == 3
     assert not np.array_equal(found.views[1], found.views[2])
     shards = len(list(tmp_path.rglob("*.safetensors")))
     turned = Data(train.items[::-1], train.ids[::-1], train.labels[::-1], train.weights)
-    again = cache_prefix(copy.deepcopy(base), 6, turned, val, augment, 3, ours)
+    again = cache_prefix(copy.deepcopy(base), 6, turned, val, augment, 3, REFERENCE, ours)
     assert again is not None
     assert np.array_equal(again.views[2], found.views[2][::-1])
     assert len(list(tmp_path.rglob("*.safetensors"))) == shards
@@ -92,12 +88,17 @@ def test_without_room_the_whole_network_is_run(
     notes: list[str] = []
     monkeypatch.setattr(module, "MEMORY_SHARE", 0.0)
     assert (
-        cache_prefix(base, 6, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path, notes))
+        cache_prefix(
+            base, 6, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, REFERENCE, context(tmp_path, notes)
+        )
         is None
     )
     assert "quarter" in notes[0]
     assert (
-        cache_prefix(base, 0, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, context(tmp_path)) is None
+        cache_prefix(
+            base, 0, data(12, 1), data(4, 2), Augment(0.5, True, 0.2), 3, REFERENCE, context(tmp_path)
+        )
+        is None
     )
 
 
@@ -118,9 +119,7 @@ def test_an_engine_whose_activations_differ_is_not_used(
             "torch-bfloat16": lambda: Wrong(base, cpu, 8, cut=6),
         },
     )
-    ours = context(tmp_path)
-    ours.recipe.run.engine = "torch-bfloat16"
-    engine, _ = module._engine(base, 6, data(8, 1), ours)
+    engine, _ = module._engine(base, 6, data(8, 1), "torch-bfloat16", context(tmp_path))
     assert engine is not None
     assert engine.name == "torch-float32"
 

@@ -16,7 +16,8 @@ from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.finetune.prefix import Data
-from regraft.steps.finetune.tune import finetune
+from regraft.steps.finetune.rules import Tuning
+from regraft.steps.finetune.tune import Tuner
 from regraft.steps.freeze import planned
 from regraft.training import make_head
 
@@ -62,18 +63,16 @@ def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> 
     )
     torch.manual_seed(0)
     head = make_head("linear", backbone.width, CLASSES)
-    found = finetune(
-        backbone,
-        planned(backbone, context)[0],
-        head,
-        data(COUNT, weights),
-        data(6, [1.0] * 6) if val else None,
-        context,
-    )
-    assert found is not None
+    recipe_ = context.recipe
+    plan, _ = planned(backbone, recipe_.freeze.strategy, recipe_.freeze.norm_statistics)
+    tuner = Tuner(backbone, plan, Tuning.of(recipe_.finetune))
+    held = data(6, [1.0] * 6) if val else None
+    found = tuner.fit(head, data(COUNT, weights), held, context)
     numbers = [*found.backbone.module.state_dict().values(), *found.head.state_dict().values()]
     sound = all(bool(value.isfinite().all()) for value in numbers)
-    return context.said["finetune"], sound and (found.logits is None or bool(np.isfinite(found.logits).all()))
+    return {"decided": found.decided, "why": found.why}, sound and (
+        found.logits is None or bool(np.isfinite(found.logits).all())
+    )
 
 
 def test_without_val_no_loss_is_told(backbone: Backbone) -> None:

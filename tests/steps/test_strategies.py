@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tinted import context, data
+from tinted import context, data, tuner
 
 from bases import base_of
 from regraft.backbones import Backbone, obtain_weights
 from regraft.inference import TorchEngine
-from regraft.steps.context import Context
+from regraft.steps.context import Keeper
 from regraft.steps.finetune.explore import RUNGS, Explored, Trial, advice, explore
 from regraft.steps.finetune.judge import cross_fit
 from regraft.steps.finetune.prefix import Data
-from regraft.steps.finetune.tune import Finetuned, finetune, worth
+from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.train import Candidate, Features, apply_head
-from regraft.training import Checkpoint, FreezePlan, Layers, Trained, linear_head, plan_freeze
+from regraft.training import Layers, Trained, linear_head, plan_freeze
 
 CPU = torch.device("cpu")
 
@@ -37,30 +37,36 @@ def features(base: Backbone, part: Data) -> np.ndarray:
     )
 
 
-def explored(base: Backbone, known: list[dict[str, Any]], kept: list[list[dict[str, Any]]], **more: Any):
+class Kept(Keeper):
+    """Gives the trials that are known, and keeps what it is given in a list."""
+
+    def __init__(self, known: list[dict[str, Any]], kept: list[list[dict[str, Any]]]) -> None:
+        self.known, self.kept = known, kept
+
+    def strategies(self) -> list[dict[str, Any]]:
+        return self.known
+
+    def keep_strategies(self, found: dict[str, Any]) -> None:
+        self.kept.append(found["trials"])
+
+
+def explored(
+    base: Backbone, known: list[dict[str, Any]], kept: list[list[dict[str, Any]]], **more: Any
+) -> Explored:
     train, val = data(16, 1), data(10, 2)
     x = features(base, train)
     head = linear_head(x, train.labels, train.weights, 2, 0.3)
     ours = context(None, epochs=4, **more)
-    found = explore(
-        base,
-        head,
-        apply_head(head, features(base, val)),
-        train,
-        val,
-        ours,
-        lambda _: None,
-        lambda _: Checkpoint(),
-        known,
-        kept.append,
-        ("last-1", "norm", "full", "full without layer decay"),
-    )
-    return found, ours
+    ours.keeper = Kept(known, kept)
+    usual = tuner(base, plan_freeze(base.module, base.stages, "full"), ours)
+    names = ("last-1", "norm", "full", "full without layer decay")
+    found = explore(usual, head, apply_head(head, features(base, val)), train, val, ours, names)
+    return found
 
 
 def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) -> None:
     kept: list[list[dict[str, Any]]] = []
-    found, ours = explored(base, [], kept)
+    found = explored(base, [], kept)
     tried = [(t.strategy, t.epochs) for t in found.trials]
     short = min(epochs for _, epochs in tried if epochs)
     assert short == pytest.approx(4 / RUNGS[1][0], abs=0.1), (
@@ -78,12 +84,13 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
         == min((t for t in found.trials if t.epochs == short), key=lambda t: t.log_loss).strategy
     )
     assert found.tuned is not None
-    assert ours.recipe.freeze.strategy == found.chosen.removesuffix(" without layer decay")
+    assert found.tuner is not None
+    assert found.tuner.plan.strategy == found.chosen.removesuffix(" without layer decay")
     sizes = {t.strategy: t.trained for t in found.trials}
     assert sizes["norm"] < sizes["full"] == sizes["full without layer decay"]
     assert all(t.memory > 0 for t in found.trials if t.epochs)
     again: list[list[dict[str, Any]]] = []
-    resumed, _ = explored(base, kept[1], again)
+    resumed = explored(base, kept[1], again)
     assert len(again) == len(kept) - 2, "the two trials that were kept are not repeated"
     same = [t for t in resumed.trials if t.epochs == 4]
     assert [(t.strategy, t.log_loss) for t in same] == [(t.strategy, t.log_loss) for t in (first, second)]
@@ -105,33 +112,22 @@ def pretended(
     kept: list[list[dict[str, Any]]] = []
     trained: list[tuple[str, float]] = []
 
-    def tried(
-        backbone: Backbone, plan: FreezePlan, head: Any, part: Data, held: Data, here: Context, *_: Any
-    ) -> Finetuned:
+    def tried(one: Tuner, head: Any, part: Data, held: Data, *_: Any) -> Finetuned:
+        plan, tuning = one.plan, one.tuning
         assert set(part.ids) <= set(train.ids)
         assert abs(part.labels.mean() - train.labels.mean()) < 0.2
         if len(trained) + 1 == raises:
             raise KeyboardInterrupt
-        trained.append((plan.strategy, here.recipe.finetune.epochs * len(part.items) / 120))
-        here.decide("finetune", "done", "it was asked for")
+        trained.append((plan.strategy, tuning.epochs * len(part.items) / 120))
         sign = 2.0 * held.labels - 1
         logits = np.stack([0 * sign, sign * margins[plan.strategy]], axis=1)
-        return Finetuned(base, head, Trained({}, 1, 1, 0.5, stopped), 1, logits)
+        return Finetuned(base, head, Trained({}, 1, 1, 0.5, stopped), 1, logits, tuning)
 
-    monkeypatch.setattr("regraft.steps.finetune.explore.finetune", tried)
-    found = explore(
-        base,
-        head,
-        np.zeros((40, 2)),
-        train,
-        val,
-        context(None, **{"epochs": 8, **more}),
-        lambda _: None,
-        lambda _: Checkpoint(),
-        [],
-        kept.append,
-        tuple(margins),
-    )
+    monkeypatch.setattr(Tuner, "fit", tried)
+    ours = context(None, **{"epochs": 8, **more})
+    ours.keeper = Kept([], kept)
+    usual = tuner(base, plan_freeze(base.module, base.stages, "full"), ours)
+    found = explore(usual, head, np.zeros((40, 2)), train, val, ours, tuple(margins))
     return found, kept, trained
 
 
@@ -200,9 +196,7 @@ def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strate
     train, val = data(16, 1), data(10, 2)
     head = linear_head(features(base, train), train.labels, train.weights, 2, 0.3)
     ours = context(None, epochs=2, lr=1e-3)
-    ours.recipe.freeze.strategy = strategy
-    tuned = finetune(base, planned(base, ours)[0], head, train, val, ours)
-    assert tuned is not None
+    tuned = tuner(base, planned(base, strategy, "frozen")[0], ours).fit(head, train, val, ours)
     before, after = base.module.state_dict(), tuned.backbone.module.state_dict()
     assert list(before) == list(after)
     moved = [name for name in before if not torch.equal(before[name], after[name])]
@@ -215,7 +209,7 @@ def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strate
 
 
 def test_without_a_decay_there_is_no_strategy_without_it(base: Backbone) -> None:
-    found, _ = explored(base, [], [], layer_decay=1.0)
+    found = explored(base, [], [], layer_decay=1.0)
     assert "full without layer decay" not in {t.strategy for t in found.trials}
 
 
@@ -239,21 +233,6 @@ def test_advice_names_what_was_gained_and_what_is_enough() -> None:
     )
 
 
-def test_a_gain_counts_when_it_is_above_the_noise() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 200)
-    right = np.eye(3)[labels]
-    before = right + rng.normal(size=(200, 3))
-    clear, said = worth(labels, before, 3 * right + rng.normal(size=(200, 3)))
-    assert clear
-    assert "is worth it" in said
-    sure, _ = worth(labels, before, 8 * (2.2 * right + np.random.default_rng(1).normal(size=(200, 3))))
-    assert sure, "a model surer of itself than it should be gets a temperature: that is no reason against it"
-    same, said = worth(labels, before, right + rng.normal(size=(200, 3)))
-    assert not same
-    assert "no gain" in said
-
-
 def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     few = data(10, 3)
     known = Features(features(base, few), few.labels, few.weights)
@@ -261,13 +240,14 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     nothing = np.zeros(0)
     chosen = Candidate(Layers("linear"), 0.3, 0, nothing, nothing, nothing)
     plan = plan_freeze(base.module, base.stages, "last-1")
-    found = cross_fit(base, plan, chosen, few, known, 2, ours)
+    one = tuner(base, plan, ours)
+    found = cross_fit(one, chosen, few, known, 2, "accuracy", 5, ours)
     assert found is not None
     assert found.rows.tolist() == list(range(10))
     assert found.logits.shape == (10, 2)
     assert np.isfinite(found.logits).all()
     assert (np.abs(found.logits).sum(axis=1) > 0).all()
-    assert ours.recipe.finetune.interpolation == "auto", "folds leave the run's own settings alone"
+    assert not ours.decisions.settled, "folds settle nothing of the run"
     lone = Data(few.items[:3], few.ids[:3], np.array([0, 0, 1]), few.weights[:3])
     three = Features(known.values[:3], lone.labels, lone.weights)
-    assert cross_fit(base, plan, chosen, lone, three, 2, ours) is None
+    assert cross_fit(one, chosen, lone, three, 2, "accuracy", 5, ours) is None

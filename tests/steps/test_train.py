@@ -60,9 +60,10 @@ def test_where_features_tell_only_together_an_mlp_is_taken() -> None:
     data, heard = exclusive_or(), []
     here = context(heard)
     heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, 2, here)
-    assert heads.layers.kind == here.recipe.head.kind == "mlp"
-    assert here.recipe.head.hidden == heads.layers.hidden
-    assert isinstance(here.recipe.train.l2, float)
+    settled = here.decisions.merged(here.recipe)
+    assert heads.layers.kind == settled.head.kind == "mlp"
+    assert settled.head.hidden == heads.layers.hidden
+    assert isinstance(settled.train.l2, float)
     assert accuracy(heads.on_train, data.part(320)) > 0.95
     assert heads.on_train is not heads.refitted
     assert heads.oof_logits is not None
@@ -71,7 +72,7 @@ def test_where_features_tell_only_together_an_mlp_is_taken() -> None:
     assert [event["layers"] for event in shown] == ["linear", "mlp", "mlp"]
     assert [event["chosen"] for event in shown].count(True) == 1
     assert shown[0]["log_loss"] > shown[1]["log_loss"] + shown[0]["difference_error"]
-    assert "linear would lose" in here.said["train"]["why"]
+    assert "linear would lose" in here.decisions.steps["train"]["why"]
 
 
 def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_tried() -> None:
@@ -79,12 +80,9 @@ def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_trie
     here = context(heard)
     heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, 3, here)
     assert heads.layers == LINEAR
-    assert (here.recipe.head.kind, here.recipe.head.hidden, here.recipe.head.dropout) == (
-        "linear",
-        min(WIDTHS),
-        0.0,
-    )
-    assert not [name for name in here.recipe.open_choices() if name.startswith(("head", "train"))]
+    settled = here.decisions.merged(here.recipe)
+    assert (settled.head.kind, settled.head.hidden, settled.head.dropout) == ("linear", min(WIDTHS), 0.0)
+    assert not [name for name in settled.open_choices() if name.startswith(("head", "train"))]
     assert heads.oof_logits is not None
     out_of_fold = log_losses(data.labels[heads.oof_rows], heads.oof_logits).mean()
     seen = log_losses(data.labels, apply_head(heads.refitted, data.values)).mean()
@@ -96,7 +94,10 @@ def test_the_same_seed_gives_the_same_bits_and_so_does_what_was_chosen_before() 
     here = context()
     first, again = (train_head(choices, data, 320, 2, where) for where in (here, context()))
     assert first.layers == NARROW
-    pinned = context(head={"kind": "mlp", "hidden": 16, "dropout": 0.0}, train=here.recipe.train.model_dump())
+    pinned = context(
+        head={"kind": "mlp", "hidden": 16, "dropout": 0.0},
+        train=here.decisions.merged(here.recipe).train.model_dump(),
+    )
     resumed = train_head((NARROW,), data, 320, 2, pinned)
     other = train_head(choices, data, 320, 2, context(run={"seed": 1}))
     for one in (again, resumed):
@@ -110,9 +111,9 @@ def test_the_same_seed_gives_the_same_bits_and_so_does_what_was_chosen_before() 
 def test_an_l2_that_was_chosen_before_gives_the_same_out_of_fold_logits() -> None:
     data, here = apart(), context()
     first = train_head((LINEAR,), data, 320, 3, here)
-    pinned = context(head={"kind": "linear"}, train={"l2": here.recipe.train.l2, "class_weights": "none"})
+    pinned = context(head={"kind": "linear"}, train={"l2": first.chosen.l2, "class_weights": "none"})
     again = train_head((LINEAR,), data, 320, 3, pinned)
-    assert pinned.recipe.train.l2 == here.recipe.train.l2
+    assert again.chosen.l2 == first.chosen.l2
     assert np.array_equal(first.oof_logits, again.oof_logits)
 
 
@@ -132,7 +133,7 @@ def test_when_the_time_is_up_nothing_more_is_compared() -> None:
     assert heads.layers == LINEAR
     here = context(head={"kind": "mlp"}, run={"budget_seconds": 1e-6})  # one was asked for
     assert train_head((NARROW,), data, 320, 2, here).layers == NARROW
-    assert "1 epoch," in here.said["train"]["decided"]
+    assert "1 epoch," in here.decisions.steps["train"]["decided"]
 
 
 def test_a_deadline_in_the_middle_of_an_mlp_leaves_the_linear_head() -> None:
@@ -151,7 +152,7 @@ def test_class_weights_that_are_named_are_taken(named: str) -> None:
     data = apart(600, 2, (0.85, 0.15), gap=1.0)
     here = context(train={"class_weights": named})
     heads = train_head((LINEAR,), data, 500, 2, here)
-    assert here.recipe.train.class_weights == named
+    assert here.decisions.settled["train.class_weights"].value == named
     rare = data.labels == 1
     found = {
         w: apply_head(
@@ -196,7 +197,7 @@ def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
     def chosen(data: Features, metric: str) -> tuple[str, str]:
         here = context(run={"metric": metric})
         train_head((LINEAR,), data, len(data), 3, here)
-        return here.recipe.train.class_weights, here.said["train"]["why"]
+        return here.decisions.settled["train.class_weights"].value, here.decisions.steps["train"]["why"]
 
     hard = apart(2000, 3, shares, gap=1.0)
     weights, why = chosen(hard, "balanced_accuracy")
@@ -234,8 +235,8 @@ def test_step_4_offers_mlps_where_there_are_examples_enough_or_the_user_names_th
     assert options(HeadRecipe(kind="linear", dropout=0.5), many) == (Layers("linear", 0, 0.5),)
     here = context()
     assert head(10, 3, many, here) == offered
-    assert "step 5" in here.said["head"]["why"]
-    assert f"{LINEAR.parameters(10, 3)} new parameters" in here.said["head"]["decided"]
+    assert "step 5" in here.decisions.steps["head"]["why"]
+    assert f"{LINEAR.parameters(10, 3)} new parameters" in here.decisions.steps["head"]["decided"]
 
 
 def test_parameters_are_counted_as_they_are_made() -> None:

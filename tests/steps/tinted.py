@@ -9,10 +9,14 @@ import torch
 
 from bases import IMAGES
 from regraft.artifacts import Events
-from regraft.inference import FeatureStore
+from regraft.backbones import Backbone
+from regraft.inference import REFERENCE, FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.finetune.prefix import Data
+from regraft.steps.finetune.rules import Tuning
+from regraft.steps.finetune.tune import Tuner
+from regraft.training import FreezePlan
 
 
 def data(count: int, seed: int) -> Data:
@@ -41,3 +45,10 @@ def context(folder: Path | None, notes: list[str] | None = None, **settings: obj
     heard = [] if notes is None else notes
     events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))
     return Context(recipe, FeatureStore(folder), torch.device("cpu"), events, IMAGES)
+
+
+def tuner(
+    base: Backbone, plan: FreezePlan, here: Context, engine: str = REFERENCE, **changes: object
+) -> Tuner:
+    """One way to fine-tune `base` by the settings of the context's recipe, with `changes`."""
+    return Tuner(base, plan, Tuning.of(here.recipe.finetune, **changes), engine)

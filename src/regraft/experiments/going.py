@@ -14,6 +14,7 @@ from regraft.data.audit import LATER
 from regraft.data.examples import SPLITS
 from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
+from regraft.modalities import modality_of
 from regraft.recipe import Recipe, read_recipe
 from regraft.run.handle import Run
 from regraft.run.open import Looked
@@ -42,14 +43,22 @@ def go(
     """
     events = Events(folder.events, session.listeners)
 
-    from regraft.run.walk import Walk
+    from regraft.run.record import Record
+    from regraft.run.walk import walk
+    from regraft.steps.context import Context
+    from regraft.steps.decisions import Decisions
 
-    walk = Walk(examples, session.recipe, folder, session.cache, events, about, session.started)
-    walk.write()
+    recipe = session.recipe
+    decisions = Decisions(folder.read_state()["steps"])
+    share, modality = 1 / (1 + recipe.data.folds), modality_of(examples.modality)
+    context = Context.begin(
+        recipe, session.cache, events, modality, decisions, started=session.started, share=share
+    )
+    record = Record(folder, examples, about, context)
     try:
-        with closed_hub(session.recipe.run.offline):
-            if session.recipe.data.folds:
-                walk.metrics.update(_folds(folder, examples, session, about))
+        with closed_hub(recipe.run.offline):
+            if recipe.data.folds:
+                record.metrics.update(_folds(folder, examples, session, about))
             events.emit(
                 "begin",
                 out=str(folder.path),
@@ -58,9 +67,9 @@ def go(
                 findings=about["findings"],
                 name=about["name"],
             )
-            walk.walk(until)
+            walk(examples, about, record, context, until)
     except BaseException as error:
-        walk.broken_off(error)
+        record.broken_off(error, tested=bool(examples.counts()["test"]))
         if isinstance(error, ChangedError):
             raise error.of_run(str(folder.whole), examples.changed()) from None
         raise

@@ -23,8 +23,8 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     context = session.context(examples).trial()
     recipe, counts, classes = context.recipe, examples.counts(), len(examples.task.classes)
     both = examples.part("train").then(examples.part("val"))
-    obtained, _ = obtain(both, examples.facts(), counts, classes, context)
-    body = base(obtained, examples.facts(), context)
+    choice = obtain(both, examples.facts(), counts, classes, context)
+    body = base(choice.obtained, examples.facts(), context, choice.ranked)
     freeze(body, context)
     size = body.preprocess.size
     engine, blank = TorchEngine(body, context.device), np.zeros((32, size, size, 3), dtype=np.uint8)
@@ -33,9 +33,9 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     engine.run(blank)
     forward = (time.perf_counter() - began) / len(blank)
     epochs = epochs_of(recipe, counts, size)
-    step = step_seconds(body, counts, classes, recipe) if epochs else 0.0
+    step = step_seconds(body, counts, classes, recipe, context.device) if epochs else 0.0
     return {
-        "steps": context.said,
+        "steps": context.decisions.steps,
         "epochs": epochs,
         "walks": recipe.data.folds + 1,
         "estimated_seconds": run_seconds(recipe, counts, size, forward, step),

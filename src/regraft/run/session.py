@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.artifacts import Events, Listener
 from regraft.recipe import Recipe
-from regraft.runtime import NO_HOME, cache_folder, keep_large_blocks, pick_device, quiet_libraries
+from regraft.runtime import NO_HOME, cache_folder, quiet_libraries
 from regraft.tracking import tracked
 
 if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with the data is said before
@@ -62,12 +62,7 @@ class Session:
 
     def context(self, examples: Examples) -> Context:
         """What steps use that are taken outside a run. Raises UsageError where the device cannot be used."""
-        from regraft.inference import FeatureStore
         from regraft.modalities import modality_of
         from regraft.steps.context import Context
 
-        keep_large_blocks()
-        device = pick_device(self.recipe.run.device)
-        self.recipe.run.device = str(device)
-        store = FeatureStore(self.cache, note=self.events.note)
-        return Context(self.recipe, store, device, self.events, modality_of(examples.modality))
+        return Context.begin(self.recipe, self.cache, self.events, modality_of(examples.modality))

@@ -90,7 +90,8 @@ def audit_alone(
         near = find_near(examples.inputs(), test, (None, None), likeness, tick, context.out_of_time)
         return audit_features(_seen(examples, None, None, test, near, kept, context)), test
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
-    backbone = base(obtain_weights(DEFAULT, quiet.recipe.run.offline), examples.facts(), quiet)
+    obtained = obtain_weights(DEFAULT, quiet.recipe.run.offline)
+    backbone = base(obtained, examples.facts(), quiet)
     engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
 
     def features(part: Part | Inputs) -> np.ndarray:

@@ -9,17 +9,23 @@ from regraft.errors import UsageError
 from regraft.steps.context import Context
 
 
-def base(obtained: Obtained, facts: pa.Table, context: Context) -> Backbone:
-    """The backbone without its classifier. `facts` are the modality's facts of train and val."""
+def base(
+    obtained: Obtained, facts: pa.Table, context: Context, ranked: tuple[int, int] | None = None
+) -> Backbone:
+    """The backbone without its classifier. `facts` are the modality's facts of train and val.
+
+    `ranked` are the input size and the number of stages that a ranking of several models chose, where there was
+    one.
+    """
     recipe, native = context.recipe.base, obtained.provenance.input_size
-    named = None if recipe.size == "auto" else int(recipe.size)
+    named = ranked[0] if ranked is not None else None if recipe.size == "auto" else int(recipe.size)
     preprocess, why = context.modality.preprocess(
         obtained.config, native, facts, named, context.device.type == "cpu"
     )
-    size = recipe.size = preprocess.size
-    backbone = make_base(obtained, preprocess)
+    size, backbone = preprocess.size, make_base(obtained, preprocess)
     whole = len(backbone.stages)
-    depth = recipe.depth = whole if recipe.depth == "auto" else int(recipe.depth)
+    depth = whole if recipe.depth == "auto" else int(recipe.depth)
+    depth = depth if ranked is None else ranked[1]
     if depth > whole:
         raise UsageError(f"base.depth is {depth}, and {obtained.provenance.id} has {whole} stages.")
     if depth < whole:
@@ -27,6 +33,10 @@ def base(obtained: Obtained, facts: pa.Table, context: Context) -> Backbone:
             backbone = truncated(backbone, depth)
         except ValueError as error:
             raise UsageError(f"base.depth is {depth}: {obtained.provenance.id} {error}.") from None
+    context.settle("base.size", size, why)
+    context.settle(
+        "base.depth", depth, "all stages" if depth == whole else "the ranking chose it, or the user"
+    )
     names = ", ".join(stage.name for stage in backbone.stages)
     kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
     context.decide(

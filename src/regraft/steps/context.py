@@ -1,22 +1,48 @@
-"""What every step may use: the store, the device, the events, the clock, and what the examples are. No paths, no files."""
+"""What every step may use: the recipe, the store, the device, the events, the clock, and what the examples are.
+
+No path and no file.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from regraft.artifacts import Events
 from regraft.inference import FeatureStore
 from regraft.modalities import Modality
 from regraft.recipe import Recipe
+from regraft.runtime import keep_large_blocks, pick_device, survive_forks
+from regraft.steps.decisions import Decisions
+from regraft.training import Checkpoint
+
+
+class Keeper:
+    """What a run keeps of its steps while they go on; this one keeps nothing, as for what is only tried."""
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Where the training of this name is kept while it goes on."""
+        return Checkpoint()
+
+    def first_batch(self, batch: np.ndarray) -> None:
+        """Show the first augmented batch, as the preprocessing collates it."""
+
+    def strategies(self) -> list[dict[str, Any]]:
+        """The trials of freezing strategies that an earlier, stopped attempt has made."""
+        return []
+
+    def keep_strategies(self, found: dict[str, Any]) -> None:
+        """Keep the trials of freezing strategies, and what was chosen once that is known."""
 
 
 @dataclass
 class Context:
-    """Shared by the steps of one run."""
+    """Shared by the steps of one run. `recipe` is what was asked; `decisions` holds what was settled."""
 
     recipe: Recipe
     store: FeatureStore
@@ -24,25 +50,49 @@ class Context:
     events: Events
     modality: Modality
     started: float = field(default_factory=time.monotonic)
-    earlier: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # what a resumed run decided before it stopped
-    said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
+    keeper: Keeper = field(default_factory=Keeper)
     share: float = 1.0  # of the budget that this walk is due: under --folds others take the rest
 
-    def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
-        """Record what a step decided and why, in words. A resumed run keeps the reason it had for the same
-        decision.
+    @classmethod
+    def begin(
+        cls,
+        recipe: Recipe,
+        cache: Path | None,
+        events: Events,
+        modality: Modality,
+        decisions: Decisions | None = None,
+        **more: Any,
+    ) -> Context:
+        """The context of a run or of a verb: device and threads settled, features stored in the folder `cache`.
+
+        `more` are further fields. Raises UsageError for a device that is not there.
         """
-        before = self.earlier.get(step, {})
-        if before.get("decided") == decided:
-            why = before.get("why", why)
-        self.said[step] = {"decided": decided, "why": why, "details": details}
+        keep_large_blocks()
+        survive_forks()
+        asked = recipe.run
+        device = pick_device(asked.device)
+        threads = torch.get_num_threads() if asked.threads == "auto" else int(asked.threads)
+        torch.set_num_threads(threads)
+        store = FeatureStore(cache, note=events.note)
+        context = cls(recipe, store, device, events, modality, decisions=decisions or Decisions(), **more)
+        context.settle("run.device", str(device), "CUDA, MPS, CPU in this order, or as asked")
+        context.settle("run.threads", threads, "as many as torch takes, or as asked")
+        return context
+
+    def settle(self, name: str, value: Any, why: str) -> None:
+        """Record what the recipe's setting `name` ("section.name") is in this run, and why."""
+        self.decisions.settle(name, value, why)
+
+    def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
+        """Record in words what a step decided, and tell it."""
+        why = self.decisions.decide(step, decided, why, details)
         self.events.emit("decided", step=step, decided=decided, why=why)
 
-    def trial(self, quiet: bool = True) -> Context:
-        """For something tried: settings of its own, the same store and clock; where `quiet`, only its
-        progress is heard.
+    def trial(self, quiet: bool = True, **changes: Any) -> Context:
+        """A context for something tried: decisions of its own, the same recipe, store and clock, and nothing is kept.
+
+        Where it is `quiet`, only its progress is heard. `changes` take the place of fields of this context.
         """
 
         def pass_on(event: dict[str, Any]) -> None:
@@ -51,7 +101,8 @@ class Context:
                     hear(event)
 
         events = Events(None, (pass_on,)) if quiet else self.events
-        return replace(self, recipe=self.recipe.model_copy(deep=True), events=events, said={})
+        fresh: dict[str, Any] = {"decisions": Decisions(), "events": events, "keeper": Keeper()}
+        return replace(self, **{**fresh, **changes})
 
     @property
     def seconds_left(self) -> float:

@@ -2,41 +2,80 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from regraft.backbones import Backbone
-from regraft.errors import UsageError
-from regraft.inference import Engine, makers, pick_engine, trial_key
+from regraft.data.examples import Inputs, Part
+from regraft.errors import BudgetError, UsageError
+from regraft.inference import Engine, feature_key, makers, pick_engine, trial_key
 from regraft.steps.context import Context
 
 SAMPLE = 32  # images of the trial
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The frozen base with the engine that runs it: features of any part, from the store where it has them."""
+
+    backbone: Backbone
+    engine: Engine
+    context: Context
+
+    def __call__(self, part: Part | Inputs, view: str = "plain") -> np.ndarray:
+        """(N, width) features of a part: of its examples as they are, or as one of the modality's probes views
+        them, by the name of the probe's setting.
+
+        Raises BudgetError where the passes would take longer than the budget leaves.
+        """
+        context, key = self.context, feature_key(self.engine, view)
+        views = {probe.setting: probe.view for probe in context.modality.probes}
+        pre = self.backbone.preprocess if view == "plain" else views[view](self.backbone.preprocess)
+        label = f"features of {part.name}" + ("" if view == "plain" else f" ({view})")
+        began = time.monotonic()
+
+        def tick(done: int, total: int, **fields: Any) -> None:
+            context.events.tick(done=done, total=total, **fields)
+            needed = (time.monotonic() - began) / done * (total - done)
+            if needed > context.seconds_left and done >= 2 * self.engine.batch:
+                raise BudgetError(
+                    f"the {label} alone would take {needed:.0f} s more, the budget leaves {context.seconds_left:.0f} s. "
+                    "Allow more with --budget, or a smaller input with --size."
+                )
+
+        return context.store.features(part.ids, part.paths, key, pre, self.engine, tick, label)[0]
 
 
 def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context: Context) -> Engine:
     """The recipe's engine, or the fastest for `count` images that agrees with float32 on some of `items`."""
     run, pre, memory = context.recipe.run, backbone.preprocess, context.store.folder
     made = makers(backbone, context.device, run.feature_batch, cache=memory)
-    if run.engine == "auto":
+    name: str = run.engine
+    if name == "auto":
         some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
         key = trial_key(backbone, context.device, run.feature_batch)
         name, trials = pick_engine(
             made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory
         )
-        run.engine = name  # type: ignore[assignment]
         for trial in trials:
-            context.events.emit(
-                "engine", step="features", chosen=trial.engine == run.engine, text=trial.in_words()
-            )
-    if run.engine not in made:
+            context.events.emit("engine", step="features", chosen=trial.engine == name, text=trial.in_words())
+    if name not in made:
         raise UsageError(
-            f"the engine {run.engine!r} does not run on {run.device}; these do: {', '.join(made)}."
+            f"the engine {name!r} does not run on {context.device}; these do: {', '.join(made)}."
         )
+    why = (
+        "the user named it"
+        if name == run.engine
+        else "the fastest that agrees with float32 PyTorch, by a trial"
+    )
+    context.settle("run.engine", name, why)
     try:
-        return made[run.engine]()
+        return made[name]()
     except ImportError:
         raise UsageError(
-            f"the engine {run.engine!r} needs a library that is not installed: pip install openvino"
+            f"the engine {name!r} needs a library that is not installed: pip install openvino"
         ) from None

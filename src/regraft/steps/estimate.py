@@ -34,9 +34,13 @@ def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int) -> int:
     return length(counts["train"], size) if recipe.freeze.strategy != "head" and judged else 0
 
 
-def step_seconds(backbone: Backbone, counts: Mapping[str, int], classes: int, recipe: Recipe) -> float:
-    """Seconds an image of a training step, measured on a copy, in the precision that training would take."""
-    device, size = torch.device(recipe.run.device), backbone.preprocess.size
+def step_seconds(
+    backbone: Backbone, counts: Mapping[str, int], classes: int, recipe: Recipe, device: torch.device
+) -> float:
+    """Seconds an image of a training step on the device, measured on a copy, in the precision that training
+    would take.
+    """
+    size = backbone.preprocess.size
     wanted = recipe.finetune.batch_size
     batch = min(batch_size(counts["train"]) if wanted == "auto" else wanted, counts["train"])
     batch = min(batch, SMALL) if device.type == "cpu" else batch

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from regraft.artifacts import Events
 from regraft.data.examples import Part
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, all_alone, effective_count, folds_of, holm, in_words, wilson
 from regraft.model import Model
+from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.train import Features, Heads, apply_head, train_head
 from regraft.tasks import Calibration, Held, Task, evaluated
@@ -118,12 +120,11 @@ def evaluate_folds(task: Task, verdict: Verdict, folds: int) -> dict[str, Any]:
 
 def from_folds(task: Task, held: Held, calibration: Calibration, context: Context) -> dict[str, Any]:
     """Metrics of the held-out predictions that chose fine-tuning, where there is neither val nor test."""
+    folds = context.decisions.merged(context.recipe).finetune.folds
     clusters = None if all_alone(held.blocks) else held.blocks
     found = Verdict(held.targets, calibration.applied(held.outputs), clusters).estimates(task)
     for estimate in found.values():
-        estimate["method"] += (
-            f"; {context.recipe.finetune.folds}-fold cross-validation, which also chose to fine-tune"
-        )
+        estimate["method"] += f"; {folds}-fold cross-validation, which also chose to fine-tune"
     estimate = Estimate(**found[task.headline.name])
     context.decide(
         "evaluate", f"cross-validated {task.headline.said(estimate)} on {estimate.n} examples, no test", FEW
@@ -142,17 +143,11 @@ def cross_validate(task: Task, layers: Layers, data: Features, context: Context)
     ]
     folds = len(repeats[0])
     worth = np.zeros((REPEATS, len(data.labels)))
-    quiet = Context(
-        context.recipe.model_copy(deep=True),
-        context.store,
-        context.device,
-        type(context.events)(),
-        context.modality,
-    )
-    chosen = context.recipe.train.model_copy()
+    settled = context.decisions.merged(context.recipe).model_dump()
+    anew = Recipe.build(settled, {"train": {"l2": "auto"}} if layers.kind == "linear" else {})
+    quiet = context.trial(recipe=anew, events=Events())
     splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]
     for done, (number, fit, held) in enumerate(splits, start=1):
-        quiet.recipe.train = chosen.model_copy(update={"l2": "auto"} if layers.kind == "linear" else {})
         some = data.some(fit)
         outputs = apply_head(
             train_head((layers,), some, len(some), task.outputs, quiet).refitted, data.values[held]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from regraft.backbones import Backbone
 from regraft.steps.context import Context
@@ -19,7 +20,7 @@ def freeze(backbone: Backbone, context: Context) -> FreezePlan | None:
             "freeze", "strategies are tried against each other in step 6", "auto; all are frozen until then"
         )
         return None
-    plan, moving = planned(backbone, context)
+    plan, moving = planned(backbone, recipe.strategy, recipe.norm_statistics)
     everything = sum(p.numel() for p in backbone.module.parameters())
     context.decide(
         "freeze",
@@ -44,14 +45,16 @@ def released(backbone: Backbone, plan: FreezePlan, adapters: float) -> list[floa
     return shares
 
 
-def planned(backbone: Backbone, context: Context) -> tuple[FreezePlan, int]:
-    """The plan of the recipe's strategy and how many parameters it lets move; the backbone stays as it is.
+def planned(
+    backbone: Backbone, strategy: str | Sequence[str], norm_statistics: str
+) -> tuple[FreezePlan, int]:
+    """The plan of a strategy and how many parameters it lets move; the backbone stays as it is.
 
     Raises UsageError for a strategy the backbone does not take, or whose library is not installed.
     """
-    recipe, module = context.recipe.freeze, backbone.module
-    if recipe.strategy == "lora":
+    module = backbone.module
+    if strategy == "lora":
         module = copy.deepcopy(module)
         add_adapters(module)
-    plan = plan_freeze(module, backbone.stages, recipe.strategy, recipe.norm_statistics)
+    plan = plan_freeze(module, backbone.stages, strategy, norm_statistics)
     return plan, sum(p.numel() for name, p in module.named_parameters() if name in plan.trainable)

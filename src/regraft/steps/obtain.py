@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,20 @@ from regraft.steps.rank import SHARE, Ranking, rank
 LEAST = 20.0  # seconds below which a comparison is not begun
 
 
-def obtain(
-    part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int, context: Context
-) -> tuple[Obtained, Ranking | None]:
+@dataclass(frozen=True)
+class Choice:
+    """What step 1 took. Where several models were compared, `ranking` tells how, and settles size and depth too."""
+
+    obtained: Obtained
+    ranking: Ranking | None = None
+
+    @property
+    def ranked(self) -> tuple[int, int] | None:
+        """The input size and the number of stages that the ranking chose; None where there was none."""
+        return None if self.ranking is None else (self.ranking.chosen.size, self.ranking.chosen.depth)
+
+
+def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int, context: Context) -> Choice:
     """The pre-trained model the recipe names. "auto" takes the one at hand; of several, the one that suits
     the data.
 
@@ -26,22 +38,19 @@ def obtain(
     the input size and the depth where these are "auto".
     """
     recipe, why, ranking = context.recipe.obtain, "the user named it", None
-    if recipe.backbone == "auto":
+    reference = recipe.backbone
+    if reference == "auto":
         known, most = candidates() or [DEFAULT], recipe.max_parameters
-        recipe.backbone, why = known[0], "it is at hand and needs no network"
+        reference, why = known[0], "it is at hand and needs no network"
         entry = entry_of(known[0])
         too_large = most is not None and (entry is None or entry.parameters > most)
         if len(known) > 1 and not too_large and (reason := _not_compared(part, context)):
             why += f"; {len(known)} are at hand, not compared: {reason}"
         elif len(known) > 1 or too_large:
             ranking = rank(part, facts, counts, classes, known, context)
-            chosen, why = ranking.chosen, ranking.reason
-            recipe.backbone, context.recipe.base.size, context.recipe.base.depth = (
-                chosen.reference,
-                chosen.size,
-                chosen.depth,
-            )
-    found = obtain_weights(recipe.backbone, context.recipe.run.offline)
+            reference, why = ranking.chosen.reference, ranking.reason
+    context.settle("obtain.backbone", reference, why)
+    found = obtain_weights(reference, context.recipe.run.offline)
     p = found.provenance
     others = (
         {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())}
@@ -56,7 +65,7 @@ def obtain(
         source=p.source,
         **others,
     )
-    return found, ranking
+    return Choice(found, ranking)
 
 
 def _not_compared(part: Part, context: Context) -> str:

@@ -10,42 +10,40 @@ from torch import nn
 from regraft.backbones import Backbone, build, cut_short, cut_stages
 from regraft.steps.context import Context
 from regraft.steps.finetune.prefix import Data
-from regraft.steps.finetune.rules import length
-from regraft.steps.finetune.tune import finetune
-from regraft.training import Checkpoint, make_head, plan_freeze
+from regraft.steps.finetune.rules import Tuning, length
+from regraft.steps.finetune.tune import Tuner
+from regraft.training import make_head, plan_freeze
 
 LONGER = 2  # nothing is known yet, so training goes on for twice the epochs of fine-tuning
 RATE = 1e-3  # AdamW's usual peak for a network that starts from nothing
 
 
 def from_scratch(
-    backbone: Backbone, data: Data, classes: int, context: Context, checkpoint: Checkpoint
+    backbone: Backbone, data: Data, classes: int, context: Context
 ) -> tuple[Backbone, nn.Module] | None:
     """The network of `backbone` and a linear head, trained from random weights on all of `data`; None where
     time is short.
 
-    Everything moves, norm statistics too, at one rate for all layers; augmentation, batches and precision are
-    those of fine-tuning. Raises KeyboardInterrupt when the user stops it: half a training is no baseline.
+    Everything moves, norm statistics too, at one rate for all layers; augmentation and batches are those of
+    fine-tuning. Raises KeyboardInterrupt when the user stops it: half a training is no baseline.
     """
-    trial = context.trial()
-    recipe = trial.recipe.finetune
-    trial.recipe.freeze.strategy, trial.recipe.freeze.norm_statistics = "full", "moving"
     torch.manual_seed(context.recipe.run.seed)
     module = build(backbone.architecture, 0, backbone.config)
     if backbone.depth is not None:
         cut_short(module, backbone.depth)
     empty = replace(backbone, module=module.eval(), stages=cut_stages(module))
-    recipe.epochs = LONGER * length(len(data.items), backbone.preprocess.size)
-    recipe.lr, recipe.layer_decay, recipe.interpolation, recipe.precision = RATE, 1.0, 1.0, "auto"
-    found = finetune(
-        empty,
-        plan_freeze(module, empty.stages, "full", "moving"),
-        make_head("linear", backbone.width, classes),
-        data,
-        None,
-        trial,
-        checkpoint=checkpoint,
-    )
-    if found is not None and found.trained.stopped == "interrupted":
+    plan = plan_freeze(module, empty.stages, "full", "moving")
+    own = {
+        "epochs": LONGER * length(len(data.items), backbone.preprocess.size),
+        "lr": RATE,
+        "layer_decay": 1.0,
+        "interpolation": 1.0,
+        "precision": "auto",
+    }
+    merged = context.decisions.merged(context.recipe)
+    tuner = Tuner(empty, plan, Tuning.of(merged.finetune, merged.train.class_weights, **own))
+    head = make_head("linear", backbone.width, classes)
+    found = tuner.fit(head, data, None, context.trial(), context.keeper.checkpoint("scratch"))
+    if found.interrupted:
         raise KeyboardInterrupt
-    return None if found is None or found.trained.stopped == "budget" else (found.backbone, found.head)
+    return None if found.trained.stopped == "budget" else (found.backbone, found.head)

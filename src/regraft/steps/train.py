@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -80,6 +80,8 @@ class Heads:
 class Candidate:
     """New layers and their settings, with (M, K) out-of-fold logits of `rows`, and the (M,) log losses of
     these.
+
+    `class_weights` says what is done about classes of different sizes: "none", "adjusted" or "balanced".
     """
 
     layers: Layers
@@ -88,6 +90,7 @@ class Candidate:
     rows: np.ndarray
     logits: np.ndarray
     losses: np.ndarray
+    class_weights: str = "none"
 
 
 def train_head(
@@ -99,48 +102,52 @@ def train_head(
     L2, class weights and layers are chosen out of fold over train and val (rule 12); what is chosen is then
     fitted to train, and to train and val.
     """
-    recipe, sizes = context.recipe, np.bincount(everything.labels, minlength=classes)
+    sizes = np.bincount(everything.labels, minlength=classes)
     if fewest_blocks(everything.labels, everything.blocks) < 2:
         best, why = _without_folds(options[0], classes, context)
     else:
         weighting, linear, unequal = _weigh(options, everything, sizes, context)
-        recipe.train.class_weights = weighting  # type: ignore[assignment]
-        best, why = _choose(options, linear, everything, classes, context)
-        why = "; ".join(filter(None, (why, unequal)))
-    _pin(best, context)
+        best, why = _choose(options, linear, everything, weighting, classes, context)
+        best, why = replace(best, class_weights=weighting), "; ".join(filter(None, (why, unequal)))
+    _settle(best, why, context)
     on_train = fit_chosen(best, everything.part(0, count), classes, context)
     refitted = (
         on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
     )
-    offset = class_offset(everything.labels, recipe.train.class_weights, classes)
+    offset = class_offset(everything.labels, best.class_weights, classes)
     logits = best.logits if offset is None else best.logits - offset
     made = f"linear head converged, L2 {best.l2:.2g}"
     if best.layers.kind == "mlp":
         made = f"{best.layers}, {best.epochs} epoch{'s' * (best.epochs != 1)}"
-    context.decide("train", f"{made}, class weights {recipe.train.class_weights}", why)
+    context.decide("train", f"{made}, class weights {best.class_weights}", why)
     return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best)
 
 
-def _pin(best: Candidate, context: Context) -> None:
-    recipe, layers = context.recipe, best.layers
-    recipe.head.kind, recipe.head.dropout, recipe.train.l2 = layers.kind, layers.dropout, best.l2
+def _settle(best: Candidate, why: str, context: Context) -> None:
+    layers, hidden = best.layers, context.recipe.head.hidden
     if layers.kind == "mlp":
-        recipe.head.hidden = layers.hidden
-    elif recipe.head.hidden == "auto":
-        recipe.head.hidden = min(WIDTHS)
+        hidden = layers.hidden
+    elif hidden == "auto":
+        hidden = min(WIDTHS)
+    found = {
+        "head.kind": layers.kind,
+        "head.hidden": hidden,
+        "head.dropout": layers.dropout,
+        "train.l2": best.l2,
+        "train.class_weights": best.class_weights,
+    }
+    for name, value in found.items():
+        context.settle(name, value, why)
 
 
 def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Candidate, str]:
     """What to take where there is nothing to choose by."""
     recipe = context.recipe.train
-    if recipe.class_weights == "auto":
-        recipe.class_weights = "none"
+    weighting = "none" if recipe.class_weights == "auto" else recipe.class_weights
     usual = LONE_L2 if layers.kind == "linear" else DECAY
     l2 = usual if recipe.l2 == "auto" else recipe.l2
-    nothing = np.zeros(0)
-    found = Candidate(
-        layers, l2, LONE_EPOCHS, nothing.astype(np.int64), np.zeros((0, classes), dtype=np.float32), nothing
-    )
+    rows, logits = np.zeros(0, dtype=np.int64), np.zeros((0, classes), dtype=np.float32)
+    found = Candidate(layers, l2, LONE_EPOCHS, rows, logits, np.zeros(0), weighting)
     return found, "a class has a single example, or examples of a single group: there is nothing to choose by"
 
 
@@ -187,6 +194,7 @@ def _choose(
     options: tuple[Layers, ...],
     linear: Candidate | None,
     everything: Features,
+    weighting: str,
     classes: int,
     context: Context,
 ) -> tuple[Candidate, str]:
@@ -199,7 +207,7 @@ def _choose(
     for layers in (layers for layers in options if layers.kind == "mlp"):
         if found and context.out_of_time():
             break
-        tried = _mlp(layers, everything, classes, context)
+        tried = _mlp(layers, everything, weighting, classes, context)
         if found and context.out_of_time():  # cut short
             break
         found.append(tried)
@@ -283,13 +291,11 @@ def _linear(
     )
 
 
-def _mlp(layers: Layers, everything: Features, classes: int, context: Context) -> Candidate:
+def _mlp(layers: Layers, everything: Features, weighting: str, classes: int, context: Context) -> Candidate:
     """The MLP after the number of epochs that is best out of fold."""
     recipe = context.recipe
     decay = DECAY if recipe.train.l2 == "auto" else recipe.train.l2
-    weights = class_weighted(
-        everything.labels, everything.weights, recipe.train.class_weights == "balanced", classes
-    )
+    weights = class_weighted(everything.labels, everything.weights, weighting == "balanced", classes)
     found = mlp_out_of_fold(
         everything.values,
         everything.labels,
@@ -312,8 +318,8 @@ def fit_chosen(
     best: Candidate, data: Features, classes: int, context: Context, start: nn.Sequential | None = None
 ) -> nn.Sequential:
     """The chosen head on `data`."""
-    recipe, layers = context.recipe, best.layers
-    weights = class_weighted(data.labels, data.weights, recipe.train.class_weights == "balanced", classes)
+    layers = best.layers
+    weights = class_weighted(data.labels, data.weights, best.class_weights == "balanced", classes)
     if layers.kind == "linear":
         module = linear_head(data.values, data.labels, weights, classes, best.l2, layers.dropout, start)
     else:
@@ -325,11 +331,11 @@ def fit_chosen(
             layers,
             best.l2,
             best.epochs,
-            recipe.run.seed,
+            context.recipe.run.seed,
             context.events.tick,
             context.out_of_time,
         )
-    offset = class_offset(data.labels, recipe.train.class_weights, classes)
+    offset = class_offset(data.labels, best.class_weights, classes)
     if offset is not None:
         module[-1].bias.data -= torch.from_numpy(offset)  # type: ignore[operator]
     return module

@@ -70,6 +70,11 @@ class Checkpoint:
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
 
+    def move_to(self, other: Checkpoint) -> None:
+        """Let what is kept here be what `other` keeps."""
+        if self.path is not None and other.path is not None and self.path.is_file():
+            self.path.replace(other.path)
+
     def clear(self) -> None:
         """Remove the file: training is over."""
         if self.path is not None:

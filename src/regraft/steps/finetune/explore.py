@@ -11,21 +11,18 @@ strategies cost about two and a half trainings, and val. Less than an epoch is o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from torch import nn
 
-from regraft.backbones import Backbone
-from regraft.errors import UsageError
+from regraft.errors import BudgetError, UsageError
 from regraft.evaluation import effective_count, per_block, refined_log_losses, standard_error, wilson
-from regraft.recipe import Recipe
 from regraft.runtime import PeakMemory
-from regraft.steps.context import Context
+from regraft.steps.context import Context, Keeper
 from regraft.steps.finetune.prefix import Data
-from regraft.steps.finetune.tune import Finetuned, finetune
+from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.rank import stratified_order
 from regraft.training import Checkpoint, within_error
@@ -59,114 +56,146 @@ class Trial:
 
 @dataclass
 class Explored:
-    """All trials, the strategy that was chosen, its model where it is not the head alone, and advice in
-    words.
+    """All trials, the name of the strategy that was chosen, its model where it is not the head alone, and advice
+    in words.
 
-    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only
-    what to hand over for now.
+    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only what
+    to hand over for now.
     """
 
     trials: list[Trial]
     chosen: str
     advice: str
     tuned: Finetuned | None = None
+    tuner: Tuner | None = None
     checkpoint: Checkpoint | None = None
     stopped: bool = False
 
 
 def explore(
-    backbone: Backbone,
+    usual: Tuner,
     head: nn.Module,
     head_logits: np.ndarray,
     data: Data,
     val: Data,
     context: Context,
-    show: Callable[[np.ndarray], None],
-    keeper: Callable[[int], Checkpoint],
-    known: list[dict[str, Any]],
-    keep: Callable[[list[dict[str, Any]]], None],
     strategies: tuple[str, ...] = STRATEGIES,
 ) -> Explored:
-    """Try the strategies. `known` are trials of an earlier, stopped run (as dictionaries): shorter ones are
-    not repeated, those at full length go on from their checkpoints, which `keeper` gives. `keep` receives all
-    trials after each.
+    """Try the strategies, each with the settings of the `usual` one.
 
-    What is chosen leaves its settings in the recipe. What was trained on a part of the examples is handed
-    over only by a run that the user stopped, whose recipe stays open. A strategy that this backbone does not
-    take, or whose library is not installed, is left out with a note.
+    `head_logits` (V, K) are those of the head alone on val. All trials are kept after each by the context's
+    keeper; of those of an earlier, stopped run the shorter ones are not repeated, and those at full length go on
+    from their checkpoints. What was trained on a part of the examples is handed over only by a run that the user
+    stopped, whose recipe stays open. A strategy that this backbone does not take, or whose library is not
+    installed, is left out with a note.
     """
-    length = int(context.recipe.finetune.epochs)
-    trials = [Trial(**values) for values in known]
-    if not trials:
-        trials.append(_trial("head", 0, head_logits, val, sum(p.numel() for p in head.parameters()), 0.0, 0))
-    going = [name for name in strategies if _takes(name, backbone, context)]
-    usual, going = [name for name in going if name == USUAL], [name for name in going if name != USUAL]
-    best: _Tried | None = None
-    stopped = False
+    alone = _trial("head", 0, head_logits, val, sum(p.numel() for p in head.parameters()), 0.0, 0)
+    trials = [Trial(**values) for values in context.keeper.strategies()] or [alone]
+    race = _Race(usual, head, data, val, context, trials)
+    tuners = {name: tuner for name in strategies if (tuner := _tuner(name, usual, context)) is not None}
+    going = [name for name in tuners if name != USUAL]
     for part, survivors in RUNGS:
         last = part == 1
         if not last and len(going) <= survivors:
             continue
-        names = [*usual, *going] if last else going
-        epochs = max(1, length // part)
-        some = _part(data, length / (part * epochs), context.recipe.run.seed)
-        share = len(some.labels) / len(data.labels)
-        found = {trial.strategy: trial for trial in trials if trial.epochs == round(epochs * share, 2)}
-        for number, name in enumerate(names):
-            if context.out_of_time() or stopped:
+        names = [name for name in tuners if name == USUAL and last] + going
+        found = race.rung({name: tuners[name] for name in names}, part)
+        going = sorted((n for n in going if n in found), key=lambda name: found[name].log_loss)[:survivors]
+    best = race.best
+    if best is None:
+        return Explored(race.trials, "head", advice(race.trials, "head"))
+    chosen = best.trial.strategy
+    why = "stopped by the user before the strategies were compared"
+    why = why if race.stopped else advice(race.trials, chosen)
+    if race.stopped:
+        best.tuned.trained.stopped = "interrupted"
+    return Explored(race.trials, chosen, why, best.tuned, tuners[chosen], best.checkpoint, race.stopped)
+
+
+class _Race:
+    """The trials so far, and the best of those that were trained to the end."""
+
+    def __init__(
+        self, usual: Tuner, head: nn.Module, data: Data, val: Data, context: Context, trials: list[Trial]
+    ) -> None:
+        self.length, self.head, self.data, self.val, self.context = (
+            usual.tuning.epochs,
+            head,
+            data,
+            val,
+            context,
+        )
+        self.trials = trials
+        self.best: _Tried | None = None
+        self.stopped = False
+
+    def rung(self, tuners: Mapping[str, Tuner], part: int) -> dict[str, Trial]:
+        """Train each strategy for a `part`th of the length; gives the trials of this length by strategy.
+
+        Strategies are left out where the time is up or the user stopped the comparison.
+        """
+        last, epochs = part == 1, max(1, self.length // part)
+        some = _part(self.data, self.length / (part * epochs), self.context.recipe.run.seed)
+        share = len(some.labels) / len(self.data.labels)
+        found = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
+        for number, (name, tuner) in enumerate(tuners.items()):
+            if self.context.out_of_time() or self.stopped:
                 break
             before = found.get(name)
             if before and not last:
                 continue
-            try:
-                tried = _try(
-                    name,
-                    epochs,
-                    share,
-                    backbone,
-                    head,
-                    some,
-                    val,
-                    context,
-                    show,
-                    keeper(number) if last else None,
-                )
-            except KeyboardInterrupt:  # outside of training itself
-                if best is None:
-                    raise
-                stopped = True
-                break
+            tried = self._tried(name, tuner, some, epochs, str(number) if last else None)
             if tried is None:
                 continue
-            stopped = tried.tuned.trained.stopped == "interrupted"
-            if (last or stopped) and (best is None or tried.takes_the_place_of(best)):
-                best = tried
-            if stopped:
+            self.stopped = self.stopped or tried.tuned.interrupted
+            if (last or self.stopped) and (self.best is None or tried.takes_the_place_of(self.best)):
+                self.best = tried
+            if self.stopped:
                 break
-            trial = tried.trial
-            if before:  # most of it was paid for before the run was stopped
-                trial = replace(
-                    trial, seconds=max(trial.seconds, before.seconds), memory=max(trial.memory, before.memory)
-                )
-            found[name] = trial
-            trials = [t for t in trials if (t.strategy, t.epochs) != (name, trial.epochs)] + [trial]
-            keep([asdict(t) for t in trials])
-            context.events.emit("trial", step="finetune", number=number + 1, of=len(names), **asdict(trial))
-        going = sorted((name for name in going if name in found), key=lambda name: found[name].log_loss)[
-            :survivors
-        ]
-    if best is None:
-        context.recipe.freeze.strategy, context.recipe.finetune.epochs = "head", 0
-        return Explored(trials, "head", advice(trials, "head"))
-    chosen = best.trial.strategy
-    why = "stopped by the user before the strategies were compared" if stopped else advice(trials, chosen)
-    said = best.said["finetune"]
-    context.said["finetune"] = {**said, "decided": f"{chosen}: {said['decided']}", "why": why}
-    if stopped:
-        best.tuned.trained.stopped = "interrupted"
-    else:
-        context.recipe.freeze, context.recipe.finetune = best.recipe.freeze, best.recipe.finetune
-    return Explored(trials, chosen, why, best.tuned, best.checkpoint, stopped)
+            found[name] = self._kept(tried.trial, before, number + 1, len(tuners))
+        return found
+
+    def _tried(self, name: str, tuner: Tuner, some: Data, epochs: int, training: str | None) -> _Tried | None:
+        """One strategy for so many epochs of some of the examples; None where the time does not allow it.
+
+        The last trials, whose `training` has a name and is kept, tell their epochs, others only their result.
+        Mixtures with the head-only weights are tried of the last alone: after an epoch or two they cost half of
+        what training does. Raises KeyboardInterrupt where there is nothing to hand over yet.
+        """
+        keeper, last = self.context.keeper, training is not None
+        here = self.context.trial(quiet=not last, keeper=keeper if last else Keeper())
+        here.events = here.events.about(strategy=name)
+        checkpoint = keeper.checkpoint(training) if training is not None else None
+        share = tuner.tuning.interpolation if last else 1.0
+        tuner = replace(tuner, tuning=replace(tuner.tuning, epochs=epochs, interpolation=share))
+        began = time.monotonic()
+        try:
+            with PeakMemory() as memory:
+                tuned = tuner.fit(self.head, some, self.val, here, checkpoint)
+        except BudgetError:
+            return None
+        except KeyboardInterrupt:  # outside of training itself
+            if self.best is None:
+                raise
+            self.stopped = True
+            return None
+        assert tuned.logits is not None
+        seconds, part = time.monotonic() - began, len(some.labels) / len(self.data.labels)
+        passes = round(tuned.tuning.epochs * part, 2)  # of all examples
+        trial = _trial(name, passes, tuned.logits, self.val, tuned.parameters, seconds, memory.peak)
+        losses = per_block(refined_log_losses(self.val.labels, tuned.logits), self.val.blocks)
+        return _Tried(trial, tuned, losses, checkpoint)
+
+    def _kept(self, trial: Trial, before: Trial | None, number: int, of: int) -> Trial:
+        """The trial, kept and told. Most of one that goes on was paid for before the run was stopped."""
+        if before:
+            seconds, memory = max(trial.seconds, before.seconds), max(trial.memory, before.memory)
+            trial = replace(trial, seconds=seconds, memory=memory)
+        others = [t for t in self.trials if (t.strategy, t.epochs) != (trial.strategy, trial.epochs)]
+        self.trials = [*others, trial]
+        self.context.keeper.keep_strategies({"trials": [asdict(t) for t in self.trials]})
+        self.context.events.emit("trial", step="finetune", number=number, of=of, **asdict(trial))
+        return trial
 
 
 def _part(data: Data, share: float, seed: int) -> Data:
@@ -180,8 +209,6 @@ def _part(data: Data, share: float, seed: int) -> Data:
 class _Tried:
     trial: Trial
     tuned: Finetuned
-    recipe: Recipe
-    said: dict[str, dict[str, Any]]
     losses: np.ndarray  # of val, one a block
     checkpoint: Checkpoint | None
 
@@ -190,53 +217,19 @@ class _Tried:
         return not within_error(usual.losses, self.losses)
 
 
-def _try(
-    name: str,
-    epochs: int,
-    share: float,
-    backbone: Backbone,
-    head: nn.Module,
-    data: Data,
-    val: Data,
-    context: Context,
-    show: Callable[[np.ndarray], None],
-    checkpoint: Checkpoint | None,
-) -> _Tried | None:
-    """One strategy for so many epochs of `data`, which are a share of all examples.
-
-    The last trials (there is a checkpoint) tell their epochs, others only their result. Mixtures with the
-    head-only weights are tried of the last alone: after an epoch or two they cost half of what training does.
-    """
-    here = context.trial(quiet=checkpoint is None)
-    here.events = here.events.about(strategy=name)
-    here.recipe.freeze.strategy = name.removesuffix(WITHOUT_DECAY)
-    here.recipe.finetune.epochs = epochs
-    if checkpoint is None:
-        here.recipe.finetune.interpolation = 1.0
-    if name.endswith(WITHOUT_DECAY):
-        here.recipe.finetune.layer_decay = 1.0
-    began = time.monotonic()
-    with PeakMemory() as memory:
-        tuned = finetune(backbone, planned(backbone, here)[0], head, data, val, here, show, checkpoint)
-    if tuned is None or tuned.logits is None:
-        return None
-    seconds = time.monotonic() - began
-    passes = round(int(here.recipe.finetune.epochs) * share, 2)  # of all examples
-    trial = _trial(name, passes, tuned.logits, val, tuned.parameters, seconds, memory.peak)
-    losses = per_block(refined_log_losses(val.labels, tuned.logits), val.blocks)
-    return _Tried(trial, tuned, here.recipe, here.said, losses, checkpoint)
-
-
-def _takes(name: str, backbone: Backbone, context: Context) -> bool:
-    trial = context.trial()
-    trial.recipe.freeze.strategy = name.removesuffix(WITHOUT_DECAY)
+def _tuner(name: str, usual: Tuner, context: Context) -> Tuner | None:
+    """The usual settings with another strategy; None where there is no such strategy for this backbone."""
+    strategy, tuning = name.removesuffix(WITHOUT_DECAY), usual.tuning
     try:
-        plan, _ = planned(backbone, trial)
+        plan, _ = planned(usual.backbone, strategy, context.recipe.freeze.norm_statistics)
     except UsageError as error:
         context.events.emit("note", text=f"{name} is left out: {error}")
-        return False
-    decays = float(context.recipe.finetune.layer_decay) < 1 or not name.endswith(WITHOUT_DECAY)
-    return bool(plan.trainable) and decays
+        return None
+    if name.endswith(WITHOUT_DECAY):
+        if tuning.layer_decay == 1:
+            return None
+        tuning = replace(tuning, layer_decay=1.0)
+    return replace(usual, plan=plan, tuning=tuning) if plan.trainable else None
 
 
 def _trial(

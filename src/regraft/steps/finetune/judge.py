@@ -1,42 +1,38 @@
-"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one inside
-the noise.
+"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one inside the
+noise.
 
-Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a part
-of train and val together and compared on the rest, fold after fold, until enough examples have been held out
-or the answer is clear. What wins is then fitted once more on all of them, for the same number of epochs, as
-VTAB does (Zhai et al. 2019). Beyond that, val judges.
+Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a part of
+train and val together and compared on the rest, fold after fold, until enough examples have been held out or the
+answer is clear. What wins is then fitted once more on all of them, for the same number of epochs, as VTAB does
+(Zhai et al. 2019). Beyond that, val judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from regraft.backbones import Backbone
 from regraft.evaluation import draws, fewest_blocks, folds_of, refined_log_losses, score, standard_error
 from regraft.steps.context import Context
+from regraft.steps.finetune.mix import SHARES
 from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import HELD
-from regraft.steps.finetune.tune import MIXTURES, finetune, mixtures
+from regraft.steps.finetune.tune import Tuner, mixtures
 from regraft.steps.train import Candidate, Features, fit_chosen
-from regraft.training import Checkpoint, FreezePlan
 
 RESAMPLES = 200  # of the error of a metric
-FEWEST, CLEAR = (
-    100,
-    2.0,
-)  # held-out examples, and standard errors of the gain, from which the answer is clear before that
+FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What won: `share` is how far it lies from the head-only weights to the fine-tuned ones, 0 for the head
-    alone.
+class Comparison:
+    """How the head alone and the fine-tuned model did on the same held-out examples.
 
-    `logits` (M, K) are held-out predictions of it, of the positions `rows` (M,). Those of a fine-tuned model
-    are cross-fitted: the share of each half of the blocks was chosen on the other half.
+    `share` is how far the winner lies from the head-only weights to the fine-tuned ones, 0 for the head alone.
+    `logits` (M, K) are held-out predictions of the winner, of the positions `rows` (M,). Those of a fine-tuned
+    model are cross-fitted: the share of each half of the blocks was chosen on the other half.
     """
 
     share: float
@@ -48,28 +44,27 @@ class Judged:
 
     @property
     def enough(self) -> bool:
-        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear
-        before that.
+        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear before
+        that.
         """
         return len(self.rows) >= HELD or (len(self.rows) >= FEWEST and abs(self.gain) > CLEAR * self.error)
 
 
-def judge(
+def compare(
     labels: np.ndarray,
     logits: Mapping[float, np.ndarray],
     blocks: np.ndarray | None,
     metric: str,
     rows: np.ndarray,
-) -> Judged:
+) -> Comparison:
     """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M,) labels of the
     positions `rows`.
 
-    The fine-tuned model wins if its log loss is lower by more than one standard error of the paired
-    difference, which counts `blocks`, and if it is not worse in the run's metric by more than one either.
-    Losses are those at the best temperature, since what is handed over gets one: without it a fine-tuned
-    model, surer of itself, looks worse than it is. Where there are several shares, the loss of each half of
-    the blocks is that of the share with the lowest loss on the other half, so that what is compared chose
-    nothing.
+    The fine-tuned model wins if its log loss is lower by more than one standard error of the paired difference,
+    which counts `blocks`, and if it is not worse in the run's metric by more than one either. Losses are those at
+    the best temperature, since what is handed over gets one: without it a fine-tuned model, surer of itself,
+    looks worse than it is. Where there are several shares, the loss of each half of the blocks is that of the
+    share with the lowest loss on the other half, so that what is compared chose nothing.
     """
     losses = {share: refined_log_losses(labels, found) for share, found in logits.items()}
     shares = [share for share in logits if share]
@@ -83,10 +78,12 @@ def judge(
     gain, error = float(gains.mean()), standard_error(gains, blocks)
     before, after = score(labels, logits[0.0], metric), score(labels, crossed, metric)
     wins = gain > error and before - after <= _noise(labels, logits[0.0], crossed, metric, blocks)
-    why = f"log loss {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard error "
-    why += f"{error:.3f}), {metric.replace('_', ' ')} {abs(before):.3f} and {abs(after):.3f}"
+    why = (
+        f"log loss {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard "
+        f"error {error:.3f}), {metric.replace('_', ' ')} {abs(before):.3f} and {abs(after):.3f}"
+    )
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
-    return Judged(share, rows, crossed if wins else logits[0.0], why, gain, error)
+    return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error)
 
 
 def _noise(
@@ -109,45 +106,44 @@ def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
 
 
 def cross_fit(
-    backbone: Backbone,
-    plan: FreezePlan,
+    tuner: Tuner,
     chosen: Candidate,
     data: Data,
     known: Features,
     classes: int,
+    metric: str,
+    folds: int,
     context: Context,
-    keeper: Callable[[int], Checkpoint] = lambda _: Checkpoint(),
-) -> Judged | None:
-    """Head and fine-tuned model judged by folds of `data`, whose frozen features are `known`: of HELD
+) -> Comparison | None:
+    """Head and fine-tuned model compared by `folds` of `data`, whose frozen features are `known`: on HELD
     examples, or all.
 
-    Fewer are held out where the gain is CLEAR standard errors from zero. It is None where a class has a
-    single block, so that no fold can spare it, or where the time is up. `keeper` gives the checkpoint of each
+    Fewer are held out where the gain is CLEAR standard errors from zero. It is None where a class has a single
+    block, so that no fold can spare it, or where the time is up. The context's keeper has a checkpoint of each
     fold's training. Raises KeyboardInterrupt when the user stops it.
     """
     if fewest_blocks(data.labels, data.blocks) < 2:
         return None
     recipe = context.recipe
-    logits = {share: np.zeros((len(data.labels), classes), dtype=np.float32) for share in (0.0, *MIXTURES)}
-    splits = folds_of(data.labels, int(recipe.finetune.folds), recipe.run.seed, data.blocks)
+    logits = {share: np.zeros((len(data.labels), classes), dtype=np.float32) for share in (0.0, *SHARES)}
+    splits = folds_of(data.labels, folds, recipe.run.seed, data.blocks)
     rows, found = np.zeros(0, dtype=np.int64), None
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
         head = fit_chosen(chosen, known.some(fit), classes, context)
-        trial = context.trial()
-        trial.recipe.finetune.interpolation = 1.0
-        tuned = finetune(backbone, plan, head, data.some(fit), None, trial, checkpoint=keeper(number))
-        if tuned is None or tuned.trained.stopped == "interrupted":
+        keeper = context.keeper.checkpoint(str(number))
+        tuned = tuner.fit(head, data.some(fit), None, context.trial(), keeper)
+        if tuned.interrupted:
             raise KeyboardInterrupt
         if tuned.trained.stopped == "budget":
             return None
-        for share, each in mixtures(backbone, head, tuned, data.some(held), context).items():
+        for share, each in mixtures(tuner.backbone, head, tuned, data.some(held), context).items():
             logits[share][held] = each
         rows = np.sort(np.concatenate([rows, held]))
         tried = {share: values[rows] for share, values in logits.items()}
         blocks = None if data.blocks is None else data.blocks[rows]
-        found = judge(data.labels[rows], tried, blocks, recipe.run.metric, rows)
+        found = compare(data.labels[rows], tried, blocks, metric, rows)
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {found.why}")
         if found.enough:
             break

@@ -69,9 +69,9 @@ class Prefix:
     views: list[np.ndarray]
     val: np.ndarray
 
-    def batches(self, data: Data, context: Context) -> Batches:
-        """Batches of an epoch: each epoch sees the next view."""
-        seed, size = context.recipe.run.seed, int(context.recipe.finetune.batch_size)
+    def batches(self, data: Data, size: int, context: Context) -> Batches:
+        """Batches of `size` examples of an epoch: each epoch sees the next view."""
+        seed = context.recipe.run.seed
 
         def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
             view = self.views[(epoch if len(self.views) > 1 else 0) % len(self.views)]
@@ -119,12 +119,19 @@ def views_of(examples: int, epochs: int) -> int:
 
 
 def cache_prefix(
-    backbone: Backbone, cut: int, data: Data, val: Data, augment: Any, epochs: int, context: Context
+    backbone: Backbone,
+    cut: int,
+    data: Data,
+    val: Data,
+    augment: Any,
+    epochs: int,
+    engine: str,
+    context: Context,
 ) -> Prefix | None:
     """The activations at stage `cut` of train and val, from the store where it has them.
 
-    None, with a note of the reason, where they would not fit the memory and the disk, or the network cannot
-    be cut there.
+    `engine` names what runs the frozen base in this run. None, with a note of the reason, where they would not
+    fit the memory and the disk, or the network cannot be cut there.
     """
     if cut == 0:
         return None
@@ -133,8 +140,8 @@ def cache_prefix(
     except ValueError as error:
         _say(f"every epoch runs the whole network: {error}", context)
         return None
-    engine, sample = _engine(backbone, cut, data, context)
-    if engine is None:
+    runs, sample = _engine(backbone, cut, data, engine, context)
+    if runs is None:
         _say("every epoch runs the whole network: its activations do not fit float16", context)
         return None
     views = _fitting(
@@ -156,10 +163,10 @@ def cache_prefix(
         )
         pairs = list(zip(part.items, part.ids, strict=True))
         columns = ("pooled", f"cut {suffix.entrance}")
-        key = feature_key(engine, how)
-        return context.store.features(
-            part.ids, pairs, key, some, engine, context.events.tick, label, columns
-        )[1]
+        key = feature_key(runs, how)
+        return context.store.features(part.ids, pairs, key, some, runs, context.events.tick, label, columns)[
+            1
+        ]
 
     prefix = Prefix(suffix, [look(data, view) for view in range(views)], look(val, 0))
     size = sum(view.nbytes for view in prefix.views) / 1e6
@@ -170,8 +177,10 @@ def cache_prefix(
     return prefix
 
 
-def _engine(backbone: Backbone, cut: int, data: Data, context: Context) -> tuple[Engine | None, np.ndarray]:
-    """The run's engine if its activations at the cut agree with float32's, else float32; and some
+def _engine(
+    backbone: Backbone, cut: int, data: Data, name: str, context: Context
+) -> tuple[Engine | None, np.ndarray]:
+    """The engine of this name if its activations at the cut agree with float32's, else float32; and some
     activations.
     """
     images = np.stack([backbone.preprocess.host(item) for item in data.items[:SAMPLE]])
@@ -182,8 +191,7 @@ def _engine(backbone: Backbone, cut: int, data: Data, context: Context) -> tuple
     expected = reference.run(images)[1]
     if not np.isfinite(expected).all() or np.abs(expected).max() > LARGEST:
         return None, expected
-    name = context.recipe.run.engine
-    if name not in (REFERENCE, "auto"):
+    if name != REFERENCE:
         try:
             engine = made[name]()
             found = np.concatenate(

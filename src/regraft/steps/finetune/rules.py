@@ -5,6 +5,7 @@ they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from regraft.recipe import FinetuneRecipe
@@ -55,22 +56,23 @@ def trainings(examples: int, folds: int, refit: bool) -> float:
     return 1.0 + tried * (1 - 1 / folds)
 
 
-def settle(recipe: FinetuneRecipe, examples: int, suited: Mapping[str, Any], size: int) -> None:
-    """Replace every "auto" that follows from the number of examples, the input size, and what suits the
-    modality's examples (`Modality.settings`).
+def settled(asked: FinetuneRecipe, examples: int, suited: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The settings that follow from the number of examples, the input size, and what suits the modality's
+    examples (`Modality.settings`).
+
+    What the recipe names stays as it is.
     """
     found = {**suited, "epochs": length(examples, size), "batch_size": batch_size(examples)}
-    for name, value in found.items():
-        if getattr(recipe, name) == "auto":
-            setattr(recipe, name, value)
-    if recipe.patience == "auto":  # a cosine gains the most at its end: stopping early stops short of that
-        recipe.patience = max(4, -(-int(recipe.epochs) // 2))
+    found |= {name: getattr(asked, name) for name in found if getattr(asked, name) != "auto"}
+    # A cosine gains the most at its end: stopping early stops short of that.
+    usual = max(4, -(-int(found["epochs"]) // 2))
+    found["patience"] = usual if asked.patience == "auto" else asked.patience
+    return found
 
 
-def settle_idle(recipe: FinetuneRecipe) -> None:
-    """Replace every "auto" where nothing is fine-tuned, so that no choice stays open."""
-    recipe.epochs = 0
-    settled = {
+def settled_idle(asked: FinetuneRecipe) -> dict[str, Any]:
+    """What the settings are called where nothing is fine-tuned, so that no choice stays open."""
+    usual: dict[str, Any] = {
         "batch_size": 32,
         "lr": 2e-4,
         "layer_decay": 0.8,
@@ -82,6 +84,38 @@ def settle_idle(recipe: FinetuneRecipe) -> None:
         "refit": False,
         "folds": 0,
     }
-    for name, value in settled.items():
-        if getattr(recipe, name) == "auto":
-            setattr(recipe, name, value)
+    return {"epochs": 0, **{name: value for name, value in usual.items() if getattr(asked, name) == "auto"}}
+
+
+def unused(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of augmentation that the modality has no rule for, and what they are called then."""
+    return {name: value for name, value in (("mirror", False), ("crop_scale", 1.0)) if values[name] == "auto"}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Every setting of one fine-tuning.
+
+    Only two may be open, "auto", when training begins: `precision` is then decided by a trial of a few steps, and
+    `interpolation` by val. What training used stands in `Finetuned.tuning`.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    layer_decay: float
+    patience: int
+    mirror: bool
+    crop_scale: float
+    weight_decay: float
+    colour: float
+    precision: str
+    interpolation: float | str
+    class_weights: str = "none"
+
+    @classmethod
+    def of(cls, asked: FinetuneRecipe, class_weights: str = "none", **found: Any) -> Tuning:
+        """The settings of a recipe, with what was `found` in place of what it leaves open."""
+        names = [field.name for field in fields(cls) if field.name != "class_weights"]
+        values = {name: getattr(asked, name) for name in names} | found
+        return cls(**{**values, **unused(values)}, class_weights=class_weights)

@@ -168,7 +168,8 @@ class Entrants:
         """One backbone at one size: which depths it offers, what each costs, and its engine by a trial."""
         backbone = self._backbone(obtained, size)
         stages, depths = len(backbone.stages), self._cuts(backbone)
-        cost = costs(backbone, depths, self.context.device)
+        device = self.context.device
+        cost = costs(backbone, depths, device)
         engine, speed = self._engine(backbone, depths)
         trains = epochs_of(self.recipe, self.counts, size) > 0
         entrant = Entrant(
@@ -178,7 +179,7 @@ class Entrants:
             depths=depths,
             engine=engine,
             forward=1 / speed if speed else cost[stages].seconds,
-            step=step_seconds(backbone, self.counts, self.classes, self.recipe) if trains else 0.0,
+            step=step_seconds(backbone, self.counts, self.classes, self.recipe, device) if trains else 0.0,
             cost=cost,
             pretrained_on=obtained.provenance.pretrained_on,
             licence=obtained.provenance.licence,

@@ -1,0 +1,269 @@
+"""What a run writes down of its walk: each step with its time, the model, the end; and what it went without."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import numpy as np
+
+from regraft.artifacts import RunFolder, read_json, write_bytes, write_json, write_text
+from regraft.backbones import Provenance
+from regraft.data import Examples, readings
+from regraft.data.audit import LISTED, Finding
+from regraft.data.examples import Part
+from regraft.errors import BudgetError, ChangedError, RegraftError
+from regraft.model import Model
+from regraft.predictions import write_predictions
+from regraft.report import model_card, write_gallery, write_report
+from regraft.report.gallery import SECONDS
+from regraft.runtime import peak_memory, versions
+from regraft.steps.context import Context, Keeper
+from regraft.steps.rank import Ranking
+from regraft.tasks import Calibration, Task
+from regraft.training import Checkpoint
+
+STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
+Result = TypeVar("Result")
+
+
+class Record(Keeper):
+    """The record of one run in its folder: run.json, recipe.yaml, metrics.json, the model, the report.
+
+    `state` is the content of run.json, `metrics` that of metrics.json, `predictions` (part, (N, K) logits) that of
+    predictions.parquet. Whatever goes wrong from the moment the model is kept is not fatal to it.
+    """
+
+    def __init__(
+        self, folder: RunFolder, examples: Examples, about: Mapping[str, Any], context: Context
+    ) -> None:
+        self.folder, self.context = folder, context
+        context.keeper = self
+        recipe = context.recipe
+        self.state: dict[str, Any] = {
+            "schema": RunFolder.SCHEMA,
+            "state": "running",
+            "name": about["name"],
+            "data": {**about, "kind": examples.task.kind, "classes": list(examples.task.classes)},
+            "steps": {name: {"state": "pending"} for name in STEPS},
+            "chosen": None,
+            "chosen_why": "",
+            "seed": recipe.run.seed,
+            "device": str(context.device),
+            "versions": versions(),
+            "readings": readings(folder),
+            "missing": {},
+        }
+        self.counted(examples)
+        self.metrics: dict[str, Any] = {"steps": {}}
+        self.predictions: list[tuple[Part, np.ndarray]] = []
+        self.kept = self.finished = False  # the model is saved; all that a run must leave is written
+        self.write()
+
+    # What goes on
+
+    def step(self, name: str, call: Callable[[], Result]) -> Result:
+        """Do a step; its time and what it decided are written to run.json and recipe.yaml."""
+        self.context.events.emit("step", step=name)
+        began = time.monotonic()
+        result = call()
+        seconds = time.monotonic() - began
+        said = self.context.decisions.steps.get(name, {})
+        skipped = said.get("decided") == "not done"
+        self.state["steps"][name] = {"state": "skipped" if skipped else "done", "seconds": seconds, **said}
+        self.metrics["steps"][name] = {"seconds": seconds}
+        self.write()
+        return result
+
+    def write(self) -> None:
+        """Write run.json and recipe.yaml as they stand."""
+        decisions = self.context.decisions
+        self.state["settled"] = decisions.reasons()
+        self.state["seconds"] = time.monotonic() - self.context.started
+        self.state["peak_memory_bytes"] = peak_memory()
+        write_json(self.folder.state, self.state)
+        write_text(self.folder.recipe, decisions.merged(self.context.recipe).to_yaml())
+
+    def counted(self, examples: Examples) -> None:
+        """Note how many examples each split holds."""
+        self.state["data"] |= {"counts": examples.counts(), "class_counts": examples.class_counts()}
+
+    def provenance(self, found: Provenance, ranking: Ranking | None) -> None:
+        """Note where the weights come from; a comparison of several backbones is kept beside the run."""
+        self.state["provenance"] = asdict(found)
+        if ranking is not None:
+            write_json(self.folder.ranking, ranking.to_dict())
+
+    def found(self, findings: list[Finding], anew: frozenset[str]) -> None:
+        """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier attempt left
+        give way.
+        """
+        data, place = self.state["data"], self.folder.audit
+        before = read_json(place)["findings"] if place.is_file() else data["findings"]
+        before = [finding for finding in before if finding["kind"] not in anew]
+        write_json(place, {"findings": [*before, *(finding.to_dict() for finding in findings)]})
+        listed = [finding.to_dict(LISTED) for finding in findings]
+        data["findings"] = [*data["findings"], *listed]
+        self.context.events.emit("audit", findings=listed)
+
+    def chosen(self, name: str, why: str) -> None:
+        """Note which model won, and why."""
+        self.state["chosen"], self.state["chosen_why"] = name, why
+        self.context.events.emit("chosen", chosen=name, why=why)
+        self.write()
+
+    # What the run can do without
+
+    def optional(self, what: str, make: Callable[[], Result]) -> Result | None:
+        """Make something the run can do without; None where that went wrong.
+
+        Raises ChangedError: then nothing is as it was.
+        """
+        try:
+            return make()
+        except ChangedError:
+            raise
+        except Exception as error:  # whatever it is: the run goes on
+            self.leave_out(what, reason(error))
+            return None
+
+    def in_time(self, what: str, make: Callable[[], Result]) -> Result | None:
+        """The same, done only while the budget lasts."""
+
+        def timely() -> Result:
+            if self.context.seconds_left <= 0:
+                raise BudgetError("no time was left for it")
+            return make()
+
+        return self.optional(what, timely)
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Say that the run goes on without something, and keep it in run.json under `missing`."""
+        self.state["missing"][what] = why
+        self.say(f"without {what}: {why}")
+
+    def say(self, text: str) -> None:
+        """Tell a note, heard even where the log cannot be written any more."""
+        try:
+            self.context.events.emit("note", text=text)
+        except OSError:
+            for hear in self.context.events.listeners:
+                hear({"kind": "note", "text": text})
+
+    # What is kept for the steps while they go on
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint of a training: "finetune", "refit", "scratch", or the number of one of several."""
+        of_name = {
+            "finetune": self.folder.checkpoint,
+            "refit": self.folder.refit,
+            "scratch": self.folder.scratch,
+        }
+        return Checkpoint(of_name[name] if name in of_name else self.folder.numbered(int(name)))
+
+    def first_batch(self, batch: np.ndarray) -> None:
+        """Save a picture of what is in the first augmented batch."""
+        sheet, place = self.context.modality.sheet, self.folder.first_batch
+        self.optional("picture of the first batch", lambda: write_bytes(place, sheet(batch)))
+
+    def strategies(self) -> list[dict[str, Any]]:
+        """The trials of strategies.json, where it is there."""
+        place = self.folder.strategies
+        return list(read_json(place)["trials"]) if place.is_file() else []
+
+    def keep_strategies(self, found: dict[str, Any]) -> None:
+        """Write strategies.json."""
+        write_json(self.folder.strategies, found)
+
+    # How the run ends
+
+    def model(self, model: Model) -> Model:
+        """Save the model, whole and ready for use, while test is sealed: whatever happens afterwards, it is there."""
+        for place in (self.folder.report, self.folder.gallery):  # of an earlier ending of this run
+            place.unlink(missing_ok=True)
+        write_json(self.folder.metrics, self.metrics)
+        model.save(self.folder.model, model_card(self.state, self.metrics))
+        self.kept = True
+        return model
+
+    def explored(self) -> None:
+        """End a run that was to stop before the test set is read."""
+        self.state["state"] = "explored"
+        self.write()
+        self.report()
+
+    def finish(self, model: Model, task: Task, calibration: Calibration) -> None:
+        """Write all that is handed back; the word that the run is finished comes last, but for the report."""
+        folder = self.folder
+        write_predictions(folder.predictions, self.predictions, task, calibration)
+        write_json(folder.metrics, self.metrics)
+        write_text(folder.model / "README.md", model_card(self.state, self.metrics))
+        self.context.events.emit("finished", seconds=time.monotonic() - self.context.started)
+        self.state["state"] = "finished"
+        self.write()
+        self.finished = True
+        for place in folder.path.glob("checkpoint*.safetensors"):
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
+        self.report(model)
+
+    def report(self, model: Model | None = None) -> None:
+        """Write report.html with its photographs; what goes wrong with those is said, and leaves the run as it is."""
+        settled = self.context.decisions.settled.get("finetune.precision")
+        precision = "bfloat16" if settled is not None and settled.value == "bfloat16" else "float32"
+        seconds, already = min(SECONDS, self.context.seconds_left), len(self.state["missing"])
+        gallery = functools.partial(
+            write_gallery, self.folder.path, model, self.context.device, seconds, precision
+        )
+        self.optional(RunFolder.PICTURES, gallery)
+        if len(self.state["missing"]) > already:
+            self.optional("what is missing in run.json", self.write)
+        if self.optional(RunFolder.REPORT, lambda: write_report(self.folder.path)) is None:
+            self.optional("what is missing in run.json", self.write)
+
+    def broken_off(self, error: BaseException, tested: bool) -> None:
+        """Write down that the run ends early and why, and say what is kept and what is missing.
+
+        `tested` says whether there is a test set. What cannot be written (the disk may be full) is passed over, so
+        that the error itself is heard.
+        """
+        stopped, state = isinstance(error, KeyboardInterrupt), self.state
+        why = "stopped by the user" if stopped else reason(error)
+        if not self.finished:
+            state["state"], state["error"] = "interrupted" if stopped else "failed", str(error)
+            if self.kept:
+                state["missing"]["result on test" if tested else "evaluation"] = why
+        elif not self.folder.report.is_file():
+            state["missing"][RunFolder.REPORT] = why
+        with contextlib.suppress(OSError):
+            state["readings"] = readings(self.folder)
+            self.write()
+        if not self.kept or not state["missing"]:
+            return
+        if not self.finished:
+            with contextlib.suppress(Exception):
+                write_report(self.folder.path)
+        missing = "; ".join(f"{what} ({said})" for what, said in state["missing"].items())
+        how = (
+            ""
+            if stopped
+            else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.whole))}"
+        )
+        self.say(
+            f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}"
+        )
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line; the kind of error too where the text alone may say little."""
+    text = " ".join(str(error).split())
+    return (
+        text
+        if isinstance(error, (RegraftError, OSError)) and text
+        else f"{type(error).__name__}: {text}".rstrip(": ")
+    )

@@ -1,0 +1,75 @@
+"""Near-duplicates, between the extraction of features and step 5: one block each, and none in train and in val."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from regraft.data import Examples
+from regraft.data.audit import Near, find_near
+from regraft.data.examples import Inputs
+from regraft.errors import BudgetError
+from regraft.steps.audit import apart
+from regraft.steps.context import Context
+from regraft.steps.engine import Frozen
+from regraft.steps.train import Features
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The examples as they are learnt from, and the frozen `features` of train and val in this order.
+
+    `near` are the near-duplicates that were found, None where none were looked for; `test` are the inputs of test,
+    None where these were not searched.
+    """
+
+    examples: Examples
+    features: Features
+    near: Near | None = None
+    test: Inputs | None = None
+
+
+def keep_apart(
+    examples: Examples,
+    values: np.ndarray,
+    frozen: Frozen,
+    recut: bool,
+    leave_out: Callable[[str, str], None],
+    context: Context,
+) -> Cut:
+    """Make one block of near-duplicates; a val set that was cut here (`recut`) then holds none of what train has
+    one of.
+
+    `values` (N, D) are the features of train and val. Those of test are the ones that step 7 asks for. `leave_out`
+    is told what there was no time for, and why.
+    """
+    events, test, ahead = context.events, None, None
+    if context.out_of_time():
+        leave_out("near-duplicates", "no time was left to look for them")
+        return Cut(examples, _of(examples, values))
+    if examples.counts()["test"]:
+        test = examples.audit_view("near-duplicates of train and val", events.emit)
+        try:
+            ahead = frozen(test)
+        except BudgetError as error:
+            leave_out("near-duplicates of test examples", str(error))
+            test = None
+    likeness, inputs = context.modality.likeness(examples.facts()), examples.inputs()
+    near = find_near(inputs, test, (values, ahead), likeness, events.tick, context.out_of_time)
+    found = apart(examples, near, recut, context.recipe.data.seed)
+    if found.moved:
+        events.note(
+            f"{found.moved:,} examples changed between train and val, so that no near-duplicates lie in both"
+        )
+        if isinstance(values, np.memmap):  # the rows lie in the store: reading them again copies nothing
+            values = frozen(found.examples.part("train").then(found.examples.part("val")))
+        else:
+            values = values[found.order]
+    return Cut(found.examples, _of(found.examples, values), found.near, test)
+
+
+def _of(examples: Examples, values: np.ndarray) -> Features:
+    both = examples.part("train").then(examples.part("val"))
+    return Features(values, both.labels, both.weights, both.blocks)
