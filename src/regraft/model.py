@@ -67,6 +67,11 @@ class Model:
     seen: Path | None = None
 
     @property
+    def modality(self) -> str:
+        """The name of the modality of what it predicts: "image" and the like."""
+        return str(self.backbone.preprocess.modality)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""
         return self.task.classes

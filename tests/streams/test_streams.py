@@ -22,6 +22,7 @@ from regraft import api
 from regraft.model import Prediction
 
 class Model:
+    modality = "image"
     classes = ("красный", "\N{GREEN APPLE}")
 
     def predict_each(self, items, device):

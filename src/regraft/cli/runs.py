@@ -37,7 +37,7 @@ def predict(
     from regraft.runtime import pick_device
 
     model = api.load(run)
-    modality = modality_of(model.backbone.preprocess.modality)
+    modality = modality_of(model.modality)
     passed = Passed(noun=modality.noun)
     if output != "table":
         streams.for_programs()

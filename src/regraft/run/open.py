@@ -28,7 +28,7 @@ from regraft.data.lineage import Seen, assigned, seen_by
 from regraft.data.splits import ORDER
 from regraft.errors import DataError, UsageError
 from regraft.recipe import Recipe
-from regraft.tasks import task_of
+from regraft.tasks import chosen_by, task_of
 
 LISTED_SEEN = 10  # test examples that an error names
 RUNS = Path("runs")  # where runs go unless --out says otherwise
@@ -142,7 +142,10 @@ def examples_of(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> Looked:
     """The audited and split examples of a source. Raises DataError, UsageError."""
-    source.task = Task(task_of(settings.data.task, source.task.classes).kind, source.task.classes)
+    task = task_of(settings.data.task, source.task.classes)
+    if settings.run.metric != "auto":
+        chosen_by(task, settings.run.metric)
+    source.task = Task(task.kind, source.task.classes)
     untested = not settings.data.test_share or bool(settings.data.folds)
     asked = "--folds" if settings.data.folds else "--no-test"
     if untested and any(row.split == "test" for row in source.rows):
