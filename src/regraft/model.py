@@ -22,7 +22,7 @@ from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
-from regraft.inference import TorchEngine, batched, prefetch
+from regraft.inference import Predictor
 from regraft.modalities import Unreadable, modality_of
 from regraft.tasks import Calibration, Held, Task, task_of
 from regraft.training import make_head
@@ -66,6 +66,9 @@ class Model:
     head_settings: dict[str, Any] | None = None
     seen: Path | None = None
 
+    def __post_init__(self) -> None:
+        self._predictors: dict[torch.device, Predictor] = {}
+
     @property
     def modality(self) -> str:
         """The name of the modality of what it predicts: "image" and the like."""
@@ -93,36 +96,29 @@ class Model:
         found = self.calibrated.saved().get("thresholds", {})
         return {float(wanted): float(threshold) for wanted, threshold in found.items()}
 
-    def rows(
-        self, items: Iterable[Any], device: torch.device | None = None, batch: int = 32
-    ) -> Iterator[Any]:
+    def predictor(self, device: torch.device | None = None) -> Predictor:
+        """What runs the model on a device, the CPU where none is named; built once for each."""
+        device = device or torch.device("cpu")
+        if device not in self._predictors:
+            self._predictors[device] = Predictor(self, device)
+        return self._predictors[device]
+
+    def outputs(
+        self, items: Iterable[Any], device: torch.device | None = None
+    ) -> Iterator[np.ndarray | Unreadable]:
         """For each item, in order, its (K,) float32 logits, or the Unreadable that it is."""
-        engine = TorchEngine(self.backbone, device or torch.device("cpu"), batch)
-        head = self.head.to("cpu").eval()
+        return self.predictor(device).outputs(items)
 
-        def read(item: Any) -> np.ndarray | Unreadable:
-            try:
-                raw: np.ndarray = self.backbone.preprocess.host(item)
-                return raw
-            except Unreadable as error:
-                return error
-
-        for _, raws in prefetch(batched(items, batch), read):
-            good = [raw for raw in raws if isinstance(raw, np.ndarray)]
-            logits: Iterator[np.ndarray] = iter(())
-            if good:
-                features = torch.from_numpy(engine.run(self.backbone.preprocess.collate(good))[0])
-                with torch.inference_mode():
-                    logits = iter(head(features).numpy())
-            for raw in raws:
-                yield next(logits) if isinstance(raw, np.ndarray) else raw
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy builds predictors of its own."""
+        return {**self.__dict__, "_predictors": {}}
 
     def predict_each(self, items: Iterable[Any], device: torch.device | None = None) -> Iterator[Prediction]:
         """One Prediction an item, in order, as they come."""
         from itertools import tee
 
         ours, theirs = tee(items)
-        for number, (item, row) in enumerate(zip(ours, self.rows(theirs, device), strict=True)):
+        for number, (item, row) in enumerate(zip(ours, self.outputs(theirs, device), strict=True)):
             source = str(item) if isinstance(item, (str, os.PathLike)) else f"item {number}"
             if isinstance(row, Unreadable):
                 yield Prediction(source, None, None, {}, str(row))

@@ -111,7 +111,7 @@ def test_a_model_on_a_truncated_backbone_survives_its_files_and_is_a_pre_trained
     items = [np.random.default_rng(n).integers(0, 256, (50, 60, 3), dtype=np.uint8) for n in range(3)]
     again = Model.load(tmp_path / "run")
     np.testing.assert_allclose(
-        np.stack(list(again.rows(items))), np.stack(list(model.rows(items))), atol=1e-6
+        np.stack(list(again.outputs(items))), np.stack(list(model.outputs(items))), atol=1e-6
     )
     second = base_of(obtain_weights(f"run:{tmp_path / 'run'}"), 160)
     assert (second.depth, second.width, len(second.stages)) == (2, base.width, 2)

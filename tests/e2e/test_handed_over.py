@@ -227,7 +227,7 @@ def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None
     places: dict[str, tuple[Any, str, Any]] = {
         "before the seal is broken": (Examples, "unseal", instead),
         "after the seal was broken": (Examples, "unseal", after(Examples.unseal)),
-        "predicting test": (Model, "rows", _failing_rows(error)),
+        "predicting test": (Model, "outputs", _failing_outputs(error)),
         "baselines": (single, "knn_logits", instead),
         "metrics": (sitting, "evaluate_test", instead),
         "predictions.parquet": (record, "write_predictions", instead),
@@ -248,12 +248,12 @@ def inject(moment: str, error: BaseException, patch: pytest.MonkeyPatch) -> None
     patch.setattr(*places[moment])
 
 
-def _failing_rows(error: BaseException) -> Any:
-    """`Model.rows` that goes wrong after five of the test examples."""
-    rows = Model.rows
+def _failing_outputs(error: BaseException) -> Any:
+    """`Model.outputs` that goes wrong after five of the test examples."""
+    outputs = Model.outputs
 
     def failing(self: Model, items: Any, *given: Any) -> Any:
-        for number, row in enumerate(rows(self, items, *given)):
+        for number, row in enumerate(outputs(self, items, *given)):
             if number == 5 and len(items) == 12:
                 raise error
             yield row

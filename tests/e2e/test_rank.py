@@ -102,13 +102,13 @@ def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
     assert "Backbones compared" in page
     assert "ms an image" in page
     files = [str(path) for path in sorted(shapes.rglob("*.png"))[::9]]
-    before = np.stack(list(run.model.rows(files)))
+    before = np.stack(list(run.model.outputs(files)))
     state = read_json(run.path / "run.json")
     (run.path / "run.json").write_text(json.dumps({**state, "state": "interrupted"}))
     monkeypatch.setattr(step, "rank", None)  # a second comparison would fail
     again = regraft.fit(out=run.path, resume=True)
     assert again.state["steps"]["obtain"]["why"] == ranking["reason"]
-    np.testing.assert_allclose(np.stack(list(again.model.rows(files))), before, atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(again.model.outputs(files))), before, atol=1e-5)
 
 
 def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_its_own_data(

@@ -62,7 +62,7 @@ def test_seven_steps_and_the_model_in_plain_timm(colours: Path, tmp_path: Path) 
         "print(json.dumps(m(x).tolist()))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    ours = np.stack(list(run.model.rows(files)))
+    ours = np.stack(list(run.model.outputs(files)))
     np.testing.assert_allclose(np.array(json.loads(result.stdout.splitlines()[-1])), ours, atol=1e-4)
 
 

@@ -217,7 +217,7 @@ def _finished(place: Path) -> RunFolder:
 def _logits(model: Model, paths: Sequence[KnownFile], session: Session, events: Events) -> np.ndarray:
     """(N, K) logits of files, by the code that predicts. Raises UsageError for a file that cannot be read."""
     rows = []
-    for number, row in enumerate(model.rows(paths, pick_device(session.recipe.run.device)), start=1):
+    for number, row in enumerate(model.outputs(paths, pick_device(session.recipe.run.device)), start=1):
         if not isinstance(row, np.ndarray):
             raise UsageError(f"{paths[number - 1]} cannot be read any more: {row}.")
         rows.append(row)

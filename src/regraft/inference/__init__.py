@@ -2,6 +2,7 @@
 
 from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
 from regraft.inference.feed import batched, prefetch
+from regraft.inference.predictor import Predictor
 from regraft.inference.store import FeatureStore, Kept
 from regraft.inference.trial import (
     ENGINES,
@@ -24,6 +25,7 @@ __all__ = [
     "FeatureStore",
     "Kept",
     "OpenVinoEngine",
+    "Predictor",
     "TorchEngine",
     "Trial",
     "agree",

@@ -22,6 +22,7 @@ from regraft.training import Layers
 
 REPEATS = 5
 FEW = "fewer than 10 examples a class: too few to spare a test set"
+ENOUGH = 64  # predictions after which the time of the rest is foreseen; half of them where there are few
 
 
 def out_of_fold(heads: Heads, both: Part) -> Held:
@@ -60,16 +61,16 @@ def predicted(model: Model, part: Part, context: Context, say: Callable[[str], N
 
     Raises UsageError for a file that has gone bad.
     """
-    began, batch = time.monotonic(), context.recipe.run.feature_batch
+    began = time.monotonic()
     rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
-    for number, row in enumerate(model.rows(part.paths, context.device, batch), start=1):
+    for number, row in enumerate(model.outputs(part.paths, context.device), start=1):
         if not isinstance(row, np.ndarray):
             raise UsageError(
                 f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}."
             )
         rows[number - 1] = row
         context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
-        if number == 2 * batch and part.name == "test":
+        if number == min(ENOUGH, (len(part) + 1) // 2) and part.name == "test":
             needed, left = (time.monotonic() - began) / number * (len(part) - number), context.seconds_left
             if needed > left:
                 say(

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from regraft.evaluation import softmax
-from regraft.inference import TorchEngine
+from regraft.inference import Predictor
 from regraft.model import Model
 
 GRID = 7  # places a side: on a CPU, 50 passes of a 224-pixel network are about half a second
-BATCH = 25  # half of them
 GREY = 128  # what a hidden place is filled with: near the mean of any pre-training data
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]  # (B, S, S, 3) images to (B, K) probabilities
@@ -62,17 +61,8 @@ def hide(image: NDArray[np.uint8], grid: int = GRID) -> NDArray[np.uint8]:
 
 def predictor(model: Model, device: torch.device, precision: str = "float32") -> Predict:
     """The model's calibrated probabilities for images that have been through its preprocessing already."""
-    engine = TorchEngine(model.backbone, device, BATCH, precision)
-    head = model.head.to("cpu").eval()
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        features = np.concatenate(
-            [engine.run(images[start : start + BATCH])[0] for start in range(0, len(images), BATCH)]
-        )
-        with torch.inference_mode():
-            return softmax(head(torch.from_numpy(features)).numpy(), model.temperature)
-
-    return predict
+    runs = model.predictor(device) if precision == "float32" else Predictor(model, device, precision)
+    return lambda images: softmax(runs.of_raws(images), model.temperature)
 
 
 def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,86 @@
+"""The one way from items to a model's outputs: predictions, the scores of val and test, and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from regraft.backbones import Backbone
+from regraft.inference.engines import TorchEngine, padded
+from regraft.inference.feed import batched, prefetch
+from regraft.modalities import Unreadable
+
+SHAPES = (1, 8, 32)  # the only batch sizes that are run
+FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as much as items do
+
+
+class Finished(Protocol):
+    """What a predictor runs: a backbone, and a head for its features."""
+
+    backbone: Backbone
+    head: nn.Module
+
+
+class Predictor:
+    """A model's outputs on one device. Built once, it serves every call, and follows the model: weights that
+    changed, and parts that were replaced, count from the next call on.
+
+    All items of a call run in batches of one shape, which their number decides (`shape_for`), so an output
+    does not depend on what the other items are: in the same shape it has the same bits. Between two shapes
+    the last bits may differ (by 5e-6 where it was measured), as libraries take other kernels for them.
+    """
+
+    def __init__(self, model: Finished, device: torch.device, precision: str = "float32") -> None:
+        self.model, self.device, self.precision = model, device, precision
+        self.engine = TorchEngine(model.backbone, device, SHAPES[-1], precision)
+
+    def outputs(self, items: Iterable[Any]) -> Iterator[np.ndarray | Unreadable]:
+        """For each item, in order, its (K,) float32 outputs, or the Unreadable that it is.
+
+        Items are read ahead on threads. One at a time is taken only where there is only one: a stream is
+        answered in batches.
+        """
+        stream = iter(items)
+        first = list(islice(stream, SHAPES[-1]))
+        shape = shape_for(len(first))
+        batches = batched(chain(first, stream), shape)
+        together = (
+            prefetch(batches, self._read) if len(first) > 1 else ((b, [*map(self._read, b)]) for b in batches)
+        )
+        for _, raws in together:
+            readable = [raw for raw in raws if not isinstance(raw, Unreadable)]
+            rows = iter(self._rows(readable, shape)) if readable else iter(())
+            for raw in raws:
+                yield raw if isinstance(raw, Unreadable) else next(rows)
+
+    def of_raws(self, raws: Iterable[Any]) -> np.ndarray:
+        """(N, K) float32 outputs of at least one item that the preprocessing's `host` has prepared."""
+        raws = list(raws)
+        shape = shape_for(len(raws))
+        return np.concatenate([self._rows(some, shape) for some in batched(raws, shape)])
+
+    def _read(self, item: Any) -> Any:
+        try:
+            return self.model.backbone.preprocess.host(item)
+        except Unreadable as error:
+            return error
+
+    def _rows(self, raws: Sequence[Any], shape: int) -> np.ndarray:
+        """(N, K) outputs of at most `shape` prepared items."""
+        backbone = self.model.backbone
+        if self.engine.backbone is not backbone:
+            self.engine = TorchEngine(backbone, self.device, SHAPES[-1], self.precision)
+        features = self.engine.forward(padded(backbone.preprocess.collate(raws), shape))[0]
+        head = self.model.head.to("cpu").eval()
+        with torch.inference_mode():
+            return head(torch.from_numpy(features)).numpy()[: len(raws)]  # type: ignore[no-any-return]
+
+
+def shape_for(count: int) -> int:
+    """The batch size for a call with `count` items: the largest of SHAPES that is FILLED."""
+    return max((shape for shape in SHAPES if count >= FILLED * shape), default=SHAPES[0])
