@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -105,16 +107,39 @@ def test_files_and_tests_that_are_named_exist(page: str) -> None:
         assert not test or f"def {test}(" in found[0].read_text(encoding="utf-8"), name
 
 
+def told_in(rooms: str) -> Callable[[str], Any]:
+    """Finds a type by its name in the first of some rooms that has it."""
+    modules = [importlib.import_module(f"regraft.{room}") for room in rooms.split()]
+
+    def find(name: str) -> Any:
+        kind = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
+        assert kind is not None, name
+        return kind
+
+    return find
+
+
 def test_core_types_have_the_fields_that_are_told() -> None:
     blocks = PYTHON.findall(ARCHITECTURE)
     told = dict(re.findall(r"^([A-Z]\w+)\(([^)]*)\)", "\n".join(blocks), re.MULTILINE))
-    assert len(told) > 15
-    rooms = "backbones data data.examples evaluation modalities model steps.context steps.finetune.tune steps.train training"
-    modules = [importlib.import_module(f"regraft.{room}") for room in rooms.split()]
+    assert len(told) > 35
+    find = told_in(
+        "backbones data data.examples evaluation inference modalities model run.session steps.context steps.decisions "
+        "steps.finetune.step steps.finetune.tune steps.train tasks training training.ranks"
+    )
     for name, fields in told.items():
-        kind = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
-        assert kind is not None, name
-        assert [field.name for field in dataclasses.fields(kind)] == fields.split(", "), name
+        assert [field.name for field in dataclasses.fields(find(name))] == fields.split(", "), name
+
+
+def test_seams_ask_for_what_is_told() -> None:
+    lines = "\n".join(PYTHON.findall(ARCHITECTURE)).replace(",\n ", ", ")
+    told = dict(re.findall(r"^([A-Z]\w+): ([a-z_, ]+)", lines, re.MULTILINE))
+    assert set(told) == {"Kind", "Modality", "Preprocess", "Task", "Calibration"}
+    find = told_in("data.kind modalities tasks")
+    for name, members in told.items():
+        kind = find(name)
+        asked = {found for found in (*vars(kind), *kind.__annotations__) if not found.startswith("_")}
+        assert asked == {member.strip() for member in members.split(",")}, name
 
 
 def test_rooms_stand_in_the_order_that_is_checked() -> None:
