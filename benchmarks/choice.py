@@ -33,7 +33,7 @@ from regraft.artifacts import Events
 from regraft.backbones import obtain_weights
 from regraft.data import Examples, audit_files, make_examples
 from regraft.data.audit import find_near
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.evaluation import (
     fit_temperature,
     folds_of,
@@ -50,12 +50,11 @@ from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.finetune.judge import Judged, judge
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import settle
 from regraft.steps.finetune.tune import MIXTURES, Finetuned, finetune, mixtures
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
-from regraft.steps.train import Features, apply_head, fit_chosen, train_head
+from regraft.steps.train import apply_head, fit_chosen, train_head
 from regraft.training import class_weighted
 
 RESULTS = Path(__file__).parent / "results" / "choice"
@@ -98,7 +97,7 @@ class Subset:
         )
         self.backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.facts(), self.context)
         self.plan, self.classes = freeze(self.backbone, self.context), len(examples.task.classes)
-        self.engine = choose_engine(self.backbone, examples.part("train").paths, count, self.context)
+        self.engine = choose_engine(self.backbone, examples.part("train").items, count, self.context)
         values = self.features(examples.part("train").then(examples.part("val")))
         images = self.context.modality
         likeness = images.likeness(examples.facts())
@@ -106,7 +105,9 @@ class Subset:
         examples = apart(examples, near, True, seed).examples
         self.fit, self.val = examples.part("train"), examples.part("val")
         self.truth, both = examples.unseal("a benchmark", lambda *_, **__: None), self.fit.then(self.val)
-        self.known = Features(self.features(both), both.labels, both.weights, both.blocks)
+        self.known = Part(
+            values=self.features(both), labels=both.labels, weights=both.weights, blocks=both.blocks
+        )
         options = head(self.backbone.width, self.classes, len(both), self.context)
         self.heads = train_head(options, self.known, len(self.fit), self.classes, self.context)
         settings, size = self.recipe.finetune, self.backbone.preprocess.size
@@ -121,17 +122,17 @@ class Subset:
     def features(self, part: Part, pre: Any = None, view: str = "plain") -> np.ndarray:
         """(N, width) frozen features of a part."""
         key, pre = feature_key(self.engine, view), pre or self.backbone.preprocess
-        return self.context.store.features(part.ids, part.paths, key, pre, self.engine, lambda **_: None)[0]
+        return self.context.store.features(part.ids, part.items, key, pre, self.engine, lambda **_: None)[0]
 
-    def rows_of(self, part: Part) -> Data:
+    def rows_of(self, part: Part) -> Part:
         """What fine-tuning is given of a part."""
         weights = class_weighted(
             part.labels, part.weights, self.recipe.train.class_weights == "balanced", self.classes
         )
-        return Data(part.paths, part.ids, part.labels, weights, part.blocks)
+        return Part(items=part.items, ids=part.ids, labels=part.labels, weights=weights, blocks=part.blocks)
 
     def trained(
-        self, start: nn.Module, data: Data, held: Data | None = None, share: Any = 1.0
+        self, start: nn.Module, data: Part, held: Part | None = None, share: Any = 1.0
     ) -> tuple[Finetuned, FinetuneRecipe]:
         """The network fine-tuned from a head on `data`, and the settings it ended with."""
         trial = self.context.trial()

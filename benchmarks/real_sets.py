@@ -48,9 +48,9 @@ def peer(run: Path) -> tuple[np.ndarray, np.ndarray, float]:
     base.preprocess = regraft.load(run).backbone.preprocess
     known = [examples.part("train"), examples.part("val")]
     test = examples.unseal("benchmark: the peer's one reading", lambda *_, **__: None)
-    features = regraft.extract(base, [path for part in known for path in part.paths])
+    features = regraft.extract(base, [path for part in known for path in part.items])
     labels = np.concatenate([part.labels for part in known])
-    unseen = regraft.extract(base, test.paths)
+    unseen = regraft.extract(base, test.items)
     began = time.perf_counter()
     x, held, y, held_y = train_test_split(features, labels, test_size=0.2, stratify=labels, random_state=0)
     scores = {}

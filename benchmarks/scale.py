@@ -98,7 +98,7 @@ def picture(name: str) -> np.ndarray:
 def measure(count: int) -> dict[str, dict[str, float]]:
     """Every part once, in the order of a run."""
     from regraft.data.audit import Seen, audit_features, find_near
-    from regraft.data.examples import Inputs, Part
+    from regraft.data.part import Part
     from regraft.data.splits import assign_splits
     from regraft.evaluation import (
         choose_thresholds,
@@ -136,14 +136,19 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         every = features(labels, place[twins[order]], Path(folder) / "features")
         values, ahead = every[:known], every[known:]
 
-        def inputs(begin: int, end: int) -> Inputs:
+        def inputs(begin: int, end: int) -> Part:
             some = tuple(ids[begin:end])
             hashes = rng.integers(0, 256, (end - begin, 16), dtype=np.uint8)
             columns = {"width": [64] * len(some), "height": [64] * len(some)}
             columns |= {"dhash": [line.tobytes().hex() for line in hashes]}
             empty = dict.fromkeys(images.facts.names, [None] * len(some))
-            return Inputs(
-                "inputs", some, some, some, some, pa.table({**empty, **columns}, schema=images.facts)
+            return Part(
+                name="inputs",
+                ids=some,
+                sources=some,
+                items=some,
+                identities=some,
+                facts=pa.table({**empty, **columns}, schema=images.facts),
             )
 
         both, test = inputs(0, known), inputs(known, count)

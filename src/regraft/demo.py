@@ -79,6 +79,6 @@ def nearest_neighbours(run: Run, k: int = 3) -> float:
         return np.stack([whole.host(path)[..., 0].ravel() for path in paths]).astype(np.float32)
 
     known = KNeighborsClassifier(k).fit(
-        pixels(train.paths + val.paths), np.concatenate([train.labels, val.labels])
+        pixels(train.items + val.items), np.concatenate([train.labels, val.labels])
     )
-    return float(known.score(pixels(test.paths), test.labels))
+    return float(known.score(pixels(test.items), test.labels))

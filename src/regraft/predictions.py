@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from regraft.artifacts import write_parquet
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.tasks import Calibration, Task
 
 WORDS = (

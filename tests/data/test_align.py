@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from bases import IMAGES
 from regraft.data.audit import near_duplicates
-from regraft.data.examples import Inputs
+from regraft.data.part import Part
 from regraft.modalities.image import small_image_or_none
 from regraft.modalities.image.align import similarity
 
@@ -113,7 +113,14 @@ def test_copies_are_found_by_features_and_by_hashes(real_data: Path, tmp_path: P
         planted[3 * number] = len(paths) + number
     every = [*map(str, paths), *(str(tmp_path / f"{k}.jpg") for k in range(len(planted)))]
     looks = [IMAGES.inspect(path) for path in every]
-    inputs = Inputs("all", tuple(every), tuple(every), tuple(every), tuple(every), IMAGES.table(looks))  # type: ignore[arg-type]
+    inputs = Part(
+        name="all",
+        ids=tuple(every),
+        sources=tuple(every),
+        items=tuple(every),
+        identities=tuple(every),
+        facts=IMAGES.table(looks),
+    )  # type: ignore[arg-type]
     likeness = IMAGES.likeness(inputs.facts)
     features = regraft.extract(regraft.backbone("packaged:efficientnet_lite0", size=128), every)
     for values in (features, None):

@@ -11,8 +11,8 @@ import pytest
 
 from bases import IMAGES, facts_of
 from regraft.data.audit import Finding, Near, Seen, audit_features, find_near, near_duplicates
-from regraft.data.examples import Inputs
 from regraft.data.kind import Likeness
+from regraft.data.part import Part
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -21,7 +21,14 @@ def seen(
     labels: np.ndarray, features: np.ndarray | None, probabilities: np.ndarray | None, **more: object
 ) -> Seen:
     names = tuple(f"{k}.png" for k in range(len(labels)))
-    inputs = Inputs("train and val", names, names, names, names, facts_of([(64, 64)] * len(labels)))
+    inputs = Part(
+        name="train and val",
+        ids=names,
+        sources=names,
+        items=names,
+        identities=names,
+        facts=facts_of([(64, 64)] * len(labels)),
+    )
     rows = np.arange(len(labels) if probabilities is not None else 0)
     nothing = {"test": None, "near": Near()}
     return Seen(
@@ -132,7 +139,9 @@ def test_near_duplicates_are_sorted_by_where_they_lie(readable: bool) -> None:
     ahead = rng.normal(size=(6, 16)).astype(np.float32)
     ahead[5] = features[9]
     names = tuple(f"t{k}.png" for k in range(6))
-    test = Inputs("test", names, names, names, names, facts_of([(64, 64)] * 6))
+    test = Part(
+        name="test", ids=names, sources=names, items=names, identities=names, facts=facts_of([(64, 64)] * 6)
+    )
     alike = {f"{copy}.png": original for copy, original in same.items()} | {"t5.png": 9}
 
     def read(path: str) -> np.ndarray | None:
@@ -196,7 +205,14 @@ def test_near_duplicates_of_many_pictures_are_those_that_comparing_all_with_all_
     raw[200:260, 0] ^= 1
     names = tuple(f"{k}.png" for k in range(300))
     hashes = [row.tobytes().hex() for row in raw]
-    every = Inputs("train and val", names, names, names, names, facts_of([(64, 64)] * 300, hashes))
+    every = Part(
+        name="train and val",
+        ids=names,
+        sources=names,
+        items=names,
+        identities=names,
+        facts=facts_of([(64, 64)] * 300, hashes),
+    )
 
     def read(path: str) -> np.ndarray:
         number = int(path.removesuffix(".png"))

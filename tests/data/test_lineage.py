@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from bases import IMAGES
-from regraft.data import Examples, Inputs, audit_files, make_examples
+from regraft.data import Examples, Part, audit_files, make_examples
 from regraft.data.alike import Known, inputs_of, meet, nearly
 from regraft.data.lineage import FILE, Seen, assigned, in_sample, of_run, seen_by
 from regraft.errors import UsageError
@@ -45,7 +45,7 @@ def made(data: Path, run: Path) -> Examples:
     return examples
 
 
-def inputs(data: Path) -> Inputs:
+def inputs(data: Path) -> Part:
     source = read_source(data)
     return inputs_of(audit_files(source, silent), source)
 
@@ -90,7 +90,7 @@ def test_a_jpeg_is_known_again_as_the_png_of_its_pixels(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "data" / "a" / "photo.jpg", quality=92)
     Image.open(tmp_path / "data" / "a" / "photo.jpg").save(tmp_path / "new" / "a" / "photo.png")
     known, new = inputs(tmp_path / "data"), inputs(tmp_path / "new")
-    base = Known(known.ids, known.identities, ("train",) * len(known), known.facts, known.paths)
+    base = Known(known.ids, known.identities, ("train",) * len(known), known.facts, known.items)
     found = meet(new, base, IMAGES, silent)
     assert {new.sources[i]: known.sources[row] for i, row in enumerate(found.rows) if row >= 0} == {
         "a/photo.png": "a/photo.jpg"
@@ -105,7 +105,7 @@ def test_near_duplicates_of_another_set_are_found(tmp_path: Path) -> None:
     photo.resize((320, 214)).save(tmp_path / "new" / "a" / "smaller.jpg", quality=80)
     photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "new" / "a" / "mirrored.png")
     known, new = inputs(tmp_path / "data"), inputs(tmp_path / "new")
-    base = Known(known.ids, known.identities, ("train",) * len(known), known.facts, known.paths)
+    base = Known(known.ids, known.identities, ("train",) * len(known), known.facts, known.items)
     which = nearly(new, base, IMAGES.likeness(known.facts), silent)
     assert set(np.array(new.sources)[which]) == {"a/smaller.jpg", "a/mirrored.png"}
 

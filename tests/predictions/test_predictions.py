@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regraft.artifacts import read_parquet
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.evaluation import softmax
 from regraft.predictions import write_predictions
 from regraft.tasks.single import Single, Temperature

@@ -11,7 +11,7 @@ import torch
 
 from bases import IMAGES
 from regraft.artifacts import Events
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.evaluation import choose_thresholds, log_losses
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
@@ -19,7 +19,7 @@ from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate
 from regraft.steps.rank.entrants import Entrant, Entrants
 from regraft.steps.rank.probing import probe
-from regraft.steps.train import Features, train_head
+from regraft.steps.train import train_head
 from regraft.tasks import Held
 from regraft.tasks.single import Single
 from regraft.training import Layers
@@ -28,14 +28,14 @@ PATIENTS, EACH, CLASSES = 60, 6, 3
 
 
 @pytest.fixture(scope="module")
-def patients() -> Features:
+def patients() -> Part:
     """Six pictures of each of 60 patients, who are easily told apart and whose labels were drawn by lot."""
     rng = np.random.default_rng(0)
     blocks = np.repeat(np.arange(PATIENTS), EACH)
     faces = rng.normal(size=(PATIENTS, 64)) * 4
     values = (faces[blocks] + rng.normal(size=(len(blocks), 64))).astype(np.float32)
     labels = rng.integers(0, CLASSES, PATIENTS)[blocks]
-    return Features(values, labels, np.ones(len(labels)), blocks)
+    return Part(values=values, labels=labels, weights=np.ones(len(labels)), blocks=blocks)
 
 
 def _context(asked: dict[str, Any] | None = None) -> Context:
@@ -48,9 +48,7 @@ def _at_chance(labels: np.ndarray, logits: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("layers", [Layers("linear"), Layers("mlp", 16, 0.3)])
-def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(
-    patients: Features, layers: Layers
-) -> None:
+def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(patients: Part, layers: Layers) -> None:
     context = _context({"head": {"kind": layers.kind}})
     heads = train_head((layers,), patients, 300, CLASSES, context)
     assert heads.oof_logits is not None
@@ -63,13 +61,17 @@ def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(
         None,
     ]
     blind = train_head(
-        (layers,), Features(patients.values, patients.labels, patients.weights), 300, CLASSES, _context()
+        (layers,),
+        Part(values=patients.values, labels=patients.labels, weights=patients.weights),
+        300,
+        CLASSES,
+        _context(),
     )
     assert blind.oof_logits is not None
     assert not _at_chance(patients.labels[blind.oof_rows], blind.oof_logits)  # what the blocks are for
 
 
-def test_cross_validation_of_the_head_is_at_chance(patients: Features) -> None:
+def test_cross_validation_of_the_head_is_at_chance(patients: Part) -> None:
     accuracy = cross_validate(
         Single(tuple(map(str, range(CLASSES)))), Layers("linear"), patients, _context()
     )["accuracy"]
@@ -77,7 +79,7 @@ def test_cross_validation_of_the_head_is_at_chance(patients: Features) -> None:
     assert accuracy["high"] - accuracy["low"] > 0.15  # of 60 patients, not of 360 pictures
 
 
-def test_the_ranking_probes_by_block(patients: Features) -> None:
+def test_the_ranking_probes_by_block(patients: Part) -> None:
     n = len(patients)
     names = tuple(f"{i:032x}" for i in range(n))
     part = Part("train", names, names, names, patients.labels, patients.weights, (None,) * n, patients.blocks)  # type: ignore[arg-type]
@@ -102,11 +104,11 @@ def test_a_promise_counts_groups_and_not_their_pictures() -> None:
     assert many.threshold == 0
 
 
-def test_a_class_of_one_group_leaves_nothing_to_choose_by(patients: Features, tmp_path: Path) -> None:
+def test_a_class_of_one_group_leaves_nothing_to_choose_by(patients: Part, tmp_path: Path) -> None:
     labels = np.where(patients.blocks == 0, CLASSES, patients.labels)
     heads = train_head(
         (Layers("linear"),),
-        Features(patients.values, labels, patients.weights, patients.blocks),
+        Part(values=patients.values, labels=labels, weights=patients.weights, blocks=patients.blocks),
         300,
         CLASSES + 1,
         _context(),

@@ -10,14 +10,13 @@ import torch
 
 from bases import IMAGES
 from regraft.artifacts import Events
+from regraft.data.part import Part
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.finetune import judge as module
 from regraft.steps.finetune.judge import compare, cross_fit
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import HELD, folds, trainings
-from regraft.steps.train import Features
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
@@ -120,8 +119,10 @@ def cross(
 
     monkeypatch.setattr(module, "mixtures", predict)
     context = Context(Recipe.build({}), FeatureStore(None), torch.device("cpu"), Events(), IMAGES)
-    data = Data(names, names, labels, np.ones(count), blocks)
-    known = Features(np.zeros((count, 2), dtype=np.float32), labels, np.ones(count), blocks)
+    data = Part(items=names, ids=names, labels=labels, weights=np.ones(count), blocks=blocks)
+    known = Part(
+        values=np.zeros((count, 2), dtype=np.float32), labels=labels, weights=np.ones(count), blocks=blocks
+    )
     tuner = module.Tuner(None, None, None)  # type: ignore[arg-type]
     return cross_fit(tuner, None, data, known, 3, "accuracy", 3, context)  # type: ignore[arg-type]
 

@@ -14,11 +14,12 @@ from tinted import context, data, tuner
 
 from bases import base_of
 from regraft.backbones import Backbone, obtain_weights
+from regraft.data.part import Part
 from regraft.evaluation import refined_log_losses
 from regraft.inference import REFERENCE, TorchEngine
 from regraft.modalities.image import Augment
 from regraft.steps.finetune import prefix as module
-from regraft.steps.finetune.prefix import Data, cache_prefix, views_of
+from regraft.steps.finetune.prefix import cache_prefix, views_of
 from regraft.training import make_head, plan_freeze
 
 
@@ -75,7 +76,9 @@ def test_views_differ_and_are_computed_once(base: Backbone, tmp_path: Path) -> N
     assert len(found.views) == 3
     assert not np.array_equal(found.views[1], found.views[2])
     shards = len(list(tmp_path.rglob("*.safetensors")))
-    turned = Data(train.items[::-1], train.ids[::-1], train.labels[::-1], train.weights)
+    turned = Part(
+        items=train.items[::-1], ids=train.ids[::-1], labels=train.labels[::-1], weights=train.weights
+    )
     again = cache_prefix(copy.deepcopy(base), 6, turned, val, augment, 3, REFERENCE, ours)
     assert again is not None
     assert np.array_equal(again.views[2], found.views[2][::-1])

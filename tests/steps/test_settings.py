@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from bases import IMAGES, base_of
 from regraft.artifacts import Events
 from regraft.backbones import Backbone, obtain_weights
+from regraft.data.part import Part
 from regraft.errors import RegraftError
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import Tuning
 from regraft.steps.finetune.tune import Tuner
 from regraft.steps.freeze import planned
@@ -29,15 +29,15 @@ def backbone(tiny: str) -> Backbone:
     return base_of(obtain_weights(tiny), 32)
 
 
-def data(count: int, weights: list[float]) -> Data:
+def data(count: int, weights: list[float]) -> Part:
     rng = np.random.default_rng(0)
     pictures = tuple(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8) for _ in range(count))
     given_ = np.array(weights)
-    return Data(
-        pictures,
-        tuple(f"{k:032x}" for k in range(count)),
-        np.arange(count) % CLASSES,
-        given_ / (given_.mean() or 1),
+    return Part(
+        items=pictures,
+        ids=tuple(f"{k:032x}" for k in range(count)),
+        labels=np.arange(count) % CLASSES,
+        weights=given_ / (given_.mean() or 1),
     )
 
 

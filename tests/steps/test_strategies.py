@@ -12,14 +12,14 @@ from tinted import context, data, tuner
 
 from bases import base_of
 from regraft.backbones import Backbone, obtain_weights
+from regraft.data.part import Part
 from regraft.inference import TorchEngine
 from regraft.steps.context import Keeper
 from regraft.steps.finetune.explore import RUNGS, Explored, Trial, advice, explore
 from regraft.steps.finetune.judge import cross_fit
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
-from regraft.steps.train import Candidate, Features, apply_head
+from regraft.steps.train import Candidate, apply_head
 from regraft.training import Layers, Trained, linear_head, plan_freeze
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def base(tiny: str) -> Backbone:
     return base_of(obtain_weights(tiny), 64, upscaled=True)
 
 
-def features(base: Backbone, part: Data) -> np.ndarray:
+def features(base: Backbone, part: Part) -> np.ndarray:
     engine = TorchEngine(base, CPU, 8)
     return np.concatenate(
         [engine.run(np.stack(part.items[i : i + 8]))[0] for i in range(0, len(part.items), 8)]
@@ -112,7 +112,7 @@ def pretended(
     kept: list[list[dict[str, Any]]] = []
     trained: list[tuple[str, float]] = []
 
-    def tried(one: Tuner, head: Any, part: Data, held: Data, *_: Any) -> Finetuned:
+    def tried(one: Tuner, head: Any, part: Part, held: Part, *_: Any) -> Finetuned:
         plan, tuning = one.plan, one.tuning
         assert set(part.ids) <= set(train.ids)
         assert abs(part.labels.mean() - train.labels.mean()) < 0.2
@@ -235,7 +235,7 @@ def test_advice_names_what_was_gained_and_what_is_enough() -> None:
 
 def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     few = data(10, 3)
-    known = Features(features(base, few), few.labels, few.weights)
+    known = Part(values=features(base, few), labels=few.labels, weights=few.weights)
     ours = context(None, epochs=1, folds=5)
     nothing = np.zeros(0)
     chosen = Candidate(Layers("linear"), 0.3, 0, nothing, nothing, nothing)
@@ -248,6 +248,6 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     assert np.isfinite(found.logits).all()
     assert (np.abs(found.logits).sum(axis=1) > 0).all()
     assert not ours.decisions.settled, "folds settle nothing of the run"
-    lone = Data(few.items[:3], few.ids[:3], np.array([0, 0, 1]), few.weights[:3])
-    three = Features(known.values[:3], lone.labels, lone.weights)
+    lone = Part(items=few.items[:3], ids=few.ids[:3], labels=np.array([0, 0, 1]), weights=few.weights[:3])
+    three = Part(values=known.values[:3], labels=lone.labels, weights=lone.weights)
     assert cross_fit(one, chosen, lone, three, 2, "accuracy", 5, ours) is None

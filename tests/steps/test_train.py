@@ -11,13 +11,14 @@ import torch
 
 from bases import IMAGES
 from regraft.artifacts import Events
+from regraft.data.part import Part
 from regraft.evaluation import log_losses, score
 from regraft.inference import FeatureStore
 from regraft.recipe import HeadRecipe, Recipe
 from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate
 from regraft.steps.head import WIDTHS, head, options
-from regraft.steps.train import Features, Heads, apply_head, train_head
+from regraft.steps.train import Heads, apply_head, train_head
 from regraft.tasks.single import Single
 from regraft.training import Layers, class_offset
 
@@ -31,11 +32,13 @@ def context(heard: list[dict[str, Any]] | None = None, **settings: dict[str, Any
     )
 
 
-def made(labels: np.ndarray, values: np.ndarray) -> Features:
-    return Features(values.astype(np.float32), labels.astype(np.int64), np.ones(len(labels)))
+def made(labels: np.ndarray, values: np.ndarray) -> Part:
+    return Part(
+        values=values.astype(np.float32), labels=labels.astype(np.int64), weights=np.ones(len(labels))
+    )
 
 
-def exclusive_or(count: int = 400) -> Features:
+def exclusive_or(count: int = 400) -> Part:
     """Two of eight features tell the class, but only together."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(count, 8))
@@ -45,14 +48,14 @@ def exclusive_or(count: int = 400) -> Features:
 
 def apart(
     count: int = 400, classes: int = 3, shares: tuple[float, ...] | None = None, gap: float = 1.5
-) -> Features:
+) -> Part:
     """Classes that differ in their means alone: nothing that a linear head would miss."""
     rng = np.random.default_rng(1)
     labels = rng.choice(classes, count, p=shares)
     return made(labels, rng.normal(size=(count, 10)) + gap * np.eye(classes, 10)[labels])
 
 
-def accuracy(found: torch.nn.Module, data: Features) -> float:
+def accuracy(found: torch.nn.Module, data: Part) -> float:
     return score(data.labels, apply_head(found, data.values), "accuracy")
 
 
@@ -64,7 +67,7 @@ def test_where_features_tell_only_together_an_mlp_is_taken() -> None:
     assert heads.layers.kind == settled.head.kind == "mlp"
     assert settled.head.hidden == heads.layers.hidden
     assert isinstance(settled.train.l2, float)
-    assert accuracy(heads.on_train, data.part(320)) > 0.95
+    assert accuracy(heads.on_train, data.cut(320)) > 0.95
     assert heads.on_train is not heads.refitted
     assert heads.oof_logits is not None
     assert score(data.labels[heads.oof_rows], heads.oof_logits, "accuracy") > 0.95
@@ -194,7 +197,7 @@ def test_adjusted_logits_are_the_plain_ones_less_the_log_of_the_classes_shares()
 def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
     shares = (0.8, 0.1, 0.1)
 
-    def chosen(data: Features, metric: str) -> tuple[str, str]:
+    def chosen(data: Part, metric: str) -> tuple[str, str]:
         here = context(run={"metric": metric})
         train_head((LINEAR,), data, len(data), 3, here)
         return here.decisions.settled["train.class_weights"].value, here.decisions.steps["train"]["why"]

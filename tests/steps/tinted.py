@@ -10,24 +10,27 @@ import torch
 from bases import IMAGES
 from regraft.artifacts import Events
 from regraft.backbones import Backbone
+from regraft.data.part import Part
 from regraft.inference import REFERENCE, FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import Tuning
 from regraft.steps.finetune.tune import Tuner
 from regraft.training import FreezePlan
 
 
-def data(count: int, seed: int) -> Data:
+def data(count: int, seed: int) -> Part:
     """Noise in two tints."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     pixels = rng.integers(0, 120, (count, 64, 64, 3))
     pixels[..., 0] += 120 * labels[:, None, None]
     images = tuple(image.astype(np.uint8) for image in pixels)
-    return Data(
-        images, tuple(f"{seed:016x}{n:016x}" for n in range(count)), labels.astype(np.int64), np.ones(count)
+    return Part(
+        items=images,
+        ids=tuple(f"{seed:016x}{n:016x}" for n in range(count)),
+        labels=labels.astype(np.int64),
+        weights=np.ones(count),
     )
 
 

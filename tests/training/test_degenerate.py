@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import regraft
 from bases import IMAGES, facts_of
+from regraft.data import Part
 from regraft.data.audit import Near, Seen, audit_features, find_near
-from regraft.data.examples import Inputs
 from regraft.errors import UsageError
 from regraft.evaluation import folds_of, knn_logits, knn_out_of_fold, logme
 from regraft.training import (
@@ -99,7 +99,9 @@ def test_the_audit_says_something_in_words_whatever_the_features(harms: list[str
     values, labels = made(harms, seed=seed)
     names = tuple(f"{i}.png" for i in range(60))
     paths: tuple = names
-    inputs = Inputs("train", names, names, paths, names, facts_of([(40, 40)] * 60))
+    inputs = Part(
+        name="train", ids=names, sources=names, items=paths, identities=names, facts=facts_of([(40, 40)] * 60)
+    )
     rng = np.random.default_rng(seed)
     pictures = {name: rng.integers(0, 255, (64, 64, 3)).astype(np.uint8) for name in names}
     likeness = replace(IMAGES.likeness(inputs.facts), read=lambda path: pictures[str(path)])

@@ -11,8 +11,9 @@ from regraft.data.audit import (
     several,
     write_fixes,
 )
-from regraft.data.examples import Examples, Inputs, Task
+from regraft.data.examples import Examples, Task
 from regraft.data.known import KnownFile
+from regraft.data.part import Part
 from regraft.data.readings import Readings, count_readings, readings
 from regraft.data.rows import Row
 from regraft.data.sources import Source, read_source
@@ -24,8 +25,8 @@ __all__ = [
     "Examples",
     "Finding",
     "Fixes",
-    "Inputs",
     "KnownFile",
+    "Part",
     "Passed",
     "Quarantined",
     "Readings",

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from regraft.data.audit.duplicates import CHUNK, MOST, NEIGHBOURS
 from regraft.data.audit.files import Audited
-from regraft.data.examples import Inputs
 from regraft.data.kind import Kind, Likeness
 from regraft.data.known import KnownFile
+from regraft.data.part import Part
 from regraft.data.sources import Source
 from regraft.errors import ChangedError, Unreadable
 
@@ -71,7 +71,7 @@ class Met:
         return int((self.rows >= 0).sum())
 
 
-def inputs_of(audited: Audited, source: Source) -> Inputs:
+def inputs_of(audited: Audited, source: Source) -> Part:
     """What the audit knows of a source's readable items before they are split."""
     facts, sources = audited.facts, tuple(row.source for row in audited.rows)
     files = tuple(
@@ -79,10 +79,10 @@ def inputs_of(audited: Audited, source: Source) -> Inputs:
     )
     ids, identities = tuple(fact.id for fact in facts), tuple(fact.identity for fact in facts)
     about = source.kind.table([fact.about for fact in facts])
-    return Inputs(source.name, ids, sources, files, identities, about)
+    return Part(name=source.name, ids=ids, sources=sources, items=files, identities=identities, facts=about)
 
 
-def meet(new: Inputs, known: Known, kind: Kind, tick: Callable[..., None]) -> Met:
+def meet(new: Part, known: Known, kind: Kind, tick: Callable[..., None]) -> Met:
     """Compare by content, then by identity: whole items are read for their identity only where their facts
     are alike, each once. Raises ChangedError for a new file that is not what it was.
     """
@@ -126,7 +126,7 @@ def meet(new: Inputs, known: Known, kind: Kind, tick: Callable[..., None]) -> Me
                 others.setdefault(text, int(row))
             else:
                 gone.append(int(row))
-        digests |= dict(zip(read, pool.map(lambda i: kind.digest(new.paths[i]), read), strict=True))
+        digests |= dict(zip(read, pool.map(lambda i: kind.digest(new.items[i]), read), strict=True))
     for i, text in digests.items():
         rows[i] = others.get(text, -1)
     still = np.array([i for i in ours if rows[i] < 0], dtype=np.int64)
@@ -135,7 +135,7 @@ def meet(new: Inputs, known: Known, kind: Kind, tick: Callable[..., None]) -> Me
 
 
 def _alike(
-    new: Inputs, some: np.ndarray, known: Known, others: np.ndarray, likeness: Likeness, least: float
+    new: Part, some: np.ndarray, known: Known, others: np.ndarray, likeness: Likeness, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which of some rows of both have the key of one of the other side, and a vector within `least` of its."""
     groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
@@ -164,7 +164,7 @@ def _vectors(facts: pa.Table, rows: Sequence[int] | np.ndarray, likeness: Likene
     return likeness.vectors(facts.take(pa.array(rows, pa.int64())))
 
 
-def nearly(new: Inputs, known: Known, likeness: Likeness | None, tick: Callable[..., None]) -> np.ndarray:
+def nearly(new: Part, known: Known, likeness: Likeness | None, tick: Callable[..., None]) -> np.ndarray:
     """(N,) whether an item is a near-duplicate of a known one.
 
     Candidates are the nearest by the vectors of `likeness`, confirmed on the items themselves; known files
@@ -187,7 +187,7 @@ def nearly(new: Inputs, known: Known, likeness: Likeness | None, tick: Callable[
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for start in range(0, len(pairs), CHUNK):
             some = [(i, j) for _, i, j in pairs[start : start + CHUNK] if not found[i]]
-            files = [(new.paths[i], known.files[j]) for i, j in some]
+            files = [(new.items[i], known.files[j]) for i, j in some]
             items = list(pool.map(lambda pair: (seen(pair[0]), seen(pair[1])), files))  # type: ignore[arg-type]
             whole = [number for number, (a, b) in enumerate(items) if a is not None and b is not None]
             if whole:
@@ -199,7 +199,7 @@ def nearly(new: Inputs, known: Known, likeness: Likeness | None, tick: Callable[
 
 
 def _nearest(
-    new: Inputs, mine: np.ndarray, known: Known, there: np.ndarray, likeness: Likeness
+    new: Part, mine: np.ndarray, known: Known, there: np.ndarray, likeness: Likeness
 ) -> list[tuple[float, int, int]]:
     """(cosine, row of new, row of known) of the candidates, the closest first, MOST of them at most."""
     pairs: list[tuple[float, int, int]] = []

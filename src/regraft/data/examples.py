@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from regraft.artifacts import fingerprint, read_parquet, write_parquet
 from regraft.data.blocks import blocks_of
 from regraft.data.known import KnownFile
+from regraft.data.part import Part
 from regraft.data.splits import val_apart
 from regraft.errors import ChangedError, SealedError, UsageError
-from regraft.evaluation import all_alone
 
 SPLITS = ("train", "val", "test")
 SCHEMA = pa.schema(  # the columns that all modalities share; behind them come those of the facts
@@ -64,63 +64,6 @@ class Task:
             )
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some examples, in a fixed order: ids, files to read, integer labels by `task.classes`, weights, groups,
-    blocks.
-
-    Rows of one block number are no independent evidence of each other: a group's, copies, near-duplicates. A
-    file that changed since the run began raises ChangedError when it is read.
-    """
-
-    name: str
-    ids: tuple[str, ...]
-    sources: tuple[str, ...]
-    paths: tuple[KnownFile, ...]
-    labels: np.ndarray  # (N,) int64
-    weights: np.ndarray  # (N,) float64
-    groups: tuple[str | None, ...]
-    blocks: np.ndarray  # (N,) int64
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def then(self, other: Part) -> Part:
-        """These, followed by the others."""
-        return Part(
-            f"{self.name} and {other.name}" if len(other) else self.name,
-            self.ids + other.ids,
-            self.sources + other.sources,
-            self.paths + other.paths,
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.weights, other.weights]),
-            self.groups + other.groups,
-            np.concatenate([self.blocks, other.blocks]),
-        )
-
-    def some(self, rows: Sequence[int] | np.ndarray) -> Part:
-        """The examples at some positions."""
-        at = np.asarray(rows, dtype=np.int64)
-        ids, sources, paths = (
-            tuple(values[i] for i in at) for values in (self.ids, self.sources, self.paths)
-        )
-        groups = tuple(self.groups[i] for i in at)
-        return Part(
-            self.name, ids, sources, paths, self.labels[at], self.weights[at], groups, self.blocks[at]
-        )
-
-    def every(self, step: int) -> Part:
-        """Every `step`-th example, the first included."""
-        return self.some(range(0, len(self), step))
-
-    def clusters(self) -> np.ndarray | None:
-        """(N,) numbers of the blocks; None where the user named no groups and every example is alone in its
-        block.
-        """
-        named = any(group is not None for group in self.groups)
-        return self.blocks if named or not all_alone(self.blocks) else None
-
-
 def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
     """(N,) numbers of the groups named, an example without one in a group of its own; None where there are no
     groups.
@@ -130,34 +73,6 @@ def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
     keys = [("", str(i)) if group is None else ("group", group) for i, group in enumerate(groups)]
     number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
     return np.array([number[key] for key in keys], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the audit may know of N examples whose labels are sealed: their ids, files, identities (the id
-    where nothing else shows the same) and `facts`, a table of N rows with the modality's own columns.
-    """
-
-    name: str
-    ids: tuple[str, ...]
-    sources: tuple[str, ...]
-    paths: tuple[KnownFile, ...]
-    identities: tuple[str, ...]
-    facts: pa.Table
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def then(self, other: Inputs) -> Inputs:
-        """These, followed by the others."""
-        return Inputs(
-            f"{self.name} and {other.name}",
-            self.ids + other.ids,
-            self.sources + other.sources,
-            self.paths + other.paths,
-            self.identities + other.identities,
-            pa.concat_tables([self.facts, other.facts]),
-        )
 
 
 def facts_in(table: pa.Table) -> pa.Table:
@@ -211,7 +126,7 @@ class Examples:
         log("unseal", reason=reason, examples=self.__sealed.num_rows)
         return self._take(self.__sealed, "test")
 
-    def audit_view(self, reason: str, log: Callable[..., None]) -> Inputs:
+    def audit_view(self, reason: str, log: Callable[..., None]) -> Part:
         """The inputs of test, for the audit: no labels. `log` is told that, and why, they were looked at."""
         log("audit_view", reason=reason, examples=self.__sealed.num_rows)
         return self._inputs(self.__sealed, "test")
@@ -224,7 +139,7 @@ class Examples:
         """The labels in the order of examples.parquet, "" for those of test."""
         return [*self.table["label"].to_pylist(), *[""] * self.__sealed.num_rows]
 
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Part:
         """The inputs of train and then of val."""
         parts = [self.table.filter(pc.equal(self.table["split"], split)) for split in ("train", "val")]
         return self._inputs(pa.concat_tables(parts), "train and val")
@@ -273,9 +188,11 @@ class Examples:
         """The modality's own columns of train and val, in the order of examples.parquet."""
         return facts_in(self.table)
 
-    def _inputs(self, table: pa.Table, name: str) -> Inputs:
+    def _inputs(self, table: pa.Table, name: str) -> Part:
         ids, sources, identities = (tuple(table[c].to_pylist()) for c in ("id", "source", "identity"))
-        return Inputs(name, ids, sources, self._files(sources, ids), identities, facts_in(table))
+        return Part(
+            name, ids, sources, self._files(sources, ids), identities=identities, facts=facts_in(table)
+        )
 
     def _take(self, table: pa.Table, name: str) -> Part:
         index = {label: position for position, label in enumerate(self.task.classes)}
@@ -285,7 +202,7 @@ class Examples:
             name=name,
             ids=ids,
             sources=sources,
-            paths=self._files(sources, ids),
+            items=self._files(sources, ids),
             labels=np.array([index[label] for label in table["label"].to_pylist()], dtype=np.int64),
             weights=np.array(weights, dtype=np.float64),
             groups=tuple(table["group"].to_pylist()),

@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 
 from regraft.artifacts import openable, read_parquet, write_parquet
 from regraft.data.alike import Known, Met, meet
-from regraft.data.examples import Examples, Inputs, facts_in
+from regraft.data.examples import Examples, facts_in
 from regraft.data.kind import Kind
 from regraft.data.known import KnownFile
+from regraft.data.part import Part
 from regraft.data.splits import ORDER
 from regraft.errors import UsageError
 
@@ -110,7 +111,7 @@ class Seen:
                     files[row] = found.get(identity)
         return _known(self.table, files)
 
-    def meet(self, new: Inputs, kind: Kind, tick: Callable[..., None], home: Path | None = None) -> Met:
+    def meet(self, new: Part, kind: Kind, tick: Callable[..., None], home: Path | None = None) -> Met:
         """Which of some items the model has seen, by content and by identity."""
         return meet(new, self.known(home), kind, tick)
 

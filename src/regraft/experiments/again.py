@@ -99,7 +99,7 @@ def evaluate_own(
     folder.lock()
     try:
         test = examples.unseal(reason, events.emit)
-        logits = _logits(model, test.paths, session, events)
+        logits = _logits(model, test.items, session, events)
         write_json(folder.state, {**folder.read_state(), "readings": readings(folder)})
     finally:
         folder.release()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from regraft import backbones as sources
 from regraft.artifacts import Events
-from regraft.data import Examples, Inputs
+from regraft.data import Examples, Part
 from regraft.data.lineage import seen_by
 from regraft.errors import UsageError
 from regraft.modalities import Modality
@@ -39,7 +39,7 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
     return replace(ranking, left_out={**ranking.left_out, **seen})
 
 
-def _has_seen(reference: str, examples: Inputs, modality: Modality, events: Events) -> str:
+def _has_seen(reference: str, examples: Part, modality: Modality, events: Events) -> str:
     """Why a backbone cannot be judged on these examples, "" where it can: an earlier run has seen some of them."""
     try:
         past = seen_by(reference)

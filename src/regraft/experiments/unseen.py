@@ -80,7 +80,7 @@ def unseen(
     ]
     index = {name: number for number, name in enumerate(model.classes)}
     return Unseen(
-        files=[inputs.paths[place] for place in kept],
+        files=[inputs.items[place] for place in kept],
         sources=tuple(row.source for row in rows),
         labels=np.array([index[row.label] for row in rows], dtype=np.int64),
         clusters=clusters([row.group for row in rows]),

@@ -13,7 +13,7 @@ from regraft.artifacts import Events, RunFolder, claim_free, next_free
 from regraft.data import (
     Examples,
     Finding,
-    Inputs,
+    Part,
     Source,
     Task,
     audit_files,
@@ -220,7 +220,7 @@ def _noting(logged: list[tuple[str, dict[str, Any]]], ears: Events) -> Callable[
 
 
 def _kept(
-    new: Inputs, kind: Kind, earlier: Known, past: Seen | None, found: Met | None, ears: Events
+    new: Part, kind: Kind, earlier: Known, past: Seen | None, found: Met | None, ears: Events
 ) -> dict[str, str]:
     """{content id: split} that is kept: by `--splits`, and of what only the backbone has seen, never test.
 
@@ -243,7 +243,7 @@ def _kept(
 
 
 def _of_the_past(
-    examples: Examples, past: Seen, met: dict[str, str], new: Inputs, found: Met, backbone: str
+    examples: Examples, past: Seen, met: dict[str, str], new: Part, found: Met, backbone: str
 ) -> tuple[list[Finding], dict[str, Any]]:
     """What is to be said of train and val that the backbone has seen, and `seen_by_ancestors` of run.json."""
     findings, counts = [], {}

@@ -16,7 +16,7 @@ from regraft.artifacts import RunFolder, read_json, write_bytes, write_json, wri
 from regraft.backbones import Provenance
 from regraft.data import Examples, readings
 from regraft.data.audit import LISTED, Finding
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.errors import BudgetError, ChangedError, RegraftError
 from regraft.model import Model
 from regraft.predictions import write_predictions

@@ -9,7 +9,7 @@ import numpy as np
 
 from regraft.data import Examples, readings
 from regraft.data.audit import IN_TEST, contradicting_test
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.errors import BudgetError
 from regraft.evaluation import Estimate
 from regraft.model import Model

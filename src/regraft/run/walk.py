@@ -12,8 +12,8 @@ from torch import nn
 from regraft.backbones import Backbone
 from regraft.data import Examples
 from regraft.data.audit import LATER, fatal
-from regraft.data.examples import Part
 from regraft.data.lineage import in_sample
+from regraft.data.part import Part
 from regraft.errors import DataError, RegraftError
 from regraft.model import Model
 from regraft.run.record import Record
@@ -52,7 +52,7 @@ def walk(
     plan = record.step("freeze", lambda: freeze(backbone, context))
     layers = record.step("head", lambda: head(backbone.width, task.outputs, len(both), context))
 
-    engine = choose_engine(backbone, examples.part("train").paths, sum(counts.values()), context)
+    engine = choose_engine(backbone, examples.part("train").items, sum(counts.values()), context)
     frozen = Frozen(backbone, engine, context)
     values = record.step("features", lambda: frozen(both))
     recut = not about.get("val_given")

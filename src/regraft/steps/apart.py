@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from regraft.data import Examples
 from regraft.data.audit import Near, find_near
-from regraft.data.examples import Inputs
+from regraft.data.part import Part
 from regraft.errors import BudgetError
 from regraft.steps.audit import apart
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen
-from regraft.steps.train import Features
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Cut:
     """
 
     examples: Examples
-    features: Features
+    features: Part
     near: Near | None = None
-    test: Inputs | None = None
+    test: Part | None = None
 
 
 def keep_apart(
@@ -70,6 +69,6 @@ def keep_apart(
     return Cut(found.examples, _of(found.examples, values), found.near, test)
 
 
-def _of(examples: Examples, values: np.ndarray) -> Features:
+def _of(examples: Examples, values: np.ndarray) -> Part:
     both = examples.part("train").then(examples.part("val"))
-    return Features(values, both.labels, both.weights, both.blocks)
+    return replace(both, values=values)

@@ -5,7 +5,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from regraft.backbones import obtain_weights
 from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
 from regraft.data.audit import ACROSS, Finding, Kept, Near, Seen, audit_features, find_near, write_fixes
-from regraft.data.examples import Inputs, Part
+from regraft.data.part import Part
 from regraft.inference import feature_key
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.evaluate import Verdict
-from regraft.steps.train import Features, Heads, train_head
+from regraft.steps.train import Heads, train_head
 from regraft.tasks import Task
 from regraft.training import Layers
 
@@ -60,13 +60,7 @@ class Audit:
 
 
 def audit(
-    examples: Examples,
-    known: Features,
-    heads: Heads,
-    test: Inputs | None,
-    near: Near,
-    kept: Kept,
-    context: Context,
+    examples: Examples, known: Part, heads: Heads, test: Part | None, near: Near, kept: Kept, context: Context
 ) -> list[Finding]:
     """What features of train and val (`known`, in this order), a head's out-of-fold predictions and
     near-duplicates tell.
@@ -76,7 +70,7 @@ def audit(
 
 def audit_alone(
     examples: Examples, kept: Kept, context: Context, with_features: bool
-) -> tuple[list[Finding], Inputs]:
+) -> tuple[list[Finding], Part]:
     """The same with the packaged backbone and a linear probe, and the inputs of test.
 
     Without features near-duplicates are found by their facts only.
@@ -92,12 +86,12 @@ def audit_alone(
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
     obtained = obtain_weights(DEFAULT, quiet.recipe.run.offline)
     backbone = base(obtained, examples.facts(), quiet)
-    engine = choose_engine(backbone, both.paths, len(both) + len(test), quiet)
+    engine = choose_engine(backbone, both.items, len(both) + len(test), quiet)
 
-    def features(part: Part | Inputs) -> np.ndarray:
+    def features(part: Part) -> np.ndarray:
         return context.store.features(
             part.ids,
-            part.paths,
+            part.items,
             feature_key(engine),
             backbone.preprocess,
             engine,
@@ -116,7 +110,7 @@ def audit_alone(
     )
     joined = examples.joined([pair[:2] for pair in near.pairs])
     both = joined.part("train").then(joined.part("val"))
-    known = Features(values, both.labels, both.weights, both.blocks)
+    known = replace(both, values=values)
     heads = train_head((Layers("linear"),), known, len(known), len(examples.task.classes), quiet)
     return audit(joined, known, heads, test, near, kept, context), test
 
@@ -148,9 +142,9 @@ def apart(examples: Examples, near: Near, recut: bool, seed: int) -> Apart:
 
 def _seen(
     examples: Examples,
-    known: Features | None,
+    known: Part | None,
     heads: Heads | None,
-    test: Inputs | None,
+    test: Part | None,
     near: Near,
     kept: Kept,
     context: Context,
@@ -176,7 +170,7 @@ def _seen(
     )
 
 
-def nearly_known(findings: Iterable[Finding], test: Inputs | None) -> frozenset[str]:
+def nearly_known(findings: Iterable[Finding], test: Part | None) -> frozenset[str]:
     """The sources of test examples that have a near-duplicate in train or val."""
     names = {
         name for finding in findings if finding.kind == ACROSS for pair in finding.pairs for name in pair[:2]

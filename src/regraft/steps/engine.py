@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from regraft.backbones import Backbone
-from regraft.data.examples import Inputs, Part
+from regraft.data.part import Part
 from regraft.errors import BudgetError, UsageError
 from regraft.inference import Engine, feature_key, makers, pick_engine, trial_key
 from regraft.steps.context import Context
@@ -26,7 +26,7 @@ class Frozen:
     engine: Engine
     context: Context
 
-    def __call__(self, part: Part | Inputs, view: str = "plain") -> np.ndarray:
+    def __call__(self, part: Part, view: str = "plain") -> np.ndarray:
         """(N, width) features of a part: of its examples as they are, or as one of the modality's probes views
         them, by the name of the probe's setting.
 
@@ -47,7 +47,7 @@ class Frozen:
                     "Allow more with --budget, or a smaller input with --size."
                 )
 
-        return context.store.features(part.ids, part.paths, key, pre, self.engine, tick, label)[0]
+        return context.store.features(part.ids, part.items, key, pre, self.engine, tick, label)[0]
 
 
 def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context: Context) -> Engine:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from regraft.artifacts import Events
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, all_alone, effective_count, folds_of, holm, in_words, wilson
 from regraft.model import Model
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.train import Features, Heads, apply_head, train_head
+from regraft.steps.train import Heads, apply_head, train_head
 from regraft.tasks import Calibration, Held, Task, evaluated
 from regraft.training import Layers
 
@@ -31,7 +31,7 @@ def out_of_fold(heads: Heads, both: Part) -> Held:
     """
     if heads.oof_logits is None:
         return Held("out-of-fold", both.labels[:0], np.zeros((0, 0)))
-    return Held("out-of-fold", both.labels[heads.oof_rows], heads.oof_logits, both.blocks[heads.oof_rows])
+    return Held("out-of-fold", both.labels[heads.oof_rows], heads.oof_logits, both.blocks_at(heads.oof_rows))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def predicted(model: Model, part: Part, context: Context, say: Callable[[str], N
     """
     began = time.monotonic()
     rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
-    for number, row in enumerate(model.outputs(part.paths, context.device), start=1):
+    for number, row in enumerate(model.outputs(part.items, context.device), start=1):
         if not isinstance(row, np.ndarray):
             raise UsageError(
                 f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}."
@@ -133,7 +133,7 @@ def from_folds(task: Task, held: Held, calibration: Calibration, context: Contex
     return found
 
 
-def cross_validate(task: Task, layers: Layers, data: Features, context: Context) -> dict[str, Any]:
+def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> dict[str, Any]:
     """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew
     inside each fold.
     """

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from regraft.backbones import Obtained, candidates, entry_of, obtain_weights
 from regraft.backbones.sources import DEFAULT
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.steps.context import Context
 from regraft.steps.rank import SHARE, Ranking, rank
 

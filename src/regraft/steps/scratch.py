@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, build, cut_short, cut_stages
+from regraft.data.part import Part
 from regraft.steps.context import Context
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import Tuning, length
 from regraft.steps.finetune.tune import Tuner
 from regraft.training import make_head, plan_freeze
@@ -19,7 +19,7 @@ RATE = 1e-3  # AdamW's usual peak for a network that starts from nothing
 
 
 def from_scratch(
-    backbone: Backbone, data: Data, classes: int, context: Context
+    backbone: Backbone, data: Part, classes: int, context: Context
 ) -> tuple[Backbone, nn.Module] | None:
     """The network of `backbone` and a linear head, trained from random weights on all of `data`; None where
     time is short.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from regraft.data.part import Part
 from regraft.evaluation import fewest_blocks, log_losses, score, standard_error, weighted_scores
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
@@ -26,33 +27,6 @@ RESAMPLES = 100
 ROWS = 4_096  # features that the head is shown at once
 LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single block, which no fold can spare
 DECAY = 5.0  # of an MLP. Log loss on packages by 0.01, 1, 3, 5, 20: 0.424, 0.417, 0.402, 0.394, 0.476; linear 0.402
-
-
-@dataclass
-class Features:
-    """Frozen features with what is known of them: (N, D), (N,) labels, weights, and blocks (None: each row is
-    alone).
-    """
-
-    values: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    blocks: np.ndarray | None = None
-
-    def some(self, rows: np.ndarray) -> Features:
-        """Some rows, copied."""
-        return Features(self.values[rows], self.labels[rows], self.weights[rows], self._blocks(rows))
-
-    def part(self, start: int, end: int | None = None) -> Features:
-        """Some rows, as views."""
-        some = slice(start, end)
-        return Features(self.values[some], self.labels[some], self.weights[some], self._blocks(some))
-
-    def _blocks(self, rows: np.ndarray | slice) -> np.ndarray | None:
-        return None if self.blocks is None else self.blocks[rows]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass
@@ -94,7 +68,7 @@ class Candidate:
 
 
 def train_head(
-    options: tuple[Layers, ...], everything: Features, count: int, classes: int, context: Context
+    options: tuple[Layers, ...], everything: Part, count: int, classes: int, context: Context
 ) -> Heads:
     """The head of the simplest of `options` that is as good as any. The first `count` rows are train, the
     rest is val.
@@ -110,7 +84,7 @@ def train_head(
         best, why = _choose(options, linear, everything, weighting, classes, context)
         best, why = replace(best, class_weights=weighting), "; ".join(filter(None, (why, unequal)))
     _settle(best, why, context)
-    on_train = fit_chosen(best, everything.part(0, count), classes, context)
+    on_train = fit_chosen(best, everything.cut(0, count), classes, context)
     refitted = (
         on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
     )
@@ -152,7 +126,7 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
 
 
 def _weigh(
-    options: tuple[Layers, ...], everything: Features, sizes: np.ndarray, context: Context
+    options: tuple[Layers, ...], everything: Part, sizes: np.ndarray, context: Context
 ) -> tuple[str, Candidate | None, str]:
     """What is done about classes of different sizes, the linear head with it where there is to be one, and
     why.
@@ -173,7 +147,7 @@ def _weigh(
     offset = class_offset(everything.labels, "adjusted", classes)
     logits = [plain.logits, plain.logits - offset, balanced.logits]
     labels, rng = everything.labels[plain.rows], np.random.default_rng(0)
-    members = _members(None if everything.blocks is None else everything.blocks[plain.rows], len(labels))
+    members = _members(everything.blocks_at(plain.rows), len(labels))
     metric = "macro_f1" if context.recipe.run.metric in ("auto", "accuracy") else context.recipe.run.metric
     drawn = [
         np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))])
@@ -193,7 +167,7 @@ def _weigh(
 def _choose(
     options: tuple[Layers, ...],
     linear: Candidate | None,
-    everything: Features,
+    everything: Part,
     weighting: str,
     classes: int,
     context: Context,
@@ -262,9 +236,7 @@ def _beside(one: Candidate, other: Candidate, blocks: np.ndarray | None) -> tupl
     )
 
 
-def _linear(
-    layers: Layers, everything: Features, weighting: str, classes: int, context: Context
-) -> Candidate:
+def _linear(layers: Layers, everything: Part, weighting: str, classes: int, context: Context) -> Candidate:
     """The linear head of the L2 the user named, or of the one chosen out of fold."""
     recipe = context.recipe
     named = None if recipe.train.l2 == "auto" or recipe.head.kind == "mlp" else recipe.train.l2
@@ -291,7 +263,7 @@ def _linear(
     )
 
 
-def _mlp(layers: Layers, everything: Features, weighting: str, classes: int, context: Context) -> Candidate:
+def _mlp(layers: Layers, everything: Part, weighting: str, classes: int, context: Context) -> Candidate:
     """The MLP after the number of epochs that is best out of fold."""
     recipe = context.recipe
     decay = DECAY if recipe.train.l2 == "auto" else recipe.train.l2
@@ -315,7 +287,7 @@ def _mlp(layers: Layers, everything: Features, weighting: str, classes: int, con
 
 
 def fit_chosen(
-    best: Candidate, data: Features, classes: int, context: Context, start: nn.Sequential | None = None
+    best: Candidate, data: Part, classes: int, context: Context, start: nn.Sequential | None = None
 ) -> nn.Sequential:
     """The chosen head on `data`."""
     layers = best.layers

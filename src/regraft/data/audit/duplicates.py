@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from regraft.data.blocks import blocks_of
-from regraft.data.examples import Inputs
 from regraft.data.kind import Likeness
+from regraft.data.part import Part
 from regraft.evaluation.neighbours import EXACT, Features, Lists, compact
 
 NEIGHBOURS = 5
@@ -24,7 +24,7 @@ Pair = tuple[int, int, float]
 
 
 def near_duplicates(
-    every: Inputs,
+    every: Part,
     features: Features | None,
     likeness: Likeness,
     tick: Callable[..., None],
@@ -60,7 +60,7 @@ def near_duplicates(
             some = order[done : done + CHUNK]
             done += len(some)
             rows = sorted({row for pair in some for row in pair})
-            read = zip(rows, pool.map(likeness.read, [every.paths[r] for r in rows]), strict=True)
+            read = zip(rows, pool.map(likeness.read, [every.items[r] for r in rows]), strict=True)
             items = {row: item for row, item in read if item is not None}
             some = [pair for pair in some if pair[0] in items and pair[1] in items]
             if some:
@@ -111,7 +111,7 @@ def joined(found: Close, beside: Close) -> Close:
 
 
 def by_facts(
-    every: Inputs, likeness: Likeness, least: float, tick: Callable[..., None], stop: Callable[[], bool]
+    every: Part, likeness: Likeness, least: float, tick: Callable[..., None], stop: Callable[[], bool]
 ) -> list[Close]:
     """Those of which the vector, or that of another guise, is close to the other's vector."""
     vectors = likeness.vectors(every.facts)

@@ -18,8 +18,8 @@ import numpy as np
 from regraft.data.audit.duplicates import Pair, groups, near_duplicates
 from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.audit.leaks import mean_recall
-from regraft.data.examples import Inputs
 from regraft.data.kind import Likeness
+from regraft.data.part import Part
 from regraft.evaluation.neighbours import compact
 
 ACROSS, WITHIN, OTHERWISE = (
@@ -64,13 +64,13 @@ class Seen:
     """
 
     classes: tuple[str, ...]
-    inputs: Inputs
+    inputs: Part
     splits: tuple[str, ...]
     labels: np.ndarray
     features: np.ndarray | None
     rows: np.ndarray
     probabilities: np.ndarray | None
-    test: Inputs | None
+    test: Part | None
     near: Near
     kept: Kept = frozenset()
     tick: Callable[..., None] = lambda **_: None
@@ -93,8 +93,8 @@ def audit_features(seen: Seen) -> list[Finding]:
 
 
 def find_near(
-    inputs: Inputs,
-    test: Inputs | None,
+    inputs: Part,
+    test: Part | None,
     features: tuple[np.ndarray | None, np.ndarray | None],
     likeness: Likeness | None,
     tick: Callable[..., None],

@@ -8,7 +8,8 @@ from collections import defaultdict
 
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, several, without
-from regraft.data.examples import Examples, Part
+from regraft.data.examples import Examples
+from regraft.data.part import Part
 from regraft.data.rows import Row
 
 IN_TEST = "contradicting labels in test"

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from torch import nn
 
+from regraft.data.part import Part
 from regraft.errors import BudgetError, UsageError
 from regraft.evaluation import effective_count, per_block, refined_log_losses, standard_error, wilson
 from regraft.runtime import PeakMemory
 from regraft.steps.context import Context, Keeper
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.rank import stratified_order
@@ -76,8 +76,8 @@ def explore(
     usual: Tuner,
     head: nn.Module,
     head_logits: np.ndarray,
-    data: Data,
-    val: Data,
+    data: Part,
+    val: Part,
     context: Context,
     strategies: tuple[str, ...] = STRATEGIES,
 ) -> Explored:
@@ -116,7 +116,7 @@ class _Race:
     """The trials so far, and the best of those that were trained to the end."""
 
     def __init__(
-        self, usual: Tuner, head: nn.Module, data: Data, val: Data, context: Context, trials: list[Trial]
+        self, usual: Tuner, head: nn.Module, data: Part, val: Part, context: Context, trials: list[Trial]
     ) -> None:
         self.length, self.head, self.data, self.val, self.context = (
             usual.tuning.epochs,
@@ -155,7 +155,7 @@ class _Race:
             found[name] = self._kept(tried.trial, before, number + 1, len(tuners))
         return found
 
-    def _tried(self, name: str, tuner: Tuner, some: Data, epochs: int, training: str | None) -> _Tried | None:
+    def _tried(self, name: str, tuner: Tuner, some: Part, epochs: int, training: str | None) -> _Tried | None:
         """One strategy for so many epochs of some of the examples; None where the time does not allow it.
 
         The last trials, whose `training` has a name and is kept, tell their epochs, others only their result.
@@ -198,7 +198,7 @@ class _Race:
         return trial
 
 
-def _part(data: Data, share: float, seed: int) -> Data:
+def _part(data: Part, share: float, seed: int) -> Part:
     """A stratified share of the examples; all of them from 1 on."""
     if share >= 1:
         return data
@@ -233,7 +233,7 @@ def _tuner(name: str, usual: Tuner, context: Context) -> Tuner | None:
 
 
 def _trial(
-    name: str, epochs: float, logits: np.ndarray, val: Data, trained: int, seconds: float, memory: int
+    name: str, epochs: float, logits: np.ndarray, val: Part, trained: int, seconds: float, memory: int
 ) -> Trial:
     losses, right = refined_log_losses(val.labels, logits), logits.argmax(axis=1) == val.labels
     share, count = float(right.mean()), effective_count(right, val.blocks)

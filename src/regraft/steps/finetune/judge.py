@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regraft.data.part import Part
 from regraft.evaluation import draws, fewest_blocks, folds_of, refined_log_losses, score, standard_error
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import SHARES
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import HELD
 from regraft.steps.finetune.tune import Tuner, mixtures
-from regraft.steps.train import Candidate, Features, fit_chosen
+from regraft.steps.train import Candidate, fit_chosen
 
 RESAMPLES = 200  # of the error of a metric
 FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear
@@ -108,8 +108,8 @@ def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
 def cross_fit(
     tuner: Tuner,
     chosen: Candidate,
-    data: Data,
-    known: Features,
+    data: Part,
+    known: Part,
     classes: int,
     metric: str,
     folds: int,
@@ -142,7 +142,7 @@ def cross_fit(
             logits[share][held] = each
         rows = np.sort(np.concatenate([rows, held]))
         tried = {share: values[rows] for share, values in logits.items()}
-        blocks = None if data.blocks is None else data.blocks[rows]
+        blocks = data.blocks_at(rows)
         found = compare(data.labels[rows], tried, blocks, metric, rows)
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {found.why}")
         if found.enough:

@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from regraft.backbones import Backbone, Suffix
+from regraft.data.part import Part
 from regraft.inference import REFERENCE, Engine, agree, feature_key, makers
 from regraft.modalities import Preprocess
 from regraft.steps.context import Context
@@ -26,40 +27,6 @@ LARGEST = 6e4  # float16 ends at 65,504
 
 
 @dataclass(frozen=True)
-class Data:
-    """Examples to train on: anything the preprocessing reads, their content ids, (N,) labels, weights of mean
-    1, and blocks.
-    """
-
-    items: tuple[Any, ...]
-    ids: tuple[str, ...]
-    labels: np.ndarray
-    weights: np.ndarray
-    blocks: np.ndarray | None = None  # None: each example is alone
-
-    def some(self, rows: np.ndarray) -> Data:
-        """The examples of some rows."""
-        items, ids = (tuple(values[row] for row in rows) for values in (self.items, self.ids))
-        return Data(
-            items,
-            ids,
-            self.labels[rows],
-            self.weights[rows],
-            None if self.blocks is None else self.blocks[rows],
-        )
-
-    def taught(self) -> Data:
-        """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than
-        two do.
-        """
-        rows = np.flatnonzero(self.weights > 0)
-        if len(rows) < 2 or len(rows) == len(self.labels):
-            return self
-        found = self.some(rows)
-        return replace(found, weights=found.weights / found.weights.mean())
-
-
-@dataclass(frozen=True)
 class Prefix:
     """Activations of the frozen stages: `views[0]` (N, ...) float16 of the plain images, the others
     augmented; those of val.
@@ -69,7 +36,7 @@ class Prefix:
     views: list[np.ndarray]
     val: np.ndarray
 
-    def batches(self, data: Data, size: int, context: Context) -> Batches:
+    def batches(self, data: Part, size: int, context: Context) -> Batches:
         """Batches of `size` examples of an epoch: each epoch sees the next view."""
         seed = context.recipe.run.seed
 
@@ -110,6 +77,15 @@ class _View:
         return self.preprocess.host(item, rng, self.augment)
 
 
+def taught(part: Part) -> Part:
+    """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than two do."""
+    rows = np.flatnonzero(part.weights > 0)
+    if len(rows) < 2 or len(rows) == len(part):
+        return part
+    found = part.some(rows)
+    return replace(found, weights=found.weights / found.weights.mean())
+
+
 def views_of(examples: int, epochs: int) -> int:
     """Views an example: more of few examples; each epoch takes the next, so more than epochs are never
     needed.
@@ -121,8 +97,8 @@ def views_of(examples: int, epochs: int) -> int:
 def cache_prefix(
     backbone: Backbone,
     cut: int,
-    data: Data,
-    val: Data,
+    data: Part,
+    val: Part,
     augment: Any,
     epochs: int,
     engine: str,
@@ -155,7 +131,7 @@ def cache_prefix(
         return None
     seed = context.recipe.run.seed
 
-    def look(part: Data, view: int) -> np.ndarray:
+    def look(part: Part, view: int) -> np.ndarray:
         some = _View(backbone.preprocess, augment if view else None, seed, view)
         how = f"{augment} seed {seed} view {view}" if view else "plain"
         label = f"activations before {suffix.entrance}" + (
@@ -178,7 +154,7 @@ def cache_prefix(
 
 
 def _engine(
-    backbone: Backbone, cut: int, data: Data, name: str, context: Context
+    backbone: Backbone, cut: int, data: Part, name: str, context: Context
 ) -> tuple[Engine | None, np.ndarray]:
     """The engine of this name if its activations at the cut agree with float32's, else float32; and some
     activations.

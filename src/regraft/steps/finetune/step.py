@@ -11,18 +11,17 @@ import pyarrow as pa
 from torch import nn
 
 from regraft.backbones import Backbone
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.errors import BudgetError
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen
 from regraft.steps.evaluate import out_of_fold
 from regraft.steps.finetune.explore import WITHOUT_DECAY, explore
 from regraft.steps.finetune.judge import Comparison, compare, cross_fit
-from regraft.steps.finetune.prefix import Data
 from regraft.steps.finetune.rules import REFIT, Tuning, folds, settled, settled_idle
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
-from regraft.steps.train import Features, Heads, apply_head
+from regraft.steps.train import Heads, apply_head
 from regraft.tasks import Held, Task
 from regraft.training import FreezePlan, class_weighted
 
@@ -43,7 +42,7 @@ class Ground:
     backbone: Backbone
     fit: Part
     val: Part
-    features: Features
+    features: Part
     heads: Heads
     facts: pa.Table
     task: Task
@@ -54,11 +53,11 @@ class Ground:
         """Train, followed by val."""
         return self.fit.then(self.val)
 
-    def data(self, part: Part) -> Data:
+    def data(self, part: Part) -> Part:
         """What fine-tuning is given of a part: its weights count classes equally where the head's do."""
         balanced = self.heads.chosen.class_weights == "balanced"
         weights = class_weighted(part.labels, part.weights, balanced, self.task.outputs)
-        return Data(part.paths, part.ids, part.labels, weights, part.blocks)
+        return replace(part, weights=weights)
 
 
 @dataclass(frozen=True)
@@ -276,7 +275,7 @@ def judge(ground: Ground, tried: Tried, predict: Predict, context: Context) -> J
     if compared is None or not compared.share or tried.tuned is None:
         return Judged(alone, out_of_fold(heads, both), why, shown, logits, final=True)
     rows = compared.rows
-    held = Held(source, both.labels[rows], compared.logits, both.blocks[rows])
+    held = Held(source, both.labels[rows], compared.logits, both.blocks_at(rows))
     return Judged(tried.tuned, held, why, shown, logits, final=source == "out-of-fold")
 
 

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
+from regraft.data.part import Part
 from regraft.errors import BudgetError, RegraftError
 from regraft.evaluation import per_block, refined_log_losses
 from regraft.inference import REFERENCE, batched, prefetch, recall, remember
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import SHARES, between
-from regraft.steps.finetune.prefix import Data, cache_prefix
+from regraft.steps.finetune.prefix import cache_prefix, taught
 from regraft.steps.finetune.rules import Tuning
 from regraft.training import (
     Batch,
@@ -43,7 +44,7 @@ from regraft.training import (
 
 DECODED = 512  # held-out examples that are decoded at once and kept while each mixture looks at them
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
-NOTHING = Data((), (), np.zeros(0, np.int64), np.zeros(0))
+NOTHING = Part(items=(), ids=(), labels=np.zeros(0, np.int64), weights=np.zeros(0))
 
 
 @dataclass
@@ -86,8 +87,8 @@ class Tuner:
     def fit(
         self,
         head: nn.Module,
-        data: Data,
-        val: Data | None,
+        data: Part,
+        val: Part | None,
         context: Context,
         checkpoint: Checkpoint | None = None,
     ) -> Finetuned:
@@ -99,7 +100,7 @@ class Tuner:
         RegraftError should anything frozen have moved.
         """
         checkpoint, seed = checkpoint or Checkpoint(), context.recipe.run.seed
-        work = _Work(self, head, data.taught(), val, context)
+        work = _Work(self, head, taught(data), val, context)
         before = work.frozen_digest
         tuning = replace(self.tuning, precision=work.arithmetic.precision)
         settings = {k: v for k, v in asdict(tuning).items() if k not in ("epochs", "interpolation")}
@@ -138,7 +139,7 @@ class Tuner:
 class _Work:
     """What one training needs at hand: the network, its batches, the arithmetic, val."""
 
-    def __init__(self, tuner: Tuner, head: nn.Module, data: Data, val: Data | None, context: Context) -> None:
+    def __init__(self, tuner: Tuner, head: nn.Module, data: Part, val: Part | None, context: Context) -> None:
         self.plan, self.tuning, self.data, self.val, self.context = (
             tuner.plan,
             tuner.tuning,
@@ -315,7 +316,7 @@ class _Work:
         return best
 
 
-def _batches(data: Data, backbone: Backbone, augment: Any, size: int, context: Context) -> Batches:
+def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: Context) -> Batches:
     """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on
     threads.
     """
@@ -336,7 +337,7 @@ def _batches(data: Data, backbone: Backbone, augment: Any, size: int, context: C
     return epoch_of
 
 
-def _images(backbone: Backbone, held: Data, context: Context) -> Iterator[torch.Tensor]:
+def _images(backbone: Backbone, held: Part, context: Context) -> Iterator[torch.Tensor]:
     """Held-out examples as the network is given them, a batch at a time."""
     for _, raws in prefetch(batched(held.items, context.recipe.run.feature_batch), backbone.preprocess.host):
         yield torch.from_numpy(backbone.preprocess.collate(raws)).to(context.device)
@@ -353,7 +354,7 @@ def logits_of(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Arit
 
 
 def mixtures(
-    backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Data, context: Context
+    backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Part, context: Context
 ) -> dict[float, np.ndarray]:
     """(N, K) logits of held-out examples by the share of the fine-tuned weights, from 0 (head only) to 1.
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.steps.context import Context
 from regraft.steps.rank.choosing import Ranking, Row, choose, opinions, row_of

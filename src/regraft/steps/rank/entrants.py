@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from regraft.backbones import Backbone, Cost, Obtained, costs, make_base, obtain_weights, truncated
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.errors import BackboneError, UsageError
 from regraft.inference import REFERENCE, Trial, feature_key, makers, pick_engine, trial_key
 from regraft.modalities import Preprocess
@@ -196,7 +196,7 @@ class Entrants:
         made = makers(backbone, device, run.feature_batch, depths, cache=folder)
         if run.engine != "auto":
             return (str(run.engine) if run.engine in made else REFERENCE), None
-        some = [self.part.paths[row] for row in self.order[:SAMPLE]]
+        some = [self.part.items[row] for row in self.order[:SAMPLE]]
         key = trial_key(backbone, device, run.feature_batch, depths)
         trials: list[Trial]
         engine, trials = pick_engine(
@@ -239,7 +239,7 @@ class Entrants:
         engine = made[entrant.engine]()
         pooled, *shallow = store.features(
             [self.part.ids[row] for row in new],
-            [self.part.paths[row] for row in new],
+            [self.part.items[row] for row in new],
             feature_key(engine),
             backbone.preprocess,
             engine,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from regraft.data.examples import Part
+from regraft.data.part import Part
 from regraft.evaluation import (
     Estimate,
     effective_count,
@@ -37,7 +37,7 @@ class Probe:
     entrant: Entrant
     depth: int
     losses: np.ndarray  # (N,) nats
-    blocks: np.ndarray  # (N,) of the same rows
+    blocks: np.ndarray | None  # (N,) of the same rows
     accuracy: Estimate
     knn: Estimate
     logme: float
@@ -80,14 +80,14 @@ def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, classe
         entrant=entrant,
         depth=depth,
         losses=log_losses(labels[path.rows], path.logits),
-        blocks=blocks[path.rows],
-        accuracy=_accuracy(right, blocks[path.rows]),
+        blocks=part.blocks_at(path.rows),
+        accuracy=_accuracy(right, part.blocks_at(path.rows)),
         knn=_accuracy(near == labels, blocks),
         logme=logme(values, labels),
     )
 
 
-def _accuracy(right: np.ndarray, blocks: np.ndarray) -> Estimate:
+def _accuracy(right: np.ndarray, blocks: np.ndarray | None) -> Estimate:
     value, count = float(right.mean()), effective_count(right, blocks)
     return Estimate(value, *wilson(value * count, count), len(right), "Wilson, out of fold")
 
