@@ -55,7 +55,7 @@ from regraft.steps.finetune.tune import MIXTURES, Finetuned, finetune, mixtures
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.train import apply_head, fit_chosen, train_head
-from regraft.training import class_weighted
+from regraft.tasks.imbalance import class_weighted
 
 RESULTS = Path(__file__).parent / "results" / "choice"
 SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")

@@ -17,7 +17,9 @@ from regraft.steps.context import Context
 from regraft.steps.finetune import judge as module
 from regraft.steps.finetune.judge import compare, cross_fit
 from regraft.steps.finetune.rules import HELD, folds, trainings
+from regraft.tasks import Single, chosen_by
 
+TASK = Single(("a", "b", "c"))
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -32,7 +34,7 @@ def compared(
 ) -> module.Comparison:
     labels, head = made(count, before, seed)
     tuned = {share: made(count, after, seed + 1 + k)[1] for k, share in enumerate(SHARES)}
-    return compare(labels, {0.0: head, **tuned}, blocks, "accuracy", np.arange(count))
+    return compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: head, **tuned}, blocks, np.arange(count))
 
 
 def test_a_clear_gain_wins_and_a_difference_inside_the_noise_leaves_the_head_alone() -> None:
@@ -46,7 +48,7 @@ def test_the_share_that_is_judged_was_chosen_on_other_examples() -> None:
     half = module._halves(200, None)
     right = 4 * np.eye(3)[labels]
     tuned = {share: np.where((half == own)[:, None], right, -right) for own, share in ((0, 0.25), (1, 1.0))}
-    found = compare(labels, {0.0: head, **tuned}, None, "accuracy", np.arange(200))
+    found = compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: head, **tuned}, None, np.arange(200))
     assert found.gain < 0  # each share is perfect on one half, which the other half cannot know
     assert found.share == 0
     np.testing.assert_array_equal(found.logits, head)
@@ -56,8 +58,22 @@ def test_the_error_counts_blocks() -> None:
     labels, head = made(40, 1.0, 0)
     _, tuned = made(40, 1.6, 1)
     each = np.repeat(np.arange(40), 10)
-    alone = compare(labels[each], {0.0: head[each], 1.0: tuned[each]}, None, "accuracy", np.arange(400))
-    together = compare(labels[each], {0.0: head[each], 1.0: tuned[each]}, each, "accuracy", np.arange(400))
+    alone = compare(
+        TASK,
+        chosen_by(TASK, "accuracy"),
+        labels[each],
+        {0.0: head[each], 1.0: tuned[each]},
+        None,
+        np.arange(400),
+    )
+    together = compare(
+        TASK,
+        chosen_by(TASK, "accuracy"),
+        labels[each],
+        {0.0: head[each], 1.0: tuned[each]},
+        each,
+        np.arange(400),
+    )
     assert together.gain == pytest.approx(alone.gain)
     assert together.error > 2.5 * alone.error
 
@@ -69,16 +85,27 @@ def test_a_lower_log_loss_does_not_outweigh_a_clearly_worse_metric() -> None:
     )  # 150 right, most sure where it is wrong
     for right, taken in ((149, True), (140, False)):  # one answer less is inside the noise, ten are not
         tuned = np.where(np.arange(200)[:, None] < right, [0.1, 0.0], [-0.1, 0.0])
-        assert compare(labels, {0.0: head, 1.0: tuned}, None, "log_loss", np.arange(200)).share == 1
         assert (
-            compare(labels, {0.0: head, 1.0: tuned}, None, "accuracy", np.arange(200)).share == 1
+            compare(
+                TASK, chosen_by(TASK, "log_loss"), labels, {0.0: head, 1.0: tuned}, None, np.arange(200)
+            ).share
+            == 1
+        )
+        assert (
+            compare(
+                TASK, chosen_by(TASK, "accuracy"), labels, {0.0: head, 1.0: tuned}, None, np.arange(200)
+            ).share
+            == 1
         ) == taken
 
 
 def test_being_too_sure_is_no_reason_against_a_model_that_gets_a_temperature() -> None:
     labels, head = made(300, 1.0, 0)
     sure = 20 * made(300, 2.0, 1)[1]
-    assert compare(labels, {0.0: head, 1.0: sure}, None, "accuracy", np.arange(300)).share == 1
+    assert (
+        compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: head, 1.0: sure}, None, np.arange(300)).share
+        == 1
+    )
 
 
 def test_folds_judge_up_to_a_thousand_examples_and_val_beyond() -> None:
@@ -123,8 +150,8 @@ def cross(
     known = Part(
         values=np.zeros((count, 2), dtype=np.float32), labels=labels, weights=np.ones(count), blocks=blocks
     )
-    tuner = module.Tuner(None, None, None)  # type: ignore[arg-type]
-    return cross_fit(tuner, None, data, known, 3, "accuracy", 3, context)  # type: ignore[arg-type]
+    tuner = module.Tuner(None, None, None, TASK)  # type: ignore[arg-type]
+    return cross_fit(tuner, None, data, known, TASK.headline, 3, context)  # type: ignore[arg-type]
 
 
 def test_no_more_folds_are_tried_than_it_takes(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,13 +185,13 @@ def test_a_gain_counts_when_it_is_above_the_noise() -> None:
     right, rows = np.eye(3)[labels], np.arange(200)
     before = right + rng.normal(size=(200, 3))
     better, same = 3 * right + rng.normal(size=(200, 3)), right + rng.normal(size=(200, 3))
-    found = compare(labels, {0.0: before, 1.0: better}, None, "accuracy", rows)
+    found = compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: before, 1.0: better}, None, rows)
     assert found.share == 1
     assert found.gain > found.error
     assert f"a gain of {found.gain:.3f}" in found.why
     sure = 8 * (2.2 * right + np.random.default_rng(1).normal(size=(200, 3)))
-    found = compare(labels, {0.0: before, 1.0: sure}, None, "accuracy", rows)
+    found = compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: before, 1.0: sure}, None, rows)
     assert found.share == 1, "a model surer of itself than it should be gets a temperature"
-    found = compare(labels, {0.0: before, 1.0: same}, None, "accuracy", rows)
+    found = compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: before, 1.0: same}, None, rows)
     assert found.share == 0
     assert found.gain <= found.error

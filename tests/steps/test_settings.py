@@ -19,9 +19,11 @@ from regraft.steps.context import Context
 from regraft.steps.finetune.rules import Tuning
 from regraft.steps.finetune.tune import Tuner
 from regraft.steps.freeze import planned
+from regraft.tasks import Single
 from regraft.training import make_head
 
 COUNT, CLASSES = 10, 2
+TASK = Single(("one", "other"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> 
     head = make_head("linear", backbone.width, CLASSES)
     recipe_ = context.recipe
     plan, _ = planned(backbone, recipe_.freeze.strategy, recipe_.freeze.norm_statistics)
-    tuner = Tuner(backbone, plan, Tuning.of(recipe_.finetune))
+    tuner = Tuner(backbone, plan, Tuning.of(recipe_.finetune), TASK)
     held = data(6, [1.0] * 6) if val else None
     found = tuner.fit(head, data(COUNT, weights), held, context)
     numbers = [*found.backbone.module.state_dict().values(), *found.head.state_dict().values()]

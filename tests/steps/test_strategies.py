@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tinted import context, data, tuner
+from tinted import TASK, context, data, tuner
 
 from bases import base_of
 from regraft.backbones import Backbone, obtain_weights
@@ -241,7 +241,7 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     chosen = Candidate(Layers("linear"), 0.3, 0, nothing, nothing, nothing)
     plan = plan_freeze(base.module, base.stages, "last-1")
     one = tuner(base, plan, ours)
-    found = cross_fit(one, chosen, few, known, 2, "accuracy", 5, ours)
+    found = cross_fit(one, chosen, few, known, TASK.headline, 5, ours)
     assert found is not None
     assert found.rows.tolist() == list(range(10))
     assert found.logits.shape == (10, 2)
@@ -250,4 +250,4 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     assert not ours.decisions.settled, "folds settle nothing of the run"
     lone = Part(items=few.items[:3], ids=few.ids[:3], labels=np.array([0, 0, 1]), weights=few.weights[:3])
     three = Part(values=known.values[:3], labels=lone.labels, weights=lone.weights)
-    assert cross_fit(one, chosen, lone, three, 2, "accuracy", 5, ours) is None
+    assert cross_fit(one, chosen, lone, three, TASK.headline, 5, ours) is None

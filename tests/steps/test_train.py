@@ -19,8 +19,9 @@ from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate
 from regraft.steps.head import WIDTHS, head, options
 from regraft.steps.train import Heads, apply_head, train_head
+from regraft.tasks.imbalance import class_offset
 from regraft.tasks.single import Single
-from regraft.training import Layers, class_offset
+from regraft.training import Layers
 
 LINEAR, NARROW = Layers("linear"), Layers("mlp", 16, 0.0)
 

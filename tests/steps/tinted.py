@@ -16,7 +16,10 @@ from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.finetune.rules import Tuning
 from regraft.steps.finetune.tune import Tuner
+from regraft.tasks import Single
 from regraft.training import FreezePlan
+
+TASK = Single(("one", "other"))
 
 
 def data(count: int, seed: int) -> Part:
@@ -54,4 +57,4 @@ def tuner(
     base: Backbone, plan: FreezePlan, here: Context, engine: str = REFERENCE, **changes: object
 ) -> Tuner:
     """One way to fine-tune `base` by the settings of the context's recipe, with `changes`."""
-    return Tuner(base, plan, Tuning.of(here.recipe.finetune, **changes), engine)
+    return Tuner(base, plan, Tuning.of(here.recipe.finetune, **changes), TASK, engine)

@@ -20,15 +20,8 @@ from regraft.data import Part
 from regraft.data.audit import Near, Seen, audit_features, find_near
 from regraft.errors import UsageError
 from regraft.evaluation import folds_of, knn_logits, knn_out_of_fold, logme
-from regraft.training import (
-    Layers,
-    class_weighted,
-    fit_logistic,
-    fit_path,
-    mlp_head,
-    mlp_out_of_fold,
-    shuffled,
-)
+from regraft.tasks.imbalance import class_weighted
+from regraft.training import Layers, fit_logistic, fit_path, mlp_head, mlp_out_of_fold, shuffled
 from regraft.training import logistic as module
 
 CLASSES = 3

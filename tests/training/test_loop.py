@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from regraft.training import Checkpoint, Learner, Listeners, Loop, Schedule, class_weighted, shuffled
+from regraft.tasks.imbalance import class_weighted
+from regraft.training import Checkpoint, Learner, Listeners, Loop, Schedule, shuffled
 from regraft.training import loop as module
 
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32))

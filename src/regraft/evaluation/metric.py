@@ -106,6 +106,14 @@ class Metric:
         name, title, unit = (str(described[key]) for key in ("name", "title", "unit"))
         return cls(name, title, unknown, higher=bool(described["higher"]), unit=unit)
 
+    def valued(self, facts: Any) -> float:
+        """The metric of N examples, each counted once.
+
+        Raises UsageError for a metric without a value under weights.
+        """
+        found = float(self.scores(facts, np.ones((1, len(facts))))[0])
+        return found if self.higher else -found
+
     def scores(self, facts: Any, weights: Floats) -> Floats:
         """(R,) values under weights (R, N), turned so that higher is better.
 

@@ -128,7 +128,7 @@ def _from_scratch(model: Model, ground: Ground, context: Context) -> Model:
 
     Raises BudgetError, and KeyboardInterrupt when the user stops it.
     """
-    made = from_scratch(ground.backbone, ground.data(ground.both), ground.task.outputs, context)
+    made = from_scratch(ground.backbone, ground.data(ground.both), ground.task, context)
     if made is None:
         raise BudgetError("no time was left for it")
     return Model(*made, "linear", model.task)

@@ -42,9 +42,9 @@ def walk(
     """
     task, counts = task_of(examples.task.kind, examples.task.classes), examples.counts()
     both = examples.part("train").then(examples.part("val"))
-    metric = task.headline.name if context.recipe.run.metric == "auto" else context.recipe.run.metric
-    chosen_by(task, metric)
-    context.settle("run.metric", metric, "the task's headline, or as asked")
+    asked = context.recipe.run.metric
+    metric = chosen_by(task, task.headline.name if asked == "auto" else asked)
+    context.settle("run.metric", metric.name, "the task's headline, or as asked")
     facts = examples.facts()
     choice = record.step("obtain", lambda: obtain(both, facts, counts, task.outputs, context))
     record.provenance(choice.obtained.provenance, choice.ranking)

@@ -12,6 +12,7 @@ from regraft.data.part import Part
 from regraft.steps.context import Context
 from regraft.steps.finetune.rules import Tuning, length
 from regraft.steps.finetune.tune import Tuner
+from regraft.tasks import Task
 from regraft.training import make_head, plan_freeze
 
 LONGER = 2  # nothing is known yet, so training goes on for twice the epochs of fine-tuning
@@ -19,7 +20,7 @@ RATE = 1e-3  # AdamW's usual peak for a network that starts from nothing
 
 
 def from_scratch(
-    backbone: Backbone, data: Part, classes: int, context: Context
+    backbone: Backbone, data: Part, task: Task, context: Context
 ) -> tuple[Backbone, nn.Module] | None:
     """The network of `backbone` and a linear head, trained from random weights on all of `data`; None where
     time is short.
@@ -41,8 +42,8 @@ def from_scratch(
         "precision": "auto",
     }
     merged = context.decisions.merged(context.recipe)
-    tuner = Tuner(empty, plan, Tuning.of(merged.finetune, merged.train.class_weights, **own))
-    head = make_head("linear", backbone.width, classes)
+    tuner = Tuner(empty, plan, Tuning.of(merged.finetune, merged.train.class_weights, **own), task)
+    head = make_head("linear", backbone.width, task.outputs)
     found = tuner.fit(head, data, None, context.trial(), context.keeper.checkpoint("scratch"))
     if found.interrupted:
         raise KeyboardInterrupt

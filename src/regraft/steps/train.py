@@ -12,15 +12,8 @@ from regraft.data.part import Part
 from regraft.evaluation import fewest_blocks, log_losses, score, standard_error, weighted_scores
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
-from regraft.training import (
-    Layers,
-    class_offset,
-    class_weighted,
-    fit_path,
-    linear_head,
-    mlp_head,
-    mlp_out_of_fold,
-)
+from regraft.tasks.imbalance import class_offset, class_weighted
+from regraft.training import Layers, fit_path, linear_head, mlp_head, mlp_out_of_fold
 
 IMBALANCE = 3.0
 RESAMPLES = 100

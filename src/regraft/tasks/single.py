@@ -6,6 +6,7 @@ by a temperature, gives probabilities.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from regraft.evaluation import (
     fit_temperature,
     knn_logits,
     log_losses,
+    named,
     paired_accuracy,
     per_class,
     predicted_classes,
@@ -33,6 +35,7 @@ from regraft.evaluation import (
     softmax,
     verify,
 )
+from regraft.tasks.imbalance import class_offset, class_weighted
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
 from regraft.tasks.task import Answer, Held, Known
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+IMBALANCE = 3.0  # times the smallest class: from there on it may pay to treat classes of different sizes
 NAMED = 6  # classes that the question names before it gives examples only
 TINIEST = 1e-300  # probability whose logarithm is taken
 
@@ -146,6 +150,35 @@ class Single:
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """The classes themselves."""
         return np.asarray(targets, dtype=np.int64)
+
+    @property
+    def loss_name(self) -> str:
+        """The log loss."""
+        return "log loss"
+
+    def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
+        """None, logit adjustment and weights, where the largest class is IMBALANCE times the smallest."""
+        sizes = np.bincount(targets, minlength=self.outputs)
+        ratio = sizes.max() / max(1, sizes.min())
+        if ratio < IMBALANCE:
+            return ("none",), ""
+        return ("none", "adjusted", "balanced"), f"the largest class is {ratio:.1f} times the smallest"
+
+    def weighed_by(self, metric: Metric) -> Metric:
+        """Macro F1 in place of accuracy, which small classes hardly touch."""
+        return named(METRICS, "macro_f1") if metric.name == "accuracy" else metric
+
+    def weighted(self, targets: np.ndarray, weights: np.ndarray, weighting: str) -> np.ndarray:
+        """The examples' own weights, with each class counting the same where it is "balanced"."""
+        return class_weighted(targets, weights, weighting == "balanced", self.outputs)
+
+    def offset(self, targets: np.ndarray, weighting: str) -> np.ndarray | None:
+        """The log shares of the classes where it is "adjusted"."""
+        return class_offset(targets, weighting, self.outputs)
+
+    def guessing(self, targets: np.ndarray) -> float:
+        """log K, of two classes at least."""
+        return math.log(max(2, self.outputs))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) cross-entropy in nats."""

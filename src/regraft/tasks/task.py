@@ -108,6 +108,35 @@ class Task(Protocol):
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """(N,) int64: what should be as frequent in every fold."""
 
+    @property
+    def loss_name(self) -> str:
+        """What `losses` are called inside a sentence, such as "log loss"."""
+
+    def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
+        """What could be done about answers that some of (N, ...) targets have far more often than others, the
+        simplest first, and why it is worth comparing; ("none",) and "" where there is nothing to do.
+        """
+
+    def weighed_by(self, metric: Metric) -> Metric:
+        """The metric that weightings are compared by in a run that `metric` is chosen for."""
+
+    def weighted(self, targets: np.ndarray, weights: np.ndarray, weighting: str) -> np.ndarray:
+        """(N,) weights of mean 1 for training: the examples' own, with what the weighting does to them.
+
+        An example of weight 0 counts nowhere. Raises UsageError for weights that are negative or no numbers.
+        """
+
+    def offset(self, targets: np.ndarray, weighting: str) -> np.ndarray | None:
+        """(K,) float32 that the weighting adds to outputs in the loss of training, by the targets trained on.
+
+        What was trained without it gets there by subtracting it from its outputs; None where there is none.
+        """
+
+    def guessing(self, targets: np.ndarray) -> float:
+        """The mean `loss` of who knows nothing of an example, above 0: training whose loss is many times that
+        has fallen apart.
+        """
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) losses of (B, K) outputs, differentiable: what training makes small."""
 

@@ -4,7 +4,6 @@ from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, plan_freeze
-from regraft.training.imbalance import class_offset, class_weighted
 from regraft.training.logistic import Path, fit_logistic, fit_path, softmax_logits
 from regraft.training.loop import (
     Batch,
@@ -44,8 +43,6 @@ __all__ = [
     "State",
     "Trained",
     "add_adapters",
-    "class_offset",
-    "class_weighted",
     "fit_logistic",
     "fit_path",
     "head_alone",

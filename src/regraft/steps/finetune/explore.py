@@ -19,12 +19,13 @@ from torch import nn
 
 from regraft.data.part import Part
 from regraft.errors import BudgetError, UsageError
-from regraft.evaluation import effective_count, per_block, refined_log_losses, standard_error, wilson
+from regraft.evaluation import all_alone, estimates, per_block, standard_error
 from regraft.runtime import PeakMemory
 from regraft.steps.context import Context, Keeper
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.rank import stratified_order
+from regraft.tasks import Task
 from regraft.training import Checkpoint, within_error
 
 RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
@@ -39,7 +40,7 @@ class Trial:
     interval, the cost.
 
     Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due. The
-    log loss is that at the best temperature (`refined_log_losses`), as the model that is handed over has one.
+    loss is that after the best calibration, as the model that is handed over has one.
     """
 
     strategy: str
@@ -89,7 +90,8 @@ def explore(
     stopped, whose recipe stays open. A strategy that this backbone does not take, or whose library is not
     installed, is left out with a note.
     """
-    alone = _trial("head", 0, head_logits, val, sum(p.numel() for p in head.parameters()), 0.0, 0)
+    cost = sum(p.numel() for p in head.parameters()), 0.0, 0
+    alone = _trial("head", 0, usual.task, head_logits, val, cost)
     trials = [Trial(**values) for values in context.keeper.strategies()] or [alone]
     race = _Race(usual, head, data, val, context, trials)
     tuners = {name: tuner for name in strategies if (tuner := _tuner(name, usual, context)) is not None}
@@ -125,7 +127,7 @@ class _Race:
             val,
             context,
         )
-        self.trials = trials
+        self.trials, self.task = trials, usual.task
         self.best: _Tried | None = None
         self.stopped = False
 
@@ -135,7 +137,7 @@ class _Race:
         Strategies are left out where the time is up or the user stopped the comparison.
         """
         last, epochs = part == 1, max(1, self.length // part)
-        some = _part(self.data, self.length / (part * epochs), self.context.recipe.run.seed)
+        some = self._part(self.length / (part * epochs))
         share = len(some.labels) / len(self.data.labels)
         found = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
         for number, (name, tuner) in enumerate(tuners.items()):
@@ -154,6 +156,14 @@ class _Race:
                 break
             found[name] = self._kept(tried.trial, before, number + 1, len(tuners))
         return found
+
+    def _part(self, share: float) -> Part:
+        """A stratified share of the examples; all of them from 1 on."""
+        data = self.data
+        if share >= 1:
+            return data
+        order = stratified_order(self.task.strata(data.labels), self.context.recipe.run.seed)
+        return data.some(np.sort(order[: max(2, round(share * len(data.labels)))]))
 
     def _tried(self, name: str, tuner: Tuner, some: Part, epochs: int, training: str | None) -> _Tried | None:
         """One strategy for so many epochs of some of the examples; None where the time does not allow it.
@@ -182,8 +192,10 @@ class _Race:
         assert tuned.logits is not None
         seconds, part = time.monotonic() - began, len(some.labels) / len(self.data.labels)
         passes = round(tuned.tuning.epochs * part, 2)  # of all examples
-        trial = _trial(name, passes, tuned.logits, self.val, tuned.parameters, seconds, memory.peak)
-        losses = per_block(refined_log_losses(self.val.labels, tuned.logits), self.val.blocks)
+        cost = tuned.parameters, seconds, memory.peak
+        trial = _trial(name, passes, tuner.task, tuned.logits, self.val, cost)
+        losses = tuner.task.losses(self.val.labels, tuned.logits, refined=True)
+        losses = per_block(losses, self.val.blocks)
         return _Tried(trial, tuned, losses, checkpoint)
 
     def _kept(self, trial: Trial, before: Trial | None, number: int, of: int) -> Trial:
@@ -196,13 +208,6 @@ class _Race:
         self.context.keeper.keep_strategies({"trials": [asdict(t) for t in self.trials]})
         self.context.events.emit("trial", step="finetune", number=number, of=of, **asdict(trial))
         return trial
-
-
-def _part(data: Part, share: float, seed: int) -> Part:
-    """A stratified share of the examples; all of them from 1 on."""
-    if share >= 1:
-        return data
-    return data.some(np.sort(stratified_order(data.labels, seed)[: max(2, round(share * len(data.labels)))]))
 
 
 @dataclass
@@ -233,13 +238,14 @@ def _tuner(name: str, usual: Tuner, context: Context) -> Tuner | None:
 
 
 def _trial(
-    name: str, epochs: float, logits: np.ndarray, val: Part, trained: int, seconds: float, memory: int
+    name: str, epochs: float, task: Task, outputs: np.ndarray, val: Part, cost: tuple[int, float, int]
 ) -> Trial:
-    losses, right = refined_log_losses(val.labels, logits), logits.argmax(axis=1) == val.labels
-    share, count = float(right.mean()), effective_count(right, val.blocks)
-    low, high = wilson(share * count, count)
-    error = standard_error(losses, val.blocks) if len(per_block(losses, val.blocks)) > 1 else 0.0
-    return Trial(name, epochs, float(losses.mean()), error, share, low, high, trained, seconds, memory)
+    """The trial by its (V, K) outputs for val; `cost` are the parameters trained, the seconds and the memory."""
+    losses, blocks = task.losses(val.labels, outputs, refined=True), val.blocks
+    groups = None if blocks is None or all_alone(blocks) else blocks
+    found = estimates((task.headline,), task.facts(val.labels, outputs), groups)[task.headline.name]
+    error = standard_error(losses, blocks) if len(per_block(losses, blocks)) > 1 else 0.0
+    return Trial(name, epochs, float(losses.mean()), error, found.value, found.low, found.high, *cost)
 
 
 def advice(trials: list[Trial], chosen: str) -> str:

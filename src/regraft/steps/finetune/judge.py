@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from regraft.data.part import Part
-from regraft.evaluation import draws, fewest_blocks, folds_of, refined_log_losses, score, standard_error
+from regraft.evaluation import Metric, draws, fewest_blocks, folds_of, standard_error
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import SHARES
 from regraft.steps.finetune.rules import HELD
 from regraft.steps.finetune.tune import Tuner, mixtures
 from regraft.steps.train import Candidate, fit_chosen
+from regraft.tasks import Task
 
 RESAMPLES = 200  # of the error of a metric
 FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear
@@ -51,52 +53,58 @@ class Comparison:
 
 
 def compare(
-    labels: np.ndarray,
+    task: Task,
+    metric: Metric,
+    targets: np.ndarray,
     logits: Mapping[float, np.ndarray],
     blocks: np.ndarray | None,
-    metric: str,
     rows: np.ndarray,
 ) -> Comparison:
-    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M,) labels of the
+    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M, ...) targets of the
     positions `rows`.
 
-    The fine-tuned model wins if its log loss is lower by more than one standard error of the paired difference,
-    which counts `blocks`, and if it is not worse in the run's metric by more than one either. Losses are those at
-    the best temperature, since what is handed over gets one: without it a fine-tuned model, surer of itself,
+    The fine-tuned model wins if its loss is lower by more than one standard error of the paired difference,
+    which counts `blocks`, and if it is not worse in the metric by more than one either. Losses are those after
+    the best calibration, since what is handed over gets one: without it a fine-tuned model, surer of itself,
     looks worse than it is. Where there are several shares, the loss of each half of the blocks is that of the
     share with the lowest loss on the other half, so that what is compared chose nothing.
     """
-    losses = {share: refined_log_losses(labels, found) for share, found in logits.items()}
+    losses = {share: task.losses(targets, found, refined=True) for share, found in logits.items()}
     shares = [share for share in logits if share]
-    crossed, loss = np.empty_like(logits[0.0]), np.empty(len(labels))
-    half = _halves(len(labels), blocks)
+    crossed, loss = np.empty_like(logits[0.0]), np.empty(len(targets))
+    half = _halves(len(targets), blocks)
     for own in (0, 1):
         here, there = half == own, half != own
         best = min(shares, key=lambda share: float(losses[share][there].mean()) if there.any() else 0.0)
         crossed[here], loss[here] = logits[best][here], losses[best][here]
     gains = losses[0.0] - loss
     gain, error = float(gains.mean()), standard_error(gains, blocks)
-    before, after = score(labels, logits[0.0], metric), score(labels, crossed, metric)
-    wins = gain > error and before - after <= _noise(labels, logits[0.0], crossed, metric, blocks)
+    before, after, noise = _by_metric(
+        metric, task.facts(targets, logits[0.0]), task.facts(targets, crossed), blocks
+    )
+    wins = gain > error and before - after <= noise
     why = (
-        f"log loss {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard "
-        f"error {error:.3f}), {metric.replace('_', ' ')} {abs(before):.3f} and {abs(after):.3f}"
+        f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard "
+        f"error {error:.3f}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
     )
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
     return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error)
 
 
-def _noise(
-    labels: np.ndarray, before: np.ndarray, after: np.ndarray, metric: str, blocks: np.ndarray | None
-) -> float:
-    """The standard error of the paired difference in a metric, by a bootstrap over blocks."""
+def _by_metric(
+    metric: Metric, before: Any, after: Any, blocks: np.ndarray | None
+) -> tuple[float, float, float]:
+    """A metric of two models' facts of the same examples, turned so that higher is better, and the standard error
+    of the difference by a bootstrap over blocks.
+    """
+    once, rng = np.ones((1, len(before))), np.random.default_rng(0)
     units = None if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
-    found = []
-    for weights in draws(len(labels), RESAMPLES, np.random.default_rng(0), units):
-        for row in weights.astype(np.int64):
-            some = np.repeat(np.arange(len(labels)), row)
-            found.append(score(labels[some], before[some], metric) - score(labels[some], after[some], metric))
-    return float(np.std(found))
+    differences = [
+        metric.scores(before, weights) - metric.scores(after, weights)
+        for weights in draws(len(before), RESAMPLES, rng, units)
+    ]
+    noise = float(np.std(np.concatenate(differences)))
+    return float(metric.scores(before, once)[0]), float(metric.scores(after, once)[0]), noise
 
 
 def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
@@ -106,14 +114,7 @@ def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
 
 
 def cross_fit(
-    tuner: Tuner,
-    chosen: Candidate,
-    data: Part,
-    known: Part,
-    classes: int,
-    metric: str,
-    folds: int,
-    context: Context,
+    tuner: Tuner, chosen: Candidate, data: Part, known: Part, metric: Metric, folds: int, context: Context
 ) -> Comparison | None:
     """Head and fine-tuned model compared by `folds` of `data`, whose frozen features are `known`: on HELD
     examples, or all.
@@ -122,16 +123,17 @@ def cross_fit(
     block, so that no fold can spare it, or where the time is up. The context's keeper has a checkpoint of each
     fold's training. Raises KeyboardInterrupt when the user stops it.
     """
-    if fewest_blocks(data.labels, data.blocks) < 2:
+    task, recipe = tuner.task, context.recipe
+    strata = task.strata(data.labels)
+    if fewest_blocks(strata, data.blocks) < 2:
         return None
-    recipe = context.recipe
-    logits = {share: np.zeros((len(data.labels), classes), dtype=np.float32) for share in (0.0, *SHARES)}
-    splits = folds_of(data.labels, folds, recipe.run.seed, data.blocks)
+    logits = {share: np.zeros((len(data.labels), task.outputs), dtype=np.float32) for share in (0.0, *SHARES)}
+    splits = folds_of(strata, folds, recipe.run.seed, data.blocks)
     rows, found = np.zeros(0, dtype=np.int64), None
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
-        head = fit_chosen(chosen, known.some(fit), classes, context)
+        head = fit_chosen(chosen, known.some(fit), task.outputs, context)
         keeper = context.keeper.checkpoint(str(number))
         tuned = tuner.fit(head, data.some(fit), None, context.trial(), keeper)
         if tuned.interrupted:
@@ -143,7 +145,7 @@ def cross_fit(
         rows = np.sort(np.concatenate([rows, held]))
         tried = {share: values[rows] for share, values in logits.items()}
         blocks = data.blocks_at(rows)
-        found = compare(data.labels[rows], tried, blocks, metric, rows)
+        found = compare(task, metric, data.labels[rows], tried, blocks, rows)
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {found.why}")
         if found.enough:
             break

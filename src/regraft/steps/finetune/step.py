@@ -22,8 +22,8 @@ from regraft.steps.finetune.rules import REFIT, Tuning, folds, settled, settled_
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.train import Heads, apply_head
-from regraft.tasks import Held, Task
-from regraft.training import FreezePlan, class_weighted
+from regraft.tasks import Held, Metric, Task
+from regraft.training import FreezePlan
 
 PROBED = 512  # training examples by which a probe tells whether a way of augmentation suits the data
 SURE = 1.64  # standard errors that the gain of that trial must reach: val also chose its epoch and its share
@@ -36,7 +36,7 @@ Predict = Callable[[Backbone, nn.Module, Part], np.ndarray]  # (N, K) logits, by
 class Ground:
     """What step 6 goes on: train and val, their frozen `features` in this order, and the head trained on them.
 
-    `facts` are what the modality knows of the examples; `metric` names what fine-tuning must not clearly lose in.
+    `facts` are what the modality knows of the examples; `metric` is what fine-tuning must not clearly lose in.
     """
 
     backbone: Backbone
@@ -46,7 +46,7 @@ class Ground:
     heads: Heads
     facts: pa.Table
     task: Task
-    metric: str
+    metric: Metric
 
     @property
     def both(self) -> Part:
@@ -55,8 +55,7 @@ class Ground:
 
     def data(self, part: Part) -> Part:
         """What fine-tuning is given of a part: its weights count classes equally where the head's do."""
-        balanced = self.heads.chosen.class_weights == "balanced"
-        weights = class_weighted(part.labels, part.weights, balanced, self.task.outputs)
+        weights = self.task.weighted(part.labels, part.weights, self.heads.chosen.class_weights)
         return replace(part, weights=weights)
 
 
@@ -107,7 +106,7 @@ def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: C
     for name in ("mirror", "crop_scale"):
         if getattr(asked, name) == "auto" and f"finetune.{name}" not in context.decisions.settled:
             context.settle(f"finetune.{name}", getattr(tuning, name), "these examples have no such views")
-    tuner = Tuner(ground.backbone, usual, tuning, frozen.engine.name)
+    tuner = Tuner(ground.backbone, usual, tuning, ground.task, frozen.engine.name)
     if plan is not None and (several > 1 or not len(ground.val)):
         return _by_folds(tuner, several, ground, context)
     try:
@@ -152,9 +151,7 @@ def _by_folds(tuner: Tuner, several: int, ground: Ground, context: Context) -> T
     """Fine-tune on all of train and val where folds of them say that it is worth it."""
     data = ground.data(ground.both)
     chosen = ground.heads.chosen
-    compared = cross_fit(
-        tuner, chosen, data, ground.features, ground.task.outputs, ground.metric, several, context
-    )
+    compared = cross_fit(tuner, chosen, data, ground.features, ground.metric, several, context)
     if compared is None:
         return _not_done("too few examples, or too little time, to judge it by cross-validation", context)
     if not compared.share:
@@ -176,7 +173,7 @@ def _by_val(tuner: Tuner, ground: Ground, context: Context) -> Tried:
         assert tried.logits is not None
         before = apply_head(head, ground.features.values[len(ground.fit) :])
         logits, rows = {0.0: before, 1.0: tried.logits}, np.arange(len(val.labels))
-        found = compare(val.labels, logits, val.blocks, ground.metric, rows)
+        found = compare(ground.task, ground.metric, val.labels, logits, val.blocks, rows)
         if not found.share or found.gain <= SURE * found.error:
             return _not_done(f"a trial of {epochs} epoch(s) shows no gain: {found.why}", context)
     tuned = tuner.fit(head, data, val, context, context.keeper.checkpoint("finetune"))
@@ -265,8 +262,8 @@ def judge(ground: Ground, tried: Tried, predict: Predict, context: Context) -> J
         if tried.tuned is not None:
             of_tuned = predict(tried.tuned.backbone, tried.tuned.head, val)
             place = len(fit) + np.arange(len(val))
-            metric = ground.metric
-            compared = compare(val.labels, {0.0: logits, 1.0: of_tuned}, val.blocks, metric, place)
+            both_logits = {0.0: logits, 1.0: of_tuned}
+            compared = compare(ground.task, ground.metric, val.labels, both_logits, val.blocks, place)
     if compared is not None:
         of_val = compared.rows >= len(fit)
         shown, logits = val.some(compared.rows[of_val] - len(fit)), compared.logits[of_val]

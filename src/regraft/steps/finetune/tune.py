@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from regraft.artifacts import fingerprint
 from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
 from regraft.data.part import Part
 from regraft.errors import BudgetError, RegraftError
-from regraft.evaluation import per_block, refined_log_losses
+from regraft.evaluation import per_block
 from regraft.inference import REFERENCE, batched, prefetch, recall, remember
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import SHARES, between
 from regraft.steps.finetune.prefix import cache_prefix, taught
 from regraft.steps.finetune.rules import Tuning
+from regraft.tasks import Task
 from regraft.training import (
     Batch,
     Batches,
@@ -37,7 +36,6 @@ from regraft.training import (
     State,
     Trained,
     add_adapters,
-    class_offset,
     merge_adapters,
     shuffled,
 )
@@ -74,7 +72,7 @@ class Finetuned:
 
 @dataclass(frozen=True)
 class Tuner:
-    """One way to fine-tune `backbone`: what may move, and every setting.
+    """One way to fine-tune `backbone` for a task: what may move, and every setting.
 
     `engine` names what runs the stages that stay frozen, where their activations are computed once.
     """
@@ -82,6 +80,7 @@ class Tuner:
     backbone: Backbone
     plan: FreezePlan
     tuning: Tuning
+    task: Task
     engine: str = REFERENCE
 
     def fit(
@@ -174,7 +173,7 @@ class _Work:
         if self.prefix is not None:
             self.batches = self.prefix.batches(data, self.tuning.batch_size, context)
             self.first = next(iter(self.batches(1)))
-        self.classes = int(head[-1].out_features)  # type: ignore[index]
+        self.task = tuner.task
         self.steps = len(shuffled(len(data.items), 0, 1, self.tuning.batch_size))
         self.arithmetic = self._arithmetic(tuner.backbone)
 
@@ -231,10 +230,13 @@ class _Work:
             yield self.prefix.tensor(self.prefix.val[start : start + size], self.context)
 
     def judge(self) -> tuple[np.ndarray, dict[str, float]]:
-        """Val log losses, one a block, and what else is told of the network as it stands."""
-        val, found = self.val or NOTHING, self.logits()
-        each = per_block(refined_log_losses(val.labels, found), val.blocks)
-        return each, {"val_accuracy": float((found.argmax(1) == val.labels).mean())}
+        """Val losses after the best calibration, one a block, and the task's headline of the network as it
+        stands: it is told as `val_` and the metric's name.
+        """
+        val, found, headline = self.val or NOTHING, self.logits(), self.task.headline
+        each = per_block(self.task.losses(val.labels, found, refined=True), val.blocks)
+        told = headline.valued(self.task.facts(val.labels, found))
+        return each, {f"val_{headline.name}": told}
 
     def train(self, epochs: int, checkpoint: Checkpoint) -> Trained:
         """Train the network, and tell each epoch."""
@@ -244,7 +246,7 @@ class _Work:
             self.network,
             torch.optim.AdamW(self._groups(), fused=fused),
             self._loss(),
-            math.log(max(2, self.classes)),
+            self.task.guessing(self.data.labels),
             self.arithmetic,
         )
         listeners = Listeners(
@@ -257,14 +259,12 @@ class _Work:
         return Loop(learner, schedule, self.batches, judge, listeners, checkpoint).run()
 
     def _loss(self) -> Loss:
-        """Cross-entropy of (B, K) logits, which are shifted by the classes' shares where the settings say so."""
-        shares = class_offset(self.data.labels, self.tuning.class_weights, self.classes)
-        offset = None if shares is None else torch.from_numpy(shares).to(self.context.device)
-
-        def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return F.cross_entropy(logits if offset is None else logits + offset, labels, reduction="none")
-
-        return loss
+        """The task's loss, its outputs shifted where the settings treat classes of different sizes so."""
+        task, shift = self.task, self.task.offset(self.data.labels, self.tuning.class_weights)
+        if shift is None:
+            return task.loss
+        offset = torch.from_numpy(shift).to(self.context.device)
+        return lambda outputs, targets: task.loss(outputs + offset, targets)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups with layer-wise decay by timm's fine groups; no weight decay on norms and biases."""
@@ -307,9 +307,7 @@ class _Work:
             self.network.load_state_dict(between(origin, trained.best, share), strict=False)
             each, told = self.judge()
             losses[share] = float(each.mean())
-            self.context.events.emit(
-                "mixture", step="finetune", share=share, log_loss=losses[share], accuracy=told["val_accuracy"]
-            )
+            self.context.events.emit("mixture", step="finetune", share=share, log_loss=losses[share], **told)
         best = min(losses, key=lambda share: losses[share])
         trained.best, trained.log_loss = between(origin, trained.best, best), losses[best]
         self.network.load_state_dict(trained.best, strict=False)

@@ -21,7 +21,8 @@ from regraft.evaluation import (
 )
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.training import class_weighted, fit_path
+from regraft.tasks.imbalance import class_weighted
+from regraft.training import fit_path
 
 if TYPE_CHECKING:
     from regraft.steps.rank.entrants import Entrant
