@@ -29,16 +29,17 @@ def ready():
 
     import regraft
     from regraft.artifacts import file_sha256
+    from regraft.backbones import split
     from regraft.inference import makers, pick_engine
 
     keep_large_blocks()
     base = regraft.backbone("packaged:efficientnet_lite0", SIZE)
     paths = sorted(str(p) for p in (Path(sys.argv[2]) / "train").rglob("*") if p.is_file())
     made = makers(base, torch.device("cpu"), 32)
-    sample = np.stack([base.preprocess.host(p) for p in paths[:: len(paths) // 32][:32]])
+    sample = base.preprocess.collate([base.preprocess.host(p) for p in paths[:: len(paths) // 32][:32]])
     name, trials = pick_engine(made, lambda: sample, len(paths), ("bench",), None)
     engine = made[name]()
-    engine.run(sample[: engine.batch])
+    engine.run(split(sample, engine.batch)[0])
     return base, engine, sample, paths, [file_sha256(Path(p))[:32] for p in paths], trials
 
 
@@ -63,13 +64,15 @@ def extract() -> dict:
 
 def bound() -> dict:
     """1 / (1 / forward + 1 / decode), in images/s."""
+    from regraft.backbones import length, split
+
     base, engine, sample, paths, _, _ = ready()
-    batch, times = sample[: engine.batch], []
+    batch, times = split(sample, engine.batch)[0], []
     for _ in range(30):
         began = time.perf_counter()
         engine.run(batch)
         times.append(time.perf_counter() - began)
-    forward = len(batch) / float(np.median(times))
+    forward = length(batch) / float(np.median(times))
     with ThreadPoolExecutor() as pool:
         list(pool.map(base.preprocess.host, paths[:50]))
         began = time.perf_counter()
@@ -85,7 +88,7 @@ def steps() -> dict:
     import torch
 
     import regraft
-    from regraft.backbones import Suffix, Tapped, pick_arithmetic
+    from regraft.backbones import Suffix, Tapped, pick_arithmetic, tensors
     from regraft.training import Network, make_head, plan_freeze
 
     keep_large_blocks()
@@ -93,7 +96,7 @@ def steps() -> dict:
     plan = plan_freeze(base.module, base.stages, "full" if sys.argv[3] == "all" else f"last-{sys.argv[3]}")
     base.module.to(memory_format=torch.channels_last)
     plan.apply(base.module)
-    given = torch.randint(0, 256, (32, SIZE, SIZE, 3), dtype=torch.uint8)
+    given = tensors(base.preprocess.blank(32, np.random.default_rng(0)))
     labels, suffix = torch.randint(0, 10, (32,)), None
     if plan.boundary:
         suffix = Suffix(base, plan.boundary)
@@ -147,6 +150,9 @@ def memory() -> dict:
     class Made:
         def host(self, number: int) -> np.ndarray:
             return np.full((64, 64, 3), number % 256, dtype=np.uint8)
+
+        def collate(self, raws: list[np.ndarray]) -> dict[str, np.ndarray]:
+            return {"pixels": np.stack(raws)}
 
     from regraft.inference import store
 

@@ -181,11 +181,7 @@ class Model:
                 for k, v in self.backbone.config.items()
                 if k not in ("url", "hf_hub_id", "file", "state_dict")
             },
-            "input_size": [3, pre.size, pre.size],
-            "crop_pct": pre.crop,
-            "interpolation": pre.interpolation,
-            "mean": list(pre.mean),
-            "std": list(pre.std),
+            **pre.config(),
             "num_classes": self.task.outputs if linear else 0,
             "pool_size": None,
             "label_names": list(self.classes),

@@ -28,13 +28,13 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
-    return torch.from_numpy(pixels), torch.tensor([0, 1, 2, 0, 1, 2])
+    return {"pixels": torch.from_numpy(pixels)}, torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def gradients(
-    network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], how: Arithmetic
+    network: nn.Module, batch: tuple[dict[str, torch.Tensor], torch.Tensor], how: Arithmetic
 ) -> dict[str, torch.Tensor]:
     network.zero_grad()
     with how():

@@ -10,8 +10,7 @@ import torch
 from sklearn.datasets import load_sample_images
 
 from bases import base_of
-from regraft.backbones import cut_stages, earlier_runs, obtain_weights
-from regraft.backbones.normalise import Normalise
+from regraft.backbones import cut_stages, earlier_runs, obtain_weights, tensors
 from regraft.errors import BackboneError
 
 ANT, BEE, DAISY, PALACE, BELL_TOWER = 310, 309, 985, 698, 442
@@ -26,13 +25,13 @@ def whole() -> tuple[torch.nn.Module, object]:
     classifier = copy.deepcopy(obtained.module.classifier)
     base = base_of(obtained, 224)
     pre = base.preprocess
-    return torch.nn.Sequential(Normalise(pre.mean, pre.std), base.module, classifier).eval(), pre
+    return torch.nn.Sequential(pre.device(), base.module, classifier).eval(), pre
 
 
 def _logits(whole, items) -> np.ndarray:
     network, pre = whole
     with torch.inference_mode():
-        return network(torch.from_numpy(pre.collate([pre.host(item) for item in items]))).numpy()
+        return network(tensors(pre.collate([pre.host(item) for item in items]))).numpy()
 
 
 def test_sample_images_are_recognised_with_the_pinned_confidence(whole) -> None:

@@ -28,8 +28,9 @@ def made(module: nn.Module, size: int = 64) -> Backbone:
     )
 
 
-def images(size: int = 64) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
+def images(size: int = 64) -> dict[str, torch.Tensor]:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    return {"pixels": torch.from_numpy(pixels)}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -35,8 +35,9 @@ def whole(name: str, size: int) -> Backbone:
     return made(timm.create_model(name, num_classes=0), size)
 
 
-def images(size: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
+def images(size: int) -> dict[str, torch.Tensor]:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    return {"pixels": torch.from_numpy(pixels)}
 
 
 ARCHITECTURES = [

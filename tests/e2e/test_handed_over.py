@@ -21,6 +21,7 @@ from PIL import Image
 
 import regraft
 from regraft.artifacts import RunFolder, read_json
+from regraft.backbones import split
 from regraft.evaluation import choose_thresholds, softmax
 from regraft.inference import TorchEngine
 from regraft.model import Model
@@ -59,9 +60,9 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ended, backbone = endings.pop(0) if endings else "length", self.backbone
         tuning = replace(self.tuning, precision="float32", interpolation=1.0)
         if not known:
-            images = backbone.preprocess.collate([backbone.preprocess.host(item) for item in items])
+            batch = backbone.preprocess.collate([backbone.preprocess.host(item) for item in items])
             values = np.concatenate(
-                [TorchEngine(backbone, torch.device("cpu"), 22).run(part)[0] for part in np.split(images, 3)]
+                [TorchEngine(backbone, torch.device("cpu"), 22).run(part)[0] for part in split(batch, 22)]
             )
             known["head"] = regraft.fit_head(
                 values, [CLASSES.index(Path(item).parent.name) for item in items], l2=1e-3

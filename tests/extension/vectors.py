@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import nn
 
 from regraft.artifacts import fingerprint
 from regraft.data.audit import Finding
@@ -67,8 +69,25 @@ class VectorPreprocess:
         found = np.pad(values, (0, self.size - len(values)))
         return found if rng is None or augment is None else found + rng.normal(0, augment, self.size)
 
-    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack(raws).astype(np.float32)
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"values": np.stack(raws).astype(np.float32)}
+
+    def device(self) -> nn.Module:
+        return Values()
+
+    def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        shape = count, self.size
+        return self.collate(np.zeros(shape) if rng is None else rng.normal(size=shape))
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+
+class Values(nn.Module):
+    """A network of vectors takes (B, size) float32 as they are."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["values"]
 
 
 def constant(files: Files) -> Iterator[Finding]:
@@ -143,5 +162,5 @@ class Vectors:
     def overlay(self, preprocess: Any, item: Any, heat: np.ndarray) -> tuple[str, str]:
         raise Unreadable("vectors have no picture")
 
-    def sheet(self, batch: np.ndarray) -> bytes:
+    def sheet(self, batch: dict[str, np.ndarray]) -> bytes:
         return b""

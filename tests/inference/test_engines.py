@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import timm
 import torch
 from sklearn.datasets import load_sample_images
+from torch import nn
 
 from bases import base_of
-from regraft.backbones import Backbone, obtain_weights
+from regraft.backbones import Backbone, Batch, Provenance, cut_stages, obtain_weights, split, tensors
 from regraft.errors import UsageError
 from regraft.inference import (
     ENGINES,
@@ -51,11 +53,13 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(base: Backbone, images: np.ndarray) -> np.ndarray:
-    from regraft.backbones.normalise import Normalise
-
-    network = torch.nn.Sequential(Normalise(base.preprocess.mean, base.preprocess.std), base.module).eval()
+    network = torch.nn.Sequential(base.preprocess.device(), base.module).eval()
     with torch.no_grad():
-        return network(torch.from_numpy(images)).numpy()
+        return network(tensors(batch(images))).numpy()
+
+
+def batch(images: np.ndarray) -> Batch:
+    return {"pixels": images}
 
 
 def skip(error: Exception) -> None:
@@ -77,25 +81,23 @@ def test_every_engine_agrees_at_any_batch_and_beside_any_neighbour(
     made = makers(base, CPU, 32, cache=tmp_path)
     try:
         engine = made[name]()
-        found = np.concatenate(
-            [engine.run(images[i : i + engine.batch])[0] for i in range(0, len(images), engine.batch)]
-        )
+        found = np.concatenate([engine.run(some)[0] for some in split(batch(images), engine.batch)])
     except (ImportError, RuntimeError) as error:
         skip(error)
     cosines = agreement(expected, found)
     assert cosines.min() > (0.99999 if name.endswith("float32") else LEAST)
     assert cosines.mean() > COSINE
-    assert np.array_equal(engine.run(images[5:6])[0], engine.run(images[5:8])[0][:1])
+    assert np.array_equal(engine.run(batch(images[5:6]))[0], engine.run(batch(images[5:8]))[0][:1])
     again = made[name]()  # openvino: from what the first has kept
-    assert np.array_equal(again.run(images[5:6])[0], engine.run(images[5:6])[0])
+    assert np.array_equal(again.run(batch(images[5:6]))[0], engine.run(batch(images[5:6]))[0])
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_one_pass_gives_stages_and_the_activation_at_a_cut(name, base, images) -> None:
     made = makers(base, CPU, 8, depths=(3, 5), cut=6)
-    reference = TorchEngine(base, CPU, 8, depths=(3, 5), cut=6).run(images[::3])
+    reference = TorchEngine(base, CPU, 8, depths=(3, 5), cut=6).run(batch(images[::3]))
     try:
-        found = made[name]().run(images[::3])
+        found = made[name]().run(batch(images[::3]))
     except (ImportError, RuntimeError) as error:
         skip(error)
     assert [values.shape for values in found] == [values.shape for values in reference]
@@ -107,10 +109,10 @@ def test_one_pass_gives_stages_and_the_activation_at_a_cut(name, base, images) -
 
 def test_a_wrong_normalisation_or_padding_would_be_refused(base, images, expected) -> None:
     other = replace(base.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    wrong = agreement(expected, TorchEngine(replace(base, preprocess=other), CPU).run(images)[0])
+    wrong = agreement(expected, TorchEngine(replace(base, preprocess=other), CPU).run(batch(images))[0])
     symmetric = timm.create_model("efficientnet_lite0", num_classes=0).eval()
     symmetric.load_state_dict(base.module.state_dict())
-    shifted = agreement(expected, TorchEngine(replace(base, module=symmetric), CPU).run(images)[0])
+    shifted = agreement(expected, TorchEngine(replace(base, module=symmetric), CPU).run(batch(images))[0])
     assert not agree(expected, expected[::-1])
     for cosines in (wrong, shifted):
         assert cosines.mean() < COSINE
@@ -126,11 +128,11 @@ class Fake:
         self.name = self.numerics = name
         self.factor, self.pause = factor, pause
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
+    def run(self, batch: Batch) -> list[np.ndarray]:
         import time
 
         time.sleep(self.pause)
-        values = images.mean(axis=(1, 2)).astype(np.float32)
+        values = batch["pixels"].mean(axis=(1, 2)).astype(np.float32)
         return [values if self.factor == 1.0 else values[:, ::-1] * self.factor]
 
 
@@ -151,9 +153,9 @@ def test_the_fastest_that_agrees_is_taken_and_remembered(images, tmp_path: Path)
     }
     asked = []
 
-    def sample() -> np.ndarray:
+    def sample() -> Batch:
         asked.append(1)
-        return images
+        return batch(images)
 
     name, trials = pick_engine(made, sample, 1000, ("key",), tmp_path)
     said = {trial.engine: trial.in_words() for trial in trials}
@@ -178,16 +180,18 @@ def test_a_network_no_other_engine_runs_has_the_reference(images) -> None:
         raise RuntimeError("no")
 
     assert (
-        pick_engine({REFERENCE: lambda: Fake("slow"), "other": broken}, lambda: images, 100, (), None)[0]
+        pick_engine({REFERENCE: lambda: Fake("slow"), "other": broken}, lambda: batch(images), 100, (), None)[
+            0
+        ]
         == REFERENCE
     )
-    assert try_engines({REFERENCE: lambda: Fake("slow")}, images)[0].fits
+    assert try_engines({REFERENCE: lambda: Fake("slow")}, batch(images))[0].fits
 
 
 def test_one_pass_gives_the_stages_that_are_asked_for(base, images) -> None:
     import regraft
 
-    hosted = np.stack([base.preprocess.host(image) for image in images])
+    hosted = base.preprocess.collate([base.preprocess.host(image) for image in images])
     expected = TorchEngine(base, CPU).run(hosted)[0]
     features, first, last = regraft.extract(
         base, list(images), depths=(1, len(base.stages) - 1), engine=REFERENCE
@@ -200,3 +204,45 @@ def test_one_pass_gives_the_stages_that_are_asked_for(base, images) -> None:
         regraft.extract(base, list(images), engine="abacus")
     with pytest.raises(UsageError, match="1 to"):
         regraft.extract(base, list(images), depths=(0,))
+
+
+@dataclass(frozen=True)
+class Series:
+    """How series of numbers of several lengths reach a network: filled up, with a mask of what is theirs."""
+
+    fingerprint = "series"
+
+    def collate(self, raws: Sequence[np.ndarray]) -> Batch:
+        values, mask = np.zeros((len(raws), 8), np.float32), np.zeros((len(raws), 8), np.bool_)
+        for row, raw in enumerate(raws):
+            values[row, : len(raw)], mask[row, : len(raw)] = raw, True
+        return {"values": values, "mask": mask}
+
+    def device(self) -> nn.Module:
+        class Filled(nn.Module):
+            def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+                return torch.where(batch["mask"], batch["values"], torch.ones(()))
+
+        return Filled()
+
+    def blank(self, count: int, rng: np.random.Generator | None = None) -> Batch:
+        return self.collate([(rng or np.random.default_rng(0)).random(5) for _ in range(count)])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_batch_may_hold_any_arrays_by_name(name: str) -> None:
+    """No engine knows what an example is: here two arrays, one of them of booleans."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)).eval()
+    base = Backbone(
+        module, cut_stages(module), Series(), Provenance("toy", "test", "", "none", 1, 8), 4, "toy", {}, ""
+    )
+    series = [np.arange(length, dtype=np.float32) / 8 for length in (3, 8, 1, 5, 2)]
+    filled = np.stack([np.concatenate([one, np.ones(8 - len(one), np.float32)]) for one in series])
+    with torch.no_grad():
+        expected = module(torch.from_numpy(filled)).numpy()
+    try:
+        found = makers(base, CPU, 8)[name]().run(base.preprocess.collate(series))[0]
+    except (ImportError, RuntimeError) as error:
+        skip(error)
+    np.testing.assert_allclose(found, expected, atol=1e-5 if name.endswith("float32") else 0.02)

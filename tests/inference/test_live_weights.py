@@ -16,7 +16,7 @@ from torch import nn
 
 import regraft
 from bases import base_of
-from regraft.backbones import Backbone, obtain_weights
+from regraft.backbones import Backbone, Batch, obtain_weights
 from regraft.inference import REFERENCE, OpenVinoEngine, TorchEngine, feature_key, pick_engine, trial_key
 from regraft.model import Model
 from regraft.tasks.single import Single
@@ -40,8 +40,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def images() -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+def images() -> Batch:
+    return {"pixels": np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)}
 
 
 def step_of(optimiser: Callable[..., torch.optim.Optimizer]) -> Callable[[nn.Module], None]:
@@ -192,7 +192,7 @@ def test_a_trial_is_remembered_for_the_weights_it_was_made_with(
     asked = []
 
     def pick(backbone: Backbone) -> str:
-        def sample() -> np.ndarray:
+        def sample() -> Batch:
             asked.append(1)
             return images
 

@@ -25,7 +25,8 @@ class Engine:
     def __init__(self) -> None:
         self.seen = 0
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
+    def run(self, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+        images = batch["pixels"]
         self.seen += len(images)
         return [images.mean(axis=(1, 2)).astype(np.float32)]
 
@@ -35,6 +36,9 @@ class Host:
 
     def host(self, item: Any) -> np.ndarray:
         return np.full((2, 2, 3), item, dtype=np.uint8)
+
+    def collate(self, raws: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"pixels": np.stack(raws)}
 
 
 def ids(numbers: list[int]) -> list[str]:
@@ -56,7 +60,7 @@ def test_each_is_computed_once_and_given_in_the_order_asked(tmp_path: Path) -> N
     assert ask(FeatureStore(tmp_path), Engine(), [9, 2])[:, 0].tolist() == [9, 2]
 
 
-class Files:
+class Files(Host):
     """An item is a file whose first byte is the colour of its image."""
 
     def host(self, item: Any) -> np.ndarray:
@@ -114,8 +118,8 @@ def test_a_flipped_bit_is_a_miss(tmp_path: Path) -> None:
 class Deep(Engine):
     """Two depths: the mean colour, and the whole image."""
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        return [*super().run(images), images.astype(np.float32)]
+    def run(self, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [*super().run(batch), batch["pixels"].astype(np.float32)]
 
 
 def test_one_pass_fills_every_column_and_a_missing_one_is_computed(tmp_path: Path) -> None:

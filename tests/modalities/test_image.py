@@ -294,7 +294,7 @@ def test_path_bytes_pil_and_array_give_the_same_pixels(tmp_path: Path) -> None:
         for item in items:
             np.testing.assert_array_equal(LITE0.host(item), wanted)
         lazy.getpixel((0, 0))  # still the caller's, and open
-    np.testing.assert_array_equal(LITE0.collate([wanted, wanted]), np.stack([wanted, wanted]))
+    np.testing.assert_array_equal(LITE0.collate([wanted, wanted])["pixels"], np.stack([wanted, wanted]))
 
 
 @pytest.mark.parametrize("photo", [0, 1])
@@ -571,3 +571,23 @@ def test_avif_without_its_plugin_names_the_way_out() -> None:
     from regraft.modalities.image.formats import what_it_is
 
     assert "AVIF" in what_it_is(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf")
+
+
+def test_a_blank_batch_is_one_of_black_images_or_of_noise() -> None:
+    images = [np.zeros((30, 30, 3), np.uint8)] * 2
+    np.testing.assert_array_equal(
+        LITE0.blank(2)["pixels"], LITE0.collate([LITE0.host(image) for image in images])["pixels"]
+    )
+    noise = LITE0.blank(2, np.random.default_rng(0))["pixels"]
+    assert (noise.shape, noise.dtype) == ((2, LITE0.size, LITE0.size, 3), np.uint8)
+    assert noise[0].std() > 60
+    assert not np.array_equal(noise[0], noise[1])
+
+
+def test_the_device_half_normalises_a_batch() -> None:
+    import torch
+
+    pixels = LITE0.blank(2, np.random.default_rng(0))["pixels"]
+    found = LITE0.device()({"pixels": torch.from_numpy(pixels)}).numpy()
+    expected = (pixels / 255 - np.array(LITE0.mean)) / np.array(LITE0.std)
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=1e-5)

@@ -13,7 +13,7 @@ import torch
 from tinted import context, data, tuner
 
 from bases import base_of
-from regraft.backbones import Backbone, obtain_weights
+from regraft.backbones import Backbone, Batch, obtain_weights
 from regraft.data.part import Part
 from regraft.evaluation import refined_log_losses
 from regraft.inference import REFERENCE, TorchEngine
@@ -47,7 +47,9 @@ def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone
     assert moved
     assert set(moved) <= plan.trainable
     features = TorchEngine(tuned.backbone, torch.device("cpu"), 8)
-    rows = np.concatenate([features.run(np.stack(val.items[i : i + 8]))[0] for i in range(0, 10, 8)])
+    rows = np.concatenate(
+        [features.run({"pixels": np.stack(val.items[i : i + 8])})[0] for i in range(0, 10, 8)]
+    )
     with torch.no_grad():
         logits = tuned.head(torch.from_numpy(rows)).numpy()
     assert refined_log_losses(val.labels, logits).mean() == pytest.approx(tuned.trained.log_loss, rel=0.02)
@@ -109,8 +111,8 @@ def test_an_engine_whose_activations_differ_is_not_used(
     base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Wrong(TorchEngine):
-        def run(self, images: np.ndarray) -> list[np.ndarray]:
-            return [values[:, ::-1] for values in super().run(images)]
+        def run(self, batch: Batch) -> list[np.ndarray]:
+            return [values[:, ::-1] for values in super().run(batch)]
 
     usual = module.makers
     cpu = torch.device("cpu")

@@ -33,7 +33,7 @@ def base(tiny: str) -> Backbone:
 def features(base: Backbone, part: Part) -> np.ndarray:
     engine = TorchEngine(base, CPU, 8)
     return np.concatenate(
-        [engine.run(np.stack(part.items[i : i + 8]))[0] for i in range(0, len(part.items), 8)]
+        [engine.run({"pixels": np.stack(part.items[i : i + 8])})[0] for i in range(0, len(part.items), 8)]
     )
 
 

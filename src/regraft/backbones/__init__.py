@@ -9,6 +9,7 @@ from regraft.backbones.arithmetic import (
     seconds_a_step,
 )
 from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make_base
+from regraft.backbones.batches import Batch, length, padded, split, tensors
 from regraft.backbones.catalogue import Entry, entries, entry_of
 from regraft.backbones.cost import Cost, costs
 from regraft.backbones.sources import Obtained, at_hand, build, candidates, earlier_runs, obtain_weights
@@ -19,6 +20,7 @@ __all__ = [
     "PRECISIONS",
     "Arithmetic",
     "Backbone",
+    "Batch",
     "Cost",
     "Entry",
     "Obtained",
@@ -37,10 +39,14 @@ __all__ = [
     "entries",
     "entry_of",
     "find_folds",
+    "length",
     "make_base",
     "obtain_weights",
+    "padded",
     "pick_arithmetic",
     "plain",
     "seconds_a_step",
+    "split",
+    "tensors",
     "truncated",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
+from regraft.backbones.batches import tensors
 from regraft.modalities import Preprocess
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ class Stage:
 
 @dataclass
 class Backbone:
-    """A module that maps (B, 3, size, size) normalised float32 to (B, width) pooled features."""
+    """A module that maps what `preprocess.device()` makes of a batch (of images: (B, 3, size, size) normalised
+    float32) to (B, width) pooled features.
+    """
 
     module: nn.Module
     stages: tuple[Stage, ...]
-    preprocess: Any  # the Preprocess of a modality
+    preprocess: Preprocess
     provenance: Provenance
     width: int
     architecture: str
@@ -90,7 +93,7 @@ def make_base(obtained: Obtained, preprocess: Preprocess) -> Backbone:
         stages=cut_stages(module),
         preprocess=preprocess,
         provenance=obtained.provenance,
-        width=native_width(module) if whole else measured_width(module, preprocess.size),
+        width=native_width(module) if whole else measured_width(module, preprocess),
         architecture=obtained.architecture,
         config=config,
         classifier=classifier if isinstance(classifier, str) else "",
@@ -103,11 +106,12 @@ def native_width(module: nn.Module) -> int:
     return int(getattr(module, "head_hidden_size", None) or module.num_features)  # type: ignore[arg-type]
 
 
-def measured_width(module: nn.Module, size: int) -> int:
-    """The width of what a network gives for one image of `size` pixels."""
+def measured_width(module: nn.Module, preprocess: Preprocess) -> int:
+    """The width of what a network gives for one example."""
     training, device = module.training, next(module.parameters()).device
     with torch.no_grad():
-        width = module.eval()(torch.zeros(1, 3, size, size, device=device)).shape[1]
+        given = preprocess.device().to(device)(tensors(preprocess.blank(1), device))
+        width = module.eval()(given).shape[1]
     module.train(training)
     return int(width)
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from regraft.backbones.base import Backbone
+from regraft.backbones.batches import tensors
 from regraft.backbones.taps import Tapped, entrance
 
 BATCH = 4
@@ -38,8 +39,7 @@ def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> di
     """
     training, whole = backbone.module.training, len(backbone.stages)
     tapped = Tapped(backbone).eval().to(device)
-    size = backbone.preprocess.size
-    images = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8, device=device)
+    one, some = (tensors(backbone.preprocess.blank(count), device) for count in (1, BATCH))
 
     def clock() -> float:
         if device.type == "cuda":
@@ -50,8 +50,8 @@ def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> di
         with torch.no_grad():
             counter = FlopCounterMode(display=False)
             with counter:
-                flops = _at_depths(backbone, depths, counter.get_total_flops, lambda: tapped(images[:1]))
-            times = [_at_depths(backbone, depths, clock, lambda: tapped(images)) for _ in range(PASSES)]
+                flops = _at_depths(backbone, depths, counter.get_total_flops, lambda: tapped(one))
+            times = [_at_depths(backbone, depths, clock, lambda: tapped(some)) for _ in range(PASSES)]
     finally:
         backbone.module.train(training)
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}

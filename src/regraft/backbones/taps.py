@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from regraft.backbones.base import Backbone
-from regraft.backbones.normalise import Normalise
+from regraft.backbones.batches import tensors
 
 
 def entrance(backbone: Backbone, depth: int) -> str:
@@ -17,14 +18,14 @@ def entrance(backbone: Backbone, depth: int) -> str:
 
 
 class Tapped(nn.Module):
-    """(B, size, size, 3) uint8 to a tuple: (B, width) pooled features, those after each stage of `depths`
+    """A batch of B examples to a tuple: (B, width) pooled features, those after each stage of `depths`
     (each (B, its channels)), and, with `cut`, the whole activation that stage `cut` is given. Depth d means
     after the first d stages.
     """
 
     def __init__(self, backbone: Backbone, depths: tuple[int, ...] = (), cut: int | None = None) -> None:
         super().__init__()
-        self.normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
+        self.prepare = backbone.preprocess.device()
         self.module = backbone.module
         self.last = getattr(backbone.module, "output_fmt", None) == "NHWC"
         self.prefix = int(getattr(backbone.module, "num_prefix_tokens", 0))
@@ -32,7 +33,7 @@ class Tapped(nn.Module):
         self.depths, self.cut = depths, cut
         self.entrances = {depth: entrance(backbone, depth) for depth in wanted}
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Features of one batch, at every depth asked for."""
         caught: dict[int, torch.Tensor] = {}
 
@@ -47,7 +48,7 @@ class Tapped(nn.Module):
             for depth, name in self.entrances.items()
         ]
         try:
-            pooled = self.module(self.normalise(images))
+            pooled = self.module(self.prepare(batch))
         finally:
             for handle in handles:
                 handle.remove()
@@ -75,22 +76,18 @@ class Suffix:
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
-        self.module, self.size, self.entrance = (
-            backbone.module,
-            backbone.preprocess.size,
-            entrance(backbone, cut),
-        )
+        self.module, self.entrance = backbone.module, entrance(backbone, cut)
         before = [name for stage in backbone.stages[:cut] for name in stage.modules]
         known = set(before)
         self.blanks = {name: () for name in before if not inside(name, known)}  # type: dict[str, tuple[int, ...]]
-        device = next(backbone.module.parameters()).device
-        images = torch.randint(0, 256, (2, self.size, self.size, 3), dtype=torch.uint8, device=device)
+        self.place = device = next(backbone.module.parameters()).device
+        batch = tensors(backbone.preprocess.blank(2, np.random.default_rng(0)), device)
         training = self.module.training
         self.module.eval()
         try:
             with torch.no_grad():
-                self._measure(backbone, images)
-                whole = Tapped(backbone, (), cut).to(device)(images)
+                self._measure(backbone, batch)
+                whole = Tapped(backbone, (), cut).to(device)(batch)
                 found = self(whole[-1])
         except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
             raise ValueError(f"cannot be cut before {self.entrance}: {str(error).splitlines()[0]}") from None
@@ -99,9 +96,10 @@ class Suffix:
         if not torch.allclose(found, whole[0], rtol=1e-4, atol=1e-4 * float(whole[0].abs().max())):
             raise ValueError(f"cannot be cut before {self.entrance}: what follows needs more than its input")
 
-    def _measure(self, backbone: Backbone, images: torch.Tensor) -> None:
-        """The shape, without the batch, of what each module before the cut gives."""
+    def _measure(self, backbone: Backbone, batch: dict[str, torch.Tensor]) -> None:
+        """The shapes, without the batch, of what the network is given and of what modules before the cut give."""
         handles = []
+        self.given = tuple(backbone.preprocess.device().to(self.place)(batch).shape[1:])
         for name in self.blanks:
 
             def note(_: nn.Module, __: Any, result: torch.Tensor, name: str = name) -> None:
@@ -109,7 +107,7 @@ class Suffix:
 
             handles.append(self.module.get_submodule(name).register_forward_hook(note))
         try:
-            Tapped(backbone)(images)
+            Tapped(backbone).to(self.place)(batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -127,7 +125,7 @@ class Suffix:
         try:
             for place, shape in places:
                 place.forward = blank(shape)  # type: ignore[method-assign]
-            return self.module(activation.new_zeros(()).expand(count, 3, self.size, self.size))  # type: ignore[no-any-return]
+            return self.module(activation.new_zeros(()).expand(count, *self.given))  # type: ignore[no-any-return]
         finally:
             for place, _ in places:
                 del place.forward

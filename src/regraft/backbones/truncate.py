@@ -9,10 +9,12 @@ import inspect
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from regraft.backbones.base import Backbone, cut_stages
+from regraft.backbones.batches import tensors
 from regraft.backbones.taps import Tapped, inside
 
 POOLING = ("global_pool", "flatten")
@@ -60,21 +62,15 @@ def truncated(backbone: Backbone, depth: int) -> Backbone:
             f"depth is 1 to {len(backbone.stages) - 1}, less than there are stages; found {depth}"
         )
     where = f"cannot end after {backbone.stages[depth - 1].name}"
-    module, training, size = (
-        copy.deepcopy(backbone.module),
-        backbone.module.training,
-        backbone.preprocess.size,
-    )
+    module, training = copy.deepcopy(backbone.module), backbone.module.training
     device = next(module.parameters()).device
-    drawn = torch.randint(
-        0, 256, (2, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    drawn = tensors(backbone.preprocess.blank(2, np.random.default_rng(0)), device)
     try:
         with torch.no_grad():
-            expected = Tapped(backbone, (depth,)).eval().to(device)(drawn.to(device))[1]
+            expected = Tapped(backbone, (depth,)).eval().to(device)(drawn)[1]
             cut_short(module, depth)
             shallow = replace(backbone, module=module, stages=cut_stages(module), classifier="", depth=depth)
-            found = Tapped(shallow).eval().to(device)(drawn.to(device))[0]
+            found = Tapped(shallow).eval().to(device)(drawn)[0]
     except (RuntimeError, TypeError, AttributeError, IndexError, KeyError, AssertionError) as error:
         raise ValueError(f"{where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     finally:

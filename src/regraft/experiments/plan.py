@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-
+from regraft.backbones import length
 from regraft.data import Examples
 from regraft.inference import TorchEngine
 from regraft.run.session import Session
@@ -27,11 +26,11 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     body = base(choice.obtained, examples.facts(), context, choice.ranked)
     freeze(body, context)
     size = body.preprocess.size
-    engine, blank = TorchEngine(body, context.device), np.zeros((32, size, size, 3), dtype=np.uint8)
+    engine, blank = TorchEngine(body, context.device), body.preprocess.blank(32)
     engine.run(blank)
     began = time.perf_counter()
     engine.run(blank)
-    forward = (time.perf_counter() - began) / len(blank)
+    forward = (time.perf_counter() - began) / length(blank)
     epochs = epochs_of(recipe, counts, size)
     step = step_seconds(body, counts, classes, recipe, context.device) if epochs else 0.0
     return {

@@ -48,7 +48,11 @@ def features_alone(
         some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
         key = trial_key(base, on, BATCH, depths)
         engine, _ = pick_engine(
-            made, lambda: np.stack([base.preprocess.host(item) for item in some]), len(items), key, cache
+            made,
+            lambda: base.preprocess.collate([base.preprocess.host(item) for item in some]),
+            len(items),
+            key,
+            cache,
         )
     if engine not in made:
         raise UsageError(f"the engine {engine!r} does not run on {on}; these do: {', '.join(made)}.")

@@ -13,14 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from regraft.artifacts import fingerprint
-from regraft.backbones import Arithmetic, Backbone, Tapped, find_folds, plain
+from regraft.backbones import Arithmetic, Backbone, Batch, Tapped, find_folds, length, padded, plain, tensors
 from regraft.runtime import survive_forks
 
 
 class Engine(Protocol):
-    """Anything that turns (B, size, size, 3) uint8 into features."""
+    """Anything that turns batches into features."""
 
     name: str  # "torch-float32", "openvino-bfloat16", ...
     numerics: str  # name, versions and batch shape: part of the store's key
@@ -35,7 +36,7 @@ class Engine(Protocol):
         """
         ...
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
+    def run(self, batch: Batch) -> list[np.ndarray]:
         """(B, width) float32, then whatever other depths the engine was made for."""
         ...
 
@@ -47,12 +48,6 @@ def feature_key(engine: Engine, view: str = "plain") -> tuple[str, str, str]:
     The store adds the engine's numerics and the depth. Nothing else makes such a key.
     """
     return engine.weights(), engine.backbone.preprocess.fingerprint, view
-
-
-def padded(images: np.ndarray, batch: int) -> np.ndarray:
-    """`images`, the last one repeated up to `batch`."""
-    lacking = batch - len(images)
-    return images if lacking <= 0 else np.concatenate([images, np.repeat(images[-1:], lacking, axis=0)])
 
 
 class TorchEngine:
@@ -85,16 +80,15 @@ class TorchEngine:
         """The backbone's fingerprint as it is."""
         return self.backbone.fingerprint()
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Features of one batch of at most `batch` images."""
-        found = self.forward(padded(images, self.batch))
-        return [values[: len(images)] for values in found]
+    def run(self, batch: Batch) -> list[np.ndarray]:
+        """Features of one batch of at most `self.batch` examples."""
+        return [values[: length(batch)] for values in self.forward(padded(batch, self.batch))]
 
-    def forward(self, images: np.ndarray) -> list[np.ndarray]:
+    def forward(self, batch: Batch) -> list[np.ndarray]:
         """Features of one batch, run in the very shape it has."""
         module = self._current().eval()
         with torch.inference_mode(), self.arithmetic():
-            found = module(torch.from_numpy(images).to(self.device))
+            found = module(tensors(batch, self.device))
         return [tensor.float().cpu().numpy() for tensor in found]
 
     def _current(self) -> Tapped:
@@ -115,11 +109,21 @@ class TorchEngine:
         survive_forks()
         module = Tapped(self.backbone, self.depths, self.cut).to(self.device).eval()
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        size = self.backbone.preprocess.size
-        blank = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=self.device)
+        blank = tensors(self.backbone.preprocess.blank(2), self.device)
         folds = find_folds(module, blank) if self.device.type == "cpu" else {}
         self.arithmetic = Arithmetic(self.precision, self.device, folds)
         return module
+
+
+class _Named(nn.Module):
+    """A module that takes a batch, for a converter that knows tensors in a row only."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.module(dict(zip(self.names, values, strict=True)))  # type: ignore[no-any-return]
 
 
 class OpenVinoEngine:
@@ -166,41 +170,45 @@ class OpenVinoEngine:
         return self.request
 
     def _ready(self) -> Any:
-        core, backbone, batch, size = (
-            self.library.Core(),
-            self.backbone,
-            self.batch,
-            self.backbone.preprocess.size,
-        )
+        core, backbone, batch = self.library.Core(), self.backbone, self.batch
+        blank = backbone.preprocess.blank(batch)
         if self.precision == "bfloat16" and "BF16" not in core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
             raise RuntimeError("this processor has no bfloat16 units")
         versions = self.library.__version__, torch.__version__
         key = fingerprint(
-            self.made_of, backbone.preprocess.fingerprint, batch, list(self.depths), self.cut, *versions
+            self.made_of,
+            backbone.preprocess.fingerprint,
+            batch,
+            list(blank),
+            list(self.depths),
+            self.cut,
+            *versions,
         )
         place = self.cache / "openvino" / f"{key}.xml" if self.cache else None
         model = _kept(core, place)
         if model is None:
-            example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-            module = Tapped(backbone, self.depths, self.cut).eval()
+            example = tuple(tensors(backbone.preprocess.blank(1)).values())
+            module = _Named(Tapped(backbone, self.depths, self.cut), tuple(blank)).eval()
             with _silence(), torch.no_grad():
                 model = self.library.convert_model(
-                    module, example_input=example, input=[batch, size, size, 3]
+                    module, example_input=example, input=[array.shape for array in blank.values()]
                 )
+            for port, name in zip(model.inputs, blank, strict=True):
+                port.get_tensor().set_names({name})
             _keep(self.library, model, place)
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return core.compile_model(model, "CPU", {**hint, **threads}).create_infer_request()
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Features of one batch."""
-        request = self._current()
-        request.infer({0: padded(images, self.batch)}, share_inputs=True)
+    def run(self, batch: Batch) -> list[np.ndarray]:
+        """Features of one batch of at most `self.batch` examples."""
+        request, examples = self._current(), length(batch)
+        request.infer(padded(batch, self.batch), share_inputs=True)
         count = 1 + len(self.depths) + (self.cut is not None)
         found = (request.get_output_tensor(number).data for number in range(count))
-        return [np.array(values[: len(images)], dtype=np.float32) for values in found]
+        return [np.array(values[:examples], dtype=np.float32) for values in found]
 
 
 def _same(some: list[object], others: list[object]) -> bool:

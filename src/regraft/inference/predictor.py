@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import Backbone
-from regraft.inference.engines import TorchEngine, padded
+from regraft.backbones import Backbone, padded
+from regraft.inference.engines import TorchEngine
 from regraft.inference.feed import batched, prefetch
 from regraft.modalities import Unreadable
 

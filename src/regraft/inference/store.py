@@ -30,7 +30,11 @@ class Host(Protocol):
     """The host half of a preprocessing."""
 
     def host(self, item: Any) -> np.ndarray:
-        """(size, size, 3) uint8."""
+        """What the network sees of one item."""
+        ...
+
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of several."""
         ...
 
 
@@ -90,51 +94,25 @@ class FeatureStore:
                 if not lacking[number]:
                     break
         missing = [identity for identity in rows if any(identity in names for names in lacking)]
-        self._compute(missing, rows, items, preprocess, engine, columns, places, room, tick, label)
-        return room.arrays(len(columns))
+        began, done = time.perf_counter(), 0
+        pending = _Pending(lambda batches: self._write(places, batches))
 
-    def _compute(
-        self,
-        missing: list[str],
-        rows: dict[str, list[int]],
-        items: Sequence[Any],
-        preprocess: Host,
-        engine: Engine,
-        columns: tuple[str, ...],
-        places: list[Path | None],
-        room: _Room,
-        tick: Callable[..., None],
-        label: str,
-    ) -> None:
         def read(identity: str) -> np.ndarray:
             return preprocess.host(items[rows[identity][0]])
 
-        started = saved = time.perf_counter()
-        done, held = 0, 0
-        pending: list[tuple[Sequence[str], list[np.ndarray]]] = []
-        for some, raws in prefetch(batched(missing, engine.batch), read):
-            found = [
-                values.astype(np.float16 if column.startswith("cut") else np.float32, copy=False)
-                for column, values in zip(columns, engine.run(np.stack(raws)), strict=True)
-            ]
+        for batch, raws in prefetch(batched(missing, engine.batch), read):
+            found = _typed(engine.run(preprocess.collate(raws)), columns)
             for number, values in enumerate(found):
-                for identity, value in zip(some, values, strict=True):
+                for identity, value in zip(batch, values, strict=True):
                     room.put(number, rows[identity], value)
-            pending.append((some, found))
-            done, held = done + len(some), held + sum(values.nbytes for values in found)
-            if held >= SHARD or time.perf_counter() - saved > SECONDS:
-                self._write(places, pending)
-                pending, held, saved = [], 0, time.perf_counter()
-            tick(
-                label=label,
-                done=done,
-                total=len(missing),
-                images_per_second=done / (time.perf_counter() - started),
-            )
-        if pending:
-            self._write(places, pending)
+            pending.add(batch, found)
+            done += len(batch)
+            speed = done / (time.perf_counter() - began)
+            tick(label=label, done=done, total=len(missing), images_per_second=speed)
+        pending.write()
         if missing:
             self.shrink()
+        return room.arrays(len(columns))
 
     def _place(self, *parts: str) -> Path | None:
         return self.folder / "features" / fingerprint(*parts) if self.folder else None
@@ -205,6 +183,36 @@ class FeatureStore:
 
 
 KINDS = ("features", "openvino", "trials")
+
+
+def _typed(found: list[np.ndarray], columns: tuple[str, ...]) -> list[np.ndarray]:
+    """An engine's outputs as the store keeps them: activations at a cut in float16, all else in float32."""
+    return [
+        values.astype(np.float16 if column.startswith("cut") else np.float32, copy=False)
+        for column, values in zip(columns, found, strict=True)
+    ]
+
+
+class _Pending:
+    """Batches that are computed and not written yet; `write` is given them when they are many or old."""
+
+    def __init__(self, write: Callable[[list[tuple[Sequence[str], list[np.ndarray]]]], None]) -> None:
+        self.to_disk, self.since = write, time.perf_counter()
+        self.batches: list[tuple[Sequence[str], list[np.ndarray]]] = []
+        self.held = 0
+
+    def add(self, some: Sequence[str], found: list[np.ndarray]) -> None:
+        """One more batch: its ids and an array a column."""
+        self.batches.append((some, found))
+        self.held += sum(values.nbytes for values in found)
+        if self.held >= SHARD or time.perf_counter() - self.since > SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write whatever there is."""
+        if self.batches:
+            self.to_disk(self.batches)
+        self.batches, self.held, self.since = [], 0, time.perf_counter()
 
 
 class _Room:

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 
 from regraft.artifacts import fingerprint, read_json, write_json
-from regraft.backbones import Backbone
+from regraft.backbones import Backbone, Batch, padded, split
 from regraft.errors import UsageError
-from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, padded
+from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine
 
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
-FEW = 64  # images for which no trial pays
+FEW = 64  # examples for which no trial pays
 COSINE = (
     0.99  # least mean cosine between an engine's and float32's features, both less float32's mean feature
 )
-LEAST = 0.95  # the same for the worst image of the sample
+LEAST = 0.95  # the same for the worst example of the sample
 CLEAR = 2.0  # times float32's speed: an engine that agrees and is so fast ends the trial, each of which costs up to 3 s
 PATIENCE = 0.15  # seconds of repeated batches an engine is timed for
 
@@ -91,16 +91,12 @@ def trial_key(
 
 
 def pick_engine(
-    made: dict[str, Maker],
-    sample: Callable[[], np.ndarray],
-    count: int,
-    key: tuple[str, ...],
-    memory: Path | None,
+    made: dict[str, Maker], sample: Callable[[], Batch], count: int, key: tuple[str, ...], memory: Path | None
 ) -> tuple[str, list[Trial]]:
-    """The name of the fastest engine that agrees with float32 on `sample` (images as the network gets them),
+    """The name of the fastest engine that agrees with float32 on `sample` (a batch of any size),
     and the trials.
 
-    With fewer than FEW images to run (`count`) it is the reference. What was found is remembered below
+    With fewer than FEW examples to run (`count`) it is the reference. What was found is remembered below
     `memory` for this machine, the libraries and `key` (`trial_key`).
     """
     if count < FEW:
@@ -140,8 +136,8 @@ def _place(memory: Path | None, key: tuple[str, ...]) -> Path | None:
     return memory / "trials" / f"{fingerprint(*key, *_machine())}.json" if memory else None
 
 
-def try_engines(made: dict[str, Maker], images: np.ndarray) -> list[Trial]:
-    """Engines on (N, size, size, 3) uint8 images: the speed of each, and its agreement with the reference.
+def try_engines(made: dict[str, Maker], sample: Batch) -> list[Trial]:
+    """Engines on a batch of any size: the speed of each, and its agreement with the reference.
 
     One that agrees and is CLEAR times as fast as the reference ends the trial: the rest stays untried.
     """
@@ -150,7 +146,7 @@ def try_engines(made: dict[str, Maker], images: np.ndarray) -> list[Trial]:
     for name in made:
         try:
             engine = made[name]()
-            found, speed = _timed(engine, images)
+            found, speed = _timed(engine, sample)
         except ImportError:
             trials.append(Trial(name, None, None, None, "not installed"))
             continue
@@ -170,7 +166,7 @@ def try_engines(made: dict[str, Maker], images: np.ndarray) -> list[Trial]:
 
 
 def agreement(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(N,) cosines of (N, D) features, both less the mean of `expected`: what all images share proves
+    """(N,) cosines of (N, D) features, both less the mean of `expected`: what all examples share proves
     nothing.
     """
     if not np.isfinite(found).all():
@@ -193,8 +189,8 @@ def _enough(mean: float, least: float) -> bool:
     return mean >= COSINE and least >= LEAST
 
 
-def _timed(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, float]:
-    batches = [images[start : start + engine.batch] for start in range(0, len(images), engine.batch)]
+def _timed(engine: Engine, sample: Batch) -> tuple[np.ndarray, float]:
+    batches = split(sample, engine.batch)
     found = np.concatenate([engine.run(batch)[0] for batch in batches])
     full, done, best = padded(batches[0], engine.batch), 0.0, float("inf")
     while done < PATIENCE:

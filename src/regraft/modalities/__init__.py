@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from regraft.data.kind import Facts, Kind, Likeness
 from regraft.data.sources import Source
 from regraft.data.sources import read_source as _read_source
 from regraft.errors import Unreadable, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "Facts",
@@ -62,11 +65,22 @@ class Preprocess(Protocol):
         given. Raises Unreadable.
         """
 
-    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
-        """One batch of several of these."""
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of several of these: arrays by name, the examples along the first axis of each."""
+
+    def device(self) -> nn.Module:
+        """The module that makes of such a batch, as tensors, the one object that the network takes. It runs on the
+        network's device, and is traced and exported with the network.
+        """
+
+    def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """A batch of `count` empty examples, for trials and export; of noise where `rng` is given."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for regraft.json, its modality among them."""
+
+    def config(self) -> dict[str, Any]:
+        """What the libraries that the weights are from are told of it in config.json; empty where they ask nothing."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,7 @@ class Modality(Kind, Protocol):
         Raises Unreadable.
         """
 
-    def sheet(self, batch: np.ndarray) -> bytes:
+    def sheet(self, batch: dict[str, np.ndarray]) -> bytes:
         """A PNG that shows what is in a training batch."""
 
 

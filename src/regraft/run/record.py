@@ -166,7 +166,7 @@ class Record(Keeper):
         }
         return Checkpoint(of_name[name] if name in of_name else self.folder.numbered(int(name)))
 
-    def first_batch(self, batch: np.ndarray) -> None:
+    def first_batch(self, batch: dict[str, np.ndarray]) -> None:
         """Save a picture of what is in the first augmented batch."""
         sheet, place = self.context.modality.sheet, self.folder.first_batch
         self.optional("picture of the first batch", lambda: write_bytes(place, sheet(batch)))

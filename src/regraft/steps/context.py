@@ -29,7 +29,7 @@ class Keeper:
         """Where the training of this name is kept while it goes on."""
         return Checkpoint()
 
-    def first_batch(self, batch: np.ndarray) -> None:
+    def first_batch(self, batch: dict[str, np.ndarray]) -> None:
         """Show the first augmented batch, as the preprocessing collates it."""
 
     def strategies(self) -> list[dict[str, Any]]:

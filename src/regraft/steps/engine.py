@@ -59,7 +59,7 @@ def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context:
         some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
         key = trial_key(backbone, context.device, run.feature_batch)
         name, trials = pick_engine(
-            made, lambda: np.stack([pre.host(path) for path in some]), count, key, memory
+            made, lambda: pre.collate([pre.host(path) for path in some]), count, key, memory
         )
         for trial in trials:
             context.events.emit("engine", step="features", chosen=trial.engine == name, text=trial.in_words())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step
+from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step, tensors
 from regraft.recipe import Recipe
 from regraft.steps.finetune.rules import REFIT, batch_size, folds, length, trainings
 from regraft.training import FreezePlan, Network, make_head, plan_freeze
@@ -40,18 +40,17 @@ def step_seconds(
     """Seconds an image of a training step on the device, measured on a copy, in the precision that training
     would take.
     """
-    size = backbone.preprocess.size
     wanted = recipe.finetune.batch_size
     batch = min(batch_size(counts["train"]) if wanted == "auto" else wanted, counts["train"])
     batch = min(batch, SMALL) if device.type == "cpu" else batch
     network = Network(copy.deepcopy(backbone), make_head("linear", backbone.width, classes))
     usual_plan(backbone, recipe).apply(network.backbone)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.zeros(batch, size, size, 3, dtype=torch.uint8, device=device)
-    arithmetic, speed = pick_arithmetic(network.train(), images, recipe.finetune.precision)
+    inputs = tensors(backbone.preprocess.blank(batch), device)
+    arithmetic, speed = pick_arithmetic(network.train(), inputs, recipe.finetune.precision)
     if speed:
         return 1 / speed[arithmetic.precision]
-    return seconds_a_step(network, images, arithmetic) / batch
+    return seconds_a_step(network, inputs, arithmetic) / batch
 
 
 def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:

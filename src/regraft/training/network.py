@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, Suffix
-from regraft.backbones.normalise import Normalise
 from regraft.training.logistic import fit_logistic
 
 
@@ -71,18 +70,19 @@ def linear_head(
 
 
 class Network(nn.Module):
-    """(B, size, size, 3) uint8 to (B, classes) logits; with `suffix`, from the activations at its cut instead
-    of images.
-    """
+    """A batch of B examples to (B, outputs); with `suffix`, from their activations at its cut instead."""
 
     def __init__(self, backbone: Backbone, head: nn.Module, suffix: Suffix | None = None) -> None:
         super().__init__()
-        self.normalise = Normalise(backbone.preprocess.mean, backbone.preprocess.std)
+        self.prepare = backbone.preprocess.device()
         self.backbone = backbone.module
         self.head = head
         self.suffix = suffix
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Logits of one batch."""
-        features = self.suffix(given) if self.suffix is not None else self.backbone(self.normalise(given))
+    def forward(self, given: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
+        """The outputs of one batch."""
+        if isinstance(given, dict):
+            features = self.backbone(self.prepare(given))
+        else:
+            features = self.suffix(given)  # type: ignore[misc]
         return self.head(features)  # type: ignore[no-any-return]

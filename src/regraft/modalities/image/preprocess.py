@@ -1,14 +1,14 @@
 """The one preprocessing that training, evaluation, prediction and export of images share.
 
-`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `device` (in the model's graph)
-normalises.
+`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `collate` makes a batch of several, which
+`device`, a module in the model's graph, normalises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from regraft.errors import UsageError
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.levels import Levels
 from regraft.modalities.image.reading import FILTERS, STANDARD, load_rgb
+
+if TYPE_CHECKING:
+    from torch import nn
 
 VERSION = "2"  # should the pixels ever change, this does, and old runs keep theirs
 
@@ -46,6 +49,16 @@ class ImagePreprocess:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for regraft.json."""
         return asdict(self)
+
+    def config(self) -> dict[str, Any]:
+        """The same as timm names it in a `pretrained_cfg`, as far as timm knows it."""
+        return {
+            "input_size": [3, self.size, self.size],
+            "crop_pct": self.crop,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImagePreprocess:
@@ -83,9 +96,20 @@ class ImagePreprocess:
         box = (left, top, left + side, top + side)
         return np.asarray(image.resize((self.size, self.size), FILTERS[self.interpolation], box=box))
 
-    def collate(self, raws: Sequence[np.ndarray]) -> np.ndarray:
-        """Stack host arrays into (B, size, size, 3) uint8."""
-        return np.stack(raws)
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of what `host` gave: `pixels` (B, size, size, 3) uint8."""
+        return {"pixels": np.stack(raws)}
+
+    def device(self) -> nn.Module:
+        """The module that normalises a batch on the network's device: to (B, 3, size, size) float32."""
+        from regraft.modalities.image.normalise import Normalise
+
+        return Normalise(self.mean, self.std)
+
+    def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """A batch of `count` black images, or of noise drawn from `rng`."""
+        shape = (count, self.size, self.size, 3)
+        return {"pixels": np.zeros(shape, np.uint8) if rng is None else rng.integers(0, 256, shape, np.uint8)}
 
 
 class Mirrored:
@@ -97,3 +121,7 @@ class Mirrored:
     def host(self, item: Any) -> np.ndarray:
         """(size, size, 3) uint8, left and right exchanged."""
         return np.ascontiguousarray(self.preprocess.host(item)[:, ::-1])
+
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of several."""
+        return self.preprocess.collate(raws)

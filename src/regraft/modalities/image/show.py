@@ -45,9 +45,9 @@ def overlay(preprocess: ImagePreprocess, item: Any, heat: NDArray[np.float64]) -
     return _jpeg(picture), _jpeg(tinted(picture, heat))
 
 
-def sheet(images: NDArray[np.uint8]) -> bytes:
-    """A PNG of the first of (B, S, S, 3) images, two rows of eight at most."""
-    some = images[:16]
+def sheet(batch: dict[str, np.ndarray]) -> bytes:
+    """A PNG of the first images of a batch, two rows of eight at most."""
+    some = batch["pixels"][:16]
     columns = min(8, len(some))
     some = some[: len(some) // columns * columns]
     grid = np.concatenate(

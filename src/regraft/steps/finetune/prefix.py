@@ -5,7 +5,7 @@ example.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from regraft.backbones import Backbone, Suffix
+from regraft.backbones import Backbone, Suffix, split
 from regraft.data.part import Part
 from regraft.inference import REFERENCE, Engine, agree, feature_key, makers
 from regraft.modalities import Preprocess
@@ -75,6 +75,9 @@ class _View:
             return self.preprocess.host(item)
         rng = np.random.default_rng([self.seed, self.number, int(identity[:15], 16)])
         return self.preprocess.host(item, rng, self.augment)
+
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return self.preprocess.collate(raws)
 
 
 def taught(part: Part) -> Part:
@@ -159,20 +162,19 @@ def _engine(
     """The engine of this name if its activations at the cut agree with float32's, else float32; and some
     activations.
     """
-    images = np.stack([backbone.preprocess.host(item) for item in data.items[:SAMPLE]])
+    pre = backbone.preprocess
+    sample = pre.collate([pre.host(item) for item in data.items[:SAMPLE]])
     made = makers(
         backbone, context.device, context.recipe.run.feature_batch, cut=cut, cache=context.store.folder
     )
     reference = made[REFERENCE]()
-    expected = reference.run(images)[1]
+    expected = reference.run(sample)[1]
     if not np.isfinite(expected).all() or np.abs(expected).max() > LARGEST:
         return None, expected
     if name != REFERENCE:
         try:
             engine = made[name]()
-            found = np.concatenate(
-                [engine.run(images[i : i + engine.batch])[1] for i in range(0, len(images), engine.batch)]
-            )
+            found = np.concatenate([engine.run(some)[1] for some in split(sample, engine.batch)])
             if agree(expected, found):
                 return engine, expected
         except (RuntimeError, ImportError) as error:

@@ -12,7 +12,15 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
-from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, plain, seconds_a_step
+from regraft.backbones import (
+    PRECISIONS,
+    Arithmetic,
+    Backbone,
+    pick_arithmetic,
+    plain,
+    seconds_a_step,
+    tensors,
+)
 from regraft.data.part import Part
 from regraft.errors import BudgetError, RegraftError
 from regraft.evaluation import per_block
@@ -27,6 +35,7 @@ from regraft.training import (
     Batches,
     Checkpoint,
     FreezePlan,
+    Inputs,
     Learner,
     Listeners,
     Loop,
@@ -157,7 +166,8 @@ class _Work:
         augment = context.modality.views(self.tuning)
         self.batches = _batches(data, self.tuned, augment, self.tuning.batch_size, context)
         self.first = next(iter(self.batches(1)))
-        context.keeper.first_batch(self.first[0].cpu().numpy())  # type: ignore[union-attr]
+        shown = self.first[0]
+        context.keeper.first_batch({name: tensor.cpu().numpy() for name, tensor in shown.items()})  # type: ignore[union-attr]
         self.prefix = cache_prefix(
             self.tuned,
             self.plan.boundary,
@@ -186,7 +196,7 @@ class _Work:
         key = (
             "training",
             backbone.fingerprint(),
-            str(tuple(inputs.shape)),  # type: ignore[union-attr]
+            _shapes(inputs),
             self.plan.strategy,
             str(self.context.device),
         )
@@ -220,11 +230,11 @@ class _Work:
         """(V, K) float32 logits of val as the network stands."""
         return logits_of(self.network, self._inputs(), self.arithmetic)
 
-    def _inputs(self) -> Iterator[torch.Tensor]:
-        """What the network is given of val, a batch at a time: images, or their cached activations."""
+    def _inputs(self) -> Iterator[Inputs]:
+        """What the network is given of val, a batch at a time: prepared examples, or their cached activations."""
         val, size = self.val or NOTHING, self.context.recipe.run.feature_batch
         if self.prefix is None:
-            yield from _images(self.tuned, val, self.context)
+            yield from _prepared(self.tuned, val, self.context)
             return
         for start in range(0, len(self.prefix.val), size):
             yield self.prefix.tensor(self.prefix.val[start : start + size], self.context)
@@ -328,20 +338,20 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
 
         orders = shuffled(len(data.items), seed, epoch, size)[skip:]
         for some, raws in prefetch([order.tolist() for order in orders], read):
-            images = torch.from_numpy(backbone.preprocess.collate(raws)).to(device)
+            inputs = tensors(backbone.preprocess.collate(raws), device)
             labels = torch.from_numpy(data.labels[some]).to(device)
-            yield images, labels, torch.from_numpy(data.weights[some]).float().to(device)
+            yield inputs, labels, torch.from_numpy(data.weights[some]).float().to(device)
 
     return epoch_of
 
 
-def _images(backbone: Backbone, held: Part, context: Context) -> Iterator[torch.Tensor]:
+def _prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Inputs]:
     """Held-out examples as the network is given them, a batch at a time."""
     for _, raws in prefetch(batched(held.items, context.recipe.run.feature_batch), backbone.preprocess.host):
-        yield torch.from_numpy(backbone.preprocess.collate(raws)).to(context.device)
+        yield tensors(backbone.preprocess.collate(raws), context.device)
 
 
-def logits_of(network: Network, inputs: Iterator[torch.Tensor], arithmetic: Arithmetic) -> np.ndarray:
+def logits_of(network: Network, inputs: Iterator[Inputs], arithmetic: Arithmetic) -> np.ndarray:
     """(N, K) float32 logits of all inputs as the network stands."""
     network.eval()
     rows = []
@@ -365,12 +375,18 @@ def mixtures(
     found: dict[float, list[np.ndarray]] = {share: [] for share in (0.0, *SHARES)}
     for begin in range(0, len(held.items), DECODED):
         some = held.some(np.arange(begin, min(begin + DECODED, len(held.items))))
-        inputs = list(_images(tuned.backbone, some, context))
+        inputs = list(_prepared(tuned.backbone, some, context))
         for share, rows in found.items():
             network.load_state_dict(between(start, end, share))
             rows.append(logits_of(network, iter(inputs), plain(context.device)))
     network.to("cpu")
     return {share: np.concatenate(rows) for share, rows in found.items()}
+
+
+def _shapes(inputs: Inputs) -> str:
+    """The shapes of what a network is given, to tell one trial from another."""
+    named = {"activations": inputs} if isinstance(inputs, torch.Tensor) else inputs
+    return str({name: tuple(tensor.shape) for name, tensor in named.items()})
 
 
 def _in_words(trained: Trained, reached: float, tuning: Tuning) -> tuple[str, str]:

@@ -201,7 +201,7 @@ class Entrants:
         trials: list[Trial]
         engine, trials = pick_engine(
             made,
-            lambda: np.stack([backbone.preprocess.host(path) for path in some]),
+            lambda: backbone.preprocess.collate([backbone.preprocess.host(path) for path in some]),
             len(self.part),
             key,
             folder,

@@ -1,4 +1,4 @@
-"""The device half of image preprocessing, part of every graph that is run or exported."""
+"""What of the preprocessing of images is part of every graph that is run or exported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Normalise(nn.Module):
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last in memory: (x / 255 - mean) / std."""
+    """A batch's `pixels` (B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last in memory: (x / 255 - mean) / std."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -18,6 +18,6 @@ class Normalise(nn.Module):
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("shift", (-torch.tensor(mean) / deviation).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Normalise one batch."""
-        return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return batch["pixels"].permute(0, 3, 1, 2).float() * self.scale + self.shift
