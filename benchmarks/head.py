@@ -52,12 +52,14 @@ def measure(count: int, width: int, classes: int) -> dict:
     import psutil
 
     from regraft.runtime import keep_large_blocks
-    from regraft.training import fit_logistic, fit_path
+    from regraft.tasks import Single
+    from regraft.training import fit_linear, fit_path
     from regraft.training.logistic import _Problem, pareto_scaling
 
     keep_large_blocks()
     with tempfile.TemporaryDirectory() as folder:
         features, labels = made(count, width, classes, Path(folder) / "features")
+        task = Single(tuple(str(number) for number in range(classes)))
         weights, peak, done, process = np.ones(count), [0], threading.Event(), psutil.Process()
 
         def watch() -> None:
@@ -68,17 +70,17 @@ def measure(count: int, width: int, classes: int) -> dict:
         watcher = threading.Thread(target=watch)
         watcher.start()
         began = time.perf_counter()
-        path = fit_path(features, labels, weights, classes)
+        path = fit_path(features, labels, weights, task)
         middle = time.perf_counter()
         l2 = path.l2[path.chosen]
-        weight, bias = fit_logistic(features, labels, weights, classes, l2)
+        weight, bias = fit_linear(features, labels, weights, task, l2)
         ended = time.perf_counter()
         done.set()
         watcher.join()
         import torch
 
         mean, scale = pareto_scaling(features)
-        problem = _Problem(features, labels, (weights / count)[None], classes, (mean, scale))
+        problem = _Problem(features, labels, (weights / count)[None], task, (mean, scale))
         theta = torch.from_numpy(np.column_stack([weight * scale, bias + weight @ mean]).astype(np.float32))[
             None
         ]

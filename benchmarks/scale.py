@@ -114,7 +114,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
     from regraft.modalities import modality_of
     from regraft.predictions import write_predictions
     from regraft.tasks.single import Single, Temperature, majority_logits
-    from regraft.training import fit_logistic, fit_path, softmax_logits
+    from regraft.training import fit_linear, fit_path, linear_outputs
 
     images, clock, rng = modality_of("image"), Clock(), np.random.default_rng(0)
     names = tuple(f"class {k:03d}" for k in range(CLASSES))
@@ -161,8 +161,8 @@ def measure(count: int) -> dict[str, dict[str, float]]:
 
         weights = np.ones(known)
         with clock.part("head"):
-            path = fit_path(values, labels[:known], weights, CLASSES, blocks=blocks)
-            weight, bias = fit_logistic(values, labels[:known], weights, CLASSES, path.l2[path.chosen])
+            path = fit_path(values, labels[:known], weights, Single(names), blocks=blocks)
+            weight, bias = fit_linear(values, labels[:known], weights, Single(names), path.l2[path.chosen])
         with clock.part("audit"):
             from scipy.special import softmax
 
@@ -180,7 +180,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
                 )
             )
         held = labels[path.rows], path.logits
-        truth, answers = labels[known:], softmax_logits(ahead, weight, bias)
+        truth, answers = labels[known:], linear_outputs(ahead, weight, bias)
         with clock.part("evaluation"):
             answers /= fit_temperature(*held)
             choose_thresholds(*held)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from regraft.backbones import Backbone, Obtained, make_base
 from regraft.modalities import modality_of
+from regraft.tasks import Single
 
 IMAGES = modality_of("image")
 
@@ -30,3 +31,8 @@ def facts_of(sizes: Sequence[tuple[int, int]], dhashes: Sequence[str] = ()) -> p
     return pa.table(
         {name: columns.get(name, [None] * len(sizes)) for name in IMAGES.facts.names}, schema=IMAGES.facts
     )
+
+
+def single(count: int) -> Single:
+    """The task of telling so many classes apart."""
+    return Single(tuple(str(number) for number in range(count)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bases import IMAGES
+from bases import IMAGES, single
 from regraft.artifacts import Events
 from regraft.data.part import Part
 from regraft.evaluation import choose_thresholds, log_losses
@@ -21,7 +21,6 @@ from regraft.steps.rank.entrants import Entrant, Entrants
 from regraft.steps.rank.probing import probe
 from regraft.steps.train import train_head
 from regraft.tasks import Held
-from regraft.tasks.single import Single
 from regraft.training import Layers
 
 PATIENTS, EACH, CLASSES = 60, 6, 3
@@ -50,21 +49,18 @@ def _at_chance(labels: np.ndarray, logits: np.ndarray) -> bool:
 @pytest.mark.parametrize("layers", [Layers("linear"), Layers("mlp", 16, 0.3)])
 def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(patients: Part, layers: Layers) -> None:
     context = _context({"head": {"kind": layers.kind}})
-    heads = train_head((layers,), patients, 300, CLASSES, context)
+    heads = train_head((layers,), patients, 300, single(CLASSES), context)
     assert heads.oof_logits is not None
     assert _at_chance(patients.labels[heads.oof_rows], heads.oof_logits)
     held = Held(
         "out-of-fold", patients.labels[heads.oof_rows], heads.oof_logits, patients.blocks[heads.oof_rows]
     )  # type: ignore[index]
-    assert [offer.threshold for offer in Single(tuple(map(str, range(CLASSES)))).calibrate(held).offers] == [
-        None,
-        None,
-    ]
+    assert [offer.threshold for offer in single(CLASSES).calibrate(held).offers] == [None, None]
     blind = train_head(
         (layers,),
         Part(values=patients.values, labels=patients.labels, weights=patients.weights),
         300,
-        CLASSES,
+        single(CLASSES),
         _context(),
     )
     assert blind.oof_logits is not None
@@ -72,9 +68,7 @@ def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(patients: Par
 
 
 def test_cross_validation_of_the_head_is_at_chance(patients: Part) -> None:
-    accuracy = cross_validate(
-        Single(tuple(map(str, range(CLASSES)))), Layers("linear"), patients, _context()
-    )["accuracy"]
+    accuracy = cross_validate(single(CLASSES), Layers("linear"), patients, _context())["accuracy"]
     assert accuracy["low"] < 1 / CLASSES < accuracy["high"]
     assert accuracy["high"] - accuracy["low"] > 0.15  # of 60 patients, not of 360 pictures
 
@@ -83,10 +77,10 @@ def test_the_ranking_probes_by_block(patients: Part) -> None:
     n = len(patients)
     names = tuple(f"{i:032x}" for i in range(n))
     part = Part("train", names, names, names, patients.labels, patients.weights, (None,) * n, patients.blocks)  # type: ignore[arg-type]
-    entrants = Entrants(part, np.full(n, 64), {"train": n, "val": 0, "test": 0}, CLASSES, _context())
+    entrants = Entrants(part, np.full(n, 64), {"train": n, "val": 0, "test": 0}, single(CLASSES), _context())
     features = {1: patients.values[entrants.order]}
     entrant = Entrant("made", 64, 1, (), "torch-float32", 1e-3, 1e-2, {}, "", "", n, features)
-    (found,) = probe([entrant], part.some(entrants.order), CLASSES, _context())
+    (found,) = probe([entrant], part.some(entrants.order), single(CLASSES), _context())
     assert found.losses.mean() > 0.9 * np.log(CLASSES)
     assert found.knn.low < 1 / CLASSES < found.knn.high
     assert found.accuracy.high - found.accuracy.low > 0.15
@@ -110,7 +104,7 @@ def test_a_class_of_one_group_leaves_nothing_to_choose_by(patients: Part, tmp_pa
         (Layers("linear"),),
         Part(values=patients.values, labels=labels, weights=patients.weights, blocks=patients.blocks),
         300,
-        CLASSES + 1,
+        single(CLASSES + 1),
         _context(),
     )
     assert heads.oof_logits is None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tinted import TASK, context, data, tuner
 
-from bases import base_of
+from bases import base_of, single
 from regraft.backbones import Backbone, obtain_weights
 from regraft.data.part import Part
 from regraft.inference import TorchEngine
@@ -55,7 +55,7 @@ def explored(
 ) -> Explored:
     train, val = data(16, 1), data(10, 2)
     x = features(base, train)
-    head = linear_head(x, train.labels, train.weights, 2, 0.3)
+    head = linear_head(x, train.labels, train.weights, single(2), 0.3)
     ours = context(None, epochs=4, **more)
     ours.keeper = Kept(known, kept)
     usual = tuner(base, plan_freeze(base.module, base.stages, "full"), ours)
@@ -108,7 +108,7 @@ def pretended(
     many passes.
     """
     train, val = data(120, 1), data(40, 2)
-    head = linear_head(np.zeros((120, base.width), np.float32), train.labels, train.weights, 2, 0.3)
+    head = linear_head(np.zeros((120, base.width), np.float32), train.labels, train.weights, single(2), 0.3)
     kept: list[list[dict[str, Any]]] = []
     trained: list[tuple[str, float]] = []
 
@@ -194,7 +194,7 @@ def test_every_strategy_gives_a_network_of_the_same_shape(base: Backbone, strate
     if strategy == "lora":
         pytest.importorskip("peft", reason="peft is not installed: pip install regraft[lora]")
     train, val = data(16, 1), data(10, 2)
-    head = linear_head(features(base, train), train.labels, train.weights, 2, 0.3)
+    head = linear_head(features(base, train), train.labels, train.weights, single(2), 0.3)
     ours = context(None, epochs=2, lr=1e-3)
     tuned = tuner(base, planned(base, strategy, "frozen")[0], ours).fit(head, train, val, ours)
     before, after = base.module.state_dict(), tuned.backbone.module.state_dict()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bases import IMAGES
+from bases import IMAGES, single
 from regraft.artifacts import Events
 from regraft.data.part import Part
 from regraft.evaluation import log_losses, score
@@ -63,7 +63,7 @@ def accuracy(found: torch.nn.Module, data: Part) -> float:
 def test_where_features_tell_only_together_an_mlp_is_taken() -> None:
     data, heard = exclusive_or(), []
     here = context(heard)
-    heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, 2, here)
+    heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, single(2), here)
     settled = here.decisions.merged(here.recipe)
     assert heads.layers.kind == settled.head.kind == "mlp"
     assert settled.head.hidden == heads.layers.hidden
@@ -82,7 +82,7 @@ def test_where_features_tell_only_together_an_mlp_is_taken() -> None:
 def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_tried() -> None:
     data, heard = apart(), []
     here = context(heard)
-    heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, 3, here)
+    heads = train_head((LINEAR, NARROW, Layers("mlp", 64, 0.0)), data, 320, single(3), here)
     assert heads.layers == LINEAR
     settled = here.decisions.merged(here.recipe)
     assert (settled.head.kind, settled.head.hidden, settled.head.dropout) == ("linear", min(WIDTHS), 0.0)
@@ -96,14 +96,14 @@ def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_trie
 def test_the_same_seed_gives_the_same_bits_and_so_does_what_was_chosen_before() -> None:
     data, choices = exclusive_or(), (LINEAR, NARROW)
     here = context()
-    first, again = (train_head(choices, data, 320, 2, where) for where in (here, context()))
+    first, again = (train_head(choices, data, 320, single(2), where) for where in (here, context()))
     assert first.layers == NARROW
     pinned = context(
         head={"kind": "mlp", "hidden": 16, "dropout": 0.0},
         train=here.decisions.merged(here.recipe).train.model_dump(),
     )
-    resumed = train_head((NARROW,), data, 320, 2, pinned)
-    other = train_head(choices, data, 320, 2, context(run={"seed": 1}))
+    resumed = train_head((NARROW,), data, 320, single(2), pinned)
+    other = train_head(choices, data, 320, single(2), context(run={"seed": 1}))
     for one in (again, resumed):
         assert np.array_equal(first.oof_logits, one.oof_logits)
         assert np.array_equal(apply_head(first.refitted, data.values), apply_head(one.refitted, data.values))
@@ -114,16 +114,16 @@ def test_the_same_seed_gives_the_same_bits_and_so_does_what_was_chosen_before() 
 
 def test_an_l2_that_was_chosen_before_gives_the_same_out_of_fold_logits() -> None:
     data, here = apart(), context()
-    first = train_head((LINEAR,), data, 320, 3, here)
+    first = train_head((LINEAR,), data, 320, single(3), here)
     pinned = context(head={"kind": "linear"}, train={"l2": first.chosen.l2, "class_weights": "none"})
-    again = train_head((LINEAR,), data, 320, 3, pinned)
+    again = train_head((LINEAR,), data, 320, single(3), pinned)
     assert again.chosen.l2 == first.chosen.l2
     assert np.array_equal(first.oof_logits, again.oof_logits)
 
 
 def test_what_an_mlp_says_of_an_example_does_not_depend_on_the_others() -> None:
     data = exclusive_or()
-    found = train_head((NARROW,), data, 320, 2, context(head={"kind": "mlp"})).refitted
+    found = train_head((NARROW,), data, 320, single(2), context(head={"kind": "mlp"})).refitted
     together = apply_head(found, data.values[:50])
     found.train()  # what fine-tuning does
     alone = found(torch.from_numpy(data.values[:1])).detach().numpy()
@@ -133,10 +133,10 @@ def test_what_an_mlp_says_of_an_example_does_not_depend_on_the_others() -> None:
 def test_when_the_time_is_up_nothing_more_is_compared() -> None:
     data = exclusive_or()
     here = context(run={"budget_seconds": 1e-6})
-    heads = train_head((LINEAR, NARROW), data, 320, 2, here)
+    heads = train_head((LINEAR, NARROW), data, 320, single(2), here)
     assert heads.layers == LINEAR
     here = context(head={"kind": "mlp"}, run={"budget_seconds": 1e-6})  # one was asked for
-    assert train_head((NARROW,), data, 320, 2, here).layers == NARROW
+    assert train_head((NARROW,), data, 320, single(2), here).layers == NARROW
     assert "1 epoch," in here.decisions.steps["train"]["decided"]
 
 
@@ -148,19 +148,20 @@ def test_a_deadline_in_the_middle_of_an_mlp_leaves_the_linear_head() -> None:
             here.started = time.monotonic() - 3600
 
     here.events = Events(None, (late,))
-    assert train_head((LINEAR, NARROW), exclusive_or(), 320, 2, here).layers == LINEAR
+    assert train_head((LINEAR, NARROW), exclusive_or(), 320, single(2), here).layers == LINEAR
 
 
 @pytest.mark.parametrize("named", ["none", "balanced", "adjusted"])
 def test_class_weights_that_are_named_are_taken(named: str) -> None:
     data = apart(600, 2, (0.85, 0.15), gap=1.0)
     here = context(train={"class_weights": named})
-    heads = train_head((LINEAR,), data, 500, 2, here)
+    heads = train_head((LINEAR,), data, 500, single(2), here)
     assert here.decisions.settled["train.class_weights"].value == named
     rare = data.labels == 1
     found = {
         w: apply_head(
-            train_head((LINEAR,), data, 500, 2, context(train={"class_weights": w})).on_train, data.values
+            train_head((LINEAR,), data, 500, single(2), context(train={"class_weights": w})).on_train,
+            data.values,
         )
         for w in ("none", named)
     }
@@ -174,7 +175,11 @@ def test_adjusted_logits_are_the_plain_ones_less_the_log_of_the_classes_shares()
     for layers in (LINEAR, NARROW):
         plain, adjusted = (
             train_head(
-                (layers,), data, 300, 3, context(head={"kind": layers.kind}, train={"class_weights": weights})
+                (layers,),
+                data,
+                300,
+                single(3),
+                context(head={"kind": layers.kind}, train={"class_weights": weights}),
             )
             for weights in ("none", "adjusted")
         )
@@ -200,14 +205,14 @@ def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
 
     def chosen(data: Part, metric: str) -> tuple[str, str]:
         here = context(run={"metric": metric})
-        train_head((LINEAR,), data, len(data), 3, here)
+        train_head((LINEAR,), data, len(data), single(3), here)
         return here.decisions.settled["train.class_weights"].value, here.decisions.steps["train"]["why"]
 
     hard = apart(2000, 3, shares, gap=1.0)
     weights, why = chosen(hard, "balanced_accuracy")
     assert weights == "adjusted"  # as good as balanced, and simpler
     assert "balanced accuracy" in why
-    assert "macro f1" in chosen(hard, "accuracy")[1]
+    assert "macro F1" in chosen(hard, "accuracy")[1]
     assert chosen(hard, "log_loss")[0] == "none"  # which asks for the shares as they are
     assert (
         chosen(apart(900, 3, shares, gap=12.0), "balanced_accuracy")[0] == "none"
@@ -220,7 +225,7 @@ def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
 def test_a_class_with_a_single_example_can_be_learnt_from() -> None:
     data = made(np.array([0, 0, 1]), np.array([[0.0, 1], [0, 2], [5, 0]]))
     for layers in (LINEAR, NARROW):
-        heads = train_head((layers,), data, 3, 2, context(head={"kind": layers.kind}))
+        heads = train_head((layers,), data, 3, single(2), context(head={"kind": layers.kind}))
         assert isinstance(heads, Heads)
         assert heads.oof_logits is None
         assert accuracy(heads.refitted, data) == 1
@@ -246,7 +251,7 @@ def test_step_4_offers_mlps_where_there_are_examples_enough_or_the_user_names_th
 def test_parameters_are_counted_as_they_are_made() -> None:
     data = apart(60)
     for layers in (LINEAR, NARROW):
-        found = train_head((layers,), data, 50, 3, context(head={"kind": layers.kind})).on_train
+        found = train_head((layers,), data, 50, single(3), context(head={"kind": layers.kind})).on_train
         assert sum(p.numel() for p in found.parameters()) == layers.parameters(10, 3)
 
 

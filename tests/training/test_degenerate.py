@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import regraft
-from bases import IMAGES, facts_of
+from bases import IMAGES, facts_of, single
 from regraft.data import Part
 from regraft.data.audit import Near, Seen, audit_features, find_near
 from regraft.errors import UsageError
 from regraft.evaluation import folds_of, knn_logits, knn_out_of_fold, logme
 from regraft.tasks.imbalance import class_weighted
-from regraft.training import Layers, fit_logistic, fit_path, mlp_head, mlp_out_of_fold, shuffled
+from regraft.training import Layers, fit_linear, fit_path, mlp_head, mlp_out_of_fold, shuffled
 from regraft.training import logistic as module
 
 CLASSES = 3
@@ -59,7 +59,7 @@ def test_a_head_is_finite_whatever_the_features(
     values, labels = made(harms, count, seed=seed)
     head = regraft.fit_head(values, labels, l2)
     assert all(bool(parameter.isfinite().all()) for parameter in head.parameters())
-    path = fit_path(values, labels, np.ones(count), CLASSES)
+    path = fit_path(values, labels, np.ones(count), single(CLASSES))
     assert np.isfinite(path.losses).all()
     assert np.isfinite(path.logits).all()
 
@@ -69,8 +69,10 @@ def test_a_head_is_finite_whatever_the_features(
 def test_an_mlp_is_finite_whatever_the_features(harms: list[str], seed: int) -> None:
     values, labels = made(harms, seed=seed)
     layers = Layers("mlp", 4, 0.3)
-    assert np.isfinite(mlp_out_of_fold(values, labels, np.ones(60), CLASSES, layers, 5.0, 3).logits).all()
-    head = mlp_head(values, labels, np.ones(60), CLASSES, layers, 5.0, 2)
+    assert np.isfinite(
+        mlp_out_of_fold(values, labels, np.ones(60), single(CLASSES), layers, 5.0, 3).logits
+    ).all()
+    head = mlp_head(values, labels, np.ones(60), single(CLASSES), layers, 5.0, 2)
     assert all(bool(parameter.isfinite().all()) for parameter in head.parameters())
 
 
@@ -121,7 +123,7 @@ def test_features_that_are_no_numbers_are_refused_with_the_row(wrong: float) -> 
     values[7, 2] = wrong
     for call in (
         lambda: regraft.fit_head(values, labels),
-        lambda: fit_path(values, labels, np.ones(60), CLASSES),
+        lambda: fit_path(values, labels, np.ones(60), single(CLASSES)),
         lambda: knn_logits(values, labels, values, CLASSES),
         lambda: knn_out_of_fold(values, labels, folds_of(labels, 3, 0)),
         lambda: logme(values, labels),
@@ -132,15 +134,15 @@ def test_features_that_are_no_numbers_are_refused_with_the_row(wrong: float) -> 
 
 def test_a_decomposition_that_fails_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     values, labels = made([], 200)
-    expected = fit_logistic(values, labels, np.ones(200), CLASSES, 0.1)
+    expected = fit_linear(values, labels, np.ones(200), single(CLASSES), 0.1)
 
     def fails(*_: object) -> None:
         raise torch._C._LinAlgError("linalg.eigh: The algorithm failed to converge")
 
     monkeypatch.setattr(torch.linalg, "eigh", fails)
-    found = fit_logistic(values, labels, np.ones(200), CLASSES, 0.1)
+    found = fit_linear(values, labels, np.ones(200), single(CLASSES), 0.1)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
-    assert np.isfinite(fit_path(values, labels, np.ones(200), CLASSES).losses).all()
+    assert np.isfinite(fit_path(values, labels, np.ones(200), single(CLASSES)).losses).all()
 
 
 def test_few_of_many_features_that_vary_are_decomposed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +157,7 @@ def test_few_of_many_features_that_vary_are_decomposed_alone(monkeypatch: pytest
         return decompose(matrix)
 
     monkeypatch.setattr(torch.linalg, "eigh", heard)
-    weight, _ = fit_logistic(values, (values[:, 0] > 0).astype(int), np.ones(300), 2, 0.01)
+    weight, _ = fit_linear(values, (values[:, 0] > 0).astype(int), np.ones(300), single(2), 0.01)
     assert [(tuple(matrix.shape), matrix.dtype) for matrix in asked] == [((5, 5), torch.float64)]
     assert np.isfinite(weight).all()
 
@@ -192,9 +194,9 @@ def test_random_labels_in_groups_get_the_strongest_penalty(monkeypatch: pytest.M
     patients = np.repeat(np.arange(60), 6)
     values = (rng.normal(size=(60, 64))[patients] + 0.1 * rng.normal(size=(360, 64))).astype(np.float32)
     labels, asked = rng.integers(0, 2, 60)[patients], []
-    fit = module.fit_logistic
+    fit = module.fit_linear
     monkeypatch.setattr(
-        "regraft.training.network.fit_logistic", lambda *a, **k: asked.append(a[4]) or fit(*a, **k)
+        "regraft.training.network.fit_linear", lambda *a, **k: asked.append(a[4]) or fit(*a, **k)
     )
     regraft.fit_head(values, labels)
     regraft.fit_head(values, labels, groups=[f"patient {n}" for n in patients])
@@ -214,12 +216,12 @@ def test_any_weights_give_finite_heads(given_: list[float], balanced: bool) -> N
     assert np.isfinite(used).all()
     assert used.mean() == pytest.approx(1.0) or not any(given_)
     assert not used[np.array(given_) == 0].any()
-    assert all(np.isfinite(part).all() for part in fit_logistic(values, labels, used, CLASSES, 0.1))
-    path = fit_path(values, labels, used, CLASSES)
+    assert all(np.isfinite(part).all() for part in fit_linear(values, labels, used, single(CLASSES), 0.1))
+    path = fit_path(values, labels, used, single(CLASSES))
     assert np.isfinite(path.losses).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = mlp_out_of_fold(values, labels, used, CLASSES, Layers("mlp", 4, 0.3), 5.0, 2)
+        out = mlp_out_of_fold(values, labels, used, single(CLASSES), Layers("mlp", 4, 0.3), 5.0, 2)
     assert np.isfinite(out.logits).all()
 
 
@@ -229,11 +231,13 @@ def test_weights_of_a_class_or_of_all_may_be_zero() -> None:
     for weights_ in (nobody, (labels > 0).astype(float)):
         for balanced in (False, True):
             used = class_weighted(labels, weights_, balanced, CLASSES)
-            assert all(np.isfinite(part).all() for part in fit_logistic(values, labels, used, CLASSES, 0.1))
+            assert all(
+                np.isfinite(part).all() for part in fit_linear(values, labels, used, single(CLASSES), 0.1)
+            )
             assert np.isfinite(
-                mlp_out_of_fold(values, labels, used, CLASSES, Layers("mlp", 4), 5.0, 2).logits
+                mlp_out_of_fold(values, labels, used, single(CLASSES), Layers("mlp", 4), 5.0, 2).logits
             ).all()
-    weight, bias = fit_logistic(values, labels, nobody, CLASSES, 0.1)
+    weight, bias = fit_linear(values, labels, nobody, single(CLASSES), 0.1)
     assert not weight.any()
     assert not bias.any()
     assert shuffled(0, 0, 1, 16) == []

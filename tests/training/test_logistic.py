@@ -7,8 +7,9 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
+from bases import single
 from regraft.evaluation import folds_of
-from regraft.training import fit_logistic, fit_path, softmax_logits
+from regraft.training import fit_linear, fit_path, linear_outputs
 from regraft.training import logistic as module
 from regraft.training.logistic import pareto_scaling
 
@@ -23,26 +24,28 @@ def iris() -> tuple[np.ndarray, np.ndarray]:
 def test_the_solution_is_that_of_scikit_learn(iris, l2: float) -> None:
     values, labels = iris
     mean, scale = pareto_scaling(values)
-    weight, bias = fit_logistic(values, labels, np.ones(150), 3, l2, tolerance=1e-6)
+    weight, bias = fit_linear(values, labels, np.ones(150), single(3), l2, tolerance=1e-6)
     scaled = (values - mean) / scale
     peer = LogisticRegression(C=1 / (150 * l2), tol=1e-8, max_iter=5000).fit(scaled, labels)
-    ours = softmax_logits(values, weight, bias)
+    ours = linear_outputs(values, weight, bias)
     shares = np.exp(ours) / np.exp(ours).sum(1, keepdims=True)
     np.testing.assert_allclose(shares, peer.predict_proba(scaled), atol=2e-3)
 
 
 def test_streaming_from_disk_gives_the_same(iris, monkeypatch: pytest.MonkeyPatch) -> None:
     values, labels = iris
-    whole = fit_logistic(values, labels, np.ones(150), 3, 0.1)
+    whole = fit_linear(values, labels, np.ones(150), single(3), 0.1)
     monkeypatch.setattr(module, "CHUNK", 16 * values.shape[1] * 4)
     monkeypatch.setattr(module, "WHOLE", 0)
-    parts = fit_logistic(values, labels, np.ones(150), 3, 0.1)
+    parts = fit_linear(values, labels, np.ones(150), single(3), 0.1)
     np.testing.assert_allclose(whole[0], parts[0], atol=1e-3)
 
 
 def test_pure_noise_gets_the_strongest_penalty() -> None:
     rng = np.random.default_rng(0)
-    path = fit_path(rng.normal(size=(120, 50)).astype(np.float32), rng.integers(0, 2, 120), np.ones(120), 2)
+    path = fit_path(
+        rng.normal(size=(120, 50)).astype(np.float32), rng.integers(0, 2, 120), np.ones(120), single(2)
+    )
     assert path.chosen == 0
 
 
@@ -51,12 +54,12 @@ def test_weights_count_like_copies(iris) -> None:
     some = np.arange(0, 150, 3)
     weights = np.ones(150)
     weights[some] = 2
-    weighted = fit_logistic(values, labels, weights, 3, 0.1, scaling=(values.mean(0), values.std(0)))
-    copies = fit_logistic(
+    weighted = fit_linear(values, labels, weights, single(3), 0.1, scaling=(values.mean(0), values.std(0)))
+    copies = fit_linear(
         np.concatenate([values, values[some]]),
         np.concatenate([labels, labels[some]]),
         np.ones(200),
-        3,
+        single(3),
         0.1,
         scaling=(values.mean(0), values.std(0)),
     )
@@ -66,29 +69,31 @@ def test_weights_count_like_copies(iris) -> None:
 def test_folds_solved_together_are_those_solved_alone(iris, monkeypatch: pytest.MonkeyPatch) -> None:
     values, labels = iris
     monkeypatch.setattr(module, "GRID", (0.01,))
-    path = fit_path(values, labels, np.ones(150), 3, folds=3, seed=1)
+    path = fit_path(values, labels, np.ones(150), single(3), folds=3, seed=1)
     assert np.array_equal(path.rows, np.arange(150))
     scaling = pareto_scaling(values)
     for train, held in folds_of(labels, 3, 1):
-        alone = fit_logistic(values[train], labels[train], np.ones(len(train)), 3, 0.01, scaling=scaling)
-        np.testing.assert_allclose(path.logits[held], softmax_logits(values[held], *alone), atol=0.1)
+        alone = fit_linear(
+            values[train], labels[train], np.ones(len(train)), single(3), 0.01, scaling=scaling
+        )
+        np.testing.assert_allclose(path.logits[held], linear_outputs(values[held], *alone), atol=0.1)
 
 
 def test_of_many_examples_not_every_fold_is_tried(iris, monkeypatch: pytest.MonkeyPatch) -> None:
     values, labels = iris
     monkeypatch.setattr(module, "ENOUGH", 40)
-    path = fit_path(values, labels, np.ones(150), 3)
+    path = fit_path(values, labels, np.ones(150), single(3))
     assert len(path.rows) == len(path.logits) == 60  # two folds of five
     assert (path.logits.argmax(1) == labels[path.rows]).mean() > 0.9
 
 
 def test_where_it_starts_changes_nothing(iris) -> None:
     values, labels = iris
-    cold = fit_logistic(values, labels, np.ones(150), 3, 0.01, tolerance=1e-6)
+    cold = fit_linear(values, labels, np.ones(150), single(3), 0.01, tolerance=1e-6)
     some = np.arange(0, 150, 2)
-    other = fit_logistic(values[some], labels[some], np.ones(75), 3, 0.01)
-    warm = fit_logistic(values, labels, np.ones(150), 3, 0.01, start=other, tolerance=1e-6)
-    np.testing.assert_allclose(softmax_logits(values, *cold), softmax_logits(values, *warm), atol=5e-3)
+    other = fit_linear(values[some], labels[some], np.ones(75), single(3), 0.01)
+    warm = fit_linear(values, labels, np.ones(150), single(3), 0.01, start=other, tolerance=1e-6)
+    np.testing.assert_allclose(linear_outputs(values, *cold), linear_outputs(values, *warm), atol=5e-3)
 
 
 def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,7 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         labels = (values[:, :4] + rng.gumbel(size=(400, 4))).argmax(axis=1)
         passes[0] = 0
         problem = module._Problem(
-            values, labels, np.full((1, 400), 1 / 400), 4, module.pareto_scaling(values)
+            values, labels, np.full((1, 400), 1 / 400), single(4), module.pareto_scaling(values)
         )
         theta = problem.solve(1e-3, None, 1e-4, 1e-12)
         taken = passes[0]
@@ -133,7 +138,7 @@ def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(
     rng = np.random.default_rng(0)
     values = rng.normal(size=(300, 12)).astype(np.float32)
     labels = (values[:, :5] + rng.gumbel(size=(300, 5))).argmax(axis=1)
-    whole = module.fit_path(values, labels, np.ones(300), 5)
+    whole = module.fit_path(values, labels, np.ones(300), single(5))
     most = []
     given = module._Problem._logits
     monkeypatch.setattr(
@@ -141,7 +146,7 @@ def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(
     )
     monkeypatch.setattr(module, "LOGITS", 1_000)
     monkeypatch.setattr(module, "HELD", 100)
-    some = module.fit_path(values, labels, np.ones(300), 5, l2=whole.l2[whole.chosen])
+    some = module.fit_path(values, labels, np.ones(300), single(5), l2=whole.l2[whole.chosen])
     assert max(most) <= 1_000
     assert len(some.rows) == 100
     assert set(some.rows) < set(whole.rows)

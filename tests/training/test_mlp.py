@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bases import single
 from regraft.training import Layers, fit_path, mlp_out_of_fold
 from regraft.training import mlp as module
 from regraft.training.mlp import _Problem
@@ -26,8 +27,8 @@ def rings() -> tuple[np.ndarray, np.ndarray]:
 
 def test_it_learns_what_no_line_divides(rings) -> None:
     values, labels = rings
-    found = mlp_out_of_fold(values, labels, np.ones(300), 3, LAYERS, 0.01, 60)
-    path = fit_path(values, labels, np.ones(300), 3)
+    found = mlp_out_of_fold(values, labels, np.ones(300), single(3), LAYERS, 0.01, 60)
+    path = fit_path(values, labels, np.ones(300), single(3))
     assert np.array_equal(found.rows, path.rows)
     assert (found.logits.argmax(1) == labels).mean() > (path.logits.argmax(1) == labels).mean() + 0.2
     assert 1 <= found.epochs <= 60
@@ -35,8 +36,8 @@ def test_it_learns_what_no_line_divides(rings) -> None:
 
 def test_a_head_on_raw_features_says_what_its_network_said_of_scaled_ones(rings) -> None:
     values, labels = rings
-    problem = _Problem(values, labels, np.ones((1, 300)))
-    networks = problem.solve(3, LAYERS, 0.01, 3, 0, lambda *_: False)
+    problem = _Problem(values, labels, np.ones((1, 300)), single(3))
+    networks = problem.solve(LAYERS, 0.01, 3, 0, lambda *_: False)
     with torch.no_grad():
         raw = problem.head(networks)(torch.from_numpy(values)).numpy()
         side_by_side = networks(problem.scaled(np.arange(300)))[0].numpy()
@@ -50,7 +51,8 @@ def test_held_out_examples_teach_nothing(rings) -> None:
     wrong[:100] = (labels[:100] + 1) % 3
     shares[0, :100] = 0  # the first network is not shown what has changed, the second is
     networks = [
-        _Problem(values, y, shares).solve(3, LAYERS, 0.01, 3, 0, lambda *_: False) for y in (labels, wrong)
+        _Problem(values, y, shares, single(3)).solve(LAYERS, 0.01, 3, 0, lambda *_: False)
+        for y in (labels, wrong)
     ]
     right, other = (found.last.numpy() for found in networks)
     assert np.array_equal(right[0], other[0])
@@ -62,7 +64,14 @@ def test_of_very_many_examples_fewer_epochs_are_tried(rings, monkeypatch: pytest
     heard: list[int] = []
     monkeypatch.setattr(module, "STEPS", 1)
     mlp_out_of_fold(
-        values, labels, np.ones(300), 3, LAYERS, 0.01, 60, tick=lambda **fields: heard.append(fields["total"])
+        values,
+        labels,
+        np.ones(300),
+        single(3),
+        LAYERS,
+        0.01,
+        60,
+        tick=lambda **fields: heard.append(fields["total"]),
     )
     assert set(heard) == {module.LEAST}
 
@@ -71,5 +80,7 @@ def test_features_too_large_for_memory_are_read_a_batch_at_a_time(rings, tmp_pat
     values, labels = rings
     np.save(tmp_path / "x.npy", values)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    one, other = (mlp_out_of_fold(x, labels, np.ones(300), 3, LAYERS, 0.01, 5) for x in (values, mapped))
+    one, other = (
+        mlp_out_of_fold(x, labels, np.ones(300), single(3), LAYERS, 0.01, 5) for x in (values, mapped)
+    )
     assert np.array_equal(one.logits, other.logits)

@@ -14,6 +14,7 @@ from regraft.modalities import Modality
 from regraft.run.open import PAST
 from regraft.run.session import Session
 from regraft.steps.rank import Ranking, rank
+from regraft.tasks import task_of
 
 
 def ranked(examples: Examples, references: Sequence[str], network: bool, session: Session) -> Ranking:
@@ -31,7 +32,7 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
         examples.part("train").then(examples.part("val")),
         examples.facts(),
         examples.counts(),
-        len(examples.task.classes),
+        task_of(examples.task.kind, examples.task.classes),
         [name for name in dict.fromkeys(wanted) if name not in seen],
         context,
         named="auto" not in references,

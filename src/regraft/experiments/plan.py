@@ -13,6 +13,7 @@ from regraft.steps.base import base
 from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
 from regraft.steps.freeze import freeze
 from regraft.steps.obtain import obtain
+from regraft.tasks import task_of
 
 
 def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
@@ -20,9 +21,10 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     `estimated_seconds` of all of it from a forward pass and a training step that are measured here.
     """
     context = session.context(examples).trial()
-    recipe, counts, classes = context.recipe, examples.counts(), len(examples.task.classes)
+    recipe, counts = context.recipe, examples.counts()
+    task = task_of(examples.task.kind, examples.task.classes)
     both = examples.part("train").then(examples.part("val"))
-    choice = obtain(both, examples.facts(), counts, classes, context)
+    choice = obtain(both, examples.facts(), counts, task, context)
     body = base(choice.obtained, examples.facts(), context, choice.ranked)
     freeze(body, context)
     size = body.preprocess.size
@@ -32,7 +34,7 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     engine.run(blank)
     forward = (time.perf_counter() - began) / length(blank)
     epochs = epochs_of(recipe, counts, size)
-    step = step_seconds(body, counts, classes, recipe, context.device) if epochs else 0.0
+    step = step_seconds(body, counts, task.outputs, recipe, context.device) if epochs else 0.0
     return {
         "steps": context.decisions.steps,
         "epochs": epochs,

@@ -42,11 +42,10 @@ def walk(
     """
     task, counts = task_of(examples.task.kind, examples.task.classes), examples.counts()
     both = examples.part("train").then(examples.part("val"))
-    asked = context.recipe.run.metric
-    metric = chosen_by(task, task.headline.name if asked == "auto" else asked)
+    metric = chosen_by(task, context.recipe.run.metric)
     context.settle("run.metric", metric.name, "the task's headline, or as asked")
     facts = examples.facts()
-    choice = record.step("obtain", lambda: obtain(both, facts, counts, task.outputs, context))
+    choice = record.step("obtain", lambda: obtain(both, facts, counts, task, context))
     record.provenance(choice.obtained.provenance, choice.ranking)
     backbone = record.step("base", lambda: base(choice.obtained, facts, context, choice.ranked))
     plan = record.step("freeze", lambda: freeze(backbone, context))
@@ -61,7 +60,7 @@ def walk(
         lambda: _cut(keep_apart(examples, values, frozen, recut, record.leave_out, context), record),
     )
     fit, val = cut.examples.part("train"), cut.examples.part("val")
-    heads = record.step("train", lambda: train_head(layers, cut.features, len(fit), task.outputs, context))
+    heads = record.step("train", lambda: train_head(layers, cut.features, len(fit), task, context))
     known = record.step("audit", lambda: _audited(cut, heads, about, record, context))
 
     ground = Ground(backbone, fit, val, cut.features, heads, cut.examples.facts(), task, metric)

@@ -23,7 +23,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.evaluate import Verdict
 from regraft.steps.train import Heads, train_head
-from regraft.tasks import Task
+from regraft.tasks import Task, task_of
 from regraft.training import Layers
 
 LARGE = 1 << 24  # probabilities up to which they are float64
@@ -111,7 +111,8 @@ def audit_alone(
     joined = examples.joined([pair[:2] for pair in near.pairs])
     both = joined.part("train").then(joined.part("val"))
     known = replace(both, values=values)
-    heads = train_head((Layers("linear"),), known, len(known), len(examples.task.classes), quiet)
+    task = task_of(examples.task.kind, examples.task.classes)
+    heads = train_head((Layers("linear"),), known, len(known), task, quiet)
     return audit(joined, known, heads, test, near, kept, context), test
 
 

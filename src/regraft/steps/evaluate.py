@@ -150,9 +150,7 @@ def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> 
     splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]
     for done, (number, fit, held) in enumerate(splits, start=1):
         some = data.some(fit)
-        outputs = apply_head(
-            train_head((layers,), some, len(some), task.outputs, quiet).refitted, data.values[held]
-        )
+        outputs = apply_head(train_head((layers,), some, len(some), task, quiet).refitted, data.values[held])
         worth[number, held] = task.worth(data.labels[held], task.answers(outputs))
         context.events.tick(label="cross-validating", done=done, total=len(splits))
     value, n = float(worth.mean()), len(data.labels)

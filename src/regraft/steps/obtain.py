@@ -13,6 +13,7 @@ from regraft.backbones.sources import DEFAULT
 from regraft.data.part import Part
 from regraft.steps.context import Context
 from regraft.steps.rank import SHARE, Ranking, rank
+from regraft.tasks import Task
 
 LEAST = 20.0  # seconds below which a comparison is not begun
 
@@ -30,7 +31,7 @@ class Choice:
         return None if self.ranking is None else (self.ranking.chosen.size, self.ranking.chosen.depth)
 
 
-def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int, context: Context) -> Choice:
+def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, context: Context) -> Choice:
     """The pre-trained model the recipe names. "auto" takes the one at hand; of several, the one that suits
     the data.
 
@@ -44,10 +45,10 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int,
         reference, why = known[0], "it is at hand and needs no network"
         entry = entry_of(known[0])
         too_large = most is not None and (entry is None or entry.parameters > most)
-        if len(known) > 1 and not too_large and (reason := _not_compared(part, context)):
+        if len(known) > 1 and not too_large and (reason := _not_compared(part, task, context)):
             why += f"; {len(known)} are at hand, not compared: {reason}"
         elif len(known) > 1 or too_large:
-            ranking = rank(part, facts, counts, classes, known, context)
+            ranking = rank(part, facts, counts, task, known, context)
             reference, why = ranking.chosen.reference, ranking.reason
     context.settle("obtain.backbone", reference, why)
     found = obtain_weights(reference, context.recipe.run.offline)
@@ -68,8 +69,8 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int,
     return Choice(found, ranking)
 
 
-def _not_compared(part: Part, context: Context) -> str:
+def _not_compared(part: Part, task: Task, context: Context) -> str:
     """Why there can be no comparison; "" where there can."""
-    if int(np.bincount(part.labels).min()) < 2:
+    if int(np.bincount(task.strata(part.labels)).min()) < 2:
         return "a class has one example only"
     return "the budget leaves no time for it" if SHARE * context.seconds_left < LEAST else ""

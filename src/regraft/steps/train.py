@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from regraft.data.part import Part
-from regraft.evaluation import fewest_blocks, log_losses, score, standard_error, weighted_scores
+from regraft.evaluation import fewest_blocks, standard_error
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
-from regraft.tasks.imbalance import class_offset, class_weighted
+from regraft.tasks import Task, chosen_by
 from regraft.training import Layers, fit_path, linear_head, mlp_head, mlp_out_of_fold
 
-IMBALANCE = 3.0
 RESAMPLES = 100
 ROWS = 4_096  # features that the head is shown at once
 LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single block, which no fold can spare
@@ -61,7 +60,7 @@ class Candidate:
 
 
 def train_head(
-    options: tuple[Layers, ...], everything: Part, count: int, classes: int, context: Context
+    options: tuple[Layers, ...], everything: Part, count: int, task: Task, context: Context
 ) -> Heads:
     """The head of the simplest of `options` that is as good as any. The first `count` rows are train, the
     rest is val.
@@ -69,19 +68,16 @@ def train_head(
     L2, class weights and layers are chosen out of fold over train and val (rule 12); what is chosen is then
     fitted to train, and to train and val.
     """
-    sizes = np.bincount(everything.labels, minlength=classes)
-    if fewest_blocks(everything.labels, everything.blocks) < 2:
-        best, why = _without_folds(options[0], classes, context)
+    if fewest_blocks(task.strata(everything.labels), everything.blocks) < 2:
+        best, why = _without_folds(options[0], task.outputs, context)
     else:
-        weighting, linear, unequal = _weigh(options, everything, sizes, context)
-        best, why = _choose(options, linear, everything, weighting, classes, context)
+        weighting, linear, unequal = _weigh(options, everything, task, context)
+        best, why = _choose(options, linear, everything, weighting, task, context)
         best, why = replace(best, class_weights=weighting), "; ".join(filter(None, (why, unequal)))
     _settle(best, why, context)
-    on_train = fit_chosen(best, everything.cut(0, count), classes, context)
-    refitted = (
-        on_train if count == len(everything) else fit_chosen(best, everything, classes, context, on_train)
-    )
-    offset = class_offset(everything.labels, best.class_weights, classes)
+    on_train = fit_chosen(best, everything.cut(0, count), task, context)
+    refitted = on_train if count == len(everything) else fit_chosen(best, everything, task, context, on_train)
+    offset = task.offset(everything.labels, best.class_weights)
     logits = best.logits if offset is None else best.logits - offset
     made = f"linear head converged, L2 {best.l2:.2g}"
     if best.layers.kind == "mlp":
@@ -119,42 +115,56 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
 
 
 def _weigh(
-    options: tuple[Layers, ...], everything: Part, sizes: np.ndarray, context: Context
+    options: tuple[Layers, ...], everything: Part, task: Task, context: Context
 ) -> tuple[str, Candidate | None, str]:
-    """What is done about classes of different sizes, the linear head with it where there is to be one, and
-    why.
+    """What is done about answers that are more frequent than others, the linear head with it where there is to be
+    one, and why.
 
-    Where the largest class is IMBALANCE times the smallest, linear heads are compared out of fold by the
-    run's metric, or by macro F1 where that is accuracy, which small classes hardly touch. The simplest within
-    one standard error (paired bootstrap over blocks) of the best is taken.
+    Where the task sees several ways, linear heads are compared out of fold by the metric that suits it and the
+    run's. The simplest within one standard error (paired bootstrap over blocks) of the best is taken.
     """
-    named, ratio, classes = context.recipe.train.class_weights, sizes.max() / max(1, sizes.min()), len(sizes)
+    named, (ways, unequal) = context.recipe.train.class_weights, task.weightings(everything.labels)
     layers = options[0] if options[0].kind == "linear" else None
-    if named != "auto" or ratio < IMBALANCE or context.out_of_time():
-        chosen: str = "none" if named == "auto" else named
-        return chosen, _linear(layers, everything, chosen, classes, context) if layers else None, ""
-    plain, balanced = (
-        _linear(layers or Layers("linear"), everything, w, classes, context) for w in ("none", "balanced")
-    )
-    heads = {"none": plain, "adjusted": plain, "balanced": balanced}
-    offset = class_offset(everything.labels, "adjusted", classes)
-    logits = [plain.logits, plain.logits - offset, balanced.logits]
-    labels, rng = everything.labels[plain.rows], np.random.default_rng(0)
-    members = _members(everything.blocks_at(plain.rows), len(labels))
-    metric = "macro_f1" if context.recipe.run.metric in ("auto", "accuracy") else context.recipe.run.metric
+    if named != "auto" or len(ways) < 2 or context.out_of_time():
+        chosen: str = ways[0] if named == "auto" else named
+        return chosen, _linear(layers, everything, chosen, task, context) if layers else None, ""
+    heads = _heads(layers or Layers("linear"), everything, ways, task, context)
+    rows, metric = heads[ways[0]].rows, task.weighed_by(chosen_by(task, context.recipe.run.metric))
+    facts = []
+    for way, head in heads.items():
+        offset = task.offset(everything.labels, way)
+        outputs = head.logits if offset is None else head.logits - offset
+        facts.append(task.facts(everything.labels[rows], outputs))
+    rng = np.random.default_rng(0)
+    members = _members(None if everything.blocks is None else everything.blocks[rows], len(rows))
     drawn = [
         np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))])
         for _ in range(RESAMPLES)
     ]
-    counts = np.array([np.bincount(some, minlength=len(labels)) for some in drawn], dtype=np.float64)
-    draws = np.array([weighted_scores(labels, found, metric, counts) for found in logits])
-    scores = np.array([score(labels, found, metric) for found in logits])
+    counts = np.array([np.bincount(some, minlength=len(rows)) for some in drawn], dtype=np.float64)
+    draws = np.array([metric.scores(found, counts) for found in facts])
+    scores = np.array([metric.scores(found, np.ones((1, len(rows))))[0] for found in facts])
     best = int(scores.argmax())
     close = scores[best] - scores <= (draws[best] - draws).std(axis=1)
-    chosen = list(heads)[int(close.argmax())]
+    chosen = ways[int(close.argmax())]
     said = ", ".join(f"{abs(value):.3f} {name}" for name, value in zip(heads, scores, strict=True))
-    why = f"the largest class is {ratio:.1f} times the smallest: {metric.replace('_', ' ')} by class weights {said}"
-    return chosen, heads[chosen] if layers else None, why
+    return (chosen, heads[chosen] if layers else None, f"{unequal}: {metric.words} by class weights {said}")
+
+
+def _heads(
+    layers: Layers, everything: Part, ways: tuple[str, ...], task: Task, context: Context
+) -> dict[str, Candidate]:
+    """The linear head of each way; those whose weights are the same are one."""
+    found: dict[str, Candidate] = {}
+    for way in ways:
+        weights = task.weighted(everything.labels, everything.weights, way)
+        same = [
+            head
+            for other, head in found.items()
+            if np.array_equal(weights, task.weighted(everything.labels, everything.weights, other))
+        ]
+        found[way] = same[0] if same else _linear(layers, everything, way, task, context)
+    return found
 
 
 def _choose(
@@ -162,7 +172,7 @@ def _choose(
     linear: Candidate | None,
     everything: Part,
     weighting: str,
-    classes: int,
+    task: Task,
     context: Context,
 ) -> tuple[Candidate, str]:
     """The simplest layers within one standard error of the best by out-of-fold log loss, and why.
@@ -174,7 +184,7 @@ def _choose(
     for layers in (layers for layers in options if layers.kind == "mlp"):
         if found and context.out_of_time():
             break
-        tried = _mlp(layers, everything, weighting, classes, context)
+        tried = _mlp(layers, everything, weighting, task, context)
         if found and context.out_of_time():  # cut short
             break
         found.append(tried)
@@ -184,7 +194,7 @@ def _choose(
     best = min(found, key=lambda candidate: float(candidate.losses.mean()))
     beside = {id(candidate): _beside(candidate, best, blocks) for candidate in found}
     chosen = next(candidate for candidate in found if beside[id(candidate)][0] <= beside[id(candidate)][1])
-    text = f"out-of-fold log loss {chosen.losses.mean():.3f}"
+    text = f"out-of-fold {task.loss_name} {chosen.losses.mean():.3f}"
     for other in found:
         loss, error = _beside(other, chosen, blocks)
         if other is not chosen:
@@ -201,7 +211,7 @@ def _choose(
                 hidden=layers.hidden,
                 dropout=layers.dropout,
                 epochs=other.epochs,
-                parameters=layers.parameters(everything.values.shape[1], classes),
+                parameters=layers.parameters(everything.values.shape[1], task.outputs),
                 log_loss=float(other.losses.mean()),
                 standard_error=spread,
                 difference=loss,
@@ -229,16 +239,16 @@ def _beside(one: Candidate, other: Candidate, blocks: np.ndarray | None) -> tupl
     )
 
 
-def _linear(layers: Layers, everything: Part, weighting: str, classes: int, context: Context) -> Candidate:
+def _linear(layers: Layers, everything: Part, weighting: str, task: Task, context: Context) -> Candidate:
     """The linear head of the L2 the user named, or of the one chosen out of fold."""
     recipe = context.recipe
     named = None if recipe.train.l2 == "auto" or recipe.head.kind == "mlp" else recipe.train.l2
-    weights = class_weighted(everything.labels, everything.weights, weighting == "balanced", classes)
+    weights = task.weighted(everything.labels, everything.weights, weighting)
     path = fit_path(
         everything.values,
         everything.labels,
         weights,
-        classes,
+        task,
         recipe.train.folds,
         recipe.run.seed,
         context.events.tick,
@@ -250,22 +260,22 @@ def _linear(layers: Layers, everything: Part, weighting: str, classes: int, cont
         context.events.emit(
             "l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=weighting
         )
-    losses = log_losses(everything.labels[path.rows], path.logits)
+    losses = task.losses(everything.labels[path.rows], path.logits)
     return Candidate(
         layers, path.l2[path.chosen] if named is None else named, 0, path.rows, path.logits, losses
     )
 
 
-def _mlp(layers: Layers, everything: Part, weighting: str, classes: int, context: Context) -> Candidate:
+def _mlp(layers: Layers, everything: Part, weighting: str, task: Task, context: Context) -> Candidate:
     """The MLP after the number of epochs that is best out of fold."""
     recipe = context.recipe
     decay = DECAY if recipe.train.l2 == "auto" else recipe.train.l2
-    weights = class_weighted(everything.labels, everything.weights, weighting == "balanced", classes)
+    weights = task.weighted(everything.labels, everything.weights, weighting)
     found = mlp_out_of_fold(
         everything.values,
         everything.labels,
         weights,
-        classes,
+        task,
         layers,
         decay,
         recipe.train.epochs,
@@ -275,24 +285,24 @@ def _mlp(layers: Layers, everything: Part, weighting: str, classes: int, context
         context.out_of_time,
         everything.blocks,
     )
-    losses = log_losses(everything.labels[found.rows], found.logits)
+    losses = task.losses(everything.labels[found.rows], found.logits)
     return Candidate(layers, decay, found.epochs, found.rows, found.logits, losses)
 
 
 def fit_chosen(
-    best: Candidate, data: Part, classes: int, context: Context, start: nn.Sequential | None = None
+    best: Candidate, data: Part, task: Task, context: Context, start: nn.Sequential | None = None
 ) -> nn.Sequential:
     """The chosen head on `data`."""
     layers = best.layers
-    weights = class_weighted(data.labels, data.weights, best.class_weights == "balanced", classes)
+    weights = task.weighted(data.labels, data.weights, best.class_weights)
     if layers.kind == "linear":
-        module = linear_head(data.values, data.labels, weights, classes, best.l2, layers.dropout, start)
+        module = linear_head(data.values, data.labels, weights, task, best.l2, layers.dropout, start)
     else:
         module = mlp_head(
             data.values,
             data.labels,
             weights,
-            classes,
+            task,
             layers,
             best.l2,
             best.epochs,
@@ -300,7 +310,7 @@ def fit_chosen(
             context.events.tick,
             context.out_of_time,
         )
-    offset = class_offset(data.labels, best.class_weights, classes)
+    offset = task.offset(data.labels, best.class_weights)
     if offset is not None:
         module[-1].bias.data -= torch.from_numpy(offset)  # type: ignore[operator]
     return module

@@ -14,6 +14,7 @@ import numpy as np
 
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, Metric, estimates
+from regraft.tasks.link import Link, Softmax
 from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Section
 from regraft.tasks.single import Single
 from regraft.tasks.task import Answer, Calibration, Held, Known, Task
@@ -55,7 +56,11 @@ def task_of_run(state: Mapping[str, Any]) -> Task:
 
 
 def chosen_by(task: Task, name: str) -> Metric:
-    """The metric of that name, for choices. Raises UsageError where the task has none, or none to choose by."""
+    """The metric of that name, for choices; "auto" is the headline.
+
+    Raises UsageError where the task has none of that name, or none to choose by.
+    """
+    name = task.headline.name if name == "auto" else name
     known = [metric for metric in task.metrics if metric.value is not None]
     found = next((metric for metric in known if metric.name == name), None)
     if found is None:
@@ -83,12 +88,14 @@ __all__ = [
     "Grid",
     "Held",
     "Known",
+    "Link",
     "Metric",
     "PerClass",
     "Promises",
     "Reliability",
     "Section",
     "Single",
+    "Softmax",
     "Task",
     "chosen_by",
     "evaluated",

@@ -36,6 +36,7 @@ from regraft.evaluation import (
     verify,
 )
 from regraft.tasks.imbalance import class_offset, class_weighted
+from regraft.tasks.link import Softmax
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
 from regraft.tasks.task import Answer, Held, Known
 
@@ -179,6 +180,11 @@ class Single:
     def guessing(self, targets: np.ndarray) -> float:
         """log K, of two classes at least."""
         return math.log(max(2, self.outputs))
+
+    @property
+    def link(self) -> Softmax:
+        """Multinomial logistic regression."""
+        return Softmax(self.outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) cross-entropy in nats."""

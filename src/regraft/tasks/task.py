@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from regraft.evaluation import Metric, PairedDifference
+from regraft.tasks.link import Link
 from regraft.tasks.sections import Section
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ class Task(Protocol):
         """The mean `loss` of who knows nothing of an example, above 0: training whose loss is many times that
         has fallen apart.
         """
+
+    @property
+    def link(self) -> Link:
+        """How a linear head is fitted: a convex stand-in for `loss`, or that loss itself."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) losses of (B, K) outputs, differentiable: what training makes small."""

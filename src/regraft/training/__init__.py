@@ -4,7 +4,7 @@ from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, plan_freeze
-from regraft.training.logistic import Path, fit_logistic, fit_path, softmax_logits
+from regraft.training.logistic import Path, fit_linear, fit_path, linear_outputs
 from regraft.training.loop import (
     Batch,
     Batches,
@@ -43,16 +43,16 @@ __all__ = [
     "State",
     "Trained",
     "add_adapters",
-    "fit_logistic",
+    "fit_linear",
     "fit_path",
     "head_alone",
     "linear_head",
+    "linear_outputs",
     "make_head",
     "merge_adapters",
     "mlp_head",
     "mlp_out_of_fold",
     "plan_freeze",
     "shuffled",
-    "softmax_logits",
     "within_error",
 ]

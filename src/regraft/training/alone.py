@@ -9,6 +9,7 @@ from torch import nn
 
 from regraft.errors import UsageError
 from regraft.evaluation import fewest_blocks
+from regraft.tasks import task_of
 from regraft.training.logistic import fit_path
 from regraft.training.network import linear_head
 
@@ -38,12 +39,13 @@ def head_alone(
         raise UsageError(f"l2 is a number above 0; found {l2}.")
     with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, and is refused as such
         values, targets = np.ascontiguousarray(values, dtype=np.float32), targets.astype(np.int64)
-    classes, weights = int(targets.max()) + 1, np.ones(len(targets))
+    task = task_of("single", [str(number) for number in range(int(targets.max()) + 1)])
+    weights = np.ones(len(targets))
     if l2 is None:
         if fewest_blocks(targets, blocks) < 2:
             raise UsageError(
                 "a class has a single example, or examples of one group only: no fold can spare it. Name an l2."
             )
-        path = fit_path(values, targets, weights, classes, seed=seed, blocks=blocks)
+        path = fit_path(values, targets, weights, task, seed=seed, blocks=blocks)
         l2 = path.l2[path.chosen]
-    return linear_head(values, targets, weights, classes, l2)
+    return linear_head(values, targets, weights, task, l2)

@@ -1,5 +1,6 @@
-"""Multinomial logistic regression by preconditioned L-BFGS over a path of L2 strengths, with out-of-fold
-logits.
+"""Linear heads of any task by preconditioned L-BFGS over a path of L2 strengths, with out-of-fold outputs.
+
+The task's link tells the loss: of the softmax it is multinomial logistic regression.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from regraft.evaluation import folds_of, standard_error
 from regraft.evaluation.blocks import Fold
 from regraft.evaluation.finite import require_finite
+from regraft.tasks import Link, Task
 
 GRID = tuple(
     float(v) for v in np.logspace(0.5, -4.5, 11)
@@ -27,7 +29,7 @@ ROUND = 10  # iterations between two looks at the gradient
 ENOUGH = 2_000  # held-out examples that tell strengths apart: with more than five times as many, not every fold is tried
 HELD = 20_000  # held-out examples that are predicted: of 1,000 classes, 80 MB of logits
 CHUNK = 1 << 24  # bytes of features looked at at once
-LOGITS = 1 << 20  # logits computed at once: what fits a cache is three times as fast
+LOGITS = 1 << 20  # outputs computed at once: what fits a cache is three times as fast
 HUGE = 1e30  # a scale above which float32 does not hold differences
 ALIVE = 1e-10  # of the largest variance: below it a feature does not vary but for rounding
 WHOLE = (
@@ -95,7 +97,7 @@ def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tenso
     return torch.tensor(x, dtype=kind).sub_(mean).div_(scale).float()
 
 
-def softmax_logits(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def linear_outputs(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits of (N, D) features, (K, D) weight and (K,) bias."""
     found = np.empty((len(features), len(bias)), dtype=np.float32)
     for some, x in _chunks(features):
@@ -131,7 +133,7 @@ class _Preconditioner:
 
 
 class _Problem:
-    """F logistic regressions on the same (N, D) features that differ in the (F, N) shares of the examples,
+    """F linear heads on the same (N, D) features that differ in the (F, N) shares of the examples,
     solved as one.
 
     One product gives the logits of all F, so five folds of a few classes cost little more than one.
@@ -140,15 +142,16 @@ class _Problem:
     def __init__(
         self,
         features: np.ndarray,
-        labels: np.ndarray,
+        targets: np.ndarray,
         shares: np.ndarray,
-        classes: int,
+        task: Task,
         scaling: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        self.features, self.classes, self.scaling = features, classes, scaling
-        self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.features, self.scaling = features, scaling
+        self.link: Link = task.link
+        self.targets = self.link.tensor(targets)
         self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
-        self.shape = (shares.shape[0], classes, features.shape[1] + 1)
+        self.shape = (shares.shape[0], task.outputs, features.shape[1] + 1)
         self.whole = scaled(features, self.scaling) if 4 * features.size <= WHOLE else None
 
     @cached_property
@@ -158,11 +161,11 @@ class _Problem:
 
         None too where there is no decomposition: it speeds the search up, and the search ends without it.
         """
-        if len(self.labels) < self.shape[2]:
+        if len(self.targets) < self.shape[2]:
             return None
         covariance = torch.zeros(self.shape[2] - 1, self.shape[2] - 1)
         for _, x in self._parts():
-            covariance.addmm_(x.T, x, alpha=1 / len(self.labels))
+            covariance.addmm_(x.T, x, alpha=1 / len(self.targets))
         diagonal = covariance.diagonal()
         alive = (diagonal > ALIVE * diagonal.max()).nonzero()[
             :, 0
@@ -179,11 +182,11 @@ class _Problem:
         return None
 
     def _preconditioner(self, l2: float) -> _Preconditioner:
-        """For the curvature at equal probabilities, (K - 1) / K^2 times the covariance, plus the penalty's."""
-        if self._spectrum is None or self.classes < 2:
+        """For the link's curvature times the covariance, plus the penalty's."""
+        curvature = self.link.curvature
+        if self._spectrum is None or curvature <= 0:
             return _Preconditioner(None, None, 1.0)
         values, vectors = self._spectrum
-        curvature = (self.classes - 1) / self.classes**2
         curved = curvature * values + l2
         root = curved.clamp_min_(ALIVE * float(curved.max())).sqrt_()
         there, back = (vectors / root) @ vectors.T, (vectors * root) @ vectors.T
@@ -193,8 +196,8 @@ class _Problem:
         """The scaled features, as many rows at a time as have LOGITS logits, with their positions."""
         folds, classes, width = self.shape
         step = max(1, min(LOGITS // (folds * classes), CHUNK // (4 * width)))
-        for start in range(0, len(self.labels), step):
-            some = slice(start, min(start + step, len(self.labels)))
+        for start in range(0, len(self.targets), step):
+            some = slice(start, min(start + step, len(self.targets)))
             yield some, scaled(self.features[some], self.scaling) if self.whole is None else self.whole[some]
 
     def _logits(self, x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
@@ -210,14 +213,8 @@ class _Problem:
         gradient[:, :, :-1] = l2 * weight
         flat = gradient.view(-1, self.shape[2])
         for some, x in self._parts():
-            logits, share = self._logits(x, theta), self.shares[some][:, :, None]
-            own = self.labels[some][:, None, None].expand(-1, self.shape[0], 1)
-            top, mine = logits.amax(dim=2, keepdim=True), logits.gather(2, own)
-            error = logits.sub_(top).exp_()
-            total = error.sum(dim=2, keepdim=True)
-            value += float((share * (total.log() + top - mine)).double().sum())
-            error *= share / total
-            error.scatter_add_(2, own, -share)
+            loss, error = self.link.slope(self._logits(x, theta), self.targets[some], self.shares[some])
+            value += loss
             error = error.view(len(x), -1)
             flat[:, :-1].addmm_(error.T, x)
             flat[:, -1] += error.sum(dim=0)
@@ -258,7 +255,7 @@ class _Problem:
         """(M, K) logits of the examples at (M,) rising `rows`, each by the problem whose number is its
         `place` (N,).
         """
-        found, fold = np.empty((len(rows), self.classes), dtype=np.float32), torch.from_numpy(place)
+        found, fold = np.empty((len(rows), self.shape[1]), dtype=np.float32), torch.from_numpy(place)
         for some, x in self._parts():
             first, last = np.searchsorted(rows, (some.start, some.stop))
             if first < last:
@@ -274,11 +271,11 @@ def _shares(weights: np.ndarray) -> np.ndarray:
     return np.asarray(weights / total) if total > 0 else np.zeros(len(weights))
 
 
-def fit_logistic(
+def fit_linear(
     features: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
-    classes: int,
+    task: Task,
     l2: float,
     *,
     scaling: tuple[np.ndarray, np.ndarray] | None = None,
@@ -295,7 +292,7 @@ def fit_logistic(
     weight and a bias as they are returned: what a fit on similar data gave.
     """
     mean, scale = scaling if scaling is not None else pareto_scaling(features)
-    problem = _Problem(features, labels, _shares(weights)[None], classes, (mean, scale))
+    problem = _Problem(features, targets, _shares(weights)[None], task, (mean, scale))
     begin: torch.Tensor | None = None
     if start is not None:
         weight, bias = start
@@ -306,12 +303,12 @@ def fit_logistic(
     return weight.astype(np.float32), (found[:, -1] - weight @ mean).astype(np.float32)
 
 
-def tried_folds(labels: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:
+def tried_folds(strata: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:
     """As many folds, stratified and by block, as hold out ENOUGH examples; of very many held out, a sample of
     HELD in all.
     """
-    splits = folds_of(labels, folds, seed, blocks)
-    splits = splits[: max(1, -(-ENOUGH * len(splits) // len(labels)))]
+    splits = folds_of(strata, folds, seed, blocks)
+    splits = splits[: max(1, -(-ENOUGH * len(splits) // len(strata)))]
     most, rng = HELD // len(splits), np.random.default_rng(seed)
     return [
         (train, held if len(held) <= most else np.sort(rng.permutation(held)[:most]))
@@ -321,9 +318,9 @@ def tried_folds(labels: np.ndarray, folds: int, seed: int, blocks: np.ndarray | 
 
 def fit_path(
     features: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
-    classes: int,
+    task: Task,
     folds: int = 5,
     seed: int = 0,
     tick: Callable[..., None] = lambda **_: None,
@@ -340,21 +337,21 @@ def fit_path(
     labels, is that of all examples. One that is named is reached by the same way, and so with the same bits,
     as when it is chosen.
     """
-    splits = tried_folds(labels, folds, seed, blocks)
+    splits = tried_folds(task.strata(targets), folds, seed, blocks)
     grid = GRID if l2 is None else (*(strength for strength in GRID if strength > l2), l2)
     rows = np.sort(np.concatenate([held for _, held in splits]))
     shares, place = (
-        np.zeros((len(splits), len(labels)), dtype=np.float32),
-        np.zeros(len(labels), dtype=np.int64),
+        np.zeros((len(splits), len(targets)), dtype=np.float32),
+        np.zeros(len(targets), dtype=np.int64),
     )
     for number, (train, held_out) in enumerate(splits):
         shares[number, train], place[held_out] = _shares(weights[train]), number
-    problem = _Problem(features, labels, shares, classes, pareto_scaling(features))
+    problem = _Problem(features, targets, shares, task, pareto_scaling(features))
     thetas: list[torch.Tensor] = []
     losses: list[np.ndarray] = []
     for step, strength in enumerate(grid):
         thetas.append(problem.solve(strength, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
-        losses.append(example_log_losses(problem.logits(thetas[-1], place, rows), labels[rows]))
+        losses.append(task.link.losses(targets[rows], problem.logits(thetas[-1], place, rows)))
         tick(label="choosing L2", done=step + 1, total=len(grid))
         means = [float(loss.mean()) for loss in losses]
         if stop() or (l2 is None and step - int(np.argmin(means)) >= 2):
@@ -367,14 +364,3 @@ def fit_path(
     return Path(
         grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen], place, rows)
     )
-
-
-def example_log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) log losses of (N, K) logits in nats; what is no number stays none."""
-    found, step = np.empty(len(labels), dtype=logits.dtype), max(1, LOGITS // max(1, logits.shape[1]))
-    for start in range(0, len(labels), step):
-        some = logits[start : start + step]
-        top = some.max(axis=1, keepdims=True)
-        total = np.log(np.exp(some - top).sum(axis=1)) + top[:, 0]
-        found[start : start + step] = total - some[np.arange(len(some)), labels[start : start + step]]
-    return found

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from regraft.training.logistic import example_log_losses, pareto_scaling, scaled, tried_folds
+from regraft.tasks import Task
+from regraft.training.logistic import pareto_scaling, scaled, tried_folds
 from regraft.training.network import Layers, make_head
 from regraft.training.ranks import shuffled
 
@@ -70,10 +71,10 @@ class _Networks(nn.Module):
 
 
 class _Problem:
-    """(N, D) features and labels, and the (F, N) shares that examples have in the networks."""
+    """(N, D) features and the targets of a task, and the (F, N) shares that examples have in the networks."""
 
-    def __init__(self, features: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> None:
-        self.features, self.labels = features, torch.from_numpy(labels.astype(np.int64))
+    def __init__(self, features: np.ndarray, targets: np.ndarray, shares: np.ndarray, task: Task) -> None:
+        self.features, self.targets, self.task = features, torch.from_numpy(targets), task
         self.shares = torch.from_numpy(shares.astype(np.float32))
         self.scaling = pareto_scaling(features)
         self.used = np.flatnonzero(shares.any(axis=0))
@@ -83,13 +84,7 @@ class _Problem:
         return scaled(self.features[rows], self.scaling)
 
     def solve(
-        self,
-        classes: int,
-        layers: Layers,
-        decay: float,
-        epochs: int,
-        seed: int,
-        after: Callable[[int, _Networks], bool],
+        self, layers: Layers, decay: float, epochs: int, seed: int, after: Callable[[int, _Networks], bool]
     ) -> _Networks:
         """Train for `epochs`, or until `after`, which is shown the averaged weights after each, says that it
         is enough.
@@ -100,7 +95,8 @@ class _Problem:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             moving, averaged = (
-                _Networks(len(self.shares), self.features.shape[1], classes, layers) for _ in range(2)
+                _Networks(len(self.shares), self.features.shape[1], self.task.outputs, layers)
+                for _ in range(2)
             )
             averaged.load_state_dict(moving.state_dict())
             averaged.requires_grad_(False).eval()
@@ -120,8 +116,8 @@ class _Problem:
         return averaged
 
     def _step(self, networks: _Networks, optimiser: torch.optim.Optimizer, rows: np.ndarray) -> None:
-        logits, own = networks(self.scaled(rows)), self.labels[rows]
-        losses = F.cross_entropy(logits.flatten(0, 1), own.repeat(len(logits)), reduction="none")
+        outputs, own = networks(self.scaled(rows)), self.targets[rows]
+        losses = self.task.loss(outputs.flatten(0, 1), own.repeat(len(outputs), *[1] * (own.dim() - 1)))
         loss = (losses * self.shares[:, rows].flatten()).sum() / len(rows)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -147,9 +143,9 @@ class _Problem:
 
 def mlp_out_of_fold(
     features: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
-    classes: int,
+    task: Task,
     layers: Layers,
     decay: float,
     epochs: int,
@@ -159,41 +155,41 @@ def mlp_out_of_fold(
     stop: Callable[[], bool] = lambda: False,
     blocks: np.ndarray | None = None,
 ) -> OutOfFold:
-    """Logits of each held-out example of (N, D) features after the epoch with the lowest mean log loss, at
+    """Logits of each held-out example of (N, D) features after the epoch with the lowest mean loss, at
     most `epochs`.
 
     The folds are those of `fit_path` with the same `blocks`, so the losses of both can be compared example by
     example. It ends after PATIENCE epochs without a lower loss, or when `stop` says so.
     """
-    splits = tried_folds(labels, folds, seed, blocks)
-    shares = np.zeros((len(splits), len(labels)), dtype=np.float32)
+    splits = tried_folds(task.strata(targets), folds, seed, blocks)
+    shares = np.zeros((len(splits), len(targets)), dtype=np.float32)
     for share, (train, _) in zip(shares, splits, strict=True):
         share[train] = weights[train]
     rows = np.sort(np.concatenate([held for _, held in splits]))
-    problem = _Problem(features, labels, shares)
+    problem = _Problem(features, targets, shares, task)
     epochs = min(epochs, max(LEAST, STEPS * BATCH // max(1, len(problem.used))))
-    best, lowest = OutOfFold(rows, np.zeros((len(rows), classes), dtype=np.float32), 0), float("inf")
+    best, lowest = OutOfFold(rows, np.zeros((len(rows), task.outputs), dtype=np.float32), 0), float("inf")
 
     def after(epoch: int, networks: _Networks) -> bool:
         nonlocal best, lowest
-        found = np.empty((len(rows), classes), dtype=np.float32)
+        found = np.empty((len(rows), task.outputs), dtype=np.float32)
         for number, (_, held) in enumerate(splits):
             found[np.searchsorted(rows, held)] = problem.logits(networks, number, held)
-        loss = float(example_log_losses(found, labels[rows]).mean())
+        loss = float(task.link.losses(targets[rows], found).mean())
         if loss < lowest:
             best, lowest = OutOfFold(rows, found, epoch), loss
         tick(label=f"trying an MLP of {layers.hidden}", done=epoch, total=epochs)
         return stop() or epoch - best.epochs >= PATIENCE
 
-    problem.solve(classes, layers, decay, epochs, seed, after)
+    problem.solve(layers, decay, epochs, seed, after)
     return best
 
 
 def mlp_head(
     features: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
-    classes: int,
+    task: Task,
     layers: Layers,
     decay: float,
     epochs: int,
@@ -204,10 +200,10 @@ def mlp_head(
     """The MLP on all of (N, D) features after `epochs` passes, or fewer where `stop` says so; ready for raw
     features.
     """
-    problem = _Problem(features, labels, weights[None])
+    problem = _Problem(features, targets, weights[None], task)
 
     def after(epoch: int, _: _Networks) -> bool:
         tick(label=f"training an MLP of {layers.hidden}", done=epoch, total=epochs)
         return stop()
 
-    return problem.head(problem.solve(classes, layers, decay, epochs, seed, after))
+    return problem.head(problem.solve(layers, decay, epochs, seed, after))

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, Suffix
-from regraft.training.logistic import fit_logistic
+from regraft.tasks import Task
+from regraft.training.logistic import fit_linear
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,21 @@ def make_head(kind: str, width: int, classes: int, hidden: int = 512, dropout: f
 
 def linear_head(
     features: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
-    classes: int,
+    task: Task,
     l2: float,
     dropout: float = 0.0,
     start: nn.Sequential | None = None,
 ) -> nn.Sequential:
-    """A linear head fitted to convergence on (N, D) features, (N,) labels and weights; `start`, a head of
+    """A linear head fitted to convergence on (N, D) features, (N, ...) targets and (N,) weights; `start`, a head of
     similar data.
     """
     begin = None
     if start is not None:
         begin = start[-1].weight.detach().numpy(), start[-1].bias.detach().numpy()  # type: ignore[operator]
-    weight, bias = fit_logistic(features, labels, weights, classes, l2, start=begin)
-    last = nn.Linear(features.shape[1], classes)
+    weight, bias = fit_linear(features, targets, weights, task, l2, start=begin)
+    last = nn.Linear(features.shape[1], task.outputs)
     last.weight.data.copy_(torch.from_numpy(weight))
     last.bias.data.copy_(torch.from_numpy(bias))
     return nn.Sequential(nn.Dropout(dropout), last).eval()

@@ -133,7 +133,7 @@ def cross_fit(
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
-        head = fit_chosen(chosen, known.some(fit), task.outputs, context)
+        head = fit_chosen(chosen, known.some(fit), task, context)
         keeper = context.keeper.checkpoint(str(number))
         tuned = tuner.fit(head, data.some(fit), None, context.trial(), keeper)
         if tuned.interrupted:

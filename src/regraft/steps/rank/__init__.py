@@ -21,6 +21,7 @@ from regraft.steps.context import Context
 from regraft.steps.rank.choosing import Ranking, Row, choose, opinions, row_of
 from regraft.steps.rank.entrants import SHARE, Entrants, round_sizes, stratified_order
 from regraft.steps.rank.probing import CLEAR, clearly_lower, probe, standings
+from regraft.tasks import Task
 
 __all__ = ["SHARE", "Ranking", "Row", "choose", "clearly_lower", "rank", "round_sizes", "stratified_order"]
 
@@ -29,7 +30,7 @@ def rank(
     part: Part,
     facts: pa.Table,
     counts: Mapping[str, int],
-    classes: int,
+    task: Task,
     references: Sequence[str],
     context: Context,
     named: bool = False,
@@ -40,7 +41,7 @@ def rank(
     out with the reason, or is an error where the user `named` it. Raises UsageError where nothing is left to
     choose from.
     """
-    entrants = Entrants(part, facts, counts, classes, context)
+    entrants = Entrants(part, facts, counts, task, context)
     racing, left_out = entrants.enter(references, named)
     if not racing:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -51,7 +52,7 @@ def rank(
     for number, examples in enumerate(entrants.rounds):
         if number:
             entrants.extend(racing, examples)
-        probes = probe(racing, part.some(entrants.order[:examples]), classes, context)
+        probes = probe(racing, part.some(entrants.order[:examples]), task, context)
         standing = standings(probes, context.recipe)
         probes.sort(key=lambda one: standing[id(one)])
         rows = {

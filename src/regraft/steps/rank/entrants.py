@@ -19,6 +19,7 @@ from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, step_seconds, usual_plan
 from regraft.steps.rank.probing import FOLDS
+from regraft.tasks import Task
 
 ROUNDS = (300, 1_000, 3_000)  # examples
 WORTH = 1.5  # times the examples of the round before: fewer new ones are not worth a round
@@ -84,12 +85,12 @@ class Entrants:
     """
 
     def __init__(
-        self, part: Part, facts: pa.Table, counts: Mapping[str, int], classes: int, context: Context
+        self, part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, context: Context
     ) -> None:
         self.part, self.facts, self.counts = part, facts, counts
-        self.classes, self.context, self.recipe = classes, context, context.recipe
-        self.order = stratified_order(part.labels, self.recipe.run.seed)
-        self.rounds = round_sizes(len(part), classes)
+        self.task, self.context, self.recipe = task, context, context.recipe
+        self.order = stratified_order(task.strata(part.labels), self.recipe.run.seed)
+        self.rounds = round_sizes(len(part), task.outputs)
         self.deadline = time.monotonic() + SHARE * context.seconds_left
 
     def out_of_time(self) -> bool:
@@ -179,7 +180,9 @@ class Entrants:
             depths=depths,
             engine=engine,
             forward=1 / speed if speed else cost[stages].seconds,
-            step=step_seconds(backbone, self.counts, self.classes, self.recipe, device) if trains else 0.0,
+            step=step_seconds(backbone, self.counts, self.task.outputs, self.recipe, device)
+            if trains
+            else 0.0,
             cost=cost,
             pretrained_on=obtained.provenance.pretrained_on,
             licence=obtained.provenance.licence,

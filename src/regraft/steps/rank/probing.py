@@ -14,14 +14,13 @@ from regraft.evaluation import (
     effective_count,
     folds_of,
     knn_out_of_fold,
-    log_losses,
     logme,
     standard_error,
     wilson,
 )
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.tasks.imbalance import class_weighted
+from regraft.tasks import Task
 from regraft.training import fit_path
 
 if TYPE_CHECKING:
@@ -61,26 +60,26 @@ def clearly_lower(losses: np.ndarray, others: np.ndarray, blocks: np.ndarray | N
     return bool(gain.mean() > CLEAR * standard_error(gain, blocks))
 
 
-def probe(racing: Sequence[Entrant], part: Part, classes: int, context: Context) -> list[Probe]:
+def probe(racing: Sequence[Entrant], part: Part, task: Task, context: Context) -> list[Probe]:
     """The out-of-fold results of every candidate on the round's examples, `part`, whose features it has."""
-    weights = class_weighted(part.labels, part.weights, False, classes)
+    weights = task.weighted(part.labels, part.weights, "none")
     pairs = [(entrant, depth) for entrant in racing for depth in sorted(entrant.features)]
     found = []
     for number, (entrant, depth) in enumerate(pairs, start=1):
-        found.append(_probe(entrant, depth, part, weights, classes, context.recipe.run.seed))
+        found.append(_probe(entrant, depth, part, weights, task, context.recipe.run.seed))
         context.events.tick(label=f"probes on {len(part)} examples", done=number, total=len(pairs))
     return found
 
 
-def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, classes: int, seed: int) -> Probe:
+def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, task: Task, seed: int) -> Probe:
     values, labels, blocks = entrant.features[depth], part.labels, part.blocks
-    path = fit_path(values, labels, weights, classes, FOLDS, seed, blocks=blocks)
-    near = knn_out_of_fold(values, labels, folds_of(labels, FOLDS, seed, blocks))
+    path = fit_path(values, labels, weights, task, FOLDS, seed, blocks=blocks)
+    near = knn_out_of_fold(values, labels, folds_of(task.strata(labels), FOLDS, seed, blocks))
     right = path.logits.argmax(axis=1) == labels[path.rows]
     return Probe(
         entrant=entrant,
         depth=depth,
-        losses=log_losses(labels[path.rows], path.logits),
+        losses=task.losses(labels[path.rows], path.logits),
         blocks=part.blocks_at(path.rows),
         accuracy=_accuracy(right, part.blocks_at(path.rows)),
         knn=_accuracy(near == labels, blocks),
