@@ -159,6 +159,9 @@ class Vectors:
     def show(self, items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
         return [Shown("text", " ".join(f"{v:.2f}" for v in read(item)[:4])) for item in items]
 
+    def hide(self, raw: np.ndarray) -> None:
+        return None
+
     def overlay(self, preprocess: Any, item: Any, heat: np.ndarray) -> tuple[str, str]:
         raise Unreadable("vectors have no picture")
 

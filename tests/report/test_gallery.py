@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from made_run import HOSTILE, full_run, predictions, rendered
 from PIL import Image
 
 from regraft import backbone
+from regraft.modalities import modality_of
 from regraft.model import Model
 from regraft.report import write_gallery
 from regraft.report.gallery import BYTES, read_predictions
@@ -137,7 +139,7 @@ def test_ten_thousand_test_examples_make_a_page_below_six_megabytes(tmp_path: Pa
     assert 3_000_000 < len(text.encode()) < 6_000_000
 
 
-def test_maps_are_of_mistakes_and_show_both_pictures(tmp_path: Path) -> None:
+def test_maps_are_of_mistakes_and_show_both_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _, _ = made(tmp_path)
     base = backbone(size=64)
     model = Model(base, make_head("linear", base.width, 4), "linear", Single(CLASSES))
@@ -150,3 +152,10 @@ def test_maps_are_of_mistakes_and_show_both_pictures(tmp_path: Path) -> None:
     for item in looks["items"]:
         assert opened(item["picture"]).size == opened(item["map"]).size == (240, 240)
     assert "Where it looked" in rendered(folder)[1].text
+    monkeypatch.setattr(
+        modality_of("image"), "hide", lambda raw: None
+    )  # as of a modality that hides no places
+    write_gallery(folder, model, seconds=60.0)
+    names = [gallery["name"] for gallery in json.loads((folder / "gallery.json").read_text())["galleries"]]
+    assert names[0] == "mistakes"
+    assert "looks" not in names

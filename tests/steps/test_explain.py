@@ -7,8 +7,9 @@ import torch
 
 from regraft import backbone
 from regraft.evaluation import softmax
+from regraft.modalities.image.hide import GRID, hide
 from regraft.model import Model
-from regraft.steps.explain import GRID, hide, occlusion, predictor
+from regraft.steps.explain import occlusion, predictor
 from regraft.tasks.single import Single, Temperature
 from regraft.training import make_head
 
@@ -23,7 +24,7 @@ def bright(images: np.ndarray) -> np.ndarray:
 def test_the_place_that_decides_is_found() -> None:
     image = np.zeros((70, 70, 3), np.uint8)
     image[:20, 10:30] = 255
-    (found,) = occlusion(image[None], np.array([1]), bright)
+    found = occlusion(image, hide(image), 1, bright)
     assert found.whole == bright(image[None])[0, 1]
     fall = found.fall()
     assert fall.shape == (GRID, GRID)
@@ -36,17 +37,17 @@ def test_the_place_that_decides_is_found() -> None:
 def test_a_place_that_speaks_against_the_answer_is_no_fall() -> None:
     image = np.zeros((70, 70, 3), np.uint8)
     image[:20, 10:30] = 255
-    (found,) = occlusion(image[None], np.array([0]), bright)
+    found = occlusion(image, hide(image), 0, bright)
     assert found.hidden.max() > found.whole
     assert not found.fall().any()
 
 
 def test_every_pixel_is_hidden_by_some_square_and_kept_by_others() -> None:
     image = np.full((50, 50, 3), 7, np.uint8)
-    hidden = (hide(image, 6) == 128).all(axis=3)
-    assert hidden.shape == (36, 50, 50)
-    assert hidden.any(axis=0).all()
-    assert not hidden.all(axis=0).any()
+    hidden = (hide(image, 6) == 128).all(axis=-1)
+    assert hidden.shape == (6, 6, 50, 50)
+    assert hidden.any(axis=(0, 1)).all()
+    assert not hidden.all(axis=(0, 1)).any()
 
 
 def test_the_predictor_is_the_model() -> None:
@@ -66,3 +67,17 @@ def test_the_predictor_is_the_model() -> None:
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (base.preprocess.mean, base.preprocess.std))
         logits = whole.head(base.module.eval()((pixels - mean) / std)).numpy()
     np.testing.assert_allclose(shares, softmax(logits, 1.7), atol=1e-4)
+
+
+def test_places_may_be_of_any_shape() -> None:
+    """As of a text or a sound: places in a row. The largest value decides."""
+
+    def largest(raws: np.ndarray) -> np.ndarray:
+        share = np.clip(raws.max(axis=1) / 10, 0.01, 0.99)
+        return np.stack([1 - share, share], axis=1)
+
+    raw = np.array([1.0, 8.0, 2.0, 3.0])
+    found = occlusion(raw, np.where(np.eye(4, dtype=bool), 0.0, raw), 1, largest)
+    assert found.whole == 0.8
+    np.testing.assert_allclose(found.hidden, [0.8, 0.3, 0.8, 0.8])
+    assert found.fall().argmax() == 1

@@ -123,9 +123,14 @@ class Modality(Kind, Protocol):
     def show(self, items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
         """What a report shows of some items of a set with these facts; None for one that cannot be read."""
 
+    def hide(self, raw: np.ndarray) -> np.ndarray | None:
+        """(*places, *raw.shape): copies of what a preprocessing's `host` made of an item, each with another place
+        hidden; a report shows by them what an answer rests on. None where it is to show nothing of the kind.
+        """
+
     def overlay(self, preprocess: Preprocess, item: Any, heat: np.ndarray) -> tuple[str, str]:
-        """An item as it is shown beside its map, and the map of (G, G) `heat` from 0 to 1 on it: data URIs.
-        Raises Unreadable.
+        """An item as it is shown beside its map, and the map of (*places) `heat` from 0 to 1 on it: data URIs.
+        Asked only where `hide` gives copies. Raises Unreadable.
         """
 
     def sheet(self, batch: dict[str, np.ndarray]) -> bytes:

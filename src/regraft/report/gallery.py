@@ -242,7 +242,9 @@ def _looks(
     seconds: float,
     precision: str,
 ) -> dict[str, Any]:
-    """Maps by occlusion for the first few mistakes whose files can be read."""
+    """Maps by occlusion for the first few mistakes whose files can be read; none where the modality hides no
+    places.
+    """
     import torch
 
     from regraft.steps.explain import occlusion, predictor
@@ -253,11 +255,13 @@ def _looks(
     for mistake in mistakes[:LOOKS]:
         start = time.monotonic()
         try:
-            image = pre.host(files[mistake["source"]])
+            raw = pre.host(files[mistake["source"]])
         except (Unreadable, ChangedError, KeyError):
             continue
-        answer = model.classes.index(mistake["predicted"])
-        (found,) = occlusion(image[None], np.array([answer]), predict)
+        hidden = modality.hide(raw)
+        if hidden is None:
+            break
+        found = occlusion(raw, hidden, model.classes.index(mistake["predicted"]), predict)
         heat = found.fall() / max(CLEAR, float(found.fall().max()))
         note = f"{found.whole:.0%} becomes {found.hidden.min():.0%} with its strongest place hidden"
         try:
@@ -271,8 +275,8 @@ def _looks(
         "name": "looks",
         "title": "Where it looked",
         "items": items,
-        "about": "Grey squares were laid over the picture one after another. Warm is what the answer rested on: hidden, it "
-        "lowers the answer's odds most. That says what the answer needs, not why, nor what two places do together.",
+        "about": "One place after another was hidden, in a picture by a grey square. Warm is what the answer rested on: "
+        "hidden, it lowers the answer's odds most. That says what the answer needs, not why, nor what two places do together.",
     }
 
 

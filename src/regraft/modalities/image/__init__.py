@@ -11,6 +11,7 @@ from regraft.modalities import Probe
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.checks import CHECKS
 from regraft.modalities.image.formats import ENDINGS
+from regraft.modalities.image.hide import hide
 from regraft.modalities.image.inspect import inspect_image, pixel_digest, small_image_or_none, thumbnail
 from regraft.modalities.image.looks import Look, dhashes
 from regraft.modalities.image.preprocess import ImagePreprocess, Mirrored
@@ -69,6 +70,7 @@ class Images:
     settings = staticmethod(settings)
     views = staticmethod(views)
     show = staticmethod(show)
+    hide = staticmethod(hide)
     overlay = staticmethod(overlay)
     sheet = staticmethod(sheet)
 
