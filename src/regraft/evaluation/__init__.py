@@ -23,6 +23,7 @@ from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.metric import (
     SHARE,
     Metric,
+    Repeats,
     Sample,
     bootstrapped,
     bootstrapped_index,
@@ -31,6 +32,7 @@ from regraft.evaluation.metric import (
     mean_of,
     named,
     proportion,
+    repeated,
     unknown,
 )
 from regraft.evaluation.metrics import (
@@ -57,6 +59,7 @@ __all__ = [
     "Estimate",
     "Metric",
     "PairedDifference",
+    "Repeats",
     "Sample",
     "Threshold",
     "all_alone",
@@ -90,6 +93,7 @@ __all__ = [
     "proportion",
     "refined_log_losses",
     "reliability",
+    "repeated",
     "score",
     "sign_flip",
     "softmax",

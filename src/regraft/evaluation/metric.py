@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -185,6 +185,38 @@ def mean_of(each: Each) -> Callable[[Any, Floats], Floats]:
         return np.asarray((weights @ each(facts)) / weights.sum(axis=1))
 
     return value
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The facts of the same N examples by R models: `each` holds those of one model."""
+
+    each: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.each[0])
+
+
+def repeated(metric: Metric) -> Metric:
+    """The mean of a metric over `Repeats`.
+
+    Of a share the interval is Wilson's for the number of examples, which does not count repeats as more evidence,
+    or with groups that of `proportion`; of any other metric BCa.
+    Raises UsageError, when it is computed, for a metric without a value under weights.
+    """
+
+    def value(facts: Repeats, weights: Floats) -> Floats:
+        found = np.mean([metric.scores(one, weights) for one in facts.each], axis=0)
+        return np.asarray(found if metric.higher else -found)
+
+    return replace(metric, value=value, interval=_whole_share if metric.is_share else bootstrapped)
+
+
+def _whole_share(sample: Sample) -> Estimate:
+    if sample.units is not None:
+        return proportion(sample)
+    ends = wilson(sample.value * sample.n, sample.n)
+    return Estimate(sample.value, *ends, sample.n, f"Wilson interval for {sample.n} examples")
 
 
 def bootstrapped(sample: Sample) -> Estimate:

@@ -12,7 +12,7 @@ import numpy as np
 from regraft.artifacts import Events
 from regraft.data.part import Part
 from regraft.errors import UsageError
-from regraft.evaluation import Estimate, all_alone, effective_count, folds_of, holm, in_words, wilson
+from regraft.evaluation import Estimate, Repeats, all_alone, estimates, folds_of, holm, in_words, repeated
 from regraft.model import Model
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
@@ -142,23 +142,22 @@ def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> 
         folds_of(task.strata(data.labels), 5, (REPEATS * seed + number) % 2**32, data.blocks)
         for number in range(REPEATS)
     ]
-    folds = len(repeats[0])
-    worth = np.zeros((REPEATS, len(data.labels)))
+    folds, count = len(repeats[0]), len(data.labels)
+    outputs = np.zeros((REPEATS, count, task.outputs))
     settled = context.decisions.merged(context.recipe).model_dump()
     anew = Recipe.build(settled, {"train": {"l2": "auto"}} if layers.kind == "linear" else {})
     quiet = context.trial(recipe=anew, events=Events())
     splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]
     for done, (number, fit, held) in enumerate(splits, start=1):
         some = data.some(fit)
-        outputs = apply_head(train_head((layers,), some, len(some), task, quiet).refitted, data.values[held])
-        worth[number, held] = task.worth(data.labels[held], task.answers(outputs))
+        head = train_head((layers,), some, len(some), task, quiet).refitted
+        outputs[number, held] = apply_head(head, data.values[held])
         context.events.tick(label="cross-validating", done=done, total=len(splits))
-    value, n = float(worth.mean()), len(data.labels)
-    count = effective_count(worth.mean(axis=0), data.blocks)
-    low, high = wilson(value * count, count)
-    method = (
-        f"{REPEATS} times {folds}-fold cross-validation of the head; Wilson interval for {count:.0f} examples"
-    )
-    found = Estimate(value, low, high, n, method)
-    context.decide("evaluate", f"cross-validated {task.headline.said(found)} on {n} examples, no test", FEW)
-    return {task.headline.name: asdict(found)}
+    metric = task.headline
+    facts = Repeats([task.facts(data.labels, each) for each in outputs])
+    groups = None if data.blocks is None or all_alone(data.blocks) else data.blocks
+    found = estimates((repeated(metric),), facts, groups)[metric.name]
+    method = f"{REPEATS} times {folds}-fold cross-validation of the head; {found.method}"
+    found = replace(found, method=method)
+    context.decide("evaluate", f"cross-validated {metric.said(found)} on {count} examples, no test", FEW)
+    return {metric.name: asdict(found)}
