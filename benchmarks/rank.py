@@ -30,11 +30,8 @@ from scipy.stats import kendalltau
 from page import between_marks
 
 SETS = ("flowers5", "hymenoptera", "dtd10", "apple_leaf4", "sign_digits", "trashnet", "cifar10_small")
-SOURCES = (
-    "sign_digits",
-    "apple_leaf4",
-    "trashnet",
-)  # Lite0 is fine-tuned on these; far from, near to, and beside the others
+# Lite0 is fine-tuned on these; far from, near to, and beside the others
+SOURCES = ("sign_digits", "apple_leaf4", "trashnet")
 CUT = 6
 SCORES: dict[str, Callable[[dict], float]] = {
     "the ranking": lambda row: -row["rank"],

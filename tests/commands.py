@@ -101,9 +101,8 @@ def _work(words: list[str], names: list[str], cwd: str, environment: dict[str, s
     sys.stdin, sys.stdout, sys.stderr = (
         _standard(*given) for given in zip(range(3), names, "rww", strict=True)
     )
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell has what it runs in the background ignore it
+    # A shell has what it runs in the background ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

@@ -149,9 +149,8 @@ class Model:
             state[f"{self.backbone.classifier}.bias"] = last.bias.detach().cpu().contiguous()
         config, about = self._described(linear)
         with contextlib.ExitStack() as stack:
-            last_of_all = stack.enter_context(
-                atomic(folder / "regraft.json")
-            )  # entered first, it is renamed last
+            # Entered first, it is renamed last
+            last_of_all = stack.enter_context(atomic(folder / "regraft.json"))
             places = {
                 name: stack.enter_context(atomic(folder / name))
                 for name in ("model.safetensors", "config.json")

@@ -13,13 +13,8 @@ from regraft.artifacts import write_parquet
 from regraft.data.part import Part
 from regraft.tasks import Calibration, Task
 
-WORDS = (
-    "id",
-    "source",
-    "split",
-    "label",
-    "predicted",
-)  # numbers that hardly repeat take three times as long in a dictionary
+# Numbers that hardly repeat take three times as long in a dictionary
+WORDS = ("id", "source", "split", "label", "predicted")
 CELLS = 1 << 22  # numbers held at once
 
 

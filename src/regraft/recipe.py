@@ -312,18 +312,14 @@ def _faults(error: ValidationError) -> list[str]:
             faults.setdefault(name, []).append(text)
         else:
             message = item["msg"].removeprefix("Value error, ")
-            found = (
-                "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
-            )  # else the message names them
+            # Else the message names them
+            found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
             faults.setdefault(name, []).append(message[0].lower() + message[1:] + found)
     return [f"{name}: {'; or '.join(dict.fromkeys(texts))}" for name, texts in faults.items()]
 
 
-_NO_YAML = (
-    yaml.YAMLError,
-    ValueError,
-    RecursionError,
-)  # a ValueError is a date that is none, or a number of too many digits
+# A ValueError is a date that is none, or a number of too many digits
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def _first_line(error: Exception) -> str:

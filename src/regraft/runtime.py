@@ -93,9 +93,8 @@ def closed_hub(closed: bool = True) -> Iterator[None]:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
-        copied = sys.modules.get(
-            "transformers.utils.hub"
-        )  # some versions take a copy when they are first imported
+        # Some versions take a copy when they are first imported
+        copied = sys.modules.get("transformers.utils.hub")
         if hasattr(copied, "_is_offline_mode"):
             copied._is_offline_mode = before  # type: ignore[union-attr]
 

@@ -43,9 +43,8 @@ def test_sample_images_are_recognised_with_the_pinned_confidence(whole) -> None:
 
 def test_the_logits_of_both_sample_images_are_pinned(whole) -> None:
     china, flower = _logits(whole, load_sample_images().images)
-    assert china[[PALACE, BELL_TOWER]] == pytest.approx(
-        [7.546, 6.718], abs=0.02
-    )  # [7.92, 7.52] with the other padding
+    # [7.92, 7.52] with the other padding
+    assert china[[PALACE, BELL_TOWER]] == pytest.approx([7.546, 6.718], abs=0.02)
     assert flower[DAISY] == pytest.approx(7.568, abs=0.02)  # 6.25 with ImageNet's usual mean and std
 
 
@@ -57,9 +56,8 @@ def test_ants_and_bees_by_the_old_classifier(whole, real_data: Path) -> None:
         logits = _logits(whole, files)
         right += int((logits.argmax(1) == own).sum())
         total += len(files)
-    assert (
-        right / total >= 0.80
-    )  # 0.75 was seen with the other padding, 0.62 with ImageNet's usual mean and std
+    # 0.75 was seen with the other padding, 0.62 with ImageNet's usual mean and std
+    assert right / total >= 0.80
 
 
 def test_stages_are_ordered_and_cover_every_parameter_once() -> None:

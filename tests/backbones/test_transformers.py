@@ -45,9 +45,8 @@ def folder(tmp_path: Path) -> Path:
 def test_stages_features_and_preprocessing(folder: Path) -> None:
     obtained = obtain_weights(f"path:{folder}")
     base = base_of(obtained, 32)
-    assert (
-        len(base.stages) == 4
-    )  # the embeddings and three layers, what closes the network with the last of them
+    # The embeddings and three layers, what closes the network with the last of them
+    assert len(base.stages) == 4
     assert sorted(n for s in base.stages for n in s.parameters) == sorted(
         n for n, _ in base.module.named_parameters()
     )
@@ -69,8 +68,7 @@ def test_a_run_on_it_predicts_after_loading(folder: Path, colours: Path, tmp_pat
     assert run.state["state"] == "finished"
     found = run.model.predict(files)
     assert all(p.error is None for p in found)
-    source = next(
-        name for name, row in rows.items() if row["split"] == "test"
-    )  # val rows are of the model before the refit
+    # Val rows are of the model before the refit
+    source = next(name for name, row in rows.items() if row["split"] == "test")
     again = run.model.predict(str(colours / source))[0]
     assert again.probability == pytest.approx(rows[source][f"probability:{again.label}"], abs=1e-5)

@@ -64,9 +64,8 @@ def test_few_examples_are_not_cut() -> None:
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS, st.integers(0, 300))
 def test_known_examples_stay_and_only_new_ones_are_hashed(first, more, new_class) -> None:
-    first = [
-        (i, c, None) for i, c, _ in first
-    ]  # groups may tie known examples of two splits together: test wins then
+    # Groups may tie known examples of two splits together: test wins then
+    first = [(i, c, None) for i, c, _ in first]
     more = [*((i, c, None) for i, c, _ in more), (1000 + new_class, "rare", None)]
     ids, before = _split(first)
     known = dict(zip(ids, before, strict=True))

@@ -79,11 +79,8 @@ def test_near_duplicates_follow_their_examples() -> None:
     splits = rng.choice(["train", "val", "test"], 60, p=[0.6, 0.2, 0.2]).tolist()
     examples = table(splits, list(range(60)), rng.choice(["ant", "bee"], 60).tolist())
     sources = examples.inputs().sources + examples.audit_view("a test", lambda *_, **__: None).sources
-    pairs = [
-        (0, examples.counts()["train"], 0.95),
-        (2, 3, 0.9),
-        (1, len(sources) - 1, 0.9),
-    ]  # train and val, train, test
+    # Train and val, train, test
+    pairs = [(0, examples.counts()["train"], 0.95), (2, 3, 0.9), (1, len(sources) - 1, 0.9)]
     found = apart(examples, Near(tuple(pairs)), True, 0)
     assert found.moved == 1
     after = (

@@ -36,10 +36,8 @@ def test_predict_in_every_format_in_the_order_given(finished: Path, colours: Pat
     result = call("predict", finished, colours / "red")
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 30
-    mixed, empty = (
-        tmp_path / "mixed",
-        tmp_path / "empty",
-    )  # 17.R3: the walk of training, and nothing is no success
+    # 17.R3: the walk of training, and nothing is no success
+    mixed, empty = (tmp_path / "mixed", tmp_path / "empty")
     for name in ("a.png", "._a.png", "__MACOSX/a.png", "notes.txt"):
         (mixed / name).parent.mkdir(parents=True, exist_ok=True)
         (mixed / name).write_bytes((colours / "red" / "2.png").read_bytes())

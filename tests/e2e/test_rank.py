@@ -137,9 +137,8 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
     }
     here = regraft.rank(shapes, recipe={**QUICK, "base": {"size": 64, "depth": 8}})
     assert {row.reference for row in here.rows} == {LITE}
-    seen = sum(
-        run.state["data"]["counts"][split] for split in ("train", "val")
-    )  # its test set it has not seen
+    # Its test set it has not seen
+    seen = sum(run.state["data"]["counts"][split] for split in ("train", "val"))
     assert f"made with {seen} of these" in here.left_out[f"run:{run.path}"]
 
 
@@ -186,9 +185,8 @@ def test_ties_go_to_the_cheaper_and_the_budget_is_kept() -> None:
     chosen, why = choose(rows, "accuracy", 50, 100)
     assert chosen.reference == "tie"
     assert "cut short" in why
-    assert (
-        choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"
-    )  # not even the features would be done in time
+    # Not even the features would be done in time
+    assert choose(rows, "accuracy", 50, 100_000)[0].reference == "gone"
     assert "no candidate's whole run fits" in choose(rows, "accuracy", 5, 100_000)[1]
 
 

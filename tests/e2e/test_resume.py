@@ -217,7 +217,6 @@ def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back
 
     with pytest.raises(ChangedError, match="its content is another one"):
         regraft.fit(out=out, resume=True, listeners=[replace], cache=None)
-    place["file"].write_bytes(
-        (tmp_path / "kept.png").read_bytes()
-    )  # its time of change is another one by now
+    # Its time of change is another one by now
+    place["file"].write_bytes((tmp_path / "kept.png").read_bytes())
     assert regraft.fit(out=out, resume=True).state["state"] == "finished"

@@ -262,13 +262,11 @@ def test_the_refined_log_loss_sees_confidence_neither_as_merit_nor_as_fault() ->
     assert refined_log_losses(labels, 7 * logits) == pytest.approx(
         refined_log_losses(labels, 3 * logits), rel=1e-3
     )
-    assert (
-        log_losses(labels, 30 * logits).mean() > 2 * refined
-    )  # overconfident: the plain loss calls it far worse
+    # Overconfident: the plain loss calls it far worse
+    assert log_losses(labels, 30 * logits).mean() > 2 * refined
     right = 5 * np.eye(3)[labels]
-    assert refined_log_losses(labels, right).mean() == pytest.approx(
-        log_losses(labels, right).mean()
-    )  # no better than it is
+    # No better than it is
+    assert refined_log_losses(labels, right).mean() == pytest.approx(log_losses(labels, right).mean())
 
 
 def test_many_classes_are_scored_without_a_copy_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:

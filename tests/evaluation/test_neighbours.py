@@ -67,7 +67,7 @@ def test_the_baseline_by_index_is_as_good_as_the_exact_one(monkeypatch: pytest.M
 
 def test_many_equal_rows_cost_no_more_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two thirds of the rows are one blank picture, and one row holds what is no number."""
-    for name, value in (("LIST", 50), ("MOST", 200)):
+    for name, value in (("LIST", 50), ("LONGEST_LIST", 200)):
         monkeypatch.setattr(f"regraft.evaluation.neighbours.{name}", value)
     features, _ = rows_of_classes(3_000, 16)
     features[:2_000] = features[0]

@@ -27,13 +27,14 @@ import regraft
 from regraft.runtime import ready_torchvision
 
 SIDE = 40  # pixels of a picture's side
+# What a run settles, by section of the recipe
 DECIDED = {
     "base": ("size", "depth"),
     "freeze": ("strategy",),
     "head": ("kind",),
     "train": ("l2", "class_weights"),
     "finetune": ("batch_size", "layer_decay", "patience", "interpolation", "refit", "mirror", "crop_scale"),
-}  # what a run settles, by section of the recipe
+}
 FIXED = {
     "obtain": {"backbone": "path:tiny.safetensors@test_efficientnet"},
     "base": {"size": 32},

@@ -29,7 +29,7 @@ from regraft.inference import (
     pick_engine,
     try_engines,
 )
-from regraft.inference.trial import COSINE, LEAST
+from regraft.inference.trial import MEAN_COSINE, WORST_COSINE
 
 SIZE = 96
 CPU = torch.device("cpu")
@@ -85,8 +85,8 @@ def test_every_engine_agrees_at_any_batch_and_beside_any_neighbour(
     except (ImportError, RuntimeError) as error:
         skip(error)
     cosines = agreement(expected, found)
-    assert cosines.min() > (0.99999 if name.endswith("float32") else LEAST)
-    assert cosines.mean() > COSINE
+    assert cosines.min() > (0.99999 if name.endswith("float32") else WORST_COSINE)
+    assert cosines.mean() > MEAN_COSINE
     assert np.array_equal(engine.run(batch(images[5:6]))[0], engine.run(batch(images[5:8]))[0][:1])
     again = made[name]()  # openvino: from what the first has kept
     assert np.array_equal(again.run(batch(images[5:6]))[0], engine.run(batch(images[5:6]))[0])
@@ -115,8 +115,8 @@ def test_a_wrong_normalisation_or_padding_would_be_refused(base, images, expecte
     shifted = agreement(expected, TorchEngine(replace(base, module=symmetric), CPU).run(batch(images))[0])
     assert not agree(expected, expected[::-1])
     for cosines in (wrong, shifted):
-        assert cosines.mean() < COSINE
-        assert cosines.min() < LEAST
+        assert cosines.mean() < MEAN_COSINE
+        assert cosines.min() < WORST_COSINE
 
 
 class Fake:

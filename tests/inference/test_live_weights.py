@@ -122,9 +122,8 @@ def test_however_weights_change_their_features_are_new(change, base: Backbone, f
 def test_the_same_weights_are_known_again(
     base: Backbone, tiny: str, files, tmp_path: Path, monkeypatch
 ) -> None:
-    expected = regraft.extract(
-        base, files, tmp_path / "cache", engine=REFERENCE
-    )  # leaves them in another layout
+    # Leaves them in another layout
+    expected = regraft.extract(base, files, tmp_path / "cache", engine=REFERENCE)
     head_only = Model(copy.deepcopy(base), make_head("linear", base.width, 2), "linear", Single(("a", "b")))
     head_only.save(tmp_path / "model")
 

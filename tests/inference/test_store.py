@@ -136,11 +136,8 @@ def test_one_pass_fills_every_column_and_a_missing_one_is_computed(tmp_path: Pat
     assert cut[:, 0, 0, 0].tolist() == pooled[:, 0].tolist() == [4, 2]
     assert [values[:, 0].ravel()[0] for values in both([2, 4])] == [2, 2]
     assert engine.seen == 2
-    assert ask(store, Engine(), [4], ("w",))[0].tolist() == [
-        4,
-        4,
-        4,
-    ]  # pooled features are shared with who wants no more
+    # Pooled features are shared with who wants no more
+    assert ask(store, Engine(), [4], ("w",))[0].tolist() == [4, 4, 4]
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
@@ -173,9 +170,8 @@ def test_only_what_gave_a_row_counts_as_used(tmp_path: Path, monkeypatch: pytest
     read = []
     monkeypatch.setattr("regraft.inference.store._checksum", lambda rows, ids: read.append(len(rows)) or 0)
     ask(store, engine, [200])
-    assert read == [
-        1
-    ]  # no rows were read of those that hold nothing that is asked for; the one is that of the new shard
+    # No rows were read of those that hold nothing that is asked for; the one is that of the new shard
+    assert read == [1]
 
 
 def test_a_store_above_its_limit_shrinks_by_itself(tmp_path: Path) -> None:

@@ -452,9 +452,8 @@ def test_one_scale_for_all_deep_pictures_of_a_set(
     pre = ImagePreprocess(48, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, levels=levels)
     inputs = [pre.host(path).astype(float) for path in files]
     means = np.array([picture.mean() for picture in inputs])
-    np.testing.assert_allclose(
-        means / means[-1], [0.25, 0.5, 0.75, 1.0], atol=0.03
-    )  # as bright beside each other as they were
+    # As bright beside each other as they were
+    np.testing.assert_allclose(means / means[-1], [0.25, 0.5, 0.75, 1.0], atol=0.03)
     assert len(np.unique(inputs[-1])) > 60
     for path, wanted in zip(files, inputs, strict=True):
         with Image.open(path) as picture:
@@ -471,10 +470,8 @@ def test_the_levels_of_a_set() -> None:
         return levels_of(Deep("whole", low, top) for top in tops)
 
     assert levels_of([]) == Levels() == whole(0, 65535)
-    assert whole(*[4000] * 200, 65535).whole == (
-        0,
-        4095,
-    )  # one stray pixel in one picture darkens none of them
+    # One stray pixel in one picture darkens none of them
+    assert whole(*[4000] * 200, 65535).whole == (0, 4095)
     assert whole(*[4000] * 20, 65535).whole == (0, 65535)
     assert whole(2500, low=-1024).whole == (-1024, 4095)  # such as Hounsfield units
     assert whole(2**31 - 1).whole == (0, 2**31 - 1)
@@ -516,9 +513,8 @@ def test_a_png_with_a_text_or_profile_above_a_megabyte_is_read(tmp_path: Path) -
     plain = saved(quarters(), tmp_path / "plain.png").read_bytes()
     chunk = b"zTXt" + b"note\0\0" + zlib.compress(b"x" * 3_000_000)
     last = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    assert (
-        np.abs(corners(load_rgb(plain[:-12] + last + plain[-12:])) - COLOURS).max() <= 1
-    )  # after the pixels
+    # After the pixels
+    assert np.abs(corners(load_rgb(plain[:-12] + last + plain[-12:])) - COLOURS).max() <= 1
     assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
 

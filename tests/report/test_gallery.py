@@ -124,9 +124,8 @@ def test_ten_thousand_test_examples_make_a_page_below_six_megabytes(tmp_path: Pa
     folder = tmp_path / "run"
     folder.mkdir()
     classes = tuple(f"class {number}" for number in range(12))
-    predictions(
-        full_run(folder, classes, n=10_000), classes, n=10_000, pixels=300
-    )  # noise: no thumbnail is larger
+    # Noise: no thumbnail is larger
+    predictions(full_run(folder, classes, n=10_000), classes, n=10_000, pixels=300)
     write_gallery(folder)
     gallery = json.loads((folder / "gallery.json").read_text())
     items = [item for g in gallery["galleries"] for item in g["items"]] + [

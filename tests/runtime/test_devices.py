@@ -33,9 +33,8 @@ def test_a_device_keeps_its_number(
     }
     run = regraft.fit(fitted.data, tmp_path / "run", recipe=recipe)
     assert run.state["device"] == NUMBERED
-    assert (
-        read_recipe(run.path / "recipe.yaml")["run"]["device"] == NUMBERED
-    )  # a resumed run takes it from there
+    # A resumed run takes it from there
+    assert read_recipe(run.path / "recipe.yaml")["run"]["device"] == NUMBERED
     assert keys
     assert all(NUMBERED in key for key in keys)
 

@@ -80,9 +80,8 @@ def test_the_error_counts_blocks() -> None:
 
 def test_a_lower_log_loss_does_not_outweigh_a_clearly_worse_metric() -> None:
     labels = np.zeros(200, dtype=int)
-    head = np.where(
-        np.arange(200)[:, None] < 150, [0.1, 0.0], [-8.0, 0.0]
-    )  # 150 right, most sure where it is wrong
+    # 150 right, most sure where it is wrong
+    head = np.where(np.arange(200)[:, None] < 150, [0.1, 0.0], [-8.0, 0.0])
     for right, taken in ((149, True), (140, False)):  # one answer less is inside the noise, ten are not
         tuned = np.where(np.arange(200)[:, None] < right, [0.1, 0.0], [-0.1, 0.0])
         assert (

@@ -25,9 +25,8 @@ from regraft.training import make_head, plan_freeze
 
 @pytest.fixture(scope="module")
 def base() -> Backbone:
-    return base_of(
-        obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True
-    )  # images go in as they are
+    # Images go in as they are
+    return base_of(obtain_weights("packaged:efficientnet_lite0"), 64, upscaled=True)
 
 
 def test_the_whole_network_gives_what_was_learnt_from_activations(base: Backbone, tmp_path: Path) -> None:

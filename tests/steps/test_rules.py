@@ -22,9 +22,8 @@ def test_input_size_follows_the_images_between_64_and_native() -> None:
 
 def test_mirror_images_are_refused_where_a_probe_can_tell_them_from_the_data() -> None:
     rng = np.random.default_rng(0)
-    alike = rng.normal(size=(2, 300, 40)) + rng.normal(
-        size=(300, 40)
-    )  # what is left and right differs by chance
+    # What is left and right differs by chance
+    alike = rng.normal(size=(2, 300, 40)) + rng.normal(size=(300, 40))
     assert mirror_allowed(*alike)[0]
     assert mirror_allowed(alike[0], alike[0])[0]
     writing = alike.copy()

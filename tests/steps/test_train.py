@@ -214,9 +214,8 @@ def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
     assert "balanced accuracy" in why
     assert "macro F1" in chosen(hard, "accuracy")[1]
     assert chosen(hard, "log_loss")[0] == "none"  # which asks for the shares as they are
-    assert (
-        chosen(apart(900, 3, shares, gap=12.0), "balanced_accuracy")[0] == "none"
-    )  # there is nothing to gain
+    # There is nothing to gain
+    assert chosen(apart(900, 3, shares, gap=12.0), "balanced_accuracy")[0] == "none"
     weights, why = chosen(apart(), "balanced_accuracy")
     assert weights == "none"
     assert "largest class" not in why

@@ -64,9 +64,8 @@ def test_names_and_classes_in_every_format_and_encoding(first: str) -> None:
 
 def test_csv_has_one_line_end_a_row_where_the_stream_makes_two_characters_of_it() -> None:
     _, out, _ = predict("csv", "sys.stdout.reconfigure(newline='\\r\\n')\n")
-    assert out.count("\n") == 1 + len(
-        NAMES
-    )  # read with universal newlines: a doubled \r would be a line of its own
+    # Read with universal newlines: a doubled \r would be a line of its own
+    assert out.count("\n") == 1 + len(NAMES)
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])

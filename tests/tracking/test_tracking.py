@@ -173,12 +173,8 @@ def test_wandb_is_asked_for_what_the_user_has_set(
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     walk(tmp_path / "run", "wandb")
     asked = named(calls, "init")[0][1]
-    assert asked == {
-        "project": "regraft",
-        "name": "run",
-        "dir": str(tmp_path / "run"),
-        "mode": None,
-    }  # WANDB_MODE decides
+    # WANDB_MODE decides
+    assert asked == {"project": "regraft", "name": "run", "dir": str(tmp_path / "run"), "mode": None}
     assert (({"finetune/train_loss": 0.1, "epoch": 3},), {}) in named(calls, "log")
     assert named(calls, "summary_update")[0][0][0]["test/accuracy"] == 0.93
     assert named(calls, "config_update")[0][0][0]["head.kind"] == "linear"

@@ -119,9 +119,8 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         found = problem.logits(theta, np.zeros(400, dtype=np.int64), np.arange(400))
         return found, taken, float(problem.slope(theta, 1e-3)[1].norm())
 
-    fast, few, small = zip(
-        *map(solved, range(3)), strict=True
-    )  # rounding moves the passes of one problem by some
+    # Rounding moves the passes of one problem by some
+    fast, few, small = zip(*map(solved, range(3)), strict=True)
     monkeypatch.setattr(
         module._Problem, "_preconditioner", lambda *_: module._Preconditioner(None, None, 1.0)
     )

@@ -73,7 +73,7 @@ def test_of_very_many_examples_fewer_epochs_are_tried(rings, monkeypatch: pytest
         60,
         tick=lambda **fields: heard.append(fields["total"]),
     )
-    assert set(heard) == {module.LEAST}
+    assert set(heard) == {module.FEWEST_EPOCHS}
 
 
 def test_features_too_large_for_memory_are_read_a_batch_at_a_time(rings, tmp_path) -> None:

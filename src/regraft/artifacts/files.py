@@ -33,9 +33,8 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = (
-            temporary.stat().st_mode
-        )  # the user's usual mode, which is kept: some writers make their files private
+        # The user's usual mode, which is kept: some writers make their files private
+        mode = temporary.stat().st_mode
         yield temporary
         with contextlib.suppress(OSError):  # some file systems have no modes
             os.chmod(temporary, mode)
@@ -56,9 +55,8 @@ def _naming(error: Exception, path: Path, temporary: Path) -> Exception:
             return error
         number = error.errno
     else:
-        found = re.search(
-            r"\(os error (\d+)\)", str(error)
-        )  # as libraries in Rust say it, such as safetensors
+        # As libraries in Rust say it, such as safetensors
+        found = re.search(r"\(os error (\d+)\)", str(error))
         if found is None:
             return error
         number = int(found[1])

@@ -18,10 +18,8 @@ class RunFolder:
 
     SCHEMA = 2
     LOCK_WAIT = 0.5  # seconds; whoever only looks whether the folder is locked holds it for less
-    REPORT, PICTURES = (
-        "report",
-        "photographs in the report",
-    )  # what run.json calls them where they are `missing`
+    # What run.json calls them where they are `missing`
+    REPORT, PICTURES = ("report", "photographs in the report")
     WRITTEN = (
         "recipe.yaml",
         "run.json",

@@ -73,9 +73,8 @@ class Backbone:
         did not change (a fused optimiser leaves torch's version counters as they are). Where they are held
         and in which layout does not matter.
         """
-        built = re.sub(
-            r" at 0x[0-9a-f]+", "", repr(self.module)
-        )  # where a function lies differs from process to process
+        # Where a function lies differs from process to process
+        built = re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))
         return fingerprint(
             self.architecture, self.config.get("transformers"), built, state_sha256(self.module)
         )

@@ -13,14 +13,8 @@ from regraft.artifacts import read_json
 from regraft.errors import BackboneError
 
 PREFIX = "transformers:"
-FILTERS = {
-    0: "nearest",
-    1: "lanczos",
-    2: "bilinear",
-    3: "bicubic",
-    4: "box",
-    5: "hamming",
-}  # Pillow's numbers
+# Pillow's numbers
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 class PooledTransformer(nn.Module):

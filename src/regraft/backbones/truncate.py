@@ -38,9 +38,8 @@ def cut_short(module: nn.Module, depth: int) -> None:
         reset(0, "avg")
     there = {name for name, _ in module.named_modules()}
     pooling = {name for name in there if name.split(".")[-1] in POOLING and name.count(".") < 2}
-    above = {
-        name.rpartition(".")[0] for name in pooling
-    }  # timm's heads: a closing norm may stand beside the pooling
+    # Timm's heads: a closing norm may stand beside the pooling
+    above = {name.rpartition(".")[0] for name in pooling}
     goes = [name for stage in stages[depth:] for name in stage.modules if name in there - pooling - above]
     later = [name for name in goes if not inside(name, pooling)]
     known = set(later)

@@ -46,9 +46,8 @@ def main() -> None:
 
     streams.ready()
     with contextlib.suppress(ValueError, AttributeError):  # not in the main thread, or no such signal here
-        signal.signal(
-            signal.SIGTERM, interrupt
-        )  # a scheduler's polite end is a Ctrl-C: the best so far is kept
+        # A scheduler's polite end is a Ctrl-C: the best so far is kept
+        signal.signal(signal.SIGTERM, interrupt)
     code, said = _call()
     try:
         streams.flush()

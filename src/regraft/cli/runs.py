@@ -61,9 +61,8 @@ def _write_row(row: Prediction, output: str, classes: tuple[str, ...], heading: 
     if output == "jsonl":
         print(json.dumps(asdict(row), ensure_ascii=False))
     elif output == "csv":
-        writer = csv.writer(
-            sys.stdout, lineterminator="\n"
-        )  # the stream makes of it what lines end with here
+        # The stream makes of it what lines end with here
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         if heading:
             writer.writerow(["source", "label", "probability", *classes, "error"])
         shares = [f"{row.probabilities[name]:.6f}" if row.probabilities else "" for name in classes]

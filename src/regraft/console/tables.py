@@ -16,7 +16,7 @@ from regraft.tasks import Confusion, Grid, Metric, PerClass, task_of
 
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
-MOST = 8  # pairs of classes that are named where it cannot
+PAIRS_NAMED = 8  # pairs of classes that are named where it cannot
 SHOWN = 5  # examples of a finding
 
 
@@ -188,17 +188,18 @@ def _confusion(console: Console, section: Confusion) -> None:
         for b, n in zip(classes, row, strict=True)
         if n and a != b
     ]
-    most = sorted(pairs, key=lambda pair: -pair[0])[:MOST]
+    most = sorted(pairs, key=lambda pair: -pair[0])[:PAIRS_NAMED]
     if most:
         said = "; ".join(f"{a} taken for {b} ({n})" for n, a, b in most)
         console.print(f"most often confused: {escape(said)}", soft_wrap=True)
 
 
+# What is shown on a terminal; the others are for the page
 SECTIONS: dict[type, Callable[[Console, Any], None]] = {
     PerClass: _per_class,
     Confusion: _confusion,
     Grid: _grid,
-}  # what is shown on a terminal; the others are for the page
+}
 
 
 def runs_table(runs: list[dict[str, Any]]) -> None:

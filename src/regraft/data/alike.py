@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from regraft.data.audit.duplicates import CHUNK, MOST, NEIGHBOURS
+from regraft.data.audit.duplicates import CHUNK, MOST_CANDIDATES, NEIGHBOURS
 from regraft.data.audit.files import Audited
 from regraft.data.kind import Kind, Likeness
 from regraft.data.known import KnownFile
@@ -201,7 +201,7 @@ def nearly(new: Part, known: Known, likeness: Likeness | None, tick: Callable[..
 def _nearest(
     new: Part, mine: np.ndarray, known: Known, there: np.ndarray, likeness: Likeness
 ) -> list[tuple[float, int, int]]:
-    """(cosine, row of new, row of known) of the candidates, the closest first, MOST of them at most."""
+    """(cosine, row of new, row of known) of the candidates, the closest first, MOST_CANDIDATES of them at most."""
     pairs: list[tuple[float, int, int]] = []
     if not len(there):
         return pairs
@@ -218,4 +218,4 @@ def _nearest(
                 for j in columns
                 if close[row, j] >= likeness.alone
             ]
-    return sorted(pairs, reverse=True)[:MOST]
+    return sorted(pairs, reverse=True)[:MOST_CANDIDATES]

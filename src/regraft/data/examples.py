@@ -92,9 +92,8 @@ class Examples:
         self.__sealed = table.filter(sealed)
         both = pa.concat_tables([self.table, self.__sealed])  # the order of examples.parquet
         columns = [*(both[name].to_pylist() for name in ("id", "source")), self._open_labels()]
-        self.fingerprint = fingerprint(
-            task.kind, list(task.classes), *columns, self.__sealed.num_rows
-        )  # train or val: no matter
+        # Train or val: no matter
+        self.fingerprint = fingerprint(task.kind, list(task.classes), *columns, self.__sealed.num_rows)
 
     def counts(self) -> dict[str, int]:
         """How many examples each split has."""

@@ -179,9 +179,8 @@ def assigned(place: Path) -> Known:
         known = of_run(place)
     except UsageError as error:
         raise UsageError(f"--splits {error}") from None
-    return known.some(
-        sorted(range(len(known)), key=lambda row: ORDER[known.splits[row]])
-    )  # of copies, test counts first
+    # Of copies, test counts first
+    return known.some(sorted(range(len(known)), key=lambda row: ORDER[known.splits[row]]))
 
 
 def in_sample(about: dict[str, Any]) -> str:

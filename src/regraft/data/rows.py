@@ -39,9 +39,8 @@ AROUND = (  # what stands before or behind these words and does not change them:
 )
 CERTAIN = {word: split for split, words in WORDS.items() for word in words}
 UNCERTAIN = ("eval", "evaluation", "evaluate", "trainval", "traintest")
-SHORT = frozenset(
-    ("tr", "te", "ts", "va", "vl")
-)  # could also be languages: only where all names are of this kind
+# Could also be languages: only where all names are of this kind
+SHORT = frozenset(("tr", "te", "ts", "va", "vl"))
 PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 
 

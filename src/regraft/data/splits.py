@@ -25,7 +25,7 @@ from regraft.errors import DataError
 from regraft.evaluation import folds_of
 
 ORDER = {"test": 0, "val": 1, "train": 2}
-FEW = 10  # examples a class below which no test set is cut
+FEWEST_FOR_TEST = 10  # examples a class below which no test set is cut
 
 
 def unit(seed: int, key: str) -> float:
@@ -64,7 +64,7 @@ def assign_splits(
     stated = {split for split in given if split}
     classes = len(set(labels))
     free = [i for i, split in enumerate(given) if split in (None, "train")]
-    enough = len(free) >= FEW * classes
+    enough = len(free) >= FEWEST_FOR_TEST * classes
     earlier = {known.get(ids[i]) for i in free} if known else set()
     cut_test = "test" not in stated and shares.test > 0 and (enough or "test" in earlier)
     cut_val = "val" not in stated and (enough or "val" in earlier)
@@ -189,10 +189,8 @@ def _promote(
     classes = len(number)
     coded = np.array([number[label] for label in labels], dtype=np.int64)
     pairs, counts = np.unique(blocks * classes + coded, return_counts=True)
-    held, inside = (
-        pairs // max(1, classes),
-        pairs % max(1, classes),
-    )  # each block's classes, the block's lines together
+    # Each block's classes, the block's lines together
+    held, inside = (pairs // max(1, classes), pairs % max(1, classes))
     lines = np.searchsorted(held, np.arange(len(split) + 1))
     have = np.zeros((len(ORDER), classes), dtype=np.int64)
     np.add.at(have, (split[held], inside), counts)
@@ -201,9 +199,8 @@ def _promote(
     rank[by_u] = np.arange(len(by_u))
     free = np.flatnonzero(rank[held] >= 0)
     free = free[np.lexsort((rank[held[free]], inside[free]))]
-    movable = np.split(
-        held[free], np.searchsorted(inside[free], np.arange(1, classes))
-    )  # a class's blocks in their order
+    # A class's blocks in their order
+    movable = np.split(held[free], np.searchsorted(inside[free], np.arange(1, classes)))
 
     def move(block: int, home: int) -> None:
         some = slice(lines[block], lines[block + 1])

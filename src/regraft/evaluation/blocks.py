@@ -82,9 +82,8 @@ def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
     for number in several[np.argsort(-sizes[several], kind="stable")]:
         own = members[starts[number] : starts[number + 1]]
         classes, counts = np.unique(y[own], return_counts=True)
-        cost = ((2 * have[:, classes] + counts) * counts / totals[classes]).sum(
-            axis=1
-        )  # growth of the sum of squares
+        # Growth of the sum of squares
+        cost = ((2 * have[:, classes] + counts) * counts / totals[classes]).sum(axis=1)
         fold = int(np.lexsort((rows, np.round(cost, 9)))[0])
         place[own], rows[fold] = fold, rows[fold] + len(own)
         have[fold, classes] += counts

@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 from regraft.evaluation.estimate import wilson
 
 BOUNDS = (0.05, 20.0)
-BINS, LEAST = 15, 10  # of a reliability diagram, and the examples each holds
+BINS, BIN_EXAMPLES = 15, 10  # of a reliability diagram, and the examples each holds
 PIECE = 1 << 21  # logits looked at at once
 
 Floats = NDArray[np.float64]
@@ -97,11 +97,10 @@ def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:
     confidence, answer = answers(logits)
     right = answer == np.asarray(labels)
     order = np.argsort(confidence, kind="stable")
-    ranked, count = confidence[order], max(1, min(BINS, len(order) // LEAST))
+    ranked, count = confidence[order], max(1, min(BINS, len(order) // BIN_EXAMPLES))
     cuts = np.cumsum([len(part) for part in np.array_split(order, count)])[:-1]
-    first, last = (
-        np.searchsorted(ranked, ranked[cuts], side=side) for side in ("left", "right")
-    )  # of those that tie
+    # Of those that tie
+    first, last = (np.searchsorted(ranked, ranked[cuts], side=side) for side in ("left", "right"))
     cuts = np.where(cuts - first <= last - cuts, first, last)
     parts = np.split(order, np.unique(cuts[(cuts > 0) & (cuts < len(order))]))
     return [(confidence[part], right[part].astype(np.float64)) for part in parts]

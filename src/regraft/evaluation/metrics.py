@@ -183,6 +183,7 @@ def _calibration_error(sample: Sample) -> Estimate:
 
 
 _RIGHT, _IN_TOP = attrgetter("right"), attrgetter("in_top")
+# Of single-label classification, in the order they are shown in
 METRICS = (
     Metric("accuracy", "Accuracy", counted(_RIGHT), mean_of(_RIGHT), unit="%", main=True),
     Metric(
@@ -207,7 +208,7 @@ METRICS = (
         "mcc", "Matthews correlation", bootstrapped_index, _of_counts(scores.mcc), hub="matthews_correlation"
     ),
     Metric("ece", "Calibration error (ECE)", _calibration_error, higher=False),
-)  # of single-label classification, in the order they are shown in
+)
 
 
 def score(labels: ArrayLike, logits: ArrayLike, metric: str) -> float:

@@ -22,7 +22,7 @@ Features = np.ndarray | Sequence[np.ndarray]  # (N, D), or several whose rows fo
 EXACT = 20_000  # rows up to which all are compared with all
 WIDE = 128  # principal directions that count of wider features
 LIST = 1_000  # rows a list holds on average
-MOST = 4_000  # rows of a list that one row is compared with
+LONGEST_LIST = 4_000  # rows of a list that one row is compared with
 PROBES = 8  # lists that are searched for each row. They find 993 in 1,000 of the five nearest above a cosine of 0.5, and all
 # above 0.8 (100,000 synthetic rows of 100 classes with planted near-duplicates, 128 wide); 4 lists find 982
 LEARNT = 48  # rows a list from which the lists' centres are found
@@ -169,9 +169,8 @@ class Lists:
         for number, end in enumerate(ends):
             members = self.order[self.bounds[number] : self.bounds[number + 1]]
             asking = queries[(0 if number == 0 else ends[number - 1]) : end]
-            pieces = -(
-                -len(members) // MOST
-            )  # where very many rows are nearly the same, a part of them will do
+            # Where very many rows are nearly the same, a part of them will do
+            pieces = -(-len(members) // LONGEST_LIST)
             for piece in range(pieces if len(asking) else 0):
                 self._look(
                     asked, members[piece::pieces], asking[piece::pieces], rows, close, floor, own, least
@@ -202,9 +201,8 @@ class Lists:
             some = asking[start : start + step]
             found = asked[some] @ base.T
             if own is not None:
-                place = np.minimum(
-                    np.searchsorted(members, own[some]), len(members) - 1
-                )  # members are in rising order
+                # Members are in rising order
+                place = np.minimum(np.searchsorted(members, own[some]), len(members) - 1)
                 mine = np.flatnonzero(members[place] == own[some])
                 found[mine, place[mine]] = -2.0
             better = np.flatnonzero(found.max(axis=1) >= floor[some])

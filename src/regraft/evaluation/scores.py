@@ -153,9 +153,8 @@ def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
     others = np.ones(n)
     others[own] = 0
     outside = np.bincount(reached[ties] - 1, others[ties], len(levels))
-    above = np.bincount(reached, others, len(levels) + 1)[::-1].cumsum()[
-        ::-1
-    ]  # others that reach so many levels, or more
+    # Others that reach so many levels, or more
+    above = np.bincount(reached, others, len(levels) + 1)[::-1].cumsum()[::-1]
     positives, negatives = float(len(own)), float(n - len(own))
     true, false = inside[::-1].cumsum()[::-1], above[1:]  # members, and others, at a level or higher
     called = true + false
@@ -166,12 +165,10 @@ def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
         float((inside * below).sum() / positives),
         float((inside * true / called).sum() / positives),
     )
-    lift, drag = (
-        (inside * some / called**2).cumsum() for some in (false, true)
-    )  # of the levels up to one's own
-    higher = (
-        np.r_[positives, positives - inside.cumsum()] / positives
-    )  # members above, by the number of levels reached
+    # Of the levels up to one's own
+    lift, drag = ((inside * some / called**2).cumsum() for some in (false, true))
+    # Members above, by the number of levels reached
+    higher = np.r_[positives, positives - inside.cumsum()] / positives
     gained = higher[reached]
     gained[ties] += (inside / (2 * positives))[reached[ties] - 1]
     gained = (gained - area) / negatives

@@ -17,12 +17,12 @@ from regraft.evaluation.finite import require_finite
 from regraft.evaluation.neighbours import EXACT, Floats32, Lists, compact
 
 Floats = NDArray[np.float64]
-MOST = 100  # iterations of the fixed point, which mostly takes a dozen
+ITERATIONS = 100  # iterations of the fixed point, which mostly takes a dozen
 CLOSE = 1e-6  # relative change of alpha / beta that ends them
 BLOCK = 1 << 22  # similarities held at once
 NEIGHBOURS = (1, 3, 5, 9, 15)
 VOTES = 1 << 20  # held at once
-SAMPLE = 5_000
+LOGME_SAMPLE = 5_000
 ROWS = 8_192  # of features looked at at once
 LARGE = 1 << 28  # bytes
 
@@ -74,7 +74,7 @@ def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floa
 def _evidence(squares: Floats, z2: Floats, outside: float, n: int) -> float:
     """The largest log evidence of one class, by MacKay's fixed point of alpha and beta."""
     alpha = beta = 1.0
-    for _ in range(MOST):
+    for _ in range(ITERATIONS):
         curved = alpha + beta * squares
         effective = float((beta * squares / curved).sum())
         weight = max(float((squares * z2 * (beta / curved) ** 2).sum()), 1e-12)  # |m|^2
@@ -123,7 +123,7 @@ def knn_logits(
     """(Q, classes) logarithms of the shares of the votes of each query's k nearest neighbours by cosine, and k.
 
     k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out in
-    turn; of more than SAMPLE examples, so many of them chosen at random. A tie goes to the smaller k. One further
+    turn; of more than LOGME_SAMPLE examples, so many of them chosen at random. A tie goes to the smaller k. One further
     vote is shared by all classes, so that no share is zero. Of more than EXACT examples the nearest are looked up
     in an index, which misses one in a hundred. Features and queries may be memory-mapped. The logits are float64,
     or float32 where they would take more than LARGE bytes. Raises BudgetError where `stop` says that time is out,
@@ -132,7 +132,7 @@ def knn_logits(
     known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
     require_finite((known, asked))
     ks = tuple(k for k in NEIGHBOURS if k < len(y)) or (1,)
-    some = np.sort(np.random.default_rng(0).permutation(len(y))[:SAMPLE])
+    some = np.sort(np.random.default_rng(0).permutation(len(y))[:LOGME_SAMPLE])
     alike = compact(known, centre=False)
     unit = alike(known)
     index = Lists(unit) if len(unit) > EXACT else None

@@ -20,7 +20,7 @@ from regraft.inference.trial import makers, pick_engine, trial_key
 from regraft.runtime import keep_large_blocks, pick_device
 
 BATCH = 32
-SAMPLE = 32  # items of the engines' trial
+TRIAL_ITEMS = 32  # items of the engines' trial
 
 
 def features_alone(
@@ -45,7 +45,7 @@ def features_alone(
         )
     made = makers(base, on, BATCH, depths, cache=cache)
     if engine == "auto":
-        some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
+        some = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
         key = trial_key(base, on, BATCH, depths)
         engine, _ = pick_engine(
             made,

@@ -23,12 +23,11 @@ from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine
 
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
-FEW = 64  # examples for which no trial pays
-COSINE = (
-    0.99  # least mean cosine between an engine's and float32's features, both less float32's mean feature
-)
-LEAST = 0.95  # the same for the worst example of the sample
-CLEAR = 2.0  # times float32's speed: an engine that agrees and is so fast ends the trial, each of which costs up to 3 s
+FEWEST_ITEMS = 64  # examples for which no trial pays
+# Least mean cosine between an engine's and float32's features, both less float32's mean feature
+MEAN_COSINE = 0.99
+WORST_COSINE = 0.95  # the same for the worst example of the sample
+FAST_ENOUGH = 2.0  # times float32's speed: an engine that agrees and is so fast ends the trial, each of which costs up to 3 s
 PATIENCE = 0.15  # seconds of repeated batches an engine is timed for
 
 
@@ -96,10 +95,10 @@ def pick_engine(
     """The name of the fastest engine that agrees with float32 on `sample` (a batch of any size),
     and the trials.
 
-    With fewer than FEW examples to run (`count`) it is the reference. What was found is remembered below
+    With fewer than FEWEST_ITEMS examples to run (`count`) it is the reference. What was found is remembered below
     `memory` for this machine, the libraries and `key` (`trial_key`).
     """
-    if count < FEW:
+    if count < FEWEST_ITEMS:
         return REFERENCE, []
     try:
         known = [Trial(**item) for item in (recall(memory, *key) or {}).get("trials", [])]
@@ -139,7 +138,7 @@ def _place(memory: Path | None, key: tuple[str, ...]) -> Path | None:
 def try_engines(made: dict[str, Maker], sample: Batch) -> list[Trial]:
     """Engines on a batch of any size: the speed of each, and its agreement with the reference.
 
-    One that agrees and is CLEAR times as fast as the reference ends the trial: the rest stays untried.
+    One that agrees and is FAST_ENOUGH times as fast as the reference ends the trial: the rest stays untried.
     """
     trials: list[Trial] = []
     expected = np.zeros(0)
@@ -160,7 +159,7 @@ def try_engines(made: dict[str, Maker], sample: Batch) -> list[Trial]:
             expected = found
         cosines = agreement(expected, found)
         trials.append(Trial(name, speed, float(cosines.mean()), float(cosines.min())))
-        if trials[-1].fits and speed >= CLEAR * (trials[0].speed or speed):
+        if trials[-1].fits and speed >= FAST_ENOUGH * (trials[0].speed or speed):
             break
     return trials
 
@@ -186,7 +185,7 @@ def agree(expected: np.ndarray, found: np.ndarray) -> bool:
 
 
 def _enough(mean: float, least: float) -> bool:
-    return mean >= COSINE and least >= LEAST
+    return mean >= MEAN_COSINE and least >= WORST_COSINE
 
 
 def _timed(engine: Engine, sample: Batch) -> tuple[np.ndarray, float]:

@@ -34,9 +34,8 @@ __all__ = [
     "register",
 ]
 
-BUILT_IN = {
-    "image": "regraft.modalities.image"
-}  # a module with the modality as `MODALITY`; the first is the usual one
+# A module with the modality as `MODALITY`; the first is the usual one
+BUILT_IN = {"image": "regraft.modalities.image"}
 
 
 @dataclass(frozen=True)

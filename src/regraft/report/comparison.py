@@ -14,12 +14,8 @@ from regraft.errors import UsageError
 from regraft.report import words
 from regraft.tasks import Metric
 
-WIDTH, MARGIN, ROW, TOP = (
-    400,
-    14,
-    40,
-    34,
-)  # of the picture, in its own units; a row has its name above its line
+# Of the picture, in its own units; a row has its name above its line
+WIDTH, MARGIN, ROW, TOP = (400, 14, 40, 34)
 TEMPLATES = {".html": "comparison.html.jinja", ".svg": "comparison.svg.jinja"}
 
 Json = dict[str, Any]

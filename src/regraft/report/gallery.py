@@ -26,19 +26,13 @@ if TYPE_CHECKING:
     from regraft.model import Model
 
 SHOWN = 24  # items of a gallery
-CELLS, IN_CELL, RIGHT = (
-    40,
-    8,
-    4,
-)  # cells of the confusion matrix with pictures, mistakes in each, right answers in each
+# Cells of the confusion matrix with pictures, mistakes in each, right answers in each
+CELLS, IN_CELL, RIGHT = (40, 8, 4)
 BYTES = 3_600_000  # all pictures together, as they stand in the page; most runs need a third
-LOOKS, SECONDS = (
-    6,
-    3.0,
-)  # maps of where the model looks, and what they may take; the first is made in any case
-CLEAR = (
-    1.0  # a fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
-)
+# Maps of where the model looks, and what they may take; the first is made in any case
+LOOKS, SECONDS = (6, 3.0)
+# A fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
+FULL_HEAT = 1.0
 
 Item = dict[str, Any]
 
@@ -262,7 +256,7 @@ def _looks(
         if hidden is None:
             break
         found = occlusion(raw, hidden, model.classes.index(mistake["predicted"]), predict)
-        heat = found.fall() / max(CLEAR, float(found.fall().max()))
+        heat = found.fall() / max(FULL_HEAT, float(found.fall().max()))
         note = f"{found.whole:.0%} becomes {found.hidden.min():.0%} with its strongest place hidden"
         try:
             picture, heated = modality.overlay(pre, files[mistake["source"]], heat)

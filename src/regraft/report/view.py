@@ -27,9 +27,8 @@ STEPS = {
     "finetune": "Fine-tune",
     "evaluate": "Evaluate",
 }
-LEAK = re.compile(
-    r"(duplicates|groups) across splits|tell the label|leak", re.I
-)  # what stands beside the answer
+# What stands beside the answer
+LEAK = re.compile(r"(duplicates|groups) across splits|tell the label|leak", re.I)
 
 Json = dict[str, Any]
 

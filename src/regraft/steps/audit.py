@@ -27,7 +27,7 @@ from regraft.tasks import Task, task_of
 from regraft.training import Layers
 
 LARGE = 1 << 24  # probabilities up to which they are float64
-FEWEST = 10  # test examples that must be left for a score without near-duplicates
+FEWEST_LEFT = 10  # test examples that must be left for a score without near-duplicates
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def without_near_duplicates(
     out = int((~left).sum())
     if not out:
         return {}
-    if left.sum() < FEWEST:
+    if left.sum() < FEWEST_LEFT:
         why = f"{int(left.sum())} test examples have no near-duplicate in train or val, too few to score"
         return {"test_without_near_duplicates": {"left_out": out, "metrics": {}, "why": why}}
     clusters = None if verdict.clusters is None else verdict.clusters[left]

@@ -15,7 +15,7 @@ from regraft.errors import BudgetError, UsageError
 from regraft.inference import Engine, feature_key, makers, pick_engine, trial_key
 from regraft.steps.context import Context
 
-SAMPLE = 32  # images of the trial
+TRIAL_ITEMS = 32  # images of the trial
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context:
     made = makers(backbone, context.device, run.feature_batch, cache=memory)
     name: str = run.engine
     if name == "auto":
-        some = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
+        some = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
         key = trial_key(backbone, context.device, run.feature_batch)
         name, trials = pick_engine(
             made, lambda: pre.collate([pre.host(path) for path in some]), count, key, memory

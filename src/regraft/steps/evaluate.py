@@ -21,7 +21,7 @@ from regraft.tasks import Calibration, Held, Task, evaluated
 from regraft.training import Layers
 
 REPEATS = 5
-FEW = "fewer than 10 examples a class: too few to spare a test set"
+NO_TEST = "fewer than 10 examples a class: too few to spare a test set"
 ENOUGH = 64  # predictions after which the time of the rest is foreseen; half of them where there are few
 
 
@@ -128,7 +128,9 @@ def from_folds(task: Task, held: Held, calibration: Calibration, context: Contex
         estimate["method"] += f"; {folds}-fold cross-validation, which also chose to fine-tune"
     estimate = Estimate(**found[task.headline.name])
     context.decide(
-        "evaluate", f"cross-validated {task.headline.said(estimate)} on {estimate.n} examples, no test", FEW
+        "evaluate",
+        f"cross-validated {task.headline.said(estimate)} on {estimate.n} examples, no test",
+        NO_TEST,
     )
     return found
 
@@ -159,5 +161,5 @@ def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> 
     found = estimates((repeated(metric),), facts, groups)[metric.name]
     method = f"{REPEATS} times {folds}-fold cross-validation of the head; {found.method}"
     found = replace(found, method=method)
-    context.decide("evaluate", f"cross-validated {metric.said(found)} on {count} examples, no test", FEW)
+    context.decide("evaluate", f"cross-validated {metric.said(found)} on {count} examples, no test", NO_TEST)
     return {metric.name: asdict(found)}

@@ -12,10 +12,10 @@ from regraft.backbones import Obtained, candidates, entry_of, obtain_weights
 from regraft.backbones.sources import DEFAULT
 from regraft.data.part import Part
 from regraft.steps.context import Context
-from regraft.steps.rank import SHARE, Ranking, rank
+from regraft.steps.rank import RANKING_SHARE, Ranking, rank
 from regraft.tasks import Task
 
-LEAST = 20.0  # seconds below which a comparison is not begun
+FEWEST_SECONDS = 20.0  # seconds below which a comparison is not begun
 
 
 @dataclass(frozen=True)
@@ -73,4 +73,4 @@ def _not_compared(part: Part, task: Task, context: Context) -> str:
     """Why there can be no comparison; "" where there can."""
     if int(np.bincount(task.strata(part.labels)).min()) < 2:
         return "a class has one example only"
-    return "the budget leaves no time for it" if SHARE * context.seconds_left < LEAST else ""
+    return "the budget leaves no time for it" if RANKING_SHARE * context.seconds_left < FEWEST_SECONDS else ""

@@ -20,7 +20,7 @@ from regraft.artifacts import atomic, openable
 # Seconds that a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second.
 SECONDS = 20.0
 # The share of the time that saving may take: where a save takes longer than a second, a kill may cost more.
-SHARE = 0.05
+SAVING_SHARE = 0.05
 TENSOR = "is tensor"  # the one key of what stands in the JSON for a tensor
 
 
@@ -31,7 +31,9 @@ class Checkpoint:
     What was saved under another `key` (other data, other settings) is not taken up.
     """
 
-    def __init__(self, path: Path | None = None, seconds: float = SECONDS, share: float = SHARE) -> None:
+    def __init__(
+        self, path: Path | None = None, seconds: float = SECONDS, share: float = SAVING_SHARE
+    ) -> None:
         self.path, self.seconds, self.share, self.key = path, seconds, share, ""
         self.saved, self.cost = time.monotonic(), 0.0  # when the last save ended, and the seconds it took
 

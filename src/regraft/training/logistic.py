@@ -18,13 +18,11 @@ from regraft.evaluation.blocks import Fold
 from regraft.evaluation.finite import require_finite
 from regraft.tasks import Link, Task
 
-GRID = tuple(
-    float(v) for v in np.logspace(0.5, -4.5, 11)
-)  # per-example mean loss + l2/2 |W|^2 on scaled features
-PATH_FLAT = (
-    1e-5  # the path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
-)
-MOST = 500  # iterations
+# Per-example mean loss + l2/2 |W|^2 on scaled features
+GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))
+# The path only compares strengths: to 1e-6 it takes 1.6 times the passes and makes the same choices
+PATH_FLAT = 1e-5
+ITERATIONS = 500  # iterations
 ROUND = 10  # iterations between two looks at the gradient
 ENOUGH = 2_000  # held-out examples that tell strengths apart: with more than five times as many, not every fold is tried
 HELD = 20_000  # held-out examples that are predicted: of 1,000 classes, 80 MB of logits
@@ -32,9 +30,8 @@ CHUNK = 1 << 24  # bytes of features looked at at once
 LOGITS = 1 << 20  # outputs computed at once: what fits a cache is three times as fast
 HUGE = 1e30  # a scale above which float32 does not hold differences
 ALIVE = 1e-10  # of the largest variance: below it a feature does not vary but for rounding
-WHOLE = (
-    1 << 28
-)  # bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
+# Bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
+WHOLE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -167,9 +164,8 @@ class _Problem:
         for _, x in self._parts():
             covariance.addmm_(x.T, x, alpha=1 / len(self.targets))
         diagonal = covariance.diagonal()
-        alive = (diagonal > ALIVE * diagonal.max()).nonzero()[
-            :, 0
-        ]  # what hardly varies is an axis of its own
+        # What hardly varies is an axis of its own
+        alive = (diagonal > ALIVE * diagonal.max()).nonzero()[:, 0]
         values, vectors = (
             torch.zeros(len(covariance), dtype=torch.float64),
             torch.eye(len(covariance), dtype=torch.float64),
@@ -245,7 +241,7 @@ class _Problem:
                 phi.grad = change.back(gradient)
             return value
 
-        for round_ in range(1, MOST // ROUND + 1):
+        for round_ in range(1, ITERATIONS // ROUND + 1):
             optimiser.step(closure)  # type: ignore[arg-type]
             if norm <= tolerance or optimiser.state[phi]["n_iter"] < round_ * ROUND:
                 break

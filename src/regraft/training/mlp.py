@@ -21,10 +21,8 @@ RATE = 1e-3
 BATCH, BATCHES = 256, 8  # most examples a step, and least steps an epoch
 AVERAGED = 20  # steps that the average of the weights looks back
 PATIENCE = 6  # epochs
-STEPS, LEAST = (
-    3_000,
-    3,
-)  # steps that tell heads apart: of very many examples fewer epochs are tried, but this number
+# Steps that tell heads apart: of very many examples fewer epochs are tried, but this number
+STEPS, FEWEST_EPOCHS = 3_000, 3
 CHUNK = 4_096  # examples looked at at once
 
 
@@ -167,7 +165,7 @@ def mlp_out_of_fold(
         share[train] = weights[train]
     rows = np.sort(np.concatenate([held for _, held in splits]))
     problem = _Problem(features, targets, shares, task)
-    epochs = min(epochs, max(LEAST, STEPS * BATCH // max(1, len(problem.used))))
+    epochs = min(epochs, max(FEWEST_EPOCHS, STEPS * BATCH // max(1, len(problem.used))))
     best, lowest = OutOfFold(rows, np.zeros((len(rows), task.outputs), dtype=np.float32), 0), float("inf")
 
     def after(epoch: int, networks: _Networks) -> bool:

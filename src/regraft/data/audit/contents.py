@@ -14,7 +14,7 @@ from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.blocks import blocks_of
 from regraft.data.rows import Row
-from regraft.data.splits import FEW
+from regraft.data.splits import FEWEST_FOR_TEST
 
 UNEQUAL = 10.0  # times the smallest class that the largest has
 
@@ -59,9 +59,10 @@ def missing_classes(files: Files) -> Iterator[Finding]:
             if missing:
                 text = f"{several(len(missing), 'class', 'has', 'have')} no example in {split}: {', '.join(missing[:10])}"
                 yield Finding(f"class missing in {split}", "warning", text)
-    few = [label for label in files.classes if counts[(label, "train")] < FEW]
+    few = [label for label in files.classes if counts[(label, "train")] < FEWEST_FOR_TEST]
     if few:
-        text = f"{several(len(few), 'class', 'has', 'have')} fewer than {FEW} training examples: {', '.join(few[:10])}"
+        text = f"{several(len(few), 'class', 'has', 'have')} fewer than {FEWEST_FOR_TEST} training examples"
+        text += f": {', '.join(few[:10])}"
         yield Finding("few examples", "warning", text)
 
 

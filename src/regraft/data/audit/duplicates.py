@@ -16,8 +16,9 @@ from regraft.data.part import Part
 from regraft.evaluation.neighbours import EXACT, Features, Lists, compact
 
 NEIGHBOURS = 5
-LEAST = 0.5  # cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
-MOST = 30_000  # candidates that are looked at, the closest first: half a minute
+# Cosine of centred features; 99 in 100 planted copies have more, as do few other neighbours
+LEAST_COSINE = 0.5
+MOST_CANDIDATES = 30_000  # candidates that are looked at, the closest first: half a minute
 BLOCK = 1 << 24  # similarities held at once
 CHUNK = 1_024  # pairs whose items are held at once
 Pair = tuple[int, int, float]
@@ -46,13 +47,13 @@ def near_duplicates(
         found = candidates(by_facts(every, likeness, likeness.alone, tick, stop), shown)
     else:
         unit = compact(features, centre=True)(features)
-        found = candidates([neighbours(unit, unit, LEAST, tick, stop)], shown)
+        found = candidates([neighbours(unit, unit, LEAST_COSINE, tick, stop)], shown)
         del unit
         if len(every) <= EXACT:
             beside = candidates(by_facts(every, likeness, likeness.beside, tick, stop), shown)
             found = joined(found, beside) if len(beside[1]) <= len(every) else found
     searched = not stop()
-    order = [(int(i), int(j)) for i, j in found[0][np.argsort(-found[1], kind="stable")[:MOST]]]
+    order = [(int(i), int(j)) for i, j in found[0][np.argsort(-found[1], kind="stable")[:MOST_CANDIDATES]]]
     confirmed: list[Pair] = []
     done = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:

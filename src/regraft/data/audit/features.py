@@ -32,7 +32,7 @@ SHORT = "audit cut short"
 FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE, SHORT))
 LONELY = 5  # neighbours whose mean distance says how far out an example is
 SPREADS = 3.0  # robust standard deviations of the log distance above the median
-SAMPLE = 10_000  # examples that neighbours are looked for in
+NEIGHBOUR_SAMPLE = 10_000  # examples that neighbours are looked for in
 TELLING = 0.75  # balanced accuracy between two classes that its upper bound must reach
 
 
@@ -234,7 +234,7 @@ def outliers(seen: Seen) -> Iterator[Finding]:
     if seen.features is None or len(seen.features) < 10 * LONELY:
         return
     unit = compact(seen.features, centre=False)(seen.features)
-    base = np.sort(np.random.default_rng(0).permutation(len(unit))[:SAMPLE])
+    base = np.sort(np.random.default_rng(0).permutation(len(unit))[:NEIGHBOUR_SAMPLE])
     place = np.full(len(unit), -1)
     place[base] = np.arange(len(base))
     distance, others = np.empty(len(unit)), unit[base].T
@@ -265,9 +265,8 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
     labels, shares = seen.labels[seen.rows], seen.probabilities
     members = [np.flatnonzero(labels == k) for k in range(len(seen.classes))]
     support = np.array([len(rows) for rows in members])
-    mean = np.array(
-        [shares[rows].mean(axis=0) if len(rows) else np.zeros(len(members)) for rows in members]
-    )  # (K, K)
+    # (K, K)
+    mean = np.array([shares[rows].mean(axis=0) if len(rows) else np.zeros(len(members)) for rows in members])
     first, second = np.triu_indices(len(members), 1)
     mixed = mean[first, second] + mean[second, first]
     confused = np.argsort(-mixed, kind="stable")[: int((mixed > 0.2).sum())]  # at most ten for each class

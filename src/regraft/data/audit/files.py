@@ -59,9 +59,8 @@ def audit_files(source: Source, tick: Callable[..., None]) -> Audited:
         """What is known of one file, or why it cannot be read."""
         file = NewFile(str(source.root / row.source))
         try:
-            about = os.stat(
-                file
-            )  # before it is read: a file that changes meanwhile has another time than this
+            # Before it is read: a file that changes meanwhile has another time than this
+            about = os.stat(file)
             seen = kind.inspect(file)
             return Fact(file.id, seen.identity or file.id, seen, about.st_size, about.st_mtime_ns)
         except Unreadable as error:

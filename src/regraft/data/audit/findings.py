@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["info", "warning"]
-Kept = frozenset[
-    tuple[str, str]
-]  # (source, kind) pairs that the user has looked at and wants to hear no more of
+# (source, kind) pairs that the user has looked at and wants to hear no more of
+Kept = frozenset[tuple[str, str]]
 LISTED = 50  # examples that go into run.json and onto the screen; audit.json holds all
 STRICT = (  # what `fit --strict` refuses to train on: what makes a score better, or labels worse, than they are
     "near-duplicates across splits",

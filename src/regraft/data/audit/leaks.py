@@ -11,7 +11,7 @@ from regraft.evaluation import fewest_blocks, folds_of, wilson
 DEPTH = 3  # of the tree: at most eight leaves
 FOLDS = 5
 CLOSED = 0.5  # of the way from chance to certainty that the lower bound must have gone
-LEAST = 40  # examples below which nothing is told
+FEWEST_EXAMPLES = 40  # examples below which nothing is told
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def told(columns: dict[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray 
     columns = {name: values for name, values in columns.items() if np.ptp(values) > 0}
     counts = np.bincount(labels)
     classes, least = int((counts > 0).sum()), fewest_blocks(labels, blocks)
-    if not columns or classes < 2 or least < 2 or len(labels) < LEAST:
+    if not columns or classes < 2 or least < 2 or len(labels) < FEWEST_EXAMPLES:
         return None
     if (
         CLOSED * classes >= FOLDS * 2**DEPTH

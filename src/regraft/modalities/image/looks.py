@@ -70,9 +70,8 @@ def dhashes(looks: Iterable[Look]) -> list[str]:
     """
     found = []
     for some in _several(looks):
-        grid = np.einsum(
-            "ij,njk,lk->nil", _averages(8), pictures(some) @ GREY, _averages(9), optimize=True
-        )  # (n, 8, 9)
+        # (n, 8, 9)
+        grid = np.einsum("ij,njk,lk->nil", _averages(8), pictures(some) @ GREY, _averages(9), optimize=True)
         bits = np.concatenate(
             [one[:, :, 1:] > one[:, :, :-1] + CLEARLY for one in (grid, grid[:, :, ::-1])], axis=1
         )

@@ -20,9 +20,8 @@ from regraft.errors import Unreadable
 from regraft.modalities.image.formats import PNG, is_heic, open_heic, what_it_is, without_texts
 from regraft.modalities.image.levels import Kind, Levels
 
-MAX_PIXELS = (
-    120_000_000  # a 100-megapixel photograph passes; what is larger is taken for a decompression bomb
-)
+# A 100-megapixel photograph passes; what is larger is taken for a decompression bomb
+MAX_PIXELS = 120_000_000
 MAX_BYTES = 1 << 29
 FINER = 2  # times the size at which large images are averaged that a JPEG is decoded at least: so both ways end nearly alike
 BEYOND = 0.1  # of the range: what resampling may add to a float array. More is another scale

@@ -20,10 +20,8 @@ ROUGHER = 4.0  # times more for their spread
 SHARP = 16  # pixels of the shorter side below which pictures are too coarse to be called near-duplicates
 BITS = 64  # of a difference hash
 ALONE, BESIDE = 14, 10  # of them may differ between near-duplicates: without features, or beside features
-SAME, SURELY = (
-    6,
-    1,
-)  # and between the same pixels, decoded small from one format or another; and in one format
+# And between the same pixels, decoded small from one format or another; and in one format
+SAME, SURELY = (6, 1)
 
 
 def likeness(facts: pa.Table) -> Likeness:
@@ -97,9 +95,8 @@ def like_another(formats: np.ndarray, seen: np.ndarray) -> np.ndarray:
     found = np.zeros(len(seen), dtype=bool)
     for one in np.unique(formats):
         own = formats == one
-        others = cKDTree(
-            np.unique(seen[~own], axis=0)
-        )  # equal rows would lie in one leaf, which is looked through whole
+        # Equal rows would lie in one leaf, which is looked through whole
+        others = cKDTree(np.unique(seen[~own], axis=0))
         far, _ = others.query(seen[own], p=np.inf, distance_upper_bound=np.nextafter(CLOSE, np.inf))
         found[own] = far <= CLOSE
     return found

@@ -12,11 +12,10 @@ from regraft.modalities.image.levels import levels_in
 from regraft.modalities.image.preprocess import ImagePreprocess
 from regraft.modalities.image.reading import STANDARD
 
-LEAST = 64
+SMALLEST_SIZE = 64
 ENLARGED = 4  # times their short side that small images are enlarged
-PASSES = (
-    20_000  # image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
-)
+# Image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
+PASSES = 20_000
 CHIRAL = 0.75  # share of pairs whose mirror image is found out
 
 
@@ -62,7 +61,7 @@ def input_size(native: int, fixed: bool, short_sides: np.ndarray, images: int, c
     if fixed:
         return native, "the network takes its native size only"
     median = float(np.median(short_sides))
-    wanted = int(min(native, max(LEAST, 32 * round(ENLARGED * median / 32))))
+    wanted = int(min(native, max(SMALLEST_SIZE, 32 * round(ENLARGED * median / 32))))
     why = f"images are {median:.0f} pixels on the short side"
     why += "" if wanted == native else f", enlarged {wanted / median:.3g} times"
     if cpu:

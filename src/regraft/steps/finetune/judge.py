@@ -25,7 +25,8 @@ from regraft.steps.train import Candidate, fit_chosen
 from regraft.tasks import Task
 
 RESAMPLES = 200  # of the error of a metric
-FEWEST, CLEAR = 100, 2.0  # held-out examples, and standard errors of the gain, from which the answer is clear
+# Held-out examples, and standard errors of the gain, from which the answer is clear
+FEWEST_HELD, CLEAR_ERRORS = (100, 2.0)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Comparison:
         """Whether no further fold has to be tried: enough examples were held out, or the answer is clear before
         that.
         """
-        return len(self.rows) >= HELD or (len(self.rows) >= FEWEST and abs(self.gain) > CLEAR * self.error)
+        return len(self.rows) >= HELD or (
+            len(self.rows) >= FEWEST_HELD and abs(self.gain) > CLEAR_ERRORS * self.error
+        )
 
 
 def compare(
@@ -119,7 +122,7 @@ def cross_fit(
     """Head and fine-tuned model compared by `folds` of `data`, whose frozen features are `known`: on HELD
     examples, or all.
 
-    Fewer are held out where the gain is CLEAR standard errors from zero. It is None where a class has a single
+    Fewer are held out where the gain is CLEAR_ERRORS standard errors from zero. It is None where a class has a single
     block, so that no fold can spare it, or where the time is up. The context's keeper has a checkpoint of each
     fold's training. Raises KeyboardInterrupt when the user stops it.
     """

@@ -22,7 +22,7 @@ from regraft.training import Batch, Batches, shuffled
 
 MEMORY_SHARE = 0.25  # of the memory that is free: what cached activations may take
 DISK_SHARE = 0.25  # of the disk that is free
-SAMPLE = 8
+CHECKED_ITEMS = 8
 LARGEST = 6e4  # float16 ends at 65,504
 
 
@@ -163,7 +163,7 @@ def _engine(
     activations.
     """
     pre = backbone.preprocess
-    sample = pre.collate([pre.host(item) for item in data.items[:SAMPLE]])
+    sample = pre.collate([pre.host(item) for item in data.items[:CHECKED_ITEMS]])
     made = makers(
         backbone, context.device, context.recipe.run.feature_batch, cut=cut, cache=context.store.folder
     )

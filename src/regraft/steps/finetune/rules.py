@@ -12,9 +12,8 @@ from regraft.recipe import FinetuneRecipe
 
 CHEAP = 96  # pixels
 REFIT = 1_000  # examples up to which what val chose is trained once more on train and val together
-JUDGED = (
-    1_000  # examples of train and val up to which fine-tuning is judged by folds of both, beyond them by val
-)
+# Examples of train and val up to which fine-tuning is judged by folds of both, beyond them by val
+JUDGED = 1_000
 FOLDS, THIRDS = 5, 3  # without a val set, with one
 HELD = 200  # held-out examples that are enough to judge by: then no further fold is tried
 

@@ -19,11 +19,20 @@ from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.steps.context import Context
 from regraft.steps.rank.choosing import Ranking, Row, choose, opinions, row_of
-from regraft.steps.rank.entrants import SHARE, Entrants, round_sizes, stratified_order
-from regraft.steps.rank.probing import CLEAR, clearly_lower, probe, standings
+from regraft.steps.rank.entrants import RANKING_SHARE, Entrants, round_sizes, stratified_order
+from regraft.steps.rank.probing import CLEAR_ERRORS, clearly_lower, probe, standings
 from regraft.tasks import Task
 
-__all__ = ["SHARE", "Ranking", "Row", "choose", "clearly_lower", "rank", "round_sizes", "stratified_order"]
+__all__ = [
+    "RANKING_SHARE",
+    "Ranking",
+    "Row",
+    "choose",
+    "clearly_lower",
+    "rank",
+    "round_sizes",
+    "stratified_order",
+]
 
 
 def rank(
@@ -59,7 +68,7 @@ def rank(
             id(one): row_of(one, probes[0], not standing[id(one)].cut, counts, context.recipe)
             for one in probes
         }
-        stay = [one for one in probes if rows[id(one)].excess <= CLEAR * rows[id(one)].error]
+        stay = [one for one in probes if rows[id(one)].excess <= CLEAR_ERRORS * rows[id(one)].error]
         if len(stay) == 1 or number == len(entrants.rounds) - 1 or entrants.out_of_time():
             break
         gone = [one for one in probes if one not in stay]

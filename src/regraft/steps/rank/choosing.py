@@ -10,7 +10,7 @@ from regraft.backbones import entry_of
 from regraft.evaluation import Estimate, standard_error
 from regraft.recipe import Recipe
 from regraft.steps.estimate import run_seconds
-from regraft.steps.rank.probing import CLEAR, Probe
+from regraft.steps.rank.probing import CLEAR_ERRORS, Probe
 
 TIES = {"accuracy": 1.0, "speed": 2.0}  # standard errors within which the cheapest is taken
 
@@ -122,7 +122,7 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
     best, ties = last[0], TIES[prefer]
     good = [row for row in last if row.excess <= ties * row.error and (row.clear or prefer == "speed")]
     fits = [row for row in last if row.run_seconds <= seconds_left]
-    fair = [row for row in fits if row.excess <= CLEAR * row.error]
+    fair = [row for row in fits if row.excess <= CLEAR_ERRORS * row.error]
     short = [row for row in good if 1.2 * images / row.images_per_second <= seconds_left / 2]
     if cheap := [row for row in good if row in fits]:
         chosen = max(cheap, key=lambda row: row.images_per_second)

@@ -25,8 +25,8 @@ ROUNDS = (300, 1_000, 3_000)  # examples
 WORTH = 1.5  # times the examples of the round before: fewer new ones are not worth a round
 SMALLER, SMALLEST = 0.7, 64  # of the rule's input size, which is half its cost; pixels
 DEPTHS = 4  # cuts a backbone is tried at, all in its later half
-SHARE = 0.2  # of the time left, which the comparison may take
-SAMPLE = 32  # images of the engines' trial
+RANKING_SHARE = 0.2  # of the time left, which the comparison may take
+TRIAL_ITEMS = 32  # images of the engines' trial
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Entrants:
         self.task, self.context, self.recipe = task, context, context.recipe
         self.order = stratified_order(task.strata(part.labels), self.recipe.run.seed)
         self.rounds = round_sizes(len(part), task.outputs)
-        self.deadline = time.monotonic() + SHARE * context.seconds_left
+        self.deadline = time.monotonic() + RANKING_SHARE * context.seconds_left
 
     def out_of_time(self) -> bool:
         """True once the ranking's share of the budget is used up."""
@@ -199,7 +199,7 @@ class Entrants:
         made = makers(backbone, device, run.feature_batch, depths, cache=folder)
         if run.engine != "auto":
             return (str(run.engine) if run.engine in made else REFERENCE), None
-        some = [self.part.items[row] for row in self.order[:SAMPLE]]
+        some = [self.part.items[row] for row in self.order[:TRIAL_ITEMS]]
         key = trial_key(backbone, device, run.feature_batch, depths)
         trials: list[Trial]
         engine, trials = pick_engine(

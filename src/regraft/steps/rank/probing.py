@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from regraft.steps.rank.entrants import Entrant
 
 FOLDS = 5
-CLEAR = 2.0  # standard errors of a paired difference; candidates this far behind are not looked at again
+# Standard errors of a paired difference; candidates this far behind are not looked at again
+CLEAR_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def clearly_lower(losses: np.ndarray, others: np.ndarray, blocks: np.ndarray | N
     difference.
     """
     gain = others - losses
-    return bool(gain.mean() > CLEAR * standard_error(gain, blocks))
+    return bool(gain.mean() > CLEAR_ERRORS * standard_error(gain, blocks))
 
 
 def probe(racing: Sequence[Entrant], part: Part, task: Task, context: Context) -> list[Probe]:
