@@ -20,7 +20,7 @@ from regraft.errors import UsageError
 from regraft.recipe import read_recipe
 
 KEPT = ("recipe.yaml", "metrics.json", "report.html")  # files a tracker that keeps files is given
-EPOCH = ("train_loss", "val_log_loss", "val_accuracy", "images_per_second")
+EPOCH = ("train_loss", "images_per_second")  # and all that is told of val
 
 
 class Tracker(Protocol):
@@ -170,7 +170,8 @@ class Tracking:
             self._tracker.open(self._folder, self._folder.path.name)
         elif kind == "epoch":
             of = fold + (f"{event['strategy'].replace(' ', '_')}/" if "strategy" in event else "")
-            values = {f"finetune/{of}{name}": event[name] for name in EPOCH if event.get(name) is not None}
+            names = [name for name in event if name in EPOCH or name.startswith("val_")]
+            values = {f"finetune/{of}{name}": event[name] for name in names if event[name] is not None}
             self._tracker.scalars(values, "epoch", event["epoch"])
         elif kind == "l2":
             curve = f"{fold}l2_{event['class_weights']}", f"{fold}log_loss_{event['class_weights']}"

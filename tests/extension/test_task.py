@@ -1,96 +1,28 @@
-"""A task that only this test knows, registered and walked from fit to report: ordered classes, judged by how far
-off an answer is.
+"""A task that only these tests know, with outputs, losses and a link of its own, is registered and walked from fit
+to report and resume.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from ordinal import STEPS_OFF, Ordinal, Ranked
 
 import regraft
+from regraft.artifacts import RunFolder, read_events
 from regraft.console import evaluation_table
 from regraft.errors import UsageError
-from regraft.evaluation import bootstrapped, estimates, mean_of, softmax
+from regraft.evaluation import estimates
 from regraft.experiments.compare import compare
 from regraft.report import write_comparison
 from regraft.run.listed import list_runs
-from regraft.tasks import Grid, Metric, Section, registered, task_of
-from regraft.tasks.single import Single, Temperature
-
-
-class Ranked:
-    """(N,) places of what is asked and of what is said."""
-
-    def __init__(self, targets: np.ndarray, answers: np.ndarray) -> None:
-        self.targets, self.answers = targets, answers
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-def off(facts: Ranked) -> np.ndarray:
-    """(N,) how many places each answer is off."""
-    return np.abs(facts.targets - facts.answers).astype(np.float64)
-
-
-STEPS_OFF = Metric(
-    "steps_off", "Steps off", bootstrapped, mean_of(off), higher=False, unit="steps", main=True
-)
-NEAR = Metric(
-    "near", "At most one off", bootstrapped, mean_of(lambda facts: 1.0 * (off(facts) < 2)), unit="%"
-)
-
-
-@dataclass(frozen=True)
-class Ordinal(Single):
-    """Classes in the order of their names; the answer is the median of the probabilities."""
-
-    kind: str = "ordinal"
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return STEPS_OFF, NEAR
-
-    @property
-    def headline(self) -> Metric:
-        return STEPS_OFF
-
-    def facts(self, targets: np.ndarray, outputs: np.ndarray) -> Any:
-        return Ranked(targets, self.answers(outputs))
-
-    def answers(self, outputs: np.ndarray) -> np.ndarray:
-        return np.asarray((softmax(outputs).cumsum(axis=1) < 0.5).sum(axis=1), dtype=np.int64)
-
-    def columns(self, outputs: np.ndarray, calibration: Temperature) -> dict[str, Any]:
-        return {"middle": self.answers(outputs)}  # and no probabilities
-
-    def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        return -off(Ranked(targets, answers))
-
-    def tables(
-        self, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
-    ) -> dict[str, Any]:
-        counts = np.bincount(off(Ranked(targets, self.answers(outputs))).astype(int), minlength=self.outputs)
-        return {"by_steps": counts.tolist()}
-
-    def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
-        rows = [(str(k), str(n)) for k, n in enumerate(metrics.get("by_steps") or [])]
-        return [Grid("How far off", ("Steps", "Examples"), rows, "None off is right.")]
-
-    def question(self) -> str:
-        return f"Tell how far along {self.classes[0]} to {self.classes[-1]}." if self.classes else ""
-
-    def abilities(self, things: str) -> tuple[str, str]:
-        return f"Puts {things} in order.", "It knows no half steps."
-
-    def result(self) -> tuple[str, str]:
-        return "the model is", "off on average"
+from regraft.tasks import registered, task_of
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +43,7 @@ def test_a_task_of_the_users_own_is_walked_evaluated_and_shown(
     assert list(run.metrics["test"]) == ["steps_off", "near"]
     test = run.metrics["test"]["steps_off"]
     assert 0 <= test.low <= test.value <= test.high < 1
-    assert list(run.metrics["baselines"]) == ["majority class", "nearest neighbours"]
+    assert list(run.metrics["baselines"]) == ["the middle", "nearest neighbours"]
     assert sum(run.metrics["by_steps"]) == test.n
     assert "confusion" not in run.metrics
     assert run.state["missing"] == {}
@@ -165,3 +97,40 @@ def test_the_metrics_of_any_task_come_from_one_way_of_drawing() -> None:
     grouped = estimates(task.metrics, Ranked(targets, answers), np.arange(200) // 20, resamples=400)
     assert grouped["steps_off"].method == "BCa bootstrap over groups"
     assert STEPS_OFF.scores(Ranked(targets, answers), np.ones((1, 200)))[0] == -found["steps_off"].value
+
+
+def test_its_link_has_the_slope_of_its_loss() -> None:
+    task, targets = Ordinal(("a", "b", "c", "d")), np.array([0, 1, 2, 3, 3])
+    outputs = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    shares = torch.rand(5, 2, generator=torch.Generator().manual_seed(1))
+    each = [task.loss(outputs[:, f], torch.from_numpy(targets)) for f in range(2)]
+    total = (torch.stack(each, dim=1) * shares).sum()
+    total.backward()
+    value, slope = task.link.slope(outputs.detach().clone(), task.link.tensor(targets), shares)
+    assert value == pytest.approx(float(total), rel=1e-5)
+    np.testing.assert_allclose(slope.numpy(), outputs.grad.numpy(), atol=1e-6)
+    found = task.link.losses(targets, outputs[:, 0].detach().numpy())
+    np.testing.assert_allclose(found, each[0].detach().numpy(), rtol=1e-5)
+
+
+def test_it_is_fine_tuned_stopped_and_resumed(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    asked = {**quick, "data": {"task": "ordinal"}, "finetune": {"folds": 0, "epochs": 3}}
+    whole = regraft.fit(colours, tmp_path / "whole", recipe=asked)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "epoch":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        regraft.fit(colours, tmp_path / "run", recipe=asked, listeners=[stop])
+    run = regraft.fit(out=tmp_path / "run", resume=True)
+    assert run.state["state"] == "finished"
+    epochs = [e for e in read_events(RunFolder(run.path).events) if e["kind"] == "epoch"]
+    assert {epoch["epoch"] for epoch in epochs} == {1, 2, 3}
+    assert all(epoch["val_steps_off"] >= 0 for epoch in epochs)
+    assert "ordinal loss" in run.state["chosen_why"]
+    assert run.metrics["test"] == whole.metrics["test"]
+    weights = [(found.path / "model" / "model.safetensors").read_bytes() for found in (run, whole)]
+    assert weights[0] == weights[1]
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "validation steps off" in page

@@ -370,7 +370,7 @@ def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -
         "epochs",
         "log_loss",
         "standard_error",
-        "accuracy",
+        "value",
         "low",
         "high",
         "trained",

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from regraft.evaluation import Metric
+
 NUMBERS = {"obtain": 1, "base": 2, "freeze": 3, "head": 4, "train": 5, "finetune": 6, "evaluate": 7}
 MARKS = {"warning": "[yellow]![/]", "info": "[dim]i[/]"}
 
@@ -77,7 +79,7 @@ class Screen:
     def _epoch(self, event: dict[str, Any]) -> None:
         judged = ""
         if "val_log_loss" in event:
-            judged = f"val log loss {event['val_log_loss']:.3f}  accuracy {event['val_accuracy']:.1%}  "
+            judged = f"val log loss {event['val_log_loss']:.3f}  {_valued(event, 'val_')}  "
         self._aside(
             f"{_of(event)}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
             f"{event['images_per_second']:.0f} images/s"
@@ -90,7 +92,7 @@ class Screen:
     def _trial(self, event: dict[str, Any]) -> None:
         self._aside(
             f"{escape(event['strategy']):26} {event['epochs']:4.2g} epochs  val log loss "
-            f"{event['log_loss']:.3f}  {event['accuracy']:.1%}  {event['seconds']:.0f} s"
+            f"{event['log_loss']:.3f}  {_valued(event, 'value')}  {event['seconds']:.0f} s"
         )
 
     def _note(self, event: dict[str, Any]) -> None:
@@ -140,6 +142,12 @@ class Screen:
     def close(self) -> None:
         """Take the bar away."""
         self._end()
+
+
+def _valued(event: dict[str, Any], key: str) -> str:
+    """The metric that an event is told in, by words; its value stands under the key, or behind it by its name."""
+    metric = Metric.shown_as(event["metric"])
+    return f"{metric.words} {metric.shown(event[key + metric.name if key.endswith('_') else key])}"
 
 
 def _of(event: dict[str, Any]) -> str:

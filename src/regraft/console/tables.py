@@ -256,7 +256,16 @@ def _short(count: int) -> str:
 def strategies_table(found: dict[str, Any]) -> None:
     """Print the strategies that were tried, the best first, and the advice."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("strategy", "epochs", "val log loss", "accuracy [95 %]", "trained", "seconds", "memory"):
+    metric = Metric.shown_as(found["metric"])
+    for name in (
+        "strategy",
+        "epochs",
+        "val log loss",
+        f"{metric.words} [95 %]",
+        "trained",
+        "seconds",
+        "memory",
+    ):
         table.add_column(
             escape(name), justify="left" if name == "strategy" else "right", no_wrap=name != "strategy"
         )
@@ -269,7 +278,7 @@ def strategies_table(found: dict[str, Any]) -> None:
             escape(t["strategy"]),
             f"{t['epochs']:.2g}",
             f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
-            f"{t['accuracy']:.1%} \\[{100 * t['low']:.0f}, {100 * t['high']:.0f}]",
+            f"{metric.shown(t['value'])} \\[{metric.shown(t['low'])}, {metric.shown(t['high'])}]",
             _short(t["trained"]),
             f"{t['seconds']:.0f}",
             f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.evaluation import Metric
 from regraft.report.pictures import png
 from regraft.runtime import ready_matplotlib
 
@@ -33,16 +34,27 @@ class Plot:
     svgs: tuple[str, ...]
 
 
-def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
-    """Loss and validation accuracy by epoch; None without epochs. Of an epoch run twice (a resume) the last
+def _scaled(metric: Metric, value: float) -> float:
+    """A value as an axis shows it: a share in per cent."""
+    return 100 * value if metric.is_share else value
+
+
+def _axis(metric: Metric) -> str:
+    """What stands beside an axis of a metric: its name and unit."""
+    return f"{metric.words}, {metric.unit}" if metric.unit else metric.words
+
+
+def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | None:
+    """Loss and a metric of val by epoch; None without epochs. Of an epoch run twice (a resume) the last
     counts.
     """
     epochs = {int(e["epoch"]): e for e in events if e.get("kind") == "epoch" and _is_number(e.get("epoch"))}
     if not epochs:
         return None
     x = sorted(epochs)
-    train, val, accuracy = (
-        [_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_log_loss", "val_accuracy")
+    train, val, values = (
+        [_number(epochs[i].get(key)) for i in x]
+        for key in ("train_loss", "val_log_loss", f"val_{metric.name}")
     )
     judged = any(math.isfinite(value) for value in val)
     loss, left = _axes("loss: validation (solid), training (dashed)" if judged else "training loss", "epoch")
@@ -52,21 +64,21 @@ def learning_curves(events: Sequence[dict[str, Any]]) -> Plot | None:
     if len(x) == 1 and judged:
         said = f"One epoch: training loss {_said(train[0])}, validation log loss {_said(val[0])}"
         return Plot(
-            title, f"{said}, validation accuracy {_said(100 * accuracy[0], 1)}%. A curve takes two.", ()
+            title, f"{said}, validation {metric.words} {metric.shown(values[0])}. A curve takes two.", ()
         )
     if not judged:
         said = f"{_epochs(x)} without a validation set: training loss went from {_said(train[0])} to {_said(train[-1])}."
         return Plot(title, said, (_svg(loss, "loss"),))
     left.plot(x, val, color=_ACCENT, **_LINES)
-    share, right = _axes("validation accuracy, %", "epoch")
-    right.plot(x, [100 * a for a in accuracy], color=_ACCENT, **_LINES)
+    share, right = _axes(f"validation {_axis(metric)}", "epoch")
+    right.plot(x, [_scaled(metric, value) for value in values], color=_ACCENT, **_LINES)
     _whole_epochs(right, x)
     return Plot(
         title,
         f"{_epochs(x)}: validation log loss went from {_said(val[0])} to {_said(val[-1])}"
-        f" (lowest {_said(_best(val, min))}), validation accuracy from {_said(100 * accuracy[0], 1)}%"
-        f" to {_said(100 * accuracy[-1], 1)}% (highest {_said(100 * _best(accuracy, max), 1)}%).",
-        (_svg(loss, "loss"), _svg(share, "accuracy")),
+        f" (lowest {_said(_best(val, min))}), validation {metric.words} from {metric.shown(values[0])}"
+        f" to {metric.shown(values[-1])} (best {metric.shown(_best(values, max if metric.higher else min))}).",
+        (_svg(loss, "loss"), _svg(share, metric.name)),
     )
 
 
@@ -129,8 +141,8 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
     )
 
 
-def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
-    """Val accuracy of each freezing strategy against the seconds it took, each at the most epochs it was
+def strategies(trials: Sequence[dict[str, Any]], chosen: str, metric: Metric) -> Plot | None:
+    """A metric on val of each freezing strategy against the seconds it took, each at the most epochs it was
     given.
     """
     longest = {
@@ -138,34 +150,45 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
     }
     if len(longest) < 2:
         return None
+    sign = 1 if metric.higher else -1
     front = [
         n
         for n, t in longest.items()
-        if not any(o["seconds"] < t["seconds"] and o["accuracy"] >= t["accuracy"] for o in longest.values())
+        if not any(
+            o["seconds"] < t["seconds"] and sign * o["value"] >= sign * t["value"] for o in longest.values()
+        )
     ]
     front.sort(key=lambda name: longest[name]["seconds"])
-    figure, axes = _axes("val accuracy, %, with its 95% interval", "seconds")
+    figure, axes = _axes(f"val {_axis(metric)}, with its 95% interval", "seconds")
     for name, t in longest.items():
         colour, faint = (_ACCENT, 1.0) if name == chosen else (_SECOND, 0.35)
         axes.plot(
-            [t["seconds"]] * 2, [100 * t["low"], 100 * t["high"]], color=colour, linewidth=1.2, alpha=faint
+            [t["seconds"]] * 2,
+            [_scaled(metric, t["low"]), _scaled(metric, t["high"])],
+            color=colour,
+            linewidth=1.2,
+            alpha=faint,
         )
         axes.plot(
             [t["seconds"]],
-            [100 * t["accuracy"]],
+            [_scaled(metric, t["value"])],
             color=colour,
             marker="o",
             markersize=5 if name == chosen else 3.5,
         )
     seconds = [longest[name]["seconds"] for name in front]
     axes.plot(
-        seconds, [100 * longest[name]["accuracy"] for name in front], color=_INK, linewidth=0.8, linestyle=":"
+        seconds,
+        [_scaled(metric, longest[name]["value"]) for name in front],
+        color=_INK,
+        linewidth=0.8,
+        linestyle=":",
     )
     for name in [
         *front,
         *([chosen] if chosen in longest and chosen not in front else []),
     ]:  # left of the front nothing lies
-        place = longest[name]["seconds"], 100 * longest[name]["accuracy"]
+        place = longest[name]["seconds"], _scaled(metric, longest[name]["value"])
         axes.annotate(
             name,
             place,
@@ -180,8 +203,8 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str) -> Plot | None:
     best = longest.get(chosen)
     said = f"Not beaten by anything cheaper: {', '.join(front)}."
     if best:
-        said = f"Chosen: {chosen}, {_said(100 * best['accuracy'], 1)}% right on val in {best['seconds']:.0f} s. {said}"
-    return Plot("Freezing strategies, accuracy against cost", said, (_svg(figure, "strategies"),))
+        said = f"Chosen: {chosen}, val {metric.words} {metric.shown(best['value'])} in {best['seconds']:.0f} s. {said}"
+    return Plot(f"Freezing strategies, {metric.words} against cost", said, (_svg(figure, "strategies"),))
 
 
 def reliability(calibration: Mapping[str, Any]) -> Plot | None:

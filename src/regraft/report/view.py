@@ -70,10 +70,12 @@ def view(folder: Path) -> Json:
         "steps": _steps(steps),
         "drawing": view_choices.network(run, _settings(recipe)),
         "ranking": view_choices.ranking(read("ranking.json")),
-        "strategies": view_choices.strategies(tried, str((steps.get("finetune") or {}).get("why") or "")),
+        "strategies": view_choices.strategies(
+            tried, str((steps.get("finetune") or {}).get("why") or ""), task.headline
+        ),
         "heads": view_choices.heads(events),
         "curves": plots.learning_curves(
-            [e for e in events if e.get("strategy") in (None, tried.get("chosen"))]
+            [e for e in events if e.get("strategy") in (None, tried.get("chosen"))], task.headline
         ),
         "l2": plots.l2_path(events),
         "first_batch": picture(folder / "first_batch.png"),

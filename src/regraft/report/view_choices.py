@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regraft.evaluation import SHARE
+from regraft.evaluation import SHARE, Metric
 from regraft.report import plots, words
 
 # what tells apart the events of what a resumed run does again
@@ -108,7 +108,7 @@ def ranking(found: Json) -> Json | None:
     }
 
 
-def strategies(tried: Json, said: str) -> Json | None:
+def strategies(tried: Json, said: str, metric: Metric) -> Json | None:
     """The freezing strategies that were compared, each at the most epochs it was given, the best first.
 
     Their advice, unless step 6 has `said` it.
@@ -123,7 +123,7 @@ def strategies(tried: Json, said: str) -> Json | None:
             "chosen": name == chosen,
             "epochs": f"{t['epochs']:.2g}",
             "loss": (f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}", t["log_loss"]),
-            "accuracy": words.cell(SHARE, {"value": t["accuracy"], "low": t["low"], "high": t["high"]}),
+            "metric": words.cell(metric, {"value": t["value"], "low": t["low"], "high": t["high"]}),
             "trained": words.count(t["trained"]),
             "seconds": (words.duration(t["seconds"]), t["seconds"]) if t["seconds"] else ("–", ""),
             "memory": (words.memory(t["memory"]), t["memory"]) if t["memory"] else ("–", ""),
@@ -133,8 +133,9 @@ def strategies(tried: Json, said: str) -> Json | None:
     told = str(tried.get("advice") or "")
     return {
         "rows": rows,
+        "metric": metric.words,
         "advice": "" if told == said else words.sentence(told),
-        "plot": plots.strategies(tried["trials"], chosen),
+        "plot": plots.strategies(tried["trials"], chosen, metric),
     }
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from regraft.backbones import obtain_weights
 from regraft.backbones.sources import DEFAULT
@@ -26,7 +25,6 @@ from regraft.steps.train import Heads, train_head
 from regraft.tasks import Task, task_of
 from regraft.training import Layers
 
-LARGE = 1 << 24  # probabilities up to which they are float64
 FEWEST_LEFT = 10  # test examples that must be left for a score without near-duplicates
 
 
@@ -152,7 +150,10 @@ def _seen(
 ) -> Seen:
     both, counts = examples.part("train").then(examples.part("val")), examples.counts()
     splits = ("train",) * counts["train"] + ("val",) * counts["val"]
-    logits = None if heads is None else heads.oof_logits
+    logits, task = (
+        None if heads is None else heads.oof_logits,
+        task_of(examples.task.kind, examples.task.classes),
+    )
     return Seen(
         examples.task.classes,
         examples.inputs(),
@@ -160,9 +161,7 @@ def _seen(
         both.labels,
         None if known is None else known.values,
         np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
-        None
-        if logits is None
-        else softmax(logits.astype(np.float64 if logits.size <= LARGE else np.float32), axis=1),
+        None if logits is None else task.probabilities(logits),
         test,
         near,
         kept,

@@ -62,7 +62,7 @@ def predicted(model: Model, part: Part, context: Context, say: Callable[[str], N
     Raises UsageError for a file that has gone bad.
     """
     began = time.monotonic()
-    rows = np.empty((len(part), len(model.classes)), dtype=np.float32)
+    rows = np.empty((len(part), model.task.outputs), dtype=np.float32)
     for number, row in enumerate(model.outputs(part.items, context.device), start=1):
         if not isinstance(row, np.ndarray):
             raise UsageError(

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import special
 
 from regraft.errors import UsageError
 from regraft.evaluation import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMBALANCE = 3.0  # times the smallest class: from there on it may pay to treat classes of different sizes
+LARGE = 1 << 24  # probabilities up to which they are float64
 NAMED = 6  # classes that the question names before it gives examples only
 TINIEST = 1e-300  # probability whose logarithm is taken
 
@@ -241,6 +243,11 @@ class Single:
         """(N, K) logarithms of the probabilities."""
         shares = np.stack([table[f"probability:{name}"].to_numpy() for name in self.classes], axis=1)
         return np.asarray(np.log(np.maximum(shares, TINIEST)))
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """(N, C) softmax of the outputs, in float64 where these are not very many."""
+        precise = np.float64 if outputs.size <= LARGE else np.float32
+        return np.asarray(special.softmax(outputs.astype(precise), axis=1))
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """The log frequencies of the classes, of which the majority class is the largest."""

@@ -176,6 +176,9 @@ class Task(Protocol):
     def outputs_in(self, table: pa.Table) -> np.ndarray:
         """(N, K) calibrated outputs, read back from the columns of predictions.parquet."""
 
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """(N, C) how probable each of the C classes is by (N, K) outputs; None where answers are no classes."""
+
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """The best answer that knows nothing of an example, by the targets of train and val: what to call it,
         and (count, K) calibrated outputs."""

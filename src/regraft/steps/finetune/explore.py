@@ -25,7 +25,7 @@ from regraft.steps.context import Context, Keeper
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.rank import stratified_order
-from regraft.tasks import Task
+from regraft.tasks import Metric, Task
 from regraft.training import Checkpoint, within_error
 
 RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
@@ -36,8 +36,8 @@ STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm"
 
 @dataclass(frozen=True)
 class Trial:
-    """A strategy trained for so many epochs: val log loss with its standard error, accuracy with a 95 %
-    interval, the cost.
+    """A strategy trained for so many epochs: val log loss with its standard error, the value of the
+    task's headline with its 95 % interval, the cost.
 
     Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due. The
     loss is that after the best calibration, as the model that is handed over has one.
@@ -47,7 +47,7 @@ class Trial:
     epochs: float
     log_loss: float
     standard_error: float
-    accuracy: float
+    value: float
     low: float
     high: float
     trained: int  # parameters that moved, those of the head included
@@ -105,10 +105,10 @@ def explore(
         going = sorted((n for n in going if n in found), key=lambda name: found[name].log_loss)[:survivors]
     best = race.best
     if best is None:
-        return Explored(race.trials, "head", advice(race.trials, "head"))
+        return Explored(race.trials, "head", advice(race.trials, "head", usual.task.headline))
     chosen = best.trial.strategy
     why = "stopped by the user before the strategies were compared"
-    why = why if race.stopped else advice(race.trials, chosen)
+    why = why if race.stopped else advice(race.trials, chosen, usual.task.headline)
     if race.stopped:
         best.tuned.trained.stopped = "interrupted"
     return Explored(race.trials, chosen, why, best.tuned, tuners[chosen], best.checkpoint, race.stopped)
@@ -205,8 +205,10 @@ class _Race:
             trial = replace(trial, seconds=seconds, memory=memory)
         others = [t for t in self.trials if (t.strategy, t.epochs) != (trial.strategy, trial.epochs)]
         self.trials = [*others, trial]
-        self.context.keeper.keep_strategies({"trials": [asdict(t) for t in self.trials]})
-        self.context.events.emit("trial", step="finetune", number=number, of=of, **asdict(trial))
+        metric = self.task.headline.described()
+        self.context.keeper.keep_strategies({"trials": [asdict(t) for t in self.trials], "metric": metric})
+        told = {"metric": metric, **asdict(trial)}
+        self.context.events.emit("trial", step="finetune", number=number, of=of, **told)
         return trial
 
 
@@ -248,7 +250,7 @@ def _trial(
     return Trial(name, epochs, float(losses.mean()), error, found.value, found.low, found.high, *cost)
 
 
-def advice(trials: list[Trial], chosen: str) -> str:
+def advice(trials: list[Trial], chosen: str, metric: Metric) -> str:
     """One sentence: what the chosen strategy gained, what was tried to the end beside it, and what comes
     close for less.
     """
@@ -256,7 +258,9 @@ def advice(trials: list[Trial], chosen: str) -> str:
     best, head = longest[chosen], longest["head"]
     if chosen == "head":
         return "no strategy was trained to the end, so the trained head on the frozen backbone is kept"
-    said = f"{chosen} reached a val log loss of {best.log_loss:.3f} ({best.accuracy:.1%} right)"
+    said = (
+        f"{chosen} reached a val log loss of {best.log_loss:.3f} ({metric.words} {metric.shown(best.value)})"
+    )
     gain = head.log_loss - best.log_loss
     if gain <= 0:
         said += f"; the head alone has {head.log_loss:.3f}: fine-tuning gained nothing here on val"

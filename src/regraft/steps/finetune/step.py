@@ -189,7 +189,8 @@ def _explored(usual: Tuner, ground: Ground, context: Context) -> Tried:
     before = apply_head(head, ground.features.values[len(ground.fit) :])
     found = explore(usual, head, before, ground.data(ground.fit), ground.data(ground.val), context)
     trials = [asdict(trial) for trial in found.trials]
-    keeper.keep_strategies({"trials": trials, "chosen": found.chosen, "advice": found.advice})
+    kept = {"trials": trials, "chosen": found.chosen, "advice": found.advice}
+    keeper.keep_strategies({**kept, "metric": ground.task.headline.described()})
     context.events.emit("advice", step="finetune", chosen=found.chosen, text=found.advice)
     if found.tuned is None or found.tuner is None:
         return _not_done(found.advice, context)

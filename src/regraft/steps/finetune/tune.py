@@ -259,9 +259,10 @@ class _Work:
             self.task.guessing(self.data.labels),
             self.arithmetic,
         )
+        told = self.task.headline.described()
         listeners = Listeners(
             tick=lambda **f: events.tick(label="fine-tuning", **f),
-            epoch=lambda **f: events.emit("epoch", step="finetune", **f),
+            epoch=lambda **f: events.emit("epoch", step="finetune", metric=told, **f),
             note=events.note,
         )
         schedule = Schedule(self.steps, epochs, tuning.patience, context.out_of_time)
