@@ -5,7 +5,7 @@ to report and resume.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ordinal import STEPS_OFF, Ordinal, Ranked
 import regraft
 from regraft.artifacts import RunFolder, read_events
 from regraft.console import evaluation_table
+from regraft.data import Examples
 from regraft.errors import UsageError
 from regraft.evaluation import estimates
 from regraft.experiments.compare import compare
@@ -134,3 +135,15 @@ def test_it_is_fine_tuned_stopped_and_resumed(colours: Path, tmp_path: Path, qui
     assert weights[0] == weights[1]
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "validation steps off" in page
+
+
+def test_labels_of_the_data_are_encoded_by_the_task(run: regraft.Run) -> None:
+    class Doubled(Ordinal):
+        def encode(self, labels: Sequence[str]) -> np.ndarray:
+            return 2 * super().encode(labels)
+
+    table = run.path / "examples.parquet"
+    plain, doubled = Examples.load(table), Examples.load(table, lambda _, classes: Doubled(classes))
+    for split in ("train", "val"):
+        np.testing.assert_array_equal(doubled.part(split).labels, 2 * plain.part(split).labels)
+        assert len(plain.part(split))

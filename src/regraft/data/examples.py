@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -45,15 +45,32 @@ SCHEMA = pa.schema(  # the columns that all modalities share; behind them come t
 )
 
 
+class Asked(Protocol):
+    """What is asked of the model, as far as data have to know it: the part of `regraft.tasks.Task` that they use."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of task, by name."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The sorted names of what is told apart."""
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """(N, ...) targets of N labels."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """What is asked of the model: the kind of task, by name, and the sorted names of the `classes`.
-
-    `regraft.tasks` knows what a kind means.
-    """
+    """A plain description of what is asked, where no task is at hand: a label is its position in the classes."""
 
     kind: str
     classes: tuple[str, ...]
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """(N,) int64 positions."""
+        index = {label: position for position, label in enumerate(self.classes)}
+        return np.array([index[label] for label in labels], dtype=np.int64)
 
     def require_supported(self) -> None:
         """Raise UsageError for a kind that cannot be fitted yet."""
@@ -85,7 +102,7 @@ class Examples:
     logged.
     """
 
-    def __init__(self, table: pa.Table, task: Task, root: Path, modality: str) -> None:
+    def __init__(self, table: pa.Table, task: Asked, root: Path, modality: str) -> None:
         self.task, self.root, self.modality = task, root, modality
         sealed = pc.equal(table["split"], "test") if table.num_rows else pa.array([], pa.bool_())
         self.table = table.filter(pc.invert(sealed))
@@ -194,7 +211,6 @@ class Examples:
         )
 
     def _take(self, table: pa.Table, name: str) -> Part:
-        index = {label: position for position, label in enumerate(self.task.classes)}
         ids, sources = (tuple(table[column].to_pylist()) for column in ("id", "source"))
         weights = [1.0 if weight is None else weight for weight in table["weight"].to_pylist()]
         return Part(
@@ -202,7 +218,7 @@ class Examples:
             ids=ids,
             sources=sources,
             items=self._files(sources, ids),
-            labels=np.array([index[label] for label in table["label"].to_pylist()], dtype=np.int64),
+            labels=self.task.encode(table["label"].to_pylist()),
             weights=np.array(weights, dtype=np.float64),
             groups=tuple(table["group"].to_pylist()),
             blocks=table["block"].to_numpy().astype(np.int64),
@@ -234,8 +250,11 @@ class Examples:
         write_parquet(path, table.replace_schema_metadata({"regraft": json.dumps(about)}))
 
     @classmethod
-    def load(cls, path: Path) -> Examples:
-        """Read examples.parquet back. Raises UsageError for one that an earlier regraft wrote."""
+    def load(cls, path: Path, asked: Callable[[str, tuple[str, ...]], Asked] = Task) -> Examples:
+        """Read examples.parquet back; `asked` makes the task of its kind and classes, by which labels are encoded.
+
+        Raises UsageError for a table that an earlier regraft wrote.
+        """
         import json
 
         table = read_parquet(path)
@@ -244,7 +263,7 @@ class Examples:
                 f"{path} was written by an earlier regraft (no column {missing[0]!r}): read it with that one, or fit anew."
             )
         about = json.loads((table.schema.metadata or {})[b"regraft"])
-        task = Task(about["kind"], tuple(about["classes"]))
+        task = asked(about["kind"], tuple(about["classes"]))
         return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])
 
     def changed(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from regraft.data.examples import Task
+from regraft.data.examples import Asked, Task
 from regraft.data.kind import Kind
 from regraft.data.rows import Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
 from regraft.data.tables import is_table_name, named_kind, read_table
@@ -36,7 +36,7 @@ class Source:
     root: Path
     rows: list[Row]
     kind: Kind
-    task: Task = field(default_factory=lambda: Task("single", ()))
+    task: Asked = field(default_factory=lambda: Task("single", ()))
     passed: Passed = field(default_factory=Passed)
     empty: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)

@@ -84,7 +84,7 @@ def evaluate_own(
     from regraft.model import Model
 
     folder = _finished(place)
-    examples = Examples.load(folder.examples)
+    examples = Examples.load(folder.examples, task_of)
     if not examples.counts()["test"]:
         command = f"regraft evaluate {quote(str(place))} DATA"
         raise UsageError(f"{place} has no test set. Name labelled examples that are new to it: {command}")

@@ -20,6 +20,7 @@ from regraft.run.handle import Run
 from regraft.run.open import Looked
 from regraft.run.session import Session
 from regraft.runtime import closed_hub
+from regraft.tasks import task_of
 
 
 def begin(folder: RunFolder, name: str, looked: Looked, session: Session, until: str = "evaluate") -> Run:
@@ -146,7 +147,7 @@ def resume(
             raise UsageError(
                 f"{folder.examples} is gone, and with it which examples the run has. Start anew with --overwrite."
             )
-        examples = same_data(Examples.load(folder.examples), data, session.events)
+        examples = same_data(Examples.load(folder.examples, task_of), data, session.events)
         if data is not None:
             examples.save(folder.examples)
         if state["state"] == "finished":

@@ -17,6 +17,7 @@ from regraft.data.lineage import of_run, seen_by
 from regraft.errors import DataError
 from regraft.modalities import modality_of
 from regraft.model import Model
+from regraft.tasks import task_of
 
 SHOWN = 20  # wrong labels and classes that an error lists
 
@@ -63,7 +64,7 @@ def unseen(
             [f"{n:,} {why}" for why, n in left_out.items() if n],
         )
     rows = [audited.rows[place] for place in kept]
-    own = Examples.load(folder.examples)
+    own = Examples.load(folder.examples, task_of)
     likeness = modality_of(own.modality).likeness(own.facts())
     near = nearly(inputs, made, likeness, events.tick)
     content = set(made.ids)

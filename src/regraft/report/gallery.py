@@ -19,6 +19,7 @@ from regraft.artifacts import RunFolder, read_json, read_parquet, write_json
 from regraft.data import Examples, several
 from regraft.errors import ChangedError
 from regraft.modalities import Modality, Unreadable, modality_of, names
+from regraft.tasks import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ def write_gallery(
     allow.
     """
     run = RunFolder(folder)
-    examples = Examples.load(run.examples)
+    examples = Examples.load(run.examples, task_of)
     predicted = read_predictions(run.predictions)
     findings = read_json(folder / "audit.json")["findings"] if (folder / "audit.json").is_file() else []
     classes = list(examples.task.classes)

@@ -10,17 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.artifacts import Events, RunFolder, claim_free, next_free
-from regraft.data import (
-    Examples,
-    Finding,
-    Part,
-    Source,
-    Task,
-    audit_files,
-    make_examples,
-    read_fixes,
-    several,
-)
+from regraft.data import Examples, Finding, Part, Source, audit_files, make_examples, read_fixes, several
 from regraft.data.alike import Known, Met, inputs_of, meet
 from regraft.data.audit import LISTED, fatal
 from regraft.data.kind import Kind
@@ -145,7 +135,7 @@ def examples_of(
     task = task_of(settings.data.task, source.task.classes)
     if settings.run.metric != "auto":
         chosen_by(task, settings.run.metric)
-    source.task = Task(task.kind, source.task.classes)
+    source.task = task
     untested = not settings.data.test_share or bool(settings.data.folds)
     asked = "--folds" if settings.data.folds else "--no-test"
     if untested and any(row.split == "test" for row in source.rows):

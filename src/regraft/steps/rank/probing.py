@@ -76,7 +76,7 @@ def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, task: 
     values, labels, blocks = entrant.features[depth], part.labels, part.blocks
     path = fit_path(values, labels, weights, task, FOLDS, seed, blocks=blocks)
     near = knn_out_of_fold(values, labels, folds_of(task.strata(labels), FOLDS, seed, blocks))
-    right = path.logits.argmax(axis=1) == labels[path.rows]
+    right = task.answers(path.logits) == labels[path.rows]
     return Probe(
         entrant=entrant,
         depth=depth,
