@@ -293,8 +293,8 @@ def load(path: str | Path) -> Model:
 def backbone(
     reference: str = "auto", size: int | None = None, offline: bool = False, depth: int | None = None
 ) -> Backbone:
-    """A base model: pre-trained weights without their classifier, with their own preprocessing. Raises
-    BackboneError.
+    """A base model: pre-trained weights without their classifier, with their own preprocessing; "auto" is the usual
+    one for images. Raises BackboneError.
 
     With `depth` its first stages only, pooled by the mean; raises ValueError where it cannot end there.
     """
@@ -303,7 +303,7 @@ def backbone(
 
     obtained = obtain_weights(reference, offline)
     native = obtained.provenance.input_size
-    preprocess, _ = modality_of("image").preprocess(obtained.config, native, None, size, cpu=False)
+    preprocess, _ = modality_of(obtained.modality).preprocess(obtained.config, native, None, size, cpu=False)
     whole = make_base(obtained, preprocess)
     return whole if depth in (None, len(whole.stages)) else truncated(whole, depth)
 

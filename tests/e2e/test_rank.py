@@ -80,7 +80,7 @@ def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = random_weights(tmp_path / "weights", "test_efficientnet")
-    monkeypatch.setattr(step, "candidates", lambda: [random, LITE])
+    monkeypatch.setattr(step, "candidates", lambda *_: [random, LITE])
     recipe = {
         **QUICK,
         "base": {},
@@ -129,7 +129,7 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
     first = [prediction.label for prediction in run.model.predict(sorted(shapes.glob("*/1*.png")))]
     assert first == [p.label for p in regraft.load(run.path).predict(sorted(shapes.glob("*/1*.png")))]
     assert obtain_weights(f"run:{run.path}").depth == 5
-    monkeypatch.setattr("regraft.backbones.candidates", lambda network=False: [LITE])
+    monkeypatch.setattr("regraft.backbones.candidates", lambda *_: [LITE])
     elsewhere = regraft.rank(colours, recipe={**QUICK, "base": {"size": 64, "depth": 4}})
     assert {(row.reference, row.depth, row.stages) for row in elsewhere.rows} == {
         (LITE, 4, 8),

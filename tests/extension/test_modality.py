@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vectors import Vectors
+from vectors import LENGTH, Vectors, draw
 
 from regraft import modalities
 from regraft.artifacts import RunFolder, read_json, write_json
@@ -18,9 +18,7 @@ from regraft.data.audit import find_near
 from regraft.data.lineage import Seen, of_run
 from regraft.errors import DataError, UsageError
 from regraft.modalities import modality_of, names, of_ending, read_source, register
-from regraft.report import write_gallery
-
-LENGTH = 12
+from regraft.report import write_gallery, write_report
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +31,6 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Vectors:
 
 def silent(**_: object) -> None:
     return None
-
-
-def draw(root: Path, count: int = 16, start: int = 0) -> Path:
-    """Vectors of two classes, in folders."""
-    for number in range(start, start + count):
-        for label, middle in (("low", -1.0), ("high", 1.0)):
-            (root / label).mkdir(parents=True, exist_ok=True)
-            values = np.random.default_rng([number, label == "low"]).normal(middle, 1, LENGTH)
-            np.save(root / label / f"{number:02}.npy", values.astype(np.float32))
-    return root
 
 
 def made(root: Path) -> tuple[Examples, list[str]]:
@@ -146,3 +134,19 @@ def test_the_registry_loads_a_modality_only_when_it_is_asked_for() -> None:
     said = "import sys, regraft.modalities; print([n for n in ('PIL', 'torch', 'regraft.modalities.image') if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_page_shows_texts_and_sounds_too(tmp_path: Path) -> None:
+    shown = [{"text": "<b>1.25</b> 0.50"}, {"sound": "data:audio/wav;base64,UklGRg=="}, {}]
+    items = [{"source": f"{n}.npy", "label": "low", **one} for n, one in enumerate(shown)]
+    gallery = {"name": "labels", "title": "Suspected labels", "about": "", "items": items}
+    write_json(tmp_path / "gallery.json", {"galleries": [gallery]})
+    about = {"kind": "single", "classes": ["high", "low"], "modality": "vector"}
+    write_json(tmp_path / "run.json", {"name": "toy", "data": about})
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "&lt;b&gt;1.25&lt;/b&gt; 0.50</blockquote>" in page
+    assert '<audio controls preload="none" src="data:audio/wav;base64,UklGRg=="' in page
+    assert page.count("nothing to show") == 1
+    assert "media-src data:" in page
+    assert "Examples worth a look" in page
+    assert "centre square" not in page

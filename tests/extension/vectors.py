@@ -1,4 +1,4 @@
-"""A modality that only tests know: .npy files of one vector each."""
+"""A modality that only tests know, .npy files of one vector each, and a source of weights for it, toy:tiny."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,25 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
+from regraft.backbones import Obtained, Provenance
 from regraft.data.audit import Finding
 from regraft.data.audit.contents import Files
 from regraft.data.kind import Likeness
 from regraft.data.known import KnownFile, NewFile
-from regraft.errors import Unreadable
+from regraft.errors import BackboneError, Unreadable
 from regraft.modalities import Shown
+
+LENGTH = 12
+
+
+def draw(root: Path, count: int = 16, start: int = 0, apart: float = 1.0) -> Path:
+    """Vectors of two classes, in folders; their middles lie `apart` from 0."""
+    for number in range(start, start + count):
+        for label, middle in (("low", -apart), ("high", apart)):
+            (root / label).mkdir(parents=True, exist_ok=True)
+            values = np.random.default_rng([number, label == "low"]).normal(middle, 1, LENGTH)
+            np.save(root / label / f"{number:02}.npy", values.astype(np.float32))
+    return root
 
 
 def read(item: Any) -> np.ndarray:
@@ -167,3 +181,41 @@ class Vectors:
 
     def sheet(self, batch: dict[str, np.ndarray]) -> bytes:
         return b""
+
+
+class TinyNetwork(nn.Module):
+    """(B, length) to (B, width): a first layer and three that are alike. It knows nothing of timm."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Linear(length, width)
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.Linear(width, width), nn.GELU()) for _ in range(3)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.blocks(self.stem(x))
+        return found
+
+
+class Toys:
+    """See `regraft.backbones.WeightSource`: toy:tiny is a network of random weights that are always the same."""
+
+    prefix, modality = "toy", "vector"
+
+    def obtain(self, name: str, offline: bool) -> Obtained:
+        if name != "tiny":
+            raise BackboneError(f"there is no toy:{name}; there is toy:tiny.")
+        config = {"input_size": [LENGTH], "width": 16, "scale": 2.0}
+        module = self.build("toy:network", config)
+        drawn = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.normal_(0, 0.3, generator=drawn)
+        count = sum(parameter.numel() for parameter in module.parameters())
+        origin = Provenance("toy:tiny", "drawn by the test", "0" * 64, "CC0-1.0", count, LENGTH, "nothing")
+        return Obtained(module, "toy:network", config, origin, modality=self.modality)
+
+    def candidates(self) -> list[str]:
+        return ["toy:tiny"]
+
+    def build(self, architecture: str, config: dict[str, Any]) -> nn.Module:
+        return TinyNetwork(int(config["input_size"][-1]), int(config["width"]))

@@ -12,7 +12,17 @@ from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make
 from regraft.backbones.batches import Batch, length, padded, split, tensors
 from regraft.backbones.catalogue import Entry, entries, entry_of
 from regraft.backbones.cost import Cost, costs
-from regraft.backbones.sources import Obtained, at_hand, build, candidates, earlier_runs, obtain_weights
+from regraft.backbones.sources import (
+    Obtained,
+    WeightSource,
+    at_hand,
+    build,
+    candidates,
+    earlier_runs,
+    obtain_weights,
+    register_source,
+    usual,
+)
 from regraft.backbones.taps import Suffix, Tapped, entrance
 from regraft.backbones.truncate import cut_short, truncated
 
@@ -28,6 +38,7 @@ __all__ = [
     "Stage",
     "Suffix",
     "Tapped",
+    "WeightSource",
     "at_hand",
     "build",
     "candidates",
@@ -45,8 +56,10 @@ __all__ = [
     "padded",
     "pick_arithmetic",
     "plain",
+    "register_source",
     "seconds_a_step",
     "split",
     "tensors",
     "truncated",
+    "usual",
 ]

@@ -85,14 +85,14 @@ def make_base(obtained: Obtained, preprocess: Preprocess) -> Backbone:
     module, config = obtained.module, obtained.config
     whole = obtained.depth is None
     classifier = config.get("classifier") if whole else ""
-    if whole:
+    if whole and hasattr(module, "reset_classifier"):
         module.reset_classifier(0)  # type: ignore[operator]
     return Backbone(
         module=module,
         stages=cut_stages(module),
         preprocess=preprocess,
         provenance=obtained.provenance,
-        width=native_width(module) if whole else measured_width(module, preprocess),
+        width=(native_width(module) if whole else None) or measured_width(module, preprocess),
         architecture=obtained.architecture,
         config=config,
         classifier=classifier if isinstance(classifier, str) else "",
@@ -100,9 +100,10 @@ def make_base(obtained: Obtained, preprocess: Preprocess) -> Backbone:
     )
 
 
-def native_width(module: nn.Module) -> int:
-    """The width of the features that a timm network says it gives."""
-    return int(getattr(module, "head_hidden_size", None) or module.num_features)  # type: ignore[arg-type]
+def native_width(module: nn.Module) -> int | None:
+    """The width of the features that a network says it gives, as timm's do; None for one that says nothing."""
+    found = getattr(module, "head_hidden_size", None) or getattr(module, "num_features", None)
+    return None if found is None else int(found)
 
 
 def measured_width(module: nn.Module, preprocess: Preprocess) -> int:

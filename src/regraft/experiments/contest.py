@@ -24,8 +24,7 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
     context, events = session.context(examples), session.events
     wanted: list[str] = []
     for name in references:
-        reach = network and not session.recipe.run.offline
-        wanted += [*sources.candidates(reach), *sources.earlier_runs()] if name == "auto" else [name]
+        wanted += _at_hand(context.modality.name, network, session) if name == "auto" else [name]
     every = examples.inputs().then(examples.audit_view(PAST, events.emit))
     seen = {name: why for name in wanted if (why := _has_seen(name, every, context.modality, events))}
     ranking = rank(
@@ -38,6 +37,11 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
         named="auto" not in references,
     )
     return replace(ranking, left_out={**ranking.left_out, **seen})
+
+
+def _at_hand(modality: str, network: bool, session: Session) -> list[str]:
+    reach = network and not session.recipe.run.offline
+    return [*sources.candidates(modality, reach), *sources.earlier_runs(modality=modality)]
 
 
 def _has_seen(reference: str, examples: Part, modality: Modality, events: Events) -> str:

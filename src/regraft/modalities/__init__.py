@@ -133,7 +133,7 @@ class Modality(Kind, Protocol):
         """
 
     def sheet(self, batch: dict[str, np.ndarray]) -> bytes:
-        """A PNG that shows what is in a training batch."""
+        """A PNG that shows what is in a training batch; empty where there is nothing to show."""
 
 
 _known: dict[str, Modality] = {}

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
+from regraft.modalities import modality_of, names
 from regraft.report import words
 from regraft.report.view_scores import ERROR
 from regraft.tasks import PerClass, Promises, Reliability, Task, task_of_run
@@ -283,7 +284,8 @@ def _backbone(provenance: Json) -> str:
 
 
 def _use(modality: str) -> str:
-    item = {"image": '"photo.jpg"', "audio": '"sound.wav"'}.get(modality, '"some text"')
+    endings = sorted(modality_of(modality).endings) if modality in names() else []
+    item = '"photo.jpg"' if modality == "image" else f'"example{endings[0]}"' if endings else '"some text"'
     return (
         "## Use\n\n```python\nimport regraft\n\n"
         f'model = regraft.load("path/to/this/folder")\nmodel.predict([{item}])\n```\n'

@@ -79,6 +79,7 @@ def view(folder: Path) -> Json:
         ),
         "l2": plots.l2_path(events),
         "first_batch": picture(folder / "first_batch.png"),
+        "pictured": any(i.get("picture") for g in gallery.get("galleries") or [] for i in g["items"]),
         "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
         "data": view_data.data(data),
         "quarantined": view_data.quarantined(data.get("quarantined") or []),

@@ -50,6 +50,7 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
     kind = f"MLP of {section.get('hidden')}" if section.get("kind") == "mlp" else "linear"
     moving = [name for name, share in zip(names, shares, strict=True) if share]
     features = f"{words.count(width)} features" if width else "features"
+    noun = words.noun(str((run.get("data") or {}).get("modality") or ""), 1)
     if not moving:
         freeze = f"All {len(names)} stages are frozen while the new layers are trained."
     elif len(moving) == len(names):
@@ -58,7 +59,7 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
     else:
         freeze = f"In colour what fine-tuning may move: of {', '.join(moving)}. The other {len(names) - len(moving)} stay frozen."
     return {
-        "input": f"{size}×{size}" if isinstance(size, int) else "image",
+        "input": f"{noun}, {size}" if isinstance(size, int) else noun,
         "stages": [
             {"name": name, "percent": round(100 * share, 1)}
             for name, share in zip(names, shares, strict=True)
@@ -67,7 +68,7 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
         "new": f"{classes} classes" if classes else "new layers",
         "captions": {
             "obtain": f"The network as it comes: {len(names)} stages, then a classifier for what it was trained on.",
-            "base": f"The old classifier is gone: what is left turns an image into {features}.",
+            "base": f"The old classifier is gone: what is left turns each {noun} into {features}.",
             "freeze": freeze,
             "head": f"New layers ({kind}) lead from the {features} to {classes} classes.",
         },

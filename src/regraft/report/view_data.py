@@ -8,7 +8,7 @@ from typing import Any
 from regraft.report import words
 
 LISTED = 200  # names a list shows before it refers to the file
-FIRST = 12  # pictures of a gallery that are open to view at once
+FIRST = 12  # examples of a gallery that are open to view at once
 
 Json = dict[str, Any]
 
@@ -92,7 +92,7 @@ def galleries(found: Sequence[Json], classes: list[str]) -> list[Json]:
 
 
 def cells(found: Mapping[str, list[Json]], classes: list[str], counts: Any) -> list[Json]:
-    """The pictures behind the confusion matrix, the fullest cells of mistakes first."""
+    """The examples behind the confusion matrix, the fullest cells of mistakes first."""
     place = {name: index for index, name in enumerate(classes)}
     shown = []
     for key, items in found.items():
@@ -114,7 +114,7 @@ def cells(found: Mapping[str, list[Json]], classes: list[str], counts: Any) -> l
 
 
 def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
-    """One picture with what is said about it, and the sentence that stands for it."""
+    """One example with what is said about it, and the sentence that stands for it."""
     label, predicted, source = (str(item.get(key) or "") for key in ("label", "predicted", "source"))
     probability = item.get("probability")
     sure = f"{100 * float(probability):.0f}%" if probability is not None else ""
@@ -131,6 +131,8 @@ def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
         "split": str(item.get("split") or ""),
         "note": str(item.get("note") or ""),
         "picture": str(item.get("picture") or ""),
+        "text": str(item.get("text") or ""),
+        "sound": str(item.get("sound") or ""),
         "map": str(item.get("map") or ""),
         "alt": f"{source}: {', '.join(part for part in parts if part)}",
         "classes": " ".join(str(place[name]) for name in dict.fromkeys((label, predicted)) if name in place),

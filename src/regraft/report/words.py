@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from regraft.evaluation import Metric
+from regraft.modalities import modality_of, names
 
 SPLITS = {"test": "test", "cv": "cross-validation", "val": "validation"}  # the best evidence first
-_NOUNS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("recording", "recordings")}
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ def sentence(text: str) -> str:
 
 
 def noun(modality: str, n: int) -> str:
-    """image or images, as the number wants it."""
-    singular, plural = _NOUNS.get(modality, ("example", "examples"))
-    return singular if n == 1 else plural
+    """image or images, as the number wants it; example or examples where the modality is not known here."""
+    singular = modality_of(modality).noun if modality in names() else "example"
+    return singular if n == 1 else f"{singular}s"
 
 
 def _float(value: Any) -> float:

@@ -168,8 +168,12 @@ class Record(Keeper):
 
     def first_batch(self, batch: dict[str, np.ndarray]) -> None:
         """Save a picture of what is in the first augmented batch."""
-        sheet, place = self.context.modality.sheet, self.folder.first_batch
-        self.optional("picture of the first batch", lambda: write_bytes(place, sheet(batch)))
+
+        def save() -> None:
+            if sheet := self.context.modality.sheet(batch):
+                write_bytes(self.folder.first_batch, sheet)
+
+        self.optional("picture of the first batch", save)
 
     def strategies(self) -> list[dict[str, Any]]:
         """The trials of strategies.json, where it is there."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from regraft.backbones import obtain_weights
-from regraft.backbones.sources import DEFAULT
 from regraft.data import Examples
 from regraft.data.audit import ACROSS, Finding, Kept, Near, Seen, audit_features, find_near, write_fixes
 from regraft.data.part import Part
@@ -69,7 +68,7 @@ def audit(
 def audit_alone(
     examples: Examples, kept: Kept, context: Context, with_features: bool
 ) -> tuple[list[Finding], Part]:
-    """The same with the packaged backbone and a linear probe, and the inputs of test.
+    """The same with the usual backbone of the modality and a linear probe, and the inputs of test.
 
     Without features near-duplicates are found by their facts only.
     """
@@ -82,7 +81,7 @@ def audit_alone(
         near = find_near(examples.inputs(), test, (None, None), likeness, tick, context.out_of_time)
         return audit_features(_seen(examples, None, None, test, near, kept, context)), test
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
-    obtained = obtain_weights(DEFAULT, quiet.recipe.run.offline)
+    obtained = obtain_weights("auto", quiet.recipe.run.offline, context.modality.name)
     backbone = base(obtained, examples.facts(), quiet)
     engine = choose_engine(backbone, both.items, len(both) + len(test), quiet)
 

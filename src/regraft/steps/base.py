@@ -41,7 +41,7 @@ def base(
     kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
     context.decide(
         "base",
-        f"{kept}, {backbone.width} features, input {size}x{size}",
+        f"{kept}, {backbone.width} features, input size {size}",
         why,
         stages=names,
         width=backbone.width,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from regraft.backbones import Obtained, candidates, entry_of, obtain_weights
-from regraft.backbones.sources import DEFAULT
+from regraft.backbones import Obtained, candidates, entry_of, obtain_weights, usual
 from regraft.data.part import Part
 from regraft.steps.context import Context
 from regraft.steps.rank import RANKING_SHARE, Ranking, rank
@@ -39,9 +38,10 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
     the input size and the depth where these are "auto".
     """
     recipe, why, ranking = context.recipe.obtain, "the user named it", None
+    modality = context.modality.name
     reference = recipe.backbone
     if reference == "auto":
-        known, most = candidates() or [DEFAULT], recipe.max_parameters
+        known, most = candidates(modality) or [usual(modality)], recipe.max_parameters
         reference, why = known[0], "it is at hand and needs no network"
         entry = entry_of(known[0])
         too_large = most is not None and (entry is None or entry.parameters > most)
@@ -51,7 +51,7 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
             ranking = rank(part, facts, counts, task, known, context)
             reference, why = ranking.chosen.reference, ranking.reason
     context.settle("obtain.backbone", reference, why)
-    found = obtain_weights(reference, context.recipe.run.offline)
+    found = obtain_weights(reference, context.recipe.run.offline, modality)
     p = found.provenance
     others = (
         {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())}

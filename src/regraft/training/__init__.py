@@ -22,6 +22,7 @@ from regraft.training.loop import (
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
 from regraft.training.network import Layers, Network, linear_head, make_head
 from regraft.training.ranks import Ranks, shuffled
+from regraft.training.rates import layer_groups
 
 __all__ = [
     "Batch",
@@ -46,6 +47,7 @@ __all__ = [
     "fit_linear",
     "fit_path",
     "head_alone",
+    "layer_groups",
     "linear_head",
     "linear_outputs",
     "make_head",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from regraft.artifacts import file_sha256, openable, read_json
 from regraft.backbones import transformers_layout
 from regraft.backbones.base import Provenance, state_sha256
 from regraft.backbones.ready import timm
-from regraft.backbones.sources.obtained import Obtained, build, parameters_of
+from regraft.backbones.sources.obtained import Obtained, build, buildable, parameters_of
+from regraft.backbones.sources.registered import source_of
 from regraft.backbones.truncate import cut_short
 from regraft.errors import BackboneError
 
@@ -35,13 +38,13 @@ def from_folder(path: Path, kind: str) -> Obtained:
         module = build(architecture, 0, config)
         if depth is not None:
             cut_short(module, depth)
-        classifier = module.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
+        classifier = config_of(module, config).get("classifier")
         if f"{classifier}.weight" in state:
             module = build(architecture, len(state[f"{classifier}.weight"]), config)
         module.load_state_dict(state, strict=True)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise BackboneError(f"{weights} does not fit {architecture}: {str(error).splitlines()[0]}") from None
-    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
+    config = config_of(module, config)
     licence, trained_on = str(config.get("license") or "unknown"), "unknown"
     if about:
         licence, trained_on = (
@@ -58,11 +61,22 @@ def from_folder(path: Path, kind: str) -> Obtained:
             sha256=file_sha256(weights),
             licence=licence,
             parameters=parameters_of(module),
-            input_size=int(config["input_size"][-1]),
+            input_size=int(about["preprocess"]["size"] if about else config["input_size"][-1]),
             pretrained_on=trained_on,
         ),
         depth,
+        about["preprocess"]["modality"] if about else _modality(architecture),
     )
+
+
+def config_of(module: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
+    """The config that a network keeps of itself, as timm's do; the one it was built by where it keeps none."""
+    return dict(getattr(module, "pretrained_cfg", config))
+
+
+def _modality(architecture: str) -> str:
+    source = source_of(architecture)
+    return "image" if source is None else source.modality
 
 
 def _transformers(path: Path) -> Obtained:
@@ -109,6 +123,6 @@ def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
         found = read_json(config_file)
         architecture = found.get("architecture", "") if isinstance(found, dict) else ""
         config = dict(found.get("pretrained_cfg") or {}) if isinstance(found, dict) else {}
-    if not (timm.is_model(architecture) or architecture.startswith(transformers_layout.PREFIX)):
+    if not buildable(architecture):
         raise BackboneError(f"{path} names no architecture that timm has (found {architecture!r}).")
     return weights, architecture, config

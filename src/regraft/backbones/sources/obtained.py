@@ -10,6 +10,7 @@ from torch import nn
 from regraft.backbones import transformers_layout
 from regraft.backbones.base import Provenance
 from regraft.backbones.ready import timm
+from regraft.backbones.sources.registered import source_of
 from regraft.errors import BackboneError
 
 
@@ -19,13 +20,18 @@ class Obtained:
 
     module: nn.Module
     architecture: str
-    config: dict[str, Any]  # timm's pretrained_cfg
+    config: dict[str, Any]  # timm's pretrained_cfg, or what its source builds the network by; plain values
     provenance: Provenance
     depth: int | None = None  # stages kept, of an earlier run whose backbone was truncated
+    modality: str = "image"  # of the examples it was trained on
 
 
 def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Module:
-    """An untrained model whose pretrained_cfg is `config`. Raises BackboneError where timm cannot make it."""
+    """An untrained model whose pretrained_cfg is `config`; one of a registered source has no classifier. Raises
+    BackboneError where it cannot be made.
+    """
+    if (source := source_of(architecture)) is not None:
+        return source.build(architecture, config)
     if architecture.startswith(transformers_layout.PREFIX):
         return transformers_layout.build(config)
     overlay = {key: value for key, value in config.items() if key not in ("architecture", "num_classes")}
@@ -36,6 +42,12 @@ def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Mod
     except RuntimeError as error:
         raise BackboneError(f"timm cannot make {architecture!r}: {str(error).splitlines()[0]}") from None
     return model
+
+
+def buildable(architecture: str) -> bool:
+    """True for an architecture that `build` knows."""
+    known = source_of(architecture) is not None or architecture.startswith(transformers_layout.PREFIX)
+    return known or bool(timm.is_model(architecture))
 
 
 def parameters_of(module: nn.Module) -> int:

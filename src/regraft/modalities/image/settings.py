@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from regraft.errors import UsageError
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.levels import levels_in
 from regraft.modalities.image.preprocess import ImagePreprocess
 from regraft.modalities.image.reading import STANDARD
 
+NAMED = range(32, 4_097)  # pixels a side that a user may name
 SMALLEST_SIZE = 64
 ENLARGED = 4  # times their short side that small images are enlarged
 # Image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
@@ -28,7 +30,7 @@ def preprocess(
     config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
 ) -> tuple[ImagePreprocess, str]:
     """The weights' own preprocessing (timm's `config`), with an input size and levels that suit a set, and why
-    it has that size.
+    it has that size. Raises UsageError for a size out of bounds that the user named.
 
     Images smaller than the input have no border to spare: of them the centre crop takes the whole short side.
     """
@@ -36,6 +38,8 @@ def preprocess(
     if facts is None:
         size, why = size or native, why if size else "it is the weights' own"
     else:
+        if size is not None and size not in NAMED:
+            raise UsageError(f"base.size is {size}: images go in at {NAMED[0]} to {NAMED[-1]:,} pixels a side.")
         short = short_sides(facts)
         if size is None:
             size, why = input_size(native, bool(config.get("fixed_input_size")), short, len(short), cpu)

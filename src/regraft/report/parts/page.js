@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filtering and the confusion matrix's pictures. The page is complete without it.
+// Sorting, filtering and the confusion matrix's examples. The page is complete without it.
 (() => {
   document.documentElement.classList.add("js");
 
@@ -40,7 +40,7 @@
     });
   }
 
-  // A class chosen: only pictures that have it as label or answer.
+  // A class chosen: only examples that have it as label or answer.
   const filter = document.querySelector(".filter");
   if (filter) {
     filter.hidden = false;
@@ -53,11 +53,11 @@
         shown += !item.hidden;
       }
       for (const more of document.querySelectorAll("#pictures details.more")) more.open = wanted !== "";
-      said.textContent = wanted === "" ? "" : shown === 1 ? "1 picture" : `${shown} pictures`;
+      said.textContent = wanted === "" ? "" : `${shown} ${shown === 1 ? filter.dataset.one : filter.dataset.many}`;
     });
   }
 
-  // A cell of the confusion matrix: its pictures, right below the matrix.
+  // A cell of the confusion matrix: its examples, right below the matrix.
   const links = [...document.querySelectorAll("a[href^='#cell-']")];
   const show = (id) => {
     for (const panel of document.querySelectorAll("details.cell")) {

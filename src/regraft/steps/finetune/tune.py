@@ -45,6 +45,7 @@ from regraft.training import (
     State,
     Trained,
     add_adapters,
+    layer_groups,
     merge_adapters,
     shuffled,
 )
@@ -278,20 +279,11 @@ class _Work:
         return lambda outputs, targets: task.loss(outputs + offset, targets)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameter groups with layer-wise decay by timm's fine groups; no weight decay on norms and biases."""
+        """Parameter groups of the backbone, with layer-wise decay, and of the head."""
         tuning, network = self.tuning, self.network
         rate = tuning.lr * FASTER.get(self.plan.strategy, 1.0)
-        groups: list[dict[str, Any]] = []
-        if any(p.requires_grad for p in network.backbone.parameters()):
-            from timm.optim import param_groups_layer_decay
-
-            for group in param_groups_layer_decay(
-                network.backbone, tuning.weight_decay, layer_decay=tuning.layer_decay
-            ):
-                scale = float(group.get("lr_scale", 1.0))
-                groups.append(
-                    {"params": group["params"], "lr": rate * scale, "weight_decay": group["weight_decay"]}
-                )
+        decays = tuning.layer_decay, tuning.weight_decay
+        groups = layer_groups(network.backbone, self.tuned.stages, rate, *decays)
         groups.append({"params": list(network.head.parameters()), "lr": tuning.lr, "weight_decay": 0.0})
         return groups
 

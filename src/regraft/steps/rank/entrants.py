@@ -106,7 +106,7 @@ class Entrants:
                 left_out[reference] = "the time allowed for the comparison was up"
                 continue
             try:
-                obtained = obtain_weights(reference, self.recipe.run.offline)
+                obtained = self._obtained(reference)
                 found = self._at_all_sizes(reference, obtained)
             except UsageError as error:
                 if named:
@@ -127,10 +127,13 @@ class Entrants:
         """Compute the features of the examples that are new in a round of so many `examples`."""
         references = list(dict.fromkeys(entrant.reference for entrant in racing))
         for number, reference in enumerate(references, start=1):
-            obtained = obtain_weights(reference, self.recipe.run.offline)
+            obtained = self._obtained(reference)
             for entrant in (one for one in racing if one.reference == reference):
                 label = f"{reference} at {entrant.size} ({number} of {len(references)}), {examples} examples"
                 self._compute(entrant, self._backbone(obtained, entrant.size), examples, label)
+
+    def _obtained(self, reference: str) -> Obtained:
+        return obtain_weights(reference, self.recipe.run.offline, self.context.modality.name)
 
     def _at_all_sizes(self, reference: str, obtained: Obtained) -> list[Entrant]:
         """The entrants of one backbone. Raises BackboneError where it can be run at none of its sizes."""
