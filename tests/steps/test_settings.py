@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bases import IMAGES, base_of
+from bases import IMAGES, base_of, facts_of
 from regraft.artifacts import Events
 from regraft.backbones import Backbone, obtain_weights
 from regraft.data.part import Part
-from regraft.errors import RegraftError
+from regraft.errors import RegraftError, UsageError
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
@@ -142,3 +142,10 @@ def test_any_recipe_that_is_accepted_ends_with_numbers(
         return
     assert sound
     assert "nan" not in said["decided"] + said["why"]
+
+
+@pytest.mark.parametrize("size", [31, 4_097])
+def test_images_go_in_at_sizes_of_some_sense(size: int) -> None:
+    config = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(UsageError, match="32 to 4,096 pixels a side"):
+        IMAGES.preprocess(config, 224, facts_of([(64, 64)]), size, True)

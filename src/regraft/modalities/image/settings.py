@@ -39,7 +39,9 @@ def preprocess(
         size, why = size or native, why if size else "it is the weights' own"
     else:
         if size is not None and size not in NAMED:
-            raise UsageError(f"base.size is {size}: images go in at {NAMED[0]} to {NAMED[-1]:,} pixels a side.")
+            raise UsageError(
+                f"base.size is {size}: images go in at {NAMED[0]} to {NAMED[-1]:,} pixels a side."
+            )
         short = short_sides(facts)
         if size is None:
             size, why = input_size(native, bool(config.get("fixed_input_size")), short, len(short), cpu)
