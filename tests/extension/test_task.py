@@ -108,7 +108,7 @@ def test_its_link_has_the_slope_of_its_loss() -> None:
     total = (torch.stack(each, dim=1) * shares).sum()
     total.backward()
     value, slope = task.link.slope(outputs.detach().clone(), task.link.tensor(targets), shares)
-    assert value == pytest.approx(float(total), rel=1e-5)
+    assert value == pytest.approx(float(total.detach()), rel=1e-5)
     np.testing.assert_allclose(slope.numpy(), outputs.grad.numpy(), atol=1e-6)
     found = task.link.losses(targets, outputs[:, 0].detach().numpy())
     np.testing.assert_allclose(found, each[0].detach().numpy(), rtol=1e-5)

@@ -219,19 +219,17 @@ def trial(name: str, loss: float, seconds: float, error: float = 0.01) -> Trial:
 
 def test_advice_names_what_was_gained_and_what_is_enough() -> None:
     head, full = trial("head", 0.30, 0.0), trial("full", 0.20, 100.0)
-    assert "worth it" in advice([head, full], "full", TASK.headline)
-    assert "last-1 comes within" in advice([head, full, trial("last-1", 0.205, 10.0)], "full", TASK.headline)
-    assert "last-1 reached 0.195" in advice([head, full, trial("last-1", 0.195, 90.0)], "full", TASK.headline)
+    assert "worth it" in advice([head, full], "full", TASK)
+    assert "last-1 comes within" in advice([head, full, trial("last-1", 0.205, 10.0)], "full", TASK)
+    assert "last-1 reached 0.195" in advice([head, full, trial("last-1", 0.195, 90.0)], "full", TASK)
     noisy = [head, trial("full", 0.20, 100.0, 0.09), trial("last-2", 0.28, 10.0)]
-    assert "last-2" not in advice(noisy, "full", TASK.headline), (
-        "a standard error above is as far as the head alone"
-    )
-    assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)], "full", TASK.headline)
-    assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)], "full", TASK.headline)
+    assert "last-2" not in advice(noisy, "full", TASK), "a standard error above is as far as the head alone"
+    assert "hardly worth it" in advice([head, trial("full", 0.295, 100.0)], "full", TASK)
+    assert "gained nothing" in advice([head, trial("full", 0.40, 100.0)], "full", TASK)
     above = [head, trial("full", 0.31, 9.0), trial("norm", 0.27, 9.0)]
-    assert "gained nothing here on val; norm reached 0.270" in advice(above, "full", TASK.headline)
+    assert "gained nothing here on val; norm reached 0.270" in advice(above, "full", TASK)
     assert "no strategy was trained to the end" in advice(
-        [head, replace(trial("norm", 0.1, 9.0), epochs=0.7)], "head", TASK.headline
+        [head, replace(trial("norm", 0.1, 9.0), epochs=0.7)], "head", TASK
     )
 
 

@@ -25,7 +25,7 @@ from regraft.steps.context import Context, Keeper
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.rank import stratified_order
-from regraft.tasks import Metric, Task
+from regraft.tasks import Task
 from regraft.training import Checkpoint, within_error
 
 RUNGS = ((36, 3), (12, 1), (1, 0))  # the length is divided by the first; so many go on
@@ -105,10 +105,10 @@ def explore(
         going = sorted((n for n in going if n in found), key=lambda name: found[name].log_loss)[:survivors]
     best = race.best
     if best is None:
-        return Explored(race.trials, "head", advice(race.trials, "head", usual.task.headline))
+        return Explored(race.trials, "head", advice(race.trials, "head", usual.task))
     chosen = best.trial.strategy
     why = "stopped by the user before the strategies were compared"
-    why = why if race.stopped else advice(race.trials, chosen, usual.task.headline)
+    why = why if race.stopped else advice(race.trials, chosen, usual.task)
     if race.stopped:
         best.tuned.trained.stopped = "interrupted"
     return Explored(race.trials, chosen, why, best.tuned, tuners[chosen], best.checkpoint, race.stopped)
@@ -250,7 +250,7 @@ def _trial(
     return Trial(name, epochs, float(losses.mean()), error, found.value, found.low, found.high, *cost)
 
 
-def advice(trials: list[Trial], chosen: str, metric: Metric) -> str:
+def advice(trials: list[Trial], chosen: str, task: Task) -> str:
     """One sentence: what the chosen strategy gained, what was tried to the end beside it, and what comes
     close for less.
     """
@@ -258,9 +258,8 @@ def advice(trials: list[Trial], chosen: str, metric: Metric) -> str:
     best, head = longest[chosen], longest["head"]
     if chosen == "head":
         return "no strategy was trained to the end, so the trained head on the frozen backbone is kept"
-    said = (
-        f"{chosen} reached a val log loss of {best.log_loss:.3f} ({metric.words} {metric.shown(best.value)})"
-    )
+    shown = f"{task.headline.words} {task.headline.shown(best.value)}"
+    said = f"{chosen} reached a val {task.loss_name} of {best.log_loss:.3f} ({shown})"
     gain = head.log_loss - best.log_loss
     if gain <= 0:
         said += f"; the head alone has {head.log_loss:.3f}: fine-tuning gained nothing here on val"

@@ -139,7 +139,7 @@ class Tuner:
         tuning = replace(tuning, epochs=epochs, interpolation=share)
         work.network.suffix = None
         work.network.to("cpu")
-        decided, why = _in_words(trained, reached, tuning)
+        decided, why = _in_words(trained, reached, tuning, self.task.loss_name)
         return Finetuned(
             work.tuned, work.network.head.eval(), trained, moving, logits, tuning, decided, why, before
         )
@@ -382,14 +382,14 @@ def _shapes(inputs: Inputs) -> str:
     return str({name: tuple(tensor.shape) for name, tensor in named.items()})
 
 
-def _in_words(trained: Trained, reached: float, tuning: Tuning) -> tuple[str, str]:
-    """What came of a training and why it ended; `reached` is the val log loss before any mixture."""
-    best = f", kept as of epoch {trained.epoch} (val log loss {reached:.3f})" if np.isfinite(reached) else ""
+def _in_words(trained: Trained, reached: float, tuning: Tuning, loss: str) -> tuple[str, str]:
+    """What came of a training and why it ended; `reached` is the val loss, called `loss`, before any mixture."""
+    best = f", kept as of epoch {trained.epoch} (val {loss} {reached:.3f})" if np.isfinite(reached) else ""
     share, val = tuning.interpolation, f" {trained.log_loss:.3f}" if np.isfinite(trained.log_loss) else ""
     mixed = f", {share:g} of the way there{val}" if share not in (1, "auto") else ""
     why = {
         "length": "went its whole length",
-        "patience": f"val log loss clearly worse for {tuning.patience} epochs",
+        "patience": f"val {loss} clearly worse for {tuning.patience} epochs",
         "budget": "the time was up",
         "interrupted": "stopped by the user",
         "diverged": "the loss fell apart again at an eighth of the rate; the best before is kept",
