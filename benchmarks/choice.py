@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,19 @@ from regraft.evaluation import (
 )
 from regraft.inference import FeatureStore, feature_key
 from regraft.modalities import modality_of, read_source
-from regraft.recipe import FinetuneRecipe, Recipe
+from regraft.recipe import Recipe
 from regraft.steps.audit import apart
 from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
-from regraft.steps.finetune.judge import Judged, judge
-from regraft.steps.finetune.rules import settle
-from regraft.steps.finetune.tune import MIXTURES, Finetuned, finetune, mixtures
+from regraft.steps.finetune.judge import Comparison, compare
+from regraft.steps.finetune.mix import SHARES
+from regraft.steps.finetune.rules import Tuning, settled
+from regraft.steps.finetune.tune import Finetuned, Tuner, mixtures
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.train import apply_head, fit_chosen, train_head
-from regraft.tasks.imbalance import class_weighted
+from regraft.tasks import chosen_by, task_of
 
 RESULTS = Path(__file__).parent / "results" / "choice"
 SETS = ("flowers5", "hymenoptera", "dtd10", "trashnet", "apple_leaf4", "sign_digits", "cifar10_small")
@@ -96,7 +98,7 @@ class Subset:
             self.recipe, FeatureStore(folder / "cache"), torch.device("cpu"), Events(), modality_of("image")
         )
         self.backbone = base(obtain_weights("packaged:efficientnet_lite0"), examples.facts(), self.context)
-        self.plan, self.classes = freeze(self.backbone, self.context), len(examples.task.classes)
+        self.plan, self.task = freeze(self.backbone, self.context), task_of("single", examples.task.classes)
         self.engine = choose_engine(self.backbone, examples.part("train").items, count, self.context)
         values = self.features(examples.part("train").then(examples.part("val")))
         images = self.context.modality
@@ -105,18 +107,17 @@ class Subset:
         examples = apart(examples, near, True, seed).examples
         self.fit, self.val = examples.part("train"), examples.part("val")
         self.truth, both = examples.unseal("a benchmark", lambda *_, **__: None), self.fit.then(self.val)
-        self.known = Part(
-            values=self.features(both), labels=both.labels, weights=both.weights, blocks=both.blocks
-        )
-        options = head(self.backbone.width, self.classes, len(both), self.context)
-        self.heads = train_head(options, self.known, len(self.fit), self.classes, self.context)
-        settings, size = self.recipe.finetune, self.backbone.preprocess.size
-        settle(settings, len(self.fit), images.settings(examples.facts(), size), size)
+        self.known = replace(both, values=self.features(both))
+        options = head(self.backbone.width, self.task.outputs, len(both), self.context)
+        self.heads = train_head(options, self.known, len(self.fit), self.task, self.context)
+        asked, size = self.recipe.finetune, self.backbone.preprocess.size
+        found = settled(asked, len(self.fit), images.settings(examples.facts(), size), size)
         (mirror,) = images.probes
         mirrored = self.features(self.fit, mirror.view(self.backbone.preprocess), "mirror")
-        settings.mirror = mirror.allowed(self.known.values[: len(self.fit)], mirrored)[0]
+        found["mirror"] = mirror.allowed(self.known.values[: len(self.fit)], mirrored)[0]
         units = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        settings.precision = "bfloat16" if units else "float32"
+        found["precision"] = "bfloat16" if units else "float32"
+        self.tuning = Tuning.of(asked, self.heads.chosen.class_weights, **found)
         self.every = self.rows_of(both)
 
     def features(self, part: Part, pre: Any = None, view: str = "plain") -> np.ndarray:
@@ -126,18 +127,14 @@ class Subset:
 
     def rows_of(self, part: Part) -> Part:
         """What fine-tuning is given of a part."""
-        weights = class_weighted(
-            part.labels, part.weights, self.recipe.train.class_weights == "balanced", self.classes
-        )
-        return Part(items=part.items, ids=part.ids, labels=part.labels, weights=weights, blocks=part.blocks)
+        weights = self.task.weighted(part.labels, part.weights, self.heads.chosen.class_weights)
+        return replace(part, weights=weights)
 
-    def trained(
-        self, start: nn.Module, data: Part, held: Part | None = None, share: Any = 1.0
-    ) -> tuple[Finetuned, FinetuneRecipe]:
-        """The network fine-tuned from a head on `data`, and the settings it ended with."""
-        trial = self.context.trial()
-        trial.recipe.finetune.interpolation = share
-        return finetune(self.backbone, self.plan, start, data, held, trial), trial.recipe.finetune
+    def trained(self, start: nn.Module, data: Part, held: Part | None = None, share: Any = 1.0) -> Finetuned:
+        """The network fine-tuned from a head on `data`."""
+        tuning = replace(self.tuning, interpolation=share)
+        tuner = Tuner(self.backbone, self.plan, tuning, self.task, self.engine.name)
+        return tuner.fit(start, data, held, self.context.trial())
 
 
 def read(place: Path, found: tuple[list[Path], list[str], list[bool]], seed: int) -> Examples:
@@ -150,23 +147,24 @@ def read(place: Path, found: tuple[list[Path], list[str], list[bool]], seed: int
     return make_examples(source, audited, seed=seed)
 
 
-def in_folds(some: Subset) -> tuple[dict[float, np.ndarray], Judged, int]:
+def in_folds(some: Subset) -> tuple[dict[float, np.ndarray], Comparison, int]:
     """Out-of-fold logits of all examples by share; what regraft's rule makes of as many folds as it tries,
     and their number.
     """
     every, judged, tried, rows = some.every, None, 0, np.zeros(0, dtype=np.int64)
     logits = {
-        share: np.zeros((len(every.labels), some.classes), dtype=np.float32) for share in (0.0, *MIXTURES)
+        share: np.zeros((len(every.labels), some.task.outputs), dtype=np.float32) for share in (0.0, *SHARES)
     }
     for fitted, held in folds_of(every.labels, 3, some.seed, every.blocks):
-        start = fit_chosen(some.heads.chosen, some.known.some(fitted), some.classes, some.context)
-        tuned, _ = some.trained(start, every.some(fitted))
+        start = fit_chosen(some.heads.chosen, some.known.some(fitted), some.task, some.context)
+        tuned = some.trained(start, every.some(fitted))
         for share, values in mixtures(some.backbone, start, tuned, every.some(held), some.context).items():
             logits[share][held] = values
         if judged is None or not judged.enough:
             tried, rows = tried + 1, np.sort(np.concatenate([rows, held]))
             seen = {share: values[rows] for share, values in logits.items()}
-            judged = judge(every.labels[rows], seen, every.blocks[rows], "accuracy", rows)
+            metric, blocks = chosen_by(some.task, "accuracy"), every.blocks_at(rows)
+            judged = compare(some.task, metric, every.labels[rows], seen, blocks, rows)
     return logits, judged, tried
 
 
@@ -177,18 +175,18 @@ def rule_before(some: Subset, logits: dict[float, np.ndarray]) -> tuple[float, f
     labels, val = some.every.labels, some.val
     if len(val) < WORN:
         losses = {share: refined_log_losses(labels, values) for share, values in logits.items()}
-        best = min(MIXTURES, key=lambda share: float(losses[share].mean()))
+        best = min(SHARES, key=lambda share: float(losses[share].mean()))
         gain = losses[0.0] - losses[best]
         return (best if gain.mean() > standard_error(gain) else 0.0), best, 2.0
-    tuned, used = some.trained(some.heads.on_train, some.rows_of(some.fit), some.rows_of(val), "auto")
+    tuned = some.trained(some.heads.on_train, some.rows_of(some.fit), some.rows_of(val), "auto")
     alone = apply_head(some.heads.on_train, some.known.values[len(some.fit) :])
     ranks = [
         (score(val.labels, z, "accuracy"), -refined_log_losses(val.labels, z).mean())
         for z in (alone, tuned.logits)
     ]
     share, spent = (
-        float(used.interpolation),
-        len(some.fit) / len(labels) * tuned.trained.epochs_run / some.recipe.finetune.epochs,
+        float(tuned.tuning.interpolation),
+        len(some.fit) / len(labels) * tuned.trained.epochs_run / tuned.tuning.epochs,
     )
     return (share if ranks[1] > ranks[0] else 0.0), share, spent
 
@@ -205,12 +203,13 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
     before, worn, spent = rule_before(some, logits)
     labels, truth = some.every.labels, some.truth.labels
     candidate = min(
-        MIXTURES,
+        SHARES,
         key=lambda share: float(refined_log_losses(labels[ours.rows], logits[share][ours.rows]).mean()),
     )
-    last, _ = some.trained(some.heads.refitted, some.every)
+    last = some.trained(some.heads.refitted, some.every)
     asked = tuple(sorted({0.0, worn, before, candidate, ours.share}))
-    unseen = mixtures(some.backbone, some.heads.refitted, last, some.rows_of(some.truth), some.context, asked)
+    every = mixtures(some.backbone, some.heads.refitted, last, some.rows_of(some.truth), some.context)
+    unseen = {share: every[share] for share in asked}
     heat = {share: fit_temperature(labels, values) for share, values in logits.items()}
     loss = {share: float(log_losses(truth, z / heat[share]).mean()) for share, z in unseen.items()}
     right = {share: float((z.argmax(axis=1) == truth).mean()) for share, z in unseen.items()}
