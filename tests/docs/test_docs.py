@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import typer
 
+from regraft.artifacts import RunFolder
 from regraft.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +60,22 @@ def test_python_in_the_readme_compiles_and_names_what_there_is() -> None:
         compile(block, "README.md", "exec")
         for name in re.findall(r"\bregraft\.(\w+)\(", block):
             assert hasattr(regraft, name), name
+
+
+def test_what_is_told_of_extending_regraft_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    program = "\n".join(PYTHON.findall((ROOT / "docs" / "extending.md").read_text(encoding="utf-8")))
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    headline, answer = done.stdout.splitlines()[-2:]
+    assert headline.startswith("test places off ")
+    assert answer in ("a small", "b middle", "c large")
+    run = RunFolder(tmp_path / "run").read_state()
+    assert run["missing"] == {}
+    assert (run["data"]["modality"], run["data"]["kind"]) == ("vector", "ordinal")
+    assert run["provenance"]["id"] == "toy:tiny"
 
 
 @pytest.mark.parametrize(
@@ -134,8 +153,8 @@ def test_core_types_have_the_fields_that_are_told() -> None:
 def test_seams_ask_for_what_is_told() -> None:
     lines = "\n".join(PYTHON.findall(ARCHITECTURE)).replace(",\n ", ", ")
     told = dict(re.findall(r"^([A-Z]\w+): ([a-z_, ]+)", lines, re.MULTILINE))
-    assert set(told) == {"Kind", "Modality", "Preprocess", "Task", "Calibration"}
-    find = told_in("data.kind modalities tasks")
+    assert set(told) == {"Kind", "Modality", "Preprocess", "Task", "Calibration", "WeightSource"}
+    find = told_in("backbones data.kind modalities tasks")
     for name, members in told.items():
         kind = find(name)
         asked = {found for found in (*vars(kind), *kind.__annotations__) if not found.startswith("_")}
