@@ -92,7 +92,7 @@ class ObtainRecipe(_Section):
 class BaseRecipe(_Section):
     """Step 2: the backbone without its old classifier."""
 
-    size: Annotated[int, Field(ge=1, le=1_000_000)] | Auto = Field(
+    size: Annotated[int, Field(ge=1, le=4_096)] | Auto = Field(
         "auto",
         description="input size, of images in pixels (32 to 4,096); auto: by the images' own size and the cost",
     )
