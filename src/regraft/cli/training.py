@@ -221,10 +221,10 @@ def show_run(run: Run) -> None:
     console = Console(highlight=False)
     console.print(f"\n[bold]{run.headline()}[/]")
     for pair in run.metrics.get("versus", []):
-        console.print(f"  {in_words(PairedDifference.from_dict(pair))}", markup=False)
+        console.print(f"  {in_words(PairedDifference.from_dict(pair))}", markup=False, soft_wrap=True)
     for section in run.task.sections(run.metrics):
         for offer in section.rows if isinstance(section, Promises) else ():
-            console.print(f"  {_promise(offer)}", markup=False)
+            console.print(f"  {_promise(offer)}", markup=False, soft_wrap=True)
     for what, place in (("model ", run.path / "model"), ("report", run.path / "report.html")):
         console.print(f"{what}  {escape(str(place))}", soft_wrap=True)
     console.print(f"use it  regraft predict {escape(quote(str(run.path)))} FILES", soft_wrap=True)
