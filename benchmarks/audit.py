@@ -1,4 +1,5 @@
-"""What `regraft audit` finds of faults planted in real image sets, and what it says of the sets as they are.
+"""What `regraft audit` finds of faults planted in real image sets, and what it says of the sets as they
+are.
 
     python benchmarks/audit.py [SET ...] [--out FOLDER] [--pictures FOLDER] [--write docs/benchmarks.md]
 

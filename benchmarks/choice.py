@@ -6,12 +6,12 @@ The sets are looked for in $REGRAFT_DATA. Of each, a stratified subset is all th
 96 pixels; all other examples (1,000 at most) are the truth. Every subset is trained on as a fit does it: in
 three folds, on its train part with val, and on all of it. Both rules are then asked what they would hand
 over, and its log loss on the truth is compared with that of the better of head alone and fine-tuned model.
-Temperatures are those of the folds, the same for both rules, so that only the choice differs. `trainings` are
-passes over the subset in units of one training of the whole length on all of it.
+Temperatures are those of the folds, the same for both rules, so that only the choice differs. `trainings`
+are passes over the subset in units of one training of the whole length on all of it.
 
-The rule before: below 50 val examples all three folds, and the share of fine-tuned weights of the lowest loss
-if its gain is above one standard error; else the higher accuracy on val, ties by log loss, of a fine-tuned
-model whose epoch and share val had chosen too, and one more training on train and val.
+The rule before: below 50 val examples all three folds, and the share of fine-tuned weights of the lowest
+loss if its gain is above one standard error; else the higher accuracy on val, ties by log loss, of a
+fine-tuned model whose epoch and share val had chosen too, and one more training on train and val.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.finetune.judge import Comparison, compare
-from regraft.steps.finetune.mix import SHARES
+from regraft.steps.finetune.mix import SHARES, mixtures
 from regraft.steps.finetune.rules import Tuning, settled
-from regraft.steps.finetune.tune import Finetuned, Tuner, mixtures
+from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.train import apply_head, fit_chosen, train_head
@@ -192,8 +192,8 @@ def rule_before(some: Subset, logits: dict[float, np.ndarray]) -> tuple[float, f
 
 
 def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict | None:
-    """What both rules choose for one subset, and the losses of what they would hand over; None where the set
-    is too small.
+    """What both rules choose for one subset, and the losses of what they would hand over; None where the
+    set is too small.
     """
     found = subset(data / name, count, seed)
     if found is None:
@@ -236,8 +236,8 @@ def measured(name: str, data: Path, count: int, seed: int, folder: Path) -> dict
 def table(results: list[dict]) -> str:
     """The markdown table of all that is kept, a row a subset, and the mean.
 
-    The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules had
-    to choose from.
+    The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules
+    had to choose from.
     """
     heads = "set | examples | head alone | fine-tuned | before: chosen | regret | trainings | now: chosen | regret | trainings"
     lines = [f"| {heads} |", "|---" * 10 + "|"]

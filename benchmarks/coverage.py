@@ -4,8 +4,8 @@ known.
     python benchmarks/coverage.py [--rounds 50] [--write docs/benchmarks.md]
 
 The grid: 100, 300 and 1,000 examples, 2 to 10 classes, equal or unequal (the largest 5 times the smallest),
-models that are right in about 60 to 99 % of cases; and groups of 10 examples that err together. The truth is
-the metric on 200,000 examples.
+models that are right in about 60 to 99 % of cases; and groups of 10 examples that err together. The truth
+is the metric on 200,000 examples.
 """
 
 from __future__ import annotations

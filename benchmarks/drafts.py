@@ -2,9 +2,9 @@
 
     python benchmarks/drafts.py DATA        # a folder of image sets, such as $REGRAFT_DATA
 
-A head on the packaged backbone is fitted on features of paths; then each picture is answered by its path and
-by its decoded pixels. The pictures of these sets are small: the input is small too, so that files are decoded
-smaller.
+A head on the packaged backbone is fitted on features of paths; then each picture is answered by its path
+and by its decoded pixels. The pictures of these sets are small: the input is small too, so that files are
+decoded smaller.
 """
 
 from __future__ import annotations

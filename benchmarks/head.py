@@ -3,8 +3,9 @@
     python benchmarks/head.py [--write docs/benchmarks.md]
 
 Features are synthetic: normal, rotated, their spectrum falling like that of real ones. `path` is 10,000 x
-1,280 features of 100 classes, all strengths and folds and the final fit; `curve` is one fit and one path each
-of 1,000 to 1,000,000 examples with 256 features and 10 classes, memory-mapped, each in a process of its own.
+1,280 features of 100 classes, all strengths and folds and the final fit; `curve` is one fit and one path
+each of 1,000 to 1,000,000 examples with 256 features and 10 classes, memory-mapped, each in a process of
+its own.
 """
 
 from __future__ import annotations

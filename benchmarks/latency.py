@@ -1,11 +1,13 @@
-"""What a call of `model.predict` costs beside the bare work in it, at 224 pixels, for one picture and for thirty.
+"""What a call of `model.predict` costs beside the bare work in it, at 224 pixels, for one picture and for
+thirty.
 
     REGRAFT_DATA=... python benchmarks/latency.py [--before CHECKOUT] [--rounds 30] [--threads 2]
 
-The bare work is done by hand with timm and PyTorch: the pictures are prepared one after another by the model's own
-preprocessing, then one forward pass takes them all, in float32, channels last, with torch's own fusion of norms into
-convolutions. Every round times it and `predict` in turn, in one process; what is told is the median of a round's ratio.
-With `--before` another checkout of regraft is measured in the same run, round about with this one.
+The bare work is done by hand with timm and PyTorch: the pictures are prepared one after another by the
+model's own preprocessing, then one forward pass takes them all, in float32, channels last, with torch's own
+fusion of norms into convolutions. Every round times it and `predict` in turn, in one process; what is told
+is the median of a round's ratio. With `--before` another checkout of regraft is measured in the same run,
+round about with this one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What benchmarks/speed.py measures of regraft inside one process; one JSON line out.
 
-python benchmarks/ours.py extract FOLDER      features of train: the engine of a trial, decoding and the store
-included python benchmarks/ours.py bound FOLDER        the network alone and decoding alone, each on all cores
-python benchmarks/ours.py steps FOLDER STAGES training steps with the last STAGES stages released ("all": the
-whole) python benchmarks/ours.py memory COUNT        peak anonymous memory of extracting COUNT generated
-images
+python benchmarks/ours.py extract FOLDER      features of train: the engine of a trial, decoding and the
+store included python benchmarks/ours.py bound FOLDER        the network alone and decoding alone, each on
+all cores python benchmarks/ours.py steps FOLDER STAGES training steps with the last STAGES stages released
+("all": the whole) python benchmarks/ours.py memory COUNT        peak anonymous memory of extracting COUNT
+generated images
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def bound() -> dict:
 
 
 def steps() -> dict:
-    """images/s of training steps on a batch of 32: of images, or of cached activations where the first stages
-    are frozen.
+    """images/s of training steps on a batch of 32: of images, or of cached activations where the first
+    stages are frozen.
     """
     import torch
 

@@ -7,8 +7,8 @@ JSON line out.
     python benchmarks/peers.py fastai FOLDER             fastai's vision_learner and fine_tune(5)
     python benchmarks/peers.py trainer FOLDER            the transformers Trainer with its image example's settings, 5 epochs
 
-FOLDER holds train/ and test/. None of them touches the allocator, threads or memory formats: that is how they
-are used.
+FOLDER holds train/ and test/. None of them touches the allocator, threads or memory formats: that is how
+they are used.
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@ reaches.
 
 On a stratified part of each set in $REGRAFT_DATA: every candidate is fine-tuned by `regraft fit`, judged on
 one val set, not fitted again on train and val, and scored on all images of the set outside that part's
-training images, which neither the fits nor the scores have seen; fits that are finished in --out are not done
-again. Candidates: the packaged EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0 cut
-after its sixth stage, Lite0 with random weights, and Lite0 fine-tuned on other sets. Kendall's tau-b is
+training images, which neither the fits nor the scores have seen; fits that are finished in --out are not
+done again. Candidates: the packaged EfficientNet-Lite0, Lite1 and Lite2 as far as they are installed, Lite0
+cut after its sixth stage, Lite0 with random weights, and Lite0 fine-tuned on other sets. Kendall's tau-b is
 between a score and the test accuracies; regret is the accuracy lost by taking what the score puts first,
-against the best candidate. Last, one fit that chooses backbone, depth and freezing strategy by itself, beside
-the fit of Lite0.
+against the best candidate. Last, one fit that chooses backbone, depth and freezing strategy by itself,
+beside the fit of Lite0.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ AUTO = Candidate("auto", None, "auto", "auto")
 
 
 def part_of(source: Path, target: Path, train: int, test: int) -> Path:
-    """A copy of at most so many training and test images, each class by its share, the same ones every time."""
+    """A copy of at most so many training and test images, each class by its share, the same ones every
+    time.
+    """
     if target.is_dir():
         return target
     for split, most in (("train", train), ("test", test)):

@@ -5,10 +5,10 @@ frozen features.
 
 The sets are looked for in $REGRAFT_DATA. What came out for a set and seed is kept in
 benchmarks/results/real_sets, with the version of the code, and not done again (the peer neither) unless
---again says so: a series can be made piece by piece. The table is of all that is kept. The peer gets what an
-expert would give it: all training examples, C chosen on a stratified fifth of them, then refitted on all.
-Both are scored on the same test examples; the difference is paired: by test example, the share of seeds in
-which regraft is right, less whether the peer is, with a bootstrap over examples.
+--again says so: a series can be made piece by piece. The table is of all that is kept. The peer gets what
+an expert would give it: all training examples, C chosen on a stratified fifth of them, then refitted on
+all. Both are scored on the same test examples; the difference is paired: by test example, the share of
+seeds in which regraft is right, less whether the peer is, with a bootstrap over examples.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How time and memory grow from 10,000 to 1,000,000 examples of 1,000 classes, part by part of a run without
-its pictures.
+"""How time and memory grow from 10,000 to 1,000,000 examples of 1,000 classes, part by part of a run
+without its pictures.
 
     python benchmarks/scale.py [--counts 10000 100000 1000000] [--write docs/benchmarks.md]
 
-Features are synthetic and memory-mapped: 64 wide, around a centre a class; one in a hundred is nearly another
-one. A fifth of the examples is test. Each size has a process of its own. Peak memory is that of anonymous
-pages (RssAnon of Linux), the interpreter and its libraries included; mapped features are not among them.
-Files are neither hashed nor decoded, nothing is fine-tuned.
+Features are synthetic and memory-mapped: 64 wide, around a centre a class; one in a hundred is nearly
+another one. A fifth of the examples is test. Each size has a process of its own. Peak memory is that of
+anonymous pages (RssAnon of Linux), the interpreter and its libraries included; mapped features are not
+among them. Files are neither hashed nor decoded, nothing is fine-tuned.
 """
 
 from __future__ import annotations

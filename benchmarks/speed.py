@@ -1,11 +1,11 @@
-"""Speed beside the others: every row in one run, on the same images, weights and machine, in turn, as ratios
-of medians.
+"""Speed beside the others: every row in one run, on the same images, weights and machine, in turn, as
+ratios of medians.
 
     make bench        (or: REGRAFT_DATA=... python benchmarks/speed.py [--rounds 3] [--write docs/benchmarks.md] [ROW ...])
 
-Rows: extraction, head, steps, again, memory, and whole fits of flowers5, hymenoptera and dtd10. A ratio above
-1 says that regraft is so many times faster; in brackets the least and the most of the rounds. fastai and the
-transformers Trainer run where they are installed (the extra `bench`).
+Rows: extraction, head, steps, again, memory, and whole fits of flowers5, hymenoptera and dtd10. A ratio
+above 1 says that regraft is so many times faster; in brackets the least and the most of the rounds. fastai
+and the transformers Trainer run where they are installed (the extra `bench`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Commands as they are typed, each in a process of its own, forked from one that has imported torch and timm
-already.
+"""Commands as they are typed, each in a process of its own, forked from one that has imported torch and
+timm already.
 
 To import them costs a fresh interpreter three seconds, which is more than most commands take. A fork is a
 process all the same: it has its own working folder, environment, signals and end. Where the system cannot

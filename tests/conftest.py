@@ -23,8 +23,8 @@ ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first: files are shared out among the workers in this order, and the longest must not begin
-    last.
+    """Whole runs first: files are shared out among the workers in this order, and the longest must not
+    begin last.
     """
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
@@ -101,8 +101,8 @@ class Fitted:
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory, head_only: dict[str, Any]) -> Fitted:
-    """A finished run of the head alone on the pictures of `colours`. A test that writes to one of them copies
-    it before.
+    """A finished run of the head alone on the pictures of `colours`. A test that writes to one of them
+    copies it before.
     """
     place = tmp_path_factory.mktemp("fitted")
     run = regraft.fit(paint(place / "colours"), place / "run", recipe=head_only, cache=place / "cache")

@@ -1,5 +1,5 @@
-"""What commands need sooner or later, imported by the process that `commands.py` forks them from. Nothing is
-computed.
+"""What commands need sooner or later, imported by the process that `commands.py` forks them from. Nothing
+is computed.
 """
 
 from __future__ import annotations

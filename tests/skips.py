@@ -1,8 +1,8 @@
 """What was not tested: told at the end of every call of pytest, and a failure where all has to be tested.
 
 A reason for a skip says what is missing and how to have it. With REGRAFT_REQUIRE_DATA set, as on a build
-server, only what no installation brings may be missing: a reason that begins otherwise than those of MACHINE
-is a failure.
+server, only what no installation brings may be missing: a reason that begins otherwise than those of
+MACHINE is a failure.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Skips are told with what they need, and are failures where all has to be tested; with and without pytest's
-workers.
+"""Skips are told with what they need, and are failures where all has to be tested; with and without
+pytest's workers.
 """
 
 from __future__ import annotations

@@ -68,13 +68,13 @@ def fit(
 ) -> Run:
     """Walk the seven steps on `data` and give back the finished Run.
 
-    `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names an
-    earlier run whose assignment is kept, `fixes` a csv of `Audit.export` that was edited; `cache` is where
-    features are stored (None: nowhere); `listeners` hear every event, and so do trackers named in `track`
-    (tensorboard, mlflow, wandb); `until` "finetune" stops before the test set is read. With `resume` the run
-    in `out` goes on by its own recipe; `data` then says where its files are now, if they were moved. Raises
-    DataError, RecipeError, UsageError, ChangedError for a file that changes under way; KeyboardInterrupt
-    after the best so far was kept.
+    `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names
+    an earlier run whose assignment is kept, `fixes` a csv of `Audit.export` that was edited; `cache` is
+    where features are stored (None: nowhere); `listeners` hear every event, and so do trackers named in
+    `track` (tensorboard, mlflow, wandb); `until` "finetune" stops before the test set is read. With
+    `resume` the run in `out` goes on by its own recipe; `data` then says where its files are now, if they
+    were moved. Raises DataError, RecipeError, UsageError, ChangedError for a file that changes under way;
+    KeyboardInterrupt after the best so far was kept.
     """
     session = Session.open(recipe, cache, listeners)
     if resume:
@@ -147,8 +147,8 @@ def repeat(
     listeners: Sequence[Listener] = (),
     track: Sequence[str] = (),
 ) -> Repeats:
-    """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out` holds
-    them all.
+    """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out`
+    holds them all.
 
     The first one's backbone, input size and depth are kept for the others.
     Every run reads the test set once; nothing is chosen by it. Raises as `fit` does.
@@ -172,13 +172,13 @@ def evaluate(
     listeners: Sequence[Listener] = (),
     moved: str | Path | None = None,
 ) -> Evaluated:
-    """Evaluate a finished run's model again: on its own test set, or on `data`, all of it labelled and taken
-    as a test set.
+    """Evaluate a finished run's model again: on its own test set, or on `data`, all of it labelled and
+    taken as a test set.
 
     `moved` says where the run's own data are now, if they are not where they were; files are known by their
     content. Each reading of the run's test set is recorded with its date and `reason`, and `said` tells how
-    often it was read; of `data`, what the run was made with is left out. Raises DataError for labels that are
-    no classes of the run, UsageError for a run that is not finished or has no test set.
+    often it was read; of `data`, what the run was made with is left out. Raises DataError for labels that
+    are no classes of the run, UsageError for a run that is not finished or has no test set.
     """
     session = Session.open({"run": {"device": device}}, None, listeners)
 
@@ -242,9 +242,9 @@ def rank(
     test stays sealed.
 
     `backbones` are references; "auto" stands for all at hand (installed, in the hub's cache, earlier runs
-    below `runs/`), with `network` for the whole catalogue. What is allowed stands in `recipe`: obtain.prefer,
-    obtain.max_parameters, run.budget_seconds. An earlier run that has seen some of the data is left out.
-    Raises DataError, UsageError.
+    below `runs/`), with `network` for the whole catalogue. What is allowed stands in `recipe`:
+    obtain.prefer, obtain.max_parameters, run.budget_seconds. An earlier run that has seen some of the data
+    is left out. Raises DataError, UsageError.
     """
     session = Session.open(recipe, cache, listeners)
     examples = examples_of(read_source(data), session.recipe, None, session.events).examples
@@ -293,8 +293,8 @@ def load(path: str | Path) -> Model:
 def backbone(
     reference: str = "auto", size: int | None = None, offline: bool = False, depth: int | None = None
 ) -> Backbone:
-    """A base model: pre-trained weights without their classifier, with their own preprocessing; "auto" is the usual
-    one for images. Raises BackboneError.
+    """A base model: pre-trained weights without their classifier, with their own preprocessing; "auto" is
+    the usual one for images. Raises BackboneError.
 
     With `depth` its first stages only, pooled by the mean; raises ValueError where it cannot end there.
     """
@@ -339,13 +339,14 @@ def extract(
     *,
     depths: Sequence[int] | None = None,
 ) -> np.ndarray | list[np.ndarray]:
-    """(N, width) float32 pooled features, in the order given. `items` are paths, bytes, PIL images or arrays.
+    """(N, width) float32 pooled features, in the order given. `items` are paths, bytes, PIL images or
+    arrays.
 
-    With `cache` (a folder; items are paths then) each is computed once. `engine` is "torch-float32", another
-    of the engines a run may take, or "auto": the fastest that agrees with float32 on some of the items. With
-    `depths` it is a list: the features, then, for each, the pooled (N, channels) output of so many first
-    stages, all from one pass. Raises Unreadable for an item that is none, UsageError for an engine that
-    does not run here and a depth there is not.
+    With `cache` (a folder; items are paths then) each is computed once. `engine` is "torch-float32",
+    another of the engines a run may take, or "auto": the fastest that agrees with float32 on some of the
+    items. With `depths` it is a list: the features, then, for each, the pooled (N, channels) output of so
+    many first stages, all from one pass. Raises Unreadable for an item that is none, UsageError for an
+    engine that does not run here and a depth there is not.
     """
     from regraft.inference.alone import features_alone
 

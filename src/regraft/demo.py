@@ -20,7 +20,8 @@ SIDE = 8  # pixels of a digit
 
 
 def demo_data(folder: Path | None = None) -> Path:
-    """The path of scikit-learn's 1,797 scans of handwritten digits as a folder of class folders, written once.
+    """The path of scikit-learn's 1,797 scans of handwritten digits as a folder of class folders, written
+    once.
 
     `folder` defaults to one in the cache, or to a temporary one where the cache cannot be written.
     """

@@ -51,7 +51,8 @@ class Prediction:
 
 @dataclass
 class Model:
-    """A finished model. `calibration` is what is done to its outputs before they are read; without one, nothing.
+    """A finished model. `calibration` is what is done to its outputs before they are read; without one,
+    nothing.
 
     `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
     its copies know it too.
@@ -92,7 +93,9 @@ class Model:
 
     @property
     def thresholds(self) -> dict[float, float]:
-        """By wanted precision, the probability above which answers were so often right on held-out examples."""
+        """By wanted precision, the probability above which answers were so often right on held-out
+        examples.
+        """
         found = self.calibrated.saved().get("thresholds", {})
         return {float(wanted): float(threshold) for wanted, threshold in found.items()}
 
@@ -136,9 +139,9 @@ class Model:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
 
         A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is
-        kept beside, and so is any head of a truncated backbone, which is no network timm knows. All files are
-        written before the first takes its place, and without regraft.json a folder is no model: one that
-        cannot be written leaves the model that was there.
+        kept beside, and so is any head of a truncated backbone, which is no network timm knows. All files
+        are written before the first takes its place, and without regraft.json a folder is no model: one
+        that cannot be written leaves the model that was there.
         """
         state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.module.state_dict().items()}
         head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}

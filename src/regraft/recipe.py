@@ -1,8 +1,8 @@
 """Recipe: every choice of every step, typed, with its default and the reason for it.
 
 One table serves the command line (`--set finetune.epochs=3`), recipe.yaml and Python. A recipe is what was
-asked, and it never changes. A run decides each "auto" from the data (`steps.decisions`) and writes the recipe
-with its decisions, so a finished recipe.yaml holds none.
+asked, and it never changes. A run decides each "auto" from the data (`steps.decisions`) and writes the
+recipe with its decisions, so a finished recipe.yaml holds none.
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ def ready_torchvision() -> None:
 def keep_large_blocks() -> None:
     """Ask glibc to keep freed large blocks, so eager PyTorch does not pay page faults on every batch.
 
-    Without it each activation is a fresh mapping. EfficientNet-Lite0 training went from 11 to 20 images/s on
-    two cores without AVX-512. Does nothing elsewhere than on glibc.
+    Without it each activation is a fresh mapping. EfficientNet-Lite0 training went from 11 to 20 images/s
+    on two cores without AVX-512. Does nothing elsewhere than on glibc.
     """
     if platform.system() != "Linux":
         return
@@ -150,10 +150,11 @@ def keep_large_blocks() -> None:
 
 @functools.cache
 def survive_forks() -> None:
-    """Let processes that are forked from this one compute, with one thread each; call before torch computes.
+    """Let processes that are forked from this one compute, with one thread each; call before torch
+    computes.
 
-    GNU's OpenMP, which torch uses on Linux, waits for ever in a forked child for threads that only the parent
-    has. With one thread it needs none. A child that is to use all processors is to be spawned.
+    GNU's OpenMP, which torch uses on Linux, waits for ever in a forked child for threads that only the
+    parent has. With one thread it needs none. A child that is to use all processors is to be spawned.
     """
 
     def alone() -> None:
@@ -166,8 +167,8 @@ def survive_forks() -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to work on: the named one with the number that it has (`cuda:1`), else CUDA, else MPS, else
-    the CPU.
+    """The device to work on: the named one with the number that it has (`cuda:1`), else CUDA, else MPS,
+    else the CPU.
 
     Raises UsageError for one that does not compute here.
     """

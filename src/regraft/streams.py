@@ -43,8 +43,8 @@ def ready() -> None:
     """Prepare the standard streams of this process; a command calls it before anything else.
 
     A closed one leads nowhere. What standard output and standard error cannot encode is written as escapes
-    (`\\u0436`), and so are the bytes of file names that are no text. Standard error never raises. Names that
-    are read from standard input may hold any bytes that file names may hold.
+    (`\\u0436`), and so are the bytes of file names that are no text. Standard error never raises. Names
+    that are read from standard input may hold any bytes that file names may hold.
     """
     for number in range(3):
         try:

@@ -219,8 +219,8 @@ def settings(folder: RunFolder) -> dict[str, Any]:
 def tracked(
     names: Sequence[str], offline: bool, listeners: Sequence[Listener]
 ) -> Iterator[tuple[Listener, ...]]:
-    """The listeners and one for each tracker named, closed at the end. Raises UsageError for one that cannot
-    be used.
+    """The listeners and one for each tracker named, closed at the end. Raises UsageError for one that
+    cannot be used.
     """
     found = [Tracking(name, tracker(name, offline), listeners) for name in dict.fromkeys(names)]
     try:
@@ -231,8 +231,8 @@ def tracked(
 
 
 def tracker(name: str, offline: bool = False) -> Tracker:
-    """The adapter of a tracker's library. Raises UsageError for a name that is none and a library that is not
-    installed.
+    """The adapter of a tracker's library. Raises UsageError for a name that is none and a library that is
+    not installed.
     """
     if name not in TRACKERS:
         raise UsageError(f"--track {name!r} is none of {', '.join(TRACKERS)}.")

@@ -1,5 +1,5 @@
-"""Layouts that people have: read as meant, or refused with what was seen and the way out. No image is opened
-here.
+"""Layouts that people have: read as meant, or refused with what was seen and the way out. No image is
+opened here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def test_words_that_could_be_a_split() -> None:
     "names", ["training_set test_set", "Training Testing", "TRAIN Val-Set holdout", "trn dev tst"]
 )
 def test_split_folders_by_any_of_these_words(names: str, tmp_path: Path) -> None:
-    """17.R1: `training_set/` and `test_set/` were classes, and the images of `Testing/` were lost as a stray."""
+    """17.R1: `training_set/` and `test_set/` were classes, and the images of `Testing/` were lost as a
+    stray.
+    """
     for name in names.split():
         touch(tmp_path, f"{name}/cat/1.png", f"{name}/dog/2.png")
     source = read_source(tmp_path)

@@ -35,7 +35,9 @@ def texture(seed: int, colour: int) -> Image.Image:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """Two classes in given splits; two training examples are a mirrored and a cropped copy of test examples."""
+    """Two classes in given splits; two training examples are a mirrored and a cropped copy of test
+    examples.
+    """
     root = tmp_path / "data"
     for split, (name, count) in enumerate({"train": 30, "val": 8, "test": 14}.items()):
         for colour, label in ((0, "red"), (2, "blue")):

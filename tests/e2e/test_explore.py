@@ -61,8 +61,8 @@ def test_fit_with_freeze_auto_resolves_it(
 def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]
 ) -> None:
-    """In the second short trial, and in the last one at full length; all that is left open else is decided as
-    ever.
+    """In the second short trial, and in the last one at full length; all that is left open else is decided
+    as ever.
     """
     monkeypatch.setattr(
         "regraft.steps.finetune.explore.explore.__defaults__", (("last-1", "norm", "bias", "full"),)

@@ -288,8 +288,8 @@ def test_no_moment_of_step_7_loses_the_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a run can do without is left out and said; anything else ends it with a usable model, and a resume
-    completes it.
+    """What a run can do without is left out and said; anything else ends it with a usable model, and a
+    resume completes it.
     """
     out, heard = tmp_path / "run", []
     shutil.copytree(decided[0], out)

@@ -1,4 +1,6 @@
-"""Trees that would break a naive program, given to the command line: a run that ends well or one clear error."""
+"""Trees that would break a naive program, given to the command line: a run that ends well or one clear
+error.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ sys.stdout.write("\\n" + json.dumps({"sockets": sockets, "written": written}))
 
 
 def watched(colours: Path, tmp_path: Path, strategy: str) -> dict[str, list]:
-    """What the watch saw during a run in a process with a home, a working and a temporary folder of its own."""
+    """What the watch saw during a run in a process with a home, a working and a temporary folder of its
+    own.
+    """
     home, cache, temporary, here = (tmp_path / name for name in ("home", "cache", "temporary", "here"))
     for folder in (home, cache, temporary, here):
         folder.mkdir()

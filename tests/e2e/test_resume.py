@@ -127,7 +127,8 @@ def _fainter(colours: Path) -> None:
 
 
 def test_ctrl_c_leaves_open_what_was_not_decided(colours: Path, tmp_path: Path, tiny: str) -> None:
-    """How far to go from the head, and whether to train once more: a resume decides as a run left alone does.
+    """How far to go from the head, and whether to train once more: a resume decides as a run left alone
+    does.
 
     In the first epoch nothing but the head is there to hand over; the second training is that on train and
     val.
@@ -177,8 +178,8 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back(
     colours: Path, tmp_path: Path, tiny: str
 ) -> None:
-    """It is noticed where it is read: in fine-tuning, and by the features of a file that is another one for a
-    moment.
+    """It is noticed where it is read: in fine-tuning, and by the features of a file that is another one for
+    a moment.
     """
     out, gone, other = (
         tmp_path / "run",

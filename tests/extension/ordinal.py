@@ -1,7 +1,7 @@
 """A task that only tests know: classes in an order, of which the model tells how far along an example is.
 
-Its K = C - 1 outputs are log odds, of lying beyond the first class, beyond the second, and so on (Frank and Hall
-2001).
+Its K = C - 1 outputs are log odds, of lying beyond the first class, beyond the second, and so on (Frank and
+Hall 2001).
 """
 
 from __future__ import annotations

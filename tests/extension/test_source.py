@@ -1,4 +1,6 @@
-"""A source of weights that src knows nothing of: its models are obtained, are candidates and are built again."""
+"""A source of weights that src knows nothing of: its models are obtained, are candidates and are built
+again.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A task that only these tests know, with outputs, losses and a link of its own, is registered and walked from fit
-to report and resume.
+"""A task that only these tests know, with outputs, losses and a link of its own, is registered and walked
+from fit to report and resume.
 """
 
 from __future__ import annotations

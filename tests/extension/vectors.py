@@ -197,7 +197,9 @@ class TinyNetwork(nn.Module):
 
 
 class Toys:
-    """See `regraft.backbones.WeightSource`: toy:tiny is a network of random weights that are always the same."""
+    """See `regraft.backbones.WeightSource`: toy:tiny is a network of random weights that are always the
+    same.
+    """
 
     prefix, modality = "toy", "vector"
 

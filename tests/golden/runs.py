@@ -1,10 +1,11 @@
 """Three fixed tiny runs of the whole walk, and what must not change about them.
 
-`python tests/golden/runs.py` prints what the runs decided and reached, the content of values.json; with `--hashes`
-it prints a SHA-256 of each thing a run leaves: every section of metrics.json without seconds, every column of
-predictions.parquet, every file of model/ and the recipe as it was settled, all without the folder of the run.
-Two commits whose hashes agree on one machine give the same model and the same evidence bit for bit.
-`--save FOLDER` keeps the texts that were hashed, so that two commits can be compared with `diff -r`.
+`python tests/golden/runs.py` prints what the runs decided and reached, the content of values.json; with
+`--hashes` it prints a SHA-256 of each thing a run leaves: every section of metrics.json without seconds,
+every column of predictions.parquet, every file of model/ and the recipe as it was settled, all without the
+folder of the run. Two commits whose hashes agree on one machine give the same model and the same evidence
+bit for bit. `--save FOLDER` keeps the texts that were hashed, so that two commits can be compared with
+`diff -r`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Golden:
 
 
 def picture(rng: np.random.Generator, label: int, noise: float) -> np.ndarray:
-    """A (SIDE, SIDE, 3) uint8 picture of stripes: their direction and colour tell the class, their phase, the
-    light and the noise differ from picture to picture.
+    """A (SIDE, SIDE, 3) uint8 picture of stripes: their direction and colour tell the class, their phase,
+    the light and the noise differ from picture to picture.
     """
     angle, phase, width = np.pi * label / 5 + rng.normal(0, 0.15), rng.uniform(0, 6.28), rng.uniform(6, 9)
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -82,9 +83,9 @@ def three_splits(root: Path) -> Path:
 
 
 def grouped(root: Path) -> Path:
-    """A table of four classes: 9 training pictures of each in groups of three, too few for a val set, and 6 for
-    the test. One training picture of each class is nearly a copy of one in another group, and one test picture of
-    the first two classes is nearly a copy of a training picture.
+    """A table of four classes: 9 training pictures of each in groups of three, too few for a val set, and 6
+    for the test. One training picture of each class is nearly a copy of one in another group, and one test
+    picture of the first two classes is nearly a copy of a training picture.
     """
     rng = np.random.default_rng(2)
     lines = ["path,label,split,group"]
@@ -184,8 +185,8 @@ def _text(values: Any) -> bytes:
 
 
 def reached(run: Path) -> dict[str, Any]:
-    """What test_golden.py holds of a finished run: what was decided; value, low and high of every estimate; the
-    comparisons with the baselines; label and logits of every predicted example.
+    """What test_golden.py holds of a finished run: what was decided; value, low and high of every estimate;
+    the comparisons with the baselines; label and logits of every predicted example.
     """
     settled = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))

@@ -1,10 +1,10 @@
-"""Three fixed runs decide and reach what values.json holds: a change of the code that is not meant to change results
-does not change them.
+"""Three fixed runs decide and reach what values.json holds: a change of the code that is not meant to
+change results does not change them.
 
-Float results differ between processors. With the vector units switched off one by one (AVX-512, AVX2) these runs
-differ by 2e-6 in their estimates and by 3e-4 in logits of up to 29, and decide the same; the tolerances are some
-ten times that. Without AVX2 the logits differ by 0.08: such a processor fails here. `runs.py --hashes` compares two
-commits bit for bit on one machine.
+Float results differ between processors. With the vector units switched off one by one (AVX-512, AVX2) these
+runs differ by 2e-6 in their estimates and by 3e-4 in logits of up to 29, and decide the same; the
+tolerances are some ten times that. Without AVX2 the logits differ by 0.08: such a processor fails here.
+`runs.py --hashes` compares two commits bit for bit on one machine.
 """
 
 from __future__ import annotations

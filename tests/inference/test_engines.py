@@ -1,4 +1,6 @@
-"""Every engine gives the features of float32 PyTorch, closely enough to see a wrong padding or normalisation."""
+"""Every engine gives the features of float32 PyTorch, closely enough to see a wrong padding or
+normalisation.
+"""
 
 from __future__ import annotations
 

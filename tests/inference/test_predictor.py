@@ -1,4 +1,6 @@
-"""One predictor a model and device: built once, it follows the model, and an answer depends on its item only."""
+"""One predictor a model and device: built once, it follows the model, and an answer depends on its item
+only.
+"""
 
 from __future__ import annotations
 

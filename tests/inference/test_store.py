@@ -158,7 +158,9 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
 
 
 def test_only_what_gave_a_row_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look-up stamped every shard of its key, so that shards nobody asks for were as young as those in use."""
+    """A look-up stamped every shard of its key, so that shards nobody asks for were as young as those in
+    use.
+    """
     store, engine = FeatureStore(tmp_path), Engine()
     for first in (1, 4, 7):
         ask(store, engine, [first, first + 1, first + 2])

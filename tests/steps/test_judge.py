@@ -118,8 +118,8 @@ def test_folds_judge_up_to_a_thousand_examples_and_val_beyond() -> None:
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each fold was trained on; training is a stand-in whose models are as good as the test
-    says.
+    """How many examples each fold was trained on; training is a stand-in whose models are as good as the
+    test says.
     """
     counts: list[int] = []
 

@@ -104,8 +104,8 @@ def pretended(
     raises: int = 0,
     **more: Any,
 ) -> tuple[Explored, list[list[dict[str, Any]]], list[tuple[str, float]]]:
-    """`explore` where a strategy's val logits are its (N,) margins: what was found, kept, and trained for how
-    many passes.
+    """`explore` where a strategy's val logits are its (N,) margins: what was found, kept, and trained for
+    how many passes.
     """
     train, val = data(120, 1), data(40, 2)
     head = linear_head(np.zeros((120, base.width), np.float32), train.labels, train.weights, single(2), 0.3)

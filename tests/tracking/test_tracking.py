@@ -1,5 +1,5 @@
-"""Trackers: what their libraries are told, by stand-ins that write it down; and that none of them can stop a
-run.
+"""Trackers: what their libraries are told, by stand-ins that write it down; and that none of them can stop
+a run.
 """
 
 from __future__ import annotations

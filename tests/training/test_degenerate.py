@@ -187,8 +187,8 @@ def test_what_no_head_can_be_fitted_to_is_refused(
 
 
 def test_random_labels_in_groups_get_the_strongest_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 patients with 6 pictures each, alike among themselves: folds that part them find a rule where there
-    is none.
+    """60 patients with 6 pictures each, alike among themselves: folds that part them find a rule where
+    there is none.
     """
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(60), 6)

@@ -1,4 +1,6 @@
-"""Our logistic regression is scikit-learn's, and its path is chosen without looking at what it is fitted on."""
+"""Our logistic regression is scikit-learn's, and its path is chosen without looking at what it is fitted
+on.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a run leaves behind and how it is written: whole files, the event log, the run's folder and its lock,
-fingerprints. Knows no other type of the project.
+"""What a run leaves behind and how it is written: whole files, the event log, the run's folder and its
+lock, fingerprints. Knows no other type of the project.
 """
 
 from regraft.artifacts.events import Events, Listener, read_events

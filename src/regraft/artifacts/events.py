@@ -42,7 +42,9 @@ class Events:
         self.emit("note", text=text)
 
     def tick(self, **fields: Any) -> None:
-        """Tell the listeners, and not the log, of progress: `label`, `done`, `total` and whatever else to show."""
+        """Tell the listeners, and not the log, of progress: `label`, `done`, `total` and whatever else to
+        show.
+        """
         for listener in self.listeners:
             listener({"kind": "tick", **self.fields, **fields})
 

@@ -23,11 +23,11 @@ TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.tmp")  # what `atomic` calls a file tha
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`. On success the file is flushed and renamed onto `path`, otherwise it
-    is removed.
+    """Yield a temporary name beside `path`. On success the file is flushed and renamed onto `path`,
+    otherwise it is removed.
 
-    Raises OSError that names `path` where the disk is full or the folder cannot be written, whichever library
-    wrote to the temporary file.
+    Raises OSError that names `path` where the disk is full or the folder cannot be written, whichever
+    library wrote to the temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
@@ -64,7 +64,9 @@ def _naming(error: Exception, path: Path, temporary: Path) -> Exception:
 
 
 def utf8(text: str) -> bytes:
-    """`text` in UTF-8. Bytes of file names that are not UTF-8 become escapes, which JSON and YAML read back."""
+    """`text` in UTF-8. Bytes of file names that are not UTF-8 become escapes, which JSON and YAML read
+    back.
+    """
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -109,8 +111,8 @@ def order_metadata(path: Path) -> None:
 
 
 def write_parquet(path: Path, table: pa.Table | Iterator[pa.Table], **options: Any) -> None:
-    """Write a table atomically, or several of one schema, one after the other. `options` are those of pyarrow's
-    ParquetWriter.
+    """Write a table atomically, or several of one schema, one after the other. `options` are those of
+    pyarrow's ParquetWriter.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -70,7 +70,9 @@ class RunFolder:
         return self.path / f"checkpoint-{number}.safetensors"
 
     def lock(self) -> None:
-        """Take the folder for this process. Raises UsageError where another has it, or it cannot be written."""
+        """Take the folder for this process. Raises UsageError where another has it, or it cannot be
+        written.
+        """
         from filelock import Timeout
 
         try:
@@ -117,8 +119,8 @@ class RunFolder:
 
         `check` raises where the folder may not be used. It is asked before the lock is taken, so that no
         foreign folder gets a lock file, and again under the lock. If the block fails before anything was
-        written, the folder is removed with all parents that were made for it; `made` says that the caller has
-        just made the folder itself.
+        written, the folder is removed with all parents that were made for it; `made` says that the caller
+        has just made the folder itself.
         """
         check(self)
         missing = [place for place in (self.path, *self.path.parents) if not place.exists()]
@@ -189,7 +191,9 @@ class RunFolder:
 
 
 def next_free(parent: Path, name: str, ending: str = "") -> Path:
-    """The first of `parent/name`, `parent/name-2`, `-3`, ... that does not exist; `ending` follows the number."""
+    """The first of `parent/name`, `parent/name-2`, `-3`, ... that does not exist; `ending` follows the
+    number.
+    """
     candidate, number = parent / f"{name}{ending}", 1
     while candidate.exists():
         number += 1
@@ -198,7 +202,8 @@ def next_free(parent: Path, name: str, ending: str = "") -> Path:
 
 
 def claim_free(parent: Path, name: str) -> Path:
-    """Make the folder that `next_free` names and give its path. Of two processes that ask, each gets its own.
+    """Make the folder that `next_free` names and give its path. Of two processes that ask, each gets its
+    own.
 
     Raises UsageError where it cannot be made.
     """

@@ -1,6 +1,7 @@
 """How a network's passes are computed while it is trained: the precision, and two shortcuts on a CPU.
 
-Both shortcuts keep the mathematics, and both catch the calls as they are made, so that no module is changed:
+Both shortcuts keep the mathematics, and both catch the calls as they are made, so that no module is
+changed:
 
 - A norm layer with fixed statistics is an affine map of each channel. It is folded into the convolution before
   it anew in every pass, so the same gradients reach the same parameters and no pass over the activations is spent
@@ -44,7 +45,9 @@ class Norm:
     eps: float = 1e-5
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """(C,) factors and (C,) offsets, differentiable in the layer's weight and bias. The statistics are fixed."""
+        """(C,) factors and (C,) offsets, differentiable in the layer's weight and bias. The statistics are
+        fixed.
+        """
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = torch.rsqrt(self.running_var + self.eps)
@@ -58,7 +61,8 @@ class Norm:
 class Arithmetic:
     """The context of forward passes. Weights, their gradients and the optimiser stay float32.
 
-    `folds` holds the norm of each convolution that one can be folded into, by the id of the convolution's weight.
+    `folds` holds the norm of each convolution that one can be folded into, by the id of the convolution's
+    weight.
     """
 
     precision: str
@@ -93,10 +97,11 @@ def may_gain_from_bfloat16(device: torch.device) -> bool:
 def pick_arithmetic(
     network: nn.Module, inputs: Inputs, precision: str = "auto"
 ) -> tuple[Arithmetic, dict[str, float]]:
-    """The arithmetic to train `network` with on batches like `inputs`, and the examples/s of each precision tried.
+    """The arithmetic to train `network` with on batches like `inputs`, and the examples/s of each precision
+    tried.
 
-    Norms are folded where that gives the same outputs. `precision` "auto" takes bfloat16 where a trial finds it
-    clearly faster; where another is given, or bfloat16 cannot gain, nothing is tried.
+    Norms are folded where that gives the same outputs. `precision` "auto" takes bfloat16 where a trial
+    finds it clearly faster; where another is given, or bfloat16 cannot gain, nothing is tried.
     """
     device, count = _any_of(inputs).device, len(_any_of(inputs))
     folds = find_folds(network, inputs) if device.type == "cpu" else {}
@@ -126,8 +131,8 @@ def seconds_a_step(network: nn.Module, inputs: Inputs, arithmetic: Arithmetic) -
 
 
 def find_folds(network: nn.Module, inputs: Inputs) -> dict[int, Norm]:
-    """The norms that can be folded, found by watching a pass over two examples; none where folding would change
-    the outputs.
+    """The norms that can be folded, found by watching a pass over two examples; none where folding would
+    change the outputs.
 
     `network` is watched in the mode it is in, and left as it was.
     """
@@ -231,14 +236,16 @@ class _Shortcuts(TorchFunctionMode):
 class _Depthwise(torch.autograd.Function):
     """A bfloat16 depthwise convolution whose gradients avoid what oneDNN is slow at in bfloat16.
 
-    That is the gradient of the input at strides above 1, taken in float32 here, and of the weight of kernels
-    above 3x3, put together from blocks of 3x3 here: it falls back to reference code for them. Of
+    That is the gradient of the input at strides above 1, taken in float32 here, and of the weight of
+    kernels above 3x3, put together from blocks of 3x3 here: it falls back to reference code for them. Of
     EfficientNet-Lite0 they took 840 of the 1,150 ms of a training step of 32 images.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, shape: Any) -> Tensor:
-        """(B, C, H, W) bfloat16 to the convolution's output. `shape` holds pairs: stride, padding and dilation."""
+        """(B, C, H, W) bfloat16 to the convolution's output. `shape` holds pairs: stride, padding and
+        dilation.
+        """
         ctx.save_for_backward(x, weight)
         ctx.shape = shape
         stride, padding, dilation = shape

@@ -51,8 +51,8 @@ class Stage:
 
 @dataclass
 class Backbone:
-    """A module that maps what `preprocess.device()` makes of a batch (of images: (B, 3, size, size) normalised
-    float32) to (B, width) pooled features.
+    """A module that maps what `preprocess.device()` makes of a batch (of images: (B, 3, size, size)
+    normalised float32) to (B, width) pooled features.
     """
 
     module: nn.Module
@@ -66,12 +66,12 @@ class Backbone:
     depth: int | None = None  # stages kept, of one that was truncated
 
     def fingerprint(self) -> str:
-        """16 hex digits of the network and its weights as they are at this moment: what is stored of it goes
-        by these.
+        """16 hex digits of the network and its weights as they are at this moment: what is stored of it
+        goes by these.
 
-        The weights are hashed anew each time, a second a gigabyte and core: nothing tells reliably that they
-        did not change (a fused optimiser leaves torch's version counters as they are). Where they are held
-        and in which layout does not matter.
+        The weights are hashed anew each time, a second a gigabyte and core: nothing tells reliably that
+        they did not change (a fused optimiser leaves torch's version counters as they are). Where they are
+        held and in which layout does not matter.
         """
         # Where a function lies differs from process to process
         built = re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))
@@ -130,7 +130,8 @@ def state_sha256(module: nn.Module) -> str:
 
 
 def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
-    """Stages in order, from timm's own `group_matcher`; for other modules, the children that have parameters.
+    """Stages in order, from timm's own `group_matcher`; for other modules, the children that have
+    parameters.
 
     A closing norm or convolution after the last repeated block belongs to that block's stage: releasing it
     alone would be a stage in name only.

@@ -1,4 +1,6 @@
-"""Batches as a preprocessing's `collate` makes them: arrays by name, the examples along the first axis of each."""
+"""Batches as a preprocessing's `collate` makes them: arrays by name, the examples along the first axis of
+each.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ class Entry:
     """A pre-trained model as published: old classifier counted in `parameters`, `gmacs` an image at
     `input_size` pixels.
 
-    `imagenet_top1` is the published accuracy in per cent on ImageNet-1k's validation set, where there is one.
+    `imagenet_top1` is the published accuracy in per cent on ImageNet-1k's validation set, where there is
+    one.
     """
 
     reference: str
@@ -51,7 +52,9 @@ def entry_of(reference: str) -> Entry | None:
 
 
 def is_cached(name: str) -> bool:
-    """True if the hub's local cache holds weights of the timm model `name`; nothing is asked of the network."""
+    """True if the hub's local cache holds weights of the timm model `name`; nothing is asked of the
+    network.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -1,5 +1,5 @@
-"""What a backbone costs at each depth: parameters, multiply-accumulates and time, all measured on the network
-itself.
+"""What a backbone costs at each depth: parameters, multiply-accumulates and time, all measured on the
+network itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the first stages of a backbone: parameters, 10^9 multiply-accumulates an image, seconds an image in
-    float32.
+    """Of the first stages of a backbone: parameters, 10^9 multiply-accumulates an image, seconds an image
+    in float32.
     """
 
     parameters: int

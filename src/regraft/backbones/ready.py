@@ -1,4 +1,6 @@
-"""timm, imported once torchvision can be: it fails to import beside a torch that its wheel was not built for."""
+"""timm, imported once torchvision can be: it fails to import beside a torch that its wheel was not built
+for.
+"""
 
 from regraft.runtime import quiet_libraries, ready_torchvision
 

@@ -1,4 +1,6 @@
-"""One forward pass, several depths: pooled features of the end, of stages, and the whole activation at a cut."""
+"""One forward pass, several depths: pooled features of the end, of stages, and the whole activation at a
+cut.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +73,9 @@ class Suffix:
     features.
 
     It runs the backbone's own forward, the modules before the cut answering with blanks of the right shape
-    and the stage at the cut being given the activation; so it knows no architecture, shares every parameter,
-    and is checked once against the whole. Raises ValueError where that does not give the same features.
+    and the stage at the cut being given the activation; so it knows no architecture, shares every
+    parameter, and is checked once against the whole. Raises ValueError where that does not give the same
+    features.
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
@@ -97,7 +100,9 @@ class Suffix:
             raise ValueError(f"cannot be cut before {self.entrance}: what follows needs more than its input")
 
     def _measure(self, backbone: Backbone, batch: dict[str, torch.Tensor]) -> None:
-        """The shapes, without the batch, of what the network is given and of what modules before the cut give."""
+        """The shapes, without the batch, of what the network is given and of what modules before the cut
+        give.
+        """
         handles = []
         self.given = tuple(backbone.preprocess.device().to(self.place)(batch).shape[1:])
         for name in self.blanks:

@@ -1,4 +1,6 @@
-"""Image models in the layout of the transformers library: config.json with a `model_type`, model.safetensors."""
+"""Image models in the layout of the transformers library: config.json with a `model_type`,
+model.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,8 @@ class PooledTransformer(nn.Module):
         """There is none to take off: the base class of the library has no classifier."""
 
     def group_matcher(self, coarse: bool = False) -> Any:
-        """timm's interface: the ordinal of a parameter's group, embeddings first, what follows the last block
-        at the end.
+        """timm's interface: the ordinal of a parameter's group, embeddings first, what follows the last
+        block at the end.
         """
 
         def ordinal(name: str) -> tuple[int, ...]:

@@ -53,8 +53,8 @@ def truncated(backbone: Backbone, depth: int) -> Backbone:
     """A copy with the first `depth` stages only; its features are the means that `Tapped` gives at that
     depth.
 
-    Raises ValueError where that is not so: the network needs more than its stages in a row, or pools in a way
-    of its own.
+    Raises ValueError where that is not so: the network needs more than its stages in a row, or pools in a
+    way of its own.
     """
     if not 0 < depth < len(backbone.stages):
         raise ValueError(

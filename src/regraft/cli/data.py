@@ -29,8 +29,8 @@ def rank(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare pre-trained models, input sizes and depths on DATA before one is fitted. Writes nothing but its
-    cache.
+    """Compare pre-trained models, input sizes and depths on DATA before one is fitted. Writes nothing but
+    its cache.
     """
     named: values.Settings = {
         "obtain": {"max_parameters": values.parameters(max_params)},

@@ -49,8 +49,8 @@ def cache(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed to
-    keep.
+    """Show what the cache holds (features, converted models, trials), or clear it. Nothing in it is needed
+    to keep.
     """
     from regraft.inference import FeatureStore
     from regraft.runtime import NO_HOME, cache_folder

@@ -25,8 +25,8 @@ def predict(
     output: Annotated[str, typer.Option("--format", help="table, csv or jsonl")] = "table",
     device: options.Device = "auto",
 ) -> None:
-    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not be
-    read.
+    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not
+    be read.
     """
     if output not in ("table", "csv", "jsonl"):
         raise UsageError(f"--format {output!r} is none of table, csv, jsonl.")
@@ -75,8 +75,8 @@ def _write_row(row: Prediction, output: str, classes: tuple[str, ...], heading: 
 
 
 def _inputs(files: list[str], endings: frozenset[str], passed: Passed) -> Iterator[Any]:
-    """The items to predict, as they are found; `passed` hears of what is passed over. Raises DataError where
-    there are none.
+    """The items to predict, as they are found; `passed` hears of what is passed over. Raises DataError
+    where there are none.
     """
     from itertools import chain
 

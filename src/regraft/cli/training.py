@@ -107,7 +107,9 @@ def fit(
 
 
 def _agree(data: Path | None, moved: Path | None, resume: bool, others: bool) -> None:
-    """Raise UsageError for options that do not go together; `others` are those that a resumed run cannot take."""
+    """Raise UsageError for options that do not go together; `others` are those that a resumed run cannot
+    take.
+    """
     if moved and (data or not resume):
         raise UsageError(
             "--data goes with --resume and says where the data of the run in --out are now. Else name DATA."

@@ -48,7 +48,8 @@ def _finite(option: str, number: float) -> float:
 
 
 def settings(config: Path | None, sets: list[str] | None, named: Settings) -> Settings:
-    """The settings of a recipe.yaml, of options that have a name and of `--set`; of two values the later one counts.
+    """The settings of a recipe.yaml, of options that have a name and of `--set`; of two values the later
+    one counts.
 
     Options that were not given are None. Raises RecipeError that names all faults.
     """

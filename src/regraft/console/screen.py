@@ -145,7 +145,9 @@ class Screen:
 
 
 def _valued(event: dict[str, Any], key: str) -> str:
-    """The metric that an event is told in, by words; its value stands under the key, or behind it by its name."""
+    """The metric that an event is told in, by words; its value stands under the key, or behind it by its
+    name.
+    """
     metric = Metric.shown_as(event["metric"])
     return f"{metric.words} {metric.shown(event[key + metric.name if key.endswith('_') else key])}"
 

@@ -203,8 +203,8 @@ SECTIONS: dict[type, Callable[[Console, Any], None]] = {
 
 
 def runs_table(runs: list[dict[str, Any]]) -> None:
-    """Runs with their headline, as `Listed.to_dict` gives them: a plain line each where standard output is no
-    terminal.
+    """Runs with their headline, as `Listed.to_dict` gives them: a plain line each where standard output is
+    no terminal.
     """
     console = Console(highlight=False)
     columns = ("path", "state", "date", "headline", "chosen", "backbone")
@@ -229,8 +229,8 @@ def _console() -> Console:
 
 
 def _estimate(metric: Metric, estimate: dict[str, Any] | None) -> str:
-    """`93.2% [90.1, 95.4]` of a share, `0.214 [0.180, 0.250]` of anything else; the interval only where there
-    is one.
+    """`93.2% [90.1, 95.4]` of a share, `0.214 [0.180, 0.250]` of anything else; the interval only where
+    there is one.
     """
     if not estimate or estimate["value"] is None:
         return ""

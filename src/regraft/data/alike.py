@@ -24,8 +24,9 @@ BLOCK = 1 << 24  # similarities held at once
 
 @dataclass(frozen=True)
 class Known:
-    """M items to compare with: content ids, identities (the id where nothing else of its set showed the same),
-    splits, `facts` (a table of M rows with the modality's columns), and the files, None where they are gone.
+    """M items to compare with: content ids, identities (the id where nothing else of its set showed the
+    same), splits, `facts` (a table of M rows with the modality's columns), and the files, None where they
+    are gone.
     """
 
     ids: tuple[str, ...]
@@ -60,8 +61,8 @@ class Known:
 class Met:
     """For each of N items the position of the known one with the same content or the same identity, or -1.
 
-    `unsure` (N,): by its facts it is like a known one whose file is gone or changed, so that the two could not
-    be compared.
+    `unsure` (N,): by its facts it is like a known one whose file is gone or changed, so that the two could
+    not be compared.
     """
 
     rows: np.ndarray
@@ -201,7 +202,9 @@ def nearly(new: Part, known: Known, likeness: Likeness | None, tick: Callable[..
 def _nearest(
     new: Part, mine: np.ndarray, known: Known, there: np.ndarray, likeness: Likeness
 ) -> list[tuple[float, int, int]]:
-    """(cosine, row of new, row of known) of the candidates, the closest first, MOST_CANDIDATES of them at most."""
+    """(cosine, row of new, row of known) of the candidates, the closest first, MOST_CANDIDATES of them at
+    most.
+    """
     pairs: list[tuple[float, int, int]] = []
     if not len(there):
         return pairs

@@ -13,8 +13,8 @@ def blocks_of(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) 
     """(N,) int64 numbers of the blocks of N examples, numbered from 0 in the order in which blocks first
     occur.
 
-    Two examples are in one block where a column of `keys` gives both the same value (None is no value), where
-    one of the `pairs` of positions names them, or where others link them.
+    Two examples are in one block where a column of `keys` gives both the same value (None is no value),
+    where one of the `pairs` of positions names them, or where others link them.
     """
     count = len(keys[0])
     rows, nodes, made = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], count

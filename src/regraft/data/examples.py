@@ -46,7 +46,9 @@ SCHEMA = pa.schema(  # the columns that all modalities share; behind them come t
 
 
 class Asked(Protocol):
-    """What is asked of the model, as far as data have to know it: the part of `regraft.tasks.Task` that they use."""
+    """What is asked of the model, as far as data have to know it: the part of `regraft.tasks.Task` that
+    they use.
+    """
 
     @property
     def kind(self) -> str:
@@ -62,7 +64,9 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A plain description of what is asked, where no task is at hand: a label is its position in the classes."""
+    """A plain description of what is asked, where no task is at hand: a label is its position in the
+    classes.
+    """
 
     kind: str
     classes: tuple[str, ...]
@@ -82,8 +86,8 @@ class Task:
 
 
 def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
-    """(N,) numbers of the groups named, an example without one in a group of its own; None where there are no
-    groups.
+    """(N,) numbers of the groups named, an example without one in a group of its own; None where there are
+    no groups.
     """
     if not any(group is not None for group in groups):
         return None
@@ -98,8 +102,8 @@ def facts_in(table: pa.Table) -> pa.Table:
 
 
 class Examples:
-    """The table of one run. `part` reads train and val; test only `unseal`, its inputs `audit_view`: both are
-    logged.
+    """The table of one run. `part` reads train and val; test only `unseal`, its inputs `audit_view`: both
+    are logged.
     """
 
     def __init__(self, table: pa.Table, task: Asked, root: Path, modality: str) -> None:
@@ -251,7 +255,8 @@ class Examples:
 
     @classmethod
     def load(cls, path: Path, asked: Callable[[str, tuple[str, ...]], Asked] = Task) -> Examples:
-        """Read examples.parquet back; `asked` makes the task of its kind and classes, by which labels are encoded.
+        """Read examples.parquet back; `asked` makes the task of its kind and classes, by which labels are
+        encoded.
 
         Raises UsageError for a table that an earlier regraft wrote.
         """
@@ -271,8 +276,8 @@ class Examples:
     ) -> list[str]:
         """Sources of these splits that are gone or have another content than when the run began.
 
-        A file of the size and the time of change that it had counts as unchanged; of any other the content is
-        hashed.
+        A file of the size and the time of change that it had counts as unchanged; of any other the content
+        is hashed.
         """
         table = pa.concat_tables([self.table, self.__sealed])
         columns = (table[name].to_pylist() for name in ("source", "id", "split", "bytes", "mtime_ns"))
@@ -300,8 +305,8 @@ class Examples:
     def moved_to(self, place: Path) -> Examples:
         """The same examples below another folder (or that of another table), where their files are now.
 
-        Sources that a table gave as absolute paths below the old root become relative to the new one. Raises
-        UsageError where there is no such place.
+        Sources that a table gave as absolute paths below the old root become relative to the new one.
+        Raises UsageError where there is no such place.
         """
         place = Path(os.path.expanduser(place))
         if not place.exists():

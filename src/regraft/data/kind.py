@@ -27,14 +27,15 @@ class Facts(Protocol):
 
 @dataclass(frozen=True)
 class Likeness:
-    """How near-duplicates of one modality are found: candidates by vectors of the facts, confirmed on the items.
+    """How near-duplicates of one modality are found: candidates by vectors of the facts, confirmed on the
+    items.
 
-    `vectors(facts)` gives (N, V, D) float32 of length 1, or of zeros where nothing is known: each item as it
-    is, and in the other V - 1 guises in which it may come back (an image mirrored). `tellable(facts)` gives
-    (N,) truths, False for items so small that being alike proves nothing. `keys(facts)` gives N values that
-    are equal where two items show exactly the same (sizes, lengths). `read(item)` gives an array of one shape
-    for all items, None where the item cannot be read any more; `confirm(first, second)` gives the (P,)
-    similarity of (P, ...) pairs of these, 0 where they do not show the same.
+    `vectors(facts)` gives (N, V, D) float32 of length 1, or of zeros where nothing is known: each item as
+    it is, and in the other V - 1 guises in which it may come back (an image mirrored). `tellable(facts)`
+    gives (N,) truths, False for items so small that being alike proves nothing. `keys(facts)` gives N
+    values that are equal where two items show exactly the same (sizes, lengths). `read(item)` gives an
+    array of one shape for all items, None where the item cannot be read any more; `confirm(first, second)`
+    gives the (P,) similarity of (P, ...) pairs of these, 0 where they do not show the same.
 
     The rest are least cosines of vectors: for a candidate where no features are known (`alone`) or besides
     features (`beside`), for items that may show exactly the same (`same`), and for items that surely do
@@ -55,9 +56,10 @@ class Likeness:
 class Kind(Protocol):
     """The part of a modality that `data` uses; `regraft.modalities.Modality` is the whole.
 
-    `noun` is what one item is called ("image"); `endings` are those of its files, in lower case with the dot;
-    `columns` are names of table columns that name an item, in lower case without blanks and underscores;
-    `facts` are its own columns of examples.parquet; `checks` are run on the files once they are split.
+    `noun` is what one item is called ("image"); `endings` are those of its files, in lower case with the
+    dot; `columns` are names of table columns that name an item, in lower case without blanks and
+    underscores; `facts` are its own columns of examples.parquet; `checks` are run on the files once they
+    are split.
     """
 
     name: str
@@ -74,8 +76,9 @@ class Kind(Protocol):
         """The identity of one item, 32 hexadecimal digits. Raises Unreadable."""
 
     def together(self, ids: Sequence[str], facts: Sequence[Any]) -> tuple[list[Any], list[int]]:
-        """The facts of N items once all of a source are known (on one scale, say), and the positions of those
-        whose identity has to be told by `digest`, because another item of other content may show the same.
+        """The facts of N items once all of a source are known (on one scale, say), and the positions of
+        those whose identity has to be told by `digest`, because another item of other content may show the
+        same.
         """
 
     def table(self, facts: Sequence[Any]) -> pa.Table:

@@ -1,5 +1,5 @@
-"""Files that have been looked at: whoever reads one is given the very bytes that were seen, or an error that
-names it.
+"""Files that have been looked at: whoever reads one is given the very bytes that were seen, or an error
+that names it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class KnownFile(os.PathLike[str]):
 
 
 class NewFile(os.PathLike[str]):
-    """A file that is looked at for the first time: `id` is that of the content that `read` gave ("" before)."""
+    """A file that is looked at for the first time: `id` is that of the content that `read` gave (""
+    before).
+    """
 
     def __init__(self, path: str) -> None:
         self.path, self.id = path, ""

@@ -1,8 +1,9 @@
-"""What a model has seen: the examples it learnt from or was chosen by, those of every run before it included.
+"""What a model has seen: the examples it learnt from or was chosen by, those of every run before it
+included.
 
-A model folder holds them as `seen.parquet`: hashes and facts only, no names and no contents. So the lineage goes with
-the weights wherever they are copied, and needs no run that stands beside them; a run's folder is only looked
-at for the files themselves, where pixels have to be compared.
+A model folder holds them as `seen.parquet`: hashes and facts only, no names and no contents. So the lineage
+goes with the weights wherever they are copied, and needs no run that stands beside them; a run's folder is
+only looked at for the files themselves, where pixels have to be compared.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ COMMON = pa.schema(  # the columns of every seen.parquet; behind them come those
 
 @dataclass(frozen=True)
 class Seen:
-    """Train and val of a run and of all runs before it. `table` has the columns COMMON, where `run` is a position in
-    `runs`, and those of the modality's facts.
+    """Train and val of a run and of all runs before it. `table` has the columns COMMON, where `run` is a
+    position in `runs`, and those of the modality's facts.
 
     `runs` are the runs' folders, the model's own first; `unknown` says of which ancestors it is not known
     what they have seen.

@@ -1,4 +1,6 @@
-"""Some examples in a fixed order: the one container of rows, from the table of a run to the features of a network."""
+"""Some examples in a fixed order: the one container of rows, from the table of a run to the features of a
+network.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ def _none() -> np.ndarray:
 class Part:
     """N examples, column by column. A column that is not known has no rows, or is None.
 
-    `ids` are hashes of the content, `items` what the preprocessing reads (files that raise ChangedError where
-    they are not what they were), `labels` (N,) int64 positions in the task's classes and `weights` (N,) how much
-    each counts. Rows of one number in `blocks` (N,) are no independent evidence of each other: a group's, copies,
-    near-duplicates; None says that each row is alone. `identities` tell what shows the same, `facts` are the
-    modality's own columns, `values` (N, D) float32 the frozen features. Of sealed examples labels, weights, groups
-    and blocks are not known.
+    `ids` are hashes of the content, `items` what the preprocessing reads (files that raise ChangedError
+    where they are not what they were), `labels` (N,) int64 positions in the task's classes and `weights`
+    (N,) how much each counts. Rows of one number in `blocks` (N,) are no independent evidence of each
+    other: a group's, copies, near-duplicates; None says that each row is alone. `identities` tell what
+    shows the same, `facts` are the modality's own columns, `values` (N, D) float32 the frozen features. Of
+    sealed examples labels, weights, groups and blocks are not known.
     """
 
     name: str = ""

@@ -1,4 +1,6 @@
-"""One example as a source names it, what is to be told of a source, and the words that people use for splits."""
+"""One example as a source names it, what is to be told of a source, and the words that people use for
+splits.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 class Row:
     """One example as the source names it.
 
-    `source` is relative to the root with forward slashes, or the path as the table has it; `weight` counts it
-    so often.
+    `source` is relative to the root with forward slashes, or the path as the table has it; `weight` counts
+    it so often.
     """
 
     source: str
@@ -74,7 +76,9 @@ def plainly(name: str) -> str:
 
 
 def split_of(name: str) -> str | None:
-    """train, val or test where a name certainly means that (`Training Set`, `valid`, `img_test`), else None."""
+    """train, val or test where a name certainly means that (`Training Set`, `valid`, `img_test`), else
+    None.
+    """
     plain = plainly(name)
     for _ in range(2):
         if plain in CERTAIN:
@@ -87,8 +91,8 @@ def split_of(name: str) -> str | None:
 
 
 def perhaps_split(name: str) -> bool:
-    """True for what could be a split, but of which it is not certain which one: `eval`, `test2`, `train2017`,
-    `trainval`.
+    """True for what could be a split, but of which it is not certain which one: `eval`, `test2`,
+    `train2017`, `trainval`.
     """
     if split_of(name):
         return False
@@ -110,8 +114,8 @@ def shown(name: str) -> str:
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that differ only in case, blanks, hyphens or underscores, together; the sorted groups of two and
-    more.
+    """Names that differ only in case, blanks, hyphens or underscores, together; the sorted groups of two
+    and more.
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):

@@ -46,8 +46,9 @@ class Source:
 
 
 def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
-    """Read any of the layouts of the README, as the one of these kinds that its files or columns are of (the
-    first where that does not show). Raises DataError with every fault found, UsageError for other tasks.
+    """Read any of the layouts of the README, as the one of these kinds that its files or columns are of
+    (the first where that does not show). Raises DataError with every fault found, UsageError for other
+    tasks.
     """
     path = Path(os.path.expanduser(data))
     try:
@@ -171,8 +172,8 @@ class _Listing:
 
 
 def _inside(root: Path, kind: Kind) -> tuple[Path, list[Note]]:
-    """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds nothing
-    else.
+    """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds
+    nothing else.
     """
     place = root
     for _ in range(8):
@@ -212,8 +213,8 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
 
 
 def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
-    """True where the top folders are classes, False where they are splits. Raises DataError where neither is
-    certain.
+    """True where the top folders are classes, False where they are splits. Raises DataError where neither
+    is certain.
     """
     perhaps = [name for name in top.folders if perhaps_split(name)]
     if not splits and not perhaps and not all_perhaps_splits(top.folders):

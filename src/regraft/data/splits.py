@@ -1,9 +1,10 @@
-"""Which example goes where: given splits are obeyed, missing ones come from a hash, so that they are stable.
+"""Which example goes where: given splits are obeyed, missing ones come from a hash, so that they are
+stable.
 
-u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class is
-stratified in expectation. Identical content and members of one group move together, by the lowest u among
-them. A class left below its floor in test or val gets its lowest-u whole groups out of train; one left out of
-train gets its highest-u one back.
+u = hash(seed, group or content) in [0, 1): test if u is below its share, then val, else train. Each class
+is stratified in expectation. Identical content and members of one group move together, by the lowest u
+among them. A class left below its floor in test or val gets its lowest-u whole groups out of train; one
+left out of train gets its highest-u one back.
 
 Without floors, adding data never moves an example out of test (the lowest u of a group can only fall). A
 floor without memory cannot keep that promise (any single example would have to stay promoted for ever), nor
@@ -55,7 +56,8 @@ def assign_splits(
     known: Mapping[str, str] | None = None,
     pixels: Sequence[str] | None = None,
 ) -> list[str]:
-    """The split of every example. Where `pixels` are given, those that share them move together as copies do.
+    """The split of every example. Where `pixels` are given, those that share them move together as copies
+    do.
 
     Test is cut from train only where no test split is given and its share is not 0, val only where no val
     split is given. With fewer than 10 examples a class and no given test, nothing is cut: such data are
@@ -143,12 +145,12 @@ def fold_splits(
 def val_apart(
     ids: Sequence[str], labels: Sequence[str], splits: Sequence[str], blocks: Sequence[int], seed: int
 ) -> list[str]:
-    """The splits, but that no block (N,) lies in train and in val: each such block goes to one of the two as
-    a whole.
+    """The splits, but that no block (N,) lies in train and in val: each such block goes to one of the two
+    as a whole.
 
-    It goes to val with the probability that val has among train and val, by a hash of the seed and its lowest
-    id, so that the same data give the same answer. Test stays as it is, and each class keeps a training
-    example.
+    It goes to val with the probability that val has among train and val, by a hash of the seed and its
+    lowest id, so that the same data give the same answer. Test stays as it is, and each class keeps a
+    training example.
     """
     result, parted = list(splits), defaultdict[int, list[int]](list)
     home: dict[int, set[str]] = defaultdict(set)
@@ -178,12 +180,12 @@ def _promote(
     labels: Sequence[str],
     shares: Mapping[str, float],
 ) -> None:
-    """At least 1 of each class to train, then half its expected number (at least 1) to test and val, while 1
-    stays.
+    """At least 1 of each class to train, then half its expected number (at least 1) to test and val, while
+    1 stays.
 
     `blocks` (N,) and `labels` are those of the examples, `split` (B,) the blocks' splits by the number of
-    ORDER, which change; `by_u` are the blocks that may move, in the order they do. Of each class only blocks
-    that hold it are looked at.
+    ORDER, which change; `by_u` are the blocks that may move, in the order they do. Of each class only
+    blocks that hold it are looked at.
     """
     number = {label: code for code, label in enumerate(sorted(set(labels)))}
     classes = len(number)

@@ -84,8 +84,8 @@ def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
 
 
 def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> list[Row]:
-    """The rows of a table of items of a kind; `split` is theirs where the table does not say. A table of val or test without
-    labels has none.
+    """The rows of a table of items of a kind; `split` is theirs where the table does not say. A table of
+    val or test without labels has none.
 
     Raises DataError with every fault, UsageError for labels of other tasks.
     """

@@ -148,8 +148,8 @@ def inputs(names: Iterable[str], endings: frozenset[str], passed: Passed) -> Ite
 
 
 def nearby(root: Path, name: str, endings: frozenset[str]) -> str:
-    """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; "" where
-    it is not found.
+    """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; ""
+    where it is not found.
     """
     with contextlib.suppress(OSError):
         folders = [

@@ -1,5 +1,5 @@
-"""Metrics with intervals, calibration, thresholds and paired comparisons: plain arrays in, numbers with their
-doubt out.
+"""Metrics with intervals, calibration, thresholds and paired comparisons: plain arrays in, numbers with
+their doubt out.
 """
 
 from regraft.evaluation.blocks import (

@@ -2,8 +2,8 @@
 
 A block is a set of rows that are not independent evidence: a group that the user named (a patient, a film),
 copies, near-duplicates. A model that has seen one row of a block has nearly seen the others, so no fold may
-part them. Labels are (N,) integers in [0, K); blocks are (N,) integers, equal for the rows of one block, or None
-where every row stands alone.
+part them. Labels are (N,) integers in [0, K); blocks are (N,) integers, equal for the rows of one block, or
+None where every row stands alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def all_alone(blocks: ArrayLike | None) -> bool:
 
 
 def fewest_blocks(labels: ArrayLike, blocks: ArrayLike | None) -> int:
-    """The number of blocks of the class that has the fewest; 0 without labels. Below 2 no fold can spare the class."""
+    """The number of blocks of the class that has the fewest; 0 without labels. Below 2 no fold can spare
+    the class.
+    """
     y = np.asarray(labels, dtype=np.int64)
     if not len(y):
         return 0
@@ -53,10 +55,11 @@ def folds_of(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None 
 def assign_folds(labels: ArrayLike, folds: int, seed: int, blocks: ArrayLike | None = None) -> Ints:
     """(N,) the number, from 0, of the fold that holds each row out. A block lies in one fold.
 
-    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt first,
-    the largest before the others, each to the fold that has the fewest of its classes; single rows then level
-    the classes out. A class of two blocks or more is never held out wholly. scikit-learn's StratifiedGroupKFold
-    promises neither that nor level classes, and takes a loop in Python for every group of one row.
+    Without blocks these are scikit-learn's stratified folds. With them, blocks of several rows are dealt
+    first, the largest before the others, each to the fold that has the fewest of its classes; single rows
+    then level the classes out. A class of two blocks or more is never held out wholly. scikit-learn's
+    StratifiedGroupKFold promises neither that nor level classes, and takes a loop in Python for every group
+    of one row.
     """
     y = np.asarray(labels, dtype=np.int64)
     if all_alone(blocks):
@@ -99,8 +102,8 @@ def _dealt(y: Ints, block: Ints, folds: int, rng: np.random.Generator) -> Ints:
 
 
 def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) -> Ints:
-    """How many of `count` more rows each fold takes so that all folds end as level as can be. What is left over
-    goes to the smallest folds.
+    """How many of `count` more rows each fold takes so that all folds end as level as can be. What is left
+    over goes to the smallest folds.
     """
     order = np.lexsort((rows, have))
     low = have[order]
@@ -116,8 +119,8 @@ def _levelled(have: NDArray[np.float64], count: int, rows: NDArray[np.float64]) 
 
 
 def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
-    """Where all blocks of a class lie in one fold and there are several, its smallest block moves to the next
-    fold.
+    """Where all blocks of a class lie in one fold and there are several, its smallest block moves to the
+    next fold.
     """
     first, last = np.full(int(y.max()) + 1, folds), np.full(int(y.max()) + 1, -1)
     np.minimum.at(first, y, place)
@@ -129,8 +132,8 @@ def _spread(y: Ints, block: Ints, place: Ints, folds: int) -> None:
 
 
 def standard_error(values: ArrayLike, blocks: ArrayLike | None = None) -> float:
-    """The standard error of the mean of (N,) values when blocks are drawn at random, not rows: the linearised
-    error of a mean over clusters (Cochran 1977, 3.12).
+    """The standard error of the mean of (N,) values when blocks are drawn at random, not rows: the
+    linearised error of a mean over clusters (Cochran 1977, 3.12).
 
     With one row a block it is the usual one. It is infinite for a single block.
     """
@@ -153,11 +156,11 @@ def per_block(values: ArrayLike, blocks: ArrayLike | None = None) -> NDArray[np.
 
 
 def effective_count(right: ArrayLike, blocks: ArrayLike | None = None) -> float:
-    """The number of independent examples that say as much about a share as these (N,) truths in blocks do; N
-    without blocks.
+    """The number of independent examples that say as much about a share as these (N,) truths in blocks do;
+    N without blocks.
 
-    It is the number at which the share has the variance that it has over blocks (Kish 1965), from 1 to N. Where
-    nothing varies it is the number of blocks.
+    It is the number at which the share has the variance that it has over blocks (Kish 1965), from 1 to N.
+    Where nothing varies it is the number of blocks.
     """
     x = np.asarray(right, dtype=np.float64)
     if all_alone(blocks):

@@ -1,8 +1,8 @@
 """Probabilities that mean what they say: one temperature for all logits (Guo, Pleiss, Sun and Weinberger
 2017).
 
-How well they do is read off the most probable class: its probability, the confidence, against how often it is
-right.
+How well they do is read off the most probable class: its probability, the confidence, against how often it
+is right.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
 
 
 def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
-    """What to divide (N, K) logits by for the least log loss on (N,) labels the model has not learnt from; 1
-    for none.
+    """What to divide (N, K) logits by for the least log loss on (N,) labels the model has not learnt from;
+    1 for none.
 
     Targets are smoothed as by Platt (1999): (N + 1) / (N + 2) for the label, the rest shared by the others,
     so that a model that is right on every one of a few examples is not made certain of everything.
@@ -107,8 +107,8 @@ def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:
 
 
 def ece(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Expected calibration error: the mean gap of confidence and accuracy, by bins of equal mass (Nguyen and
-    O'Connor 2015).
+    """Expected calibration error: the mean gap of confidence and accuracy, by bins of equal mass (Nguyen
+    and O'Connor 2015).
 
     (N,) labels, (N, K) logits; at most 15 bins, of about 10 examples at least. It is biased upwards on few
     examples, even of a model that is calibrated, so it carries no interval.

@@ -1,5 +1,5 @@
-"""What a metric is, for any task: a record with its name, how it is computed under weights, and how its interval is
-made.
+"""What a metric is, for any task: a record with its name, how it is computed under weights, and how its
+interval is made.
 
 The metrics of one task are estimated together, from the same resamples. A task gives what it knows of its
 examples, its targets and outputs, as one object of any kind with a length, called `facts` here.
@@ -55,10 +55,10 @@ class Sample:
 class Metric:
     """One number that says how good answers are.
 
-    `value(facts, weights)` gives the (R,) values under weights (R, N), which count each example so often; it
-    is None for a metric that resampling does not suit. `interval` makes the estimate with its 95 % interval.
-    `unit` is "%" for a share, which is shown in per cent, "" for a plain number, else the unit itself. `hub`
-    is the metric's name on model hubs. `main` metrics are shown where there is room for few.
+    `value(facts, weights)` gives the (R,) values under weights (R, N), which count each example so often;
+    it is None for a metric that resampling does not suit. `interval` makes the estimate with its 95 %
+    interval. `unit` is "%" for a share, which is shown in per cent, "" for a plain number, else the unit
+    itself. `hub` is the metric's name on model hubs. `main` metrics are shown where there is room for few.
     """
 
     name: str
@@ -200,9 +200,9 @@ class Repeats:
 def repeated(metric: Metric) -> Metric:
     """The mean of a metric over `Repeats`.
 
-    Of a share the interval is Wilson's for the number of examples, which does not count repeats as more evidence,
-    or with groups that of `proportion`; of any other metric BCa.
-    Raises UsageError, when it is computed, for a metric without a value under weights.
+    Of a share the interval is Wilson's for the number of examples, which does not count repeats as more
+    evidence, or with groups that of `proportion`; of any other metric BCa. Raises UsageError, when it is
+    computed, for a metric without a value under weights.
     """
 
     def value(facts: Repeats, weights: Floats) -> Floats:
@@ -261,8 +261,8 @@ def unknown(sample: Sample) -> Estimate:
 
 
 def as_proportion(value: float, variance: float, n: int, units: Ints | None) -> tuple[float, float]:
-    """Wilson's interval at the number of examples, n at most, that has this variance; n or the groups without
-    any.
+    """Wilson's interval at the number of examples, n at most, that has this variance; n or the groups
+    without any.
     """
     if variance < 1e-12:
         count = float(n if units is None else units.max() + 1)

@@ -59,8 +59,8 @@ def _log_losses(y: Ints, z: np.ndarray, temperature: float = 1.0) -> Floats:
 
 
 def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
-    """(N,) log losses at the temperature from 1 up that is best for these very examples: how well classes are
-    told apart.
+    """(N,) log losses at the temperature from 1 up that is best for these very examples: how well classes
+    are told apart.
 
     Early stopping on their mean does not mistake growing confidence, which a temperature mends afterwards,
     for growing error (Berta, Holzmüller, Jordan and Bach, "Rethinking early stopping: refine, then
@@ -102,8 +102,8 @@ class Classified:
 
     @cached_property
     def right(self) -> Floats:
-        """(N,) 1 for a right answer, else 0. Where classes tie for the largest logit, the answer is the first
-        of them, as in `Model.predict`."""
+        """(N,) 1 for a right answer, else 0. Where classes tie for the largest logit, the answer is the
+        first of them, as in `Model.predict`."""
         return np.asarray(predicted_classes(self.logits) == self.labels, dtype=np.float64)
 
     @cached_property
@@ -122,8 +122,8 @@ class Classified:
 
     @cached_property
     def in_top(self) -> Floats:
-        """(N,) 1 where the label is among the five largest logits; one that ties for the last place counts by
-        its chance to have it. NaN with five classes or fewer."""
+        """(N,) 1 where the label is among the five largest logits; one that ties for the last place counts
+        by its chance to have it. NaN with five classes or fewer."""
         found = np.full(len(self), np.nan)
         if self.logits.shape[1] <= TOP:
             return found
@@ -239,21 +239,21 @@ def evaluate_single(
     from 0 to 2.
 
     Where classes tie for the largest logit, the answer is the first of them, as in `Model.predict`, and
-    accuracy, F1 and all that count answers are about it. Metrics of ranks favour none: a label that ties for
-    the last of five places counts by its chance to have one, and a pair of examples that tie by half in the
-    ROC AUC.
+    accuracy, F1 and all that count answers are about it. Metrics of ranks favour none: a label that ties
+    for the last of five places counts by its chance to have one, and a pair of examples that tie by half in
+    the ROC AUC.
 
-    Accuracy and top-5 (with more than five classes): Wilson. Balanced accuracy and F1: Wilson's at the number
-    of examples that has the variance of a bootstrap. ROC AUC and average precision, one class against the
-    rest and the mean of the classes: the logit interval from influences. The others: BCa. Drawn are examples,
-    or with `groups` whole groups, for all metrics. Calibration error has no interval.
+    Accuracy and top-5 (with more than five classes): Wilson. Balanced accuracy and F1: Wilson's at the
+    number of examples that has the variance of a bootstrap. ROC AUC and average precision, one class
+    against the rest and the mean of the classes: the logit interval from influences. The others: BCa. Drawn
+    are examples, or with `groups` whole groups, for all metrics. Calibration error has no interval.
     """
     return estimates(METRICS, Classified(labels, logits), groups, seed, resamples)
 
 
 def _columns(z: np.ndarray) -> Callable[[int], Floats]:
-    """What gives the (N,) probabilities of a class, for classes in rising order: a few columns at a time are
-    held.
+    """What gives the (N,) probabilities of a class, for classes in rising order: a few columns at a time
+    are held.
     """
     top, total = np.empty(len(z)), np.empty(len(z))
     for some, rows in pieces(z):
@@ -281,9 +281,9 @@ def per_class(
     """One row a class, in the order given: precision, recall and F1, each with its 95 % low and high, and
     support.
 
-    Intervals: Wilson; of F1 by way of the Jaccard index J, a proportion, as F1 = 2 J / (1 + J); with `groups`
-    at the variance of a bootstrap over them. A recall without examples, or a precision without predictions,
-    is None, and so is the F1 of a class with neither.
+    Intervals: Wilson; of F1 by way of the Jaccard index J, a proportion, as F1 = 2 J / (1 + J); with
+    `groups` at the variance of a bootstrap over them. A recall without examples, or a precision without
+    predictions, is None, and so is the F1 of a class with neither.
     """
     y, z = _checked(labels, logits)
     k = len(classes)

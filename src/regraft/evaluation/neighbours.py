@@ -1,5 +1,5 @@
-"""The nearest rows by cosine among very many: an index of lists, whose cost grows with the number of rows and
-not its square.
+"""The nearest rows by cosine among very many: an index of lists, whose cost grows with the number of rows
+and not its square.
 
 This is the inverted file of Jégou, Douze and Schmid (2011) with products of whole lists in place of scans.
 faiss has it too, but its wheels bring an OpenMP of their own, which crashes on macOS beside torch's
@@ -82,8 +82,8 @@ def compact(features: Features, centre: bool) -> Compact:
 
 
 def _of_length_1(x: Floats32) -> Floats32:
-    """(n, d) rows divided by their lengths, also where the squares are beyond float32; of what is no number,
-    a row of zeros.
+    """(n, d) rows divided by their lengths, also where the squares are beyond float32; of what is no
+    number, a row of zeros.
     """
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(x, axis=1, keepdims=True)
@@ -152,8 +152,8 @@ class Lists:
         tick: Callable[..., None] = lambda **_: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> tuple[Ints, Floats32]:
-        """(Q, many) rows that are nearest to (Q, d) `asked`, the nearest first, and their cosines; -1 and -2
-        where there is none.
+        """(Q, many) rows that are nearest to (Q, d) `asked`, the nearest first, and their cosines; -1 and
+        -2 where there is none.
 
         Only cosines of `least` and more count. `own` (Q,) are rows that do not count for the one asked, as
         they are it. Where `stop` says so, the search ends with what it has found.

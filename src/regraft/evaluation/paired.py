@@ -1,5 +1,5 @@
-"""Paired comparisons: whether one of two classifiers is better on the same examples. Functions take arrays and
-return a difference with its interval.
+"""Paired comparisons: whether one of two classifiers is better on the same examples. Functions take arrays
+and return a difference with its interval.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def paired_accuracy(
 
     An example counts +1 where only this model is right, -1 where only the other is, and 0 otherwise, so a
     resample of the examples is a draw from a multinomial of three outcomes. The p value is McNemar's mid-p
-    (Fagerland, Lydersen and Laake 2013). With `groups` (N,) whole groups are drawn, and the p value is that of
-    a permutation test which flips the sign of each group's sum. Raises UsageError for lists of different
+    (Fagerland, Lydersen and Laake 2013). With `groups` (N,) whole groups are drawn, and the p value is that
+    of a permutation test which flips the sign of each group's sum. Raises UsageError for lists of different
     lengths and for empty ones.
     """
     y, mine, other = (np.asarray(values) for values in (labels, predicted, other_predicted))
@@ -104,8 +104,8 @@ def paired_accuracy(
 def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:
     """The two-sided p value of the total of (G,) sums, one for each group, under random signs.
 
-    All signs are tried where there are fewer than FLIPS of them, that is up to 13 groups whose sum is not zero;
-    else FLIPS random ones, a bounded number at a time.
+    All signs are tried where there are fewer than FLIPS of them, that is up to 13 groups whose sum is not
+    zero; else FLIPS random ones, a bounded number at a time.
     """
     moved = np.asarray(sums, dtype=np.float64)
     moved = moved[moved != 0]
@@ -133,8 +133,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def in_words(diff: PairedDifference) -> str:
-    """The verdict that the interval allows (better, worse, no clear difference), the difference in percentage
-    points and the p value.
+    """The verdict that the interval allows (better, worse, no clear difference), the difference in
+    percentage points and the p value.
     """
     p = diff.p_value if diff.p_adjusted is None else diff.p_adjusted
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"

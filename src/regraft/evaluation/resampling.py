@@ -1,9 +1,10 @@
-"""The bootstrap: weights that say how often each example counts in a resample, and intervals from the statistics
-of the resamples.
+"""The bootstrap: weights that say how often each example counts in a resample, and intervals from the
+statistics of the resamples.
 
-A statistic is a function of weights (R, N), one row a resample, to values (R,) or (R, S). So one way of drawing
-and one of making intervals serve every metric. `scipy.stats.bootstrap` hands over resampled examples in place of
-weights, knows no groups and leaves out every single example for its acceleration, which is quadratic in N.
+A statistic is a function of weights (R, N), one row a resample, to values (R,) or (R, S). So one way of
+drawing and one of making intervals serve every metric. `scipy.stats.bootstrap` hands over resampled
+examples in place of weights, knows no groups and leaves out every single example for its acceleration,
+which is quadratic in N.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TAILS = ndtri(np.array([0.025, 0.975]))
 def draws(n: int, resamples: int, rng: np.random.Generator, units: Ints | None = None) -> Iterator[Floats]:
     """Yields weights (r, n), a bounded number of rows at a time and `resamples` in all.
 
-    Examples are drawn with replacement, or whole groups where `units` (n,) numbers each example's group from 0.
+    Examples are drawn with replacement, or whole groups where `units` (n,) numbers each example's group
+    from 0.
     """
     rows = max(1, BLOCK // max(1, n))
     for start in range(0, resamples, rows):
@@ -41,7 +43,8 @@ def _drawn(n: int, rows: int, rng: np.random.Generator) -> Floats:
 
 
 def left_out(n: int, rng: np.random.Generator, units: Ints | None = None) -> Iterator[Floats]:
-    """Yields the jackknife's weights (r, n), a bounded number of rows at a time: 0 for what is left out, else 1.
+    """Yields the jackknife's weights (r, n), a bounded number of rows at a time: 0 for what is left out,
+    else 1.
 
     One example or group is left out in turn; of more than JACKKNIFE, one of as many random parts of them.
     """
@@ -63,7 +66,8 @@ def bca(value: Floats, drawn: Floats, jackknife: Floats) -> tuple[Floats, Floats
     """95 % intervals, bias-corrected and accelerated (Efron 1987), of S statistics.
 
     They are made of the statistics `value` (S,), those of the bootstrap `drawn` (R, S) and those of the
-    jackknife (J, S). A draw that is NaN or infinite is passed over. Where nothing varies both ends are the value.
+    jackknife (J, S). A draw that is NaN or infinite is passed over. Where nothing varies both ends are the
+    value.
     """
     lows, highs = np.empty_like(value), np.empty_like(value)
     for s in range(len(value)):

@@ -1,4 +1,5 @@
-"""Metrics under weights: for R ways (R, N) of counting N examples, each metric's R values. No intervals here.
+"""Metrics under weights: for R ways (R, N) of counting N examples, each metric's R values. No intervals
+here.
 
 Checked against scikit-learn, whose definitions these are, with its sample_weight.
 """

@@ -1,9 +1,9 @@
-"""Answer only when sure: a confidence above which answers are right as often as was asked for, and the proof
-of it.
+"""Answer only when sure: a confidence above which answers are right as often as was asked for, and the
+proof of it.
 
-The lower end of a Clopper-Pearson interval on held-out examples has to reach the wanted precision; as several
-thresholds are looked at, its error is divided by their number (Bonferroni), so the promise holds whichever is
-taken.
+The lower end of a Clopper-Pearson interval on held-out examples has to reach the wanted precision; as
+several thresholds are looked at, its error is divided by their number (Bonferroni), so the promise holds
+whichever is taken.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ERROR = 0.05  # the chance that a promise is broken
 
 @dataclass(frozen=True)
 class Threshold:
-    """Answers of `threshold` confidence and more are promised to be right in a share `wanted` of cases; None:
-    no promise.
+    """Answers of `threshold` confidence and more are promised to be right in a share `wanted` of cases;
+    None: no promise.
 
     `answered` and `precision` are the shares on the `n` held-out examples, `bound` what their number lets
     promise.
@@ -44,8 +44,8 @@ class Threshold:
 def choose_thresholds(
     labels: ArrayLike, logits: ArrayLike, wanted: tuple[float, ...] = WANTED, blocks: ArrayLike | None = None
 ) -> list[Threshold]:
-    """For each wanted precision the threshold that answers most and keeps the promise, by (N,) labels and (N,
-    K) logits.
+    """For each wanted precision the threshold that answers most and keeps the promise, by (N,) labels and
+    (N, K) logits.
 
     The logits are those the temperature was found on, divided by it, of examples the model has not learnt
     from. Where rows belong together in `blocks` (N,), the bound counts a block once, right by the share of

@@ -1,5 +1,5 @@
-"""Scores of transferability: how well frozen features (N, D) suit labels (N,), integers from 0, without training
-a network.
+"""Scores of transferability: how well frozen features (N, D) suit labels (N,), integers from 0, without
+training a network.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LARGE = 1 << 28  # bytes
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
-    """LogME (You, Liu, Wang and Long, ICML 2021): the logarithm of the maximum evidence divided by N, its mean
-    over the classes.
+    """LogME (You, Liu, Wang and Long, ICML 2021): the logarithm of the maximum evidence divided by N, its
+    mean over the classes.
 
-    The evidence of the 0/1 indicator y of a class is p(y | F), the integral of N(y; F w, 1/beta)
-    N(w; 0, 1/alpha) over w, at the alpha and beta that make it largest. One eigendecomposition of F'F serves all
+    The evidence of the 0/1 indicator y of a class is p(y | F), the integral of N(y; F w, 1/beta) N(w; 0,
+    1/alpha) over w, at the alpha and beta that make it largest. One eigendecomposition of F'F serves all
     classes and iterations. Raises UsageError for features that hold nan or infinity.
     """
     classes = numbered(labels)
@@ -97,9 +97,9 @@ def knn_out_of_fold(
 ) -> NDArray[np.int64]:
     """(N,) out-of-fold predictions of `k` nearest neighbours by cosine.
 
-    `folds` are pairs of positions (fitted, held out); a row that no fold holds out gets -1. Each neighbour has
-    one vote, and a tie goes to the class whose neighbours are nearer. Raises UsageError for features that hold
-    nan or infinity.
+    `folds` are pairs of positions (fitted, held out); a row that no fold holds out gets -1. Each neighbour
+    has one vote, and a tie goes to the class whose neighbours are nearer. Raises UsageError for features
+    that hold nan or infinity.
     """
     f, y = np.asarray(features), np.asarray(labels, dtype=np.int64)
     require_finite(f)
@@ -120,14 +120,15 @@ def knn_logits(
     tick: Callable[..., None] = lambda **_: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[NDArray[Any], int]:
-    """(Q, classes) logarithms of the shares of the votes of each query's k nearest neighbours by cosine, and k.
+    """(Q, classes) logarithms of the shares of the votes of each query's k nearest neighbours by cosine,
+    and k.
 
-    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left out in
-    turn; of more than LOGME_SAMPLE examples, so many of them chosen at random. A tie goes to the smaller k. One further
-    vote is shared by all classes, so that no share is zero. Of more than EXACT examples the nearest are looked up
-    in an index, which misses one in a hundred. Features and queries may be memory-mapped. The logits are float64,
-    or float32 where they would take more than LARGE bytes. Raises BudgetError where `stop` says that time is out,
-    and UsageError for features that hold nan or infinity.
+    k is the one of NEIGHBOURS that is right most often about the (N, D) `features` themselves, each left
+    out in turn; of more than LOGME_SAMPLE examples, so many of them chosen at random. A tie goes to the
+    smaller k. One further vote is shared by all classes, so that no share is zero. Of more than EXACT
+    examples the nearest are looked up in an index, which misses one in a hundred. Features and queries may
+    be memory-mapped. The logits are float64, or float32 where they would take more than LARGE bytes. Raises
+    BudgetError where `stop` says that time is out, and UsageError for features that hold nan or infinity.
     """
     known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
     require_finite((known, asked))
@@ -161,7 +162,8 @@ def _nearest(
     tick: Callable[..., None] = lambda **_: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[NDArray[np.int64], Floats32]:
-    """(Q, many) positions of the nearest rows of `known` to each of `asked`, the nearest first, and their cosines.
+    """(Q, many) positions of the nearest rows of `known` to each of `asked`, the nearest first, and their
+    cosines.
 
     `leaving_out` (Q,) holds for each query the row of `known` that is the query itself and does not count.
     Raises BudgetError where `stop` says that time is out.
@@ -198,8 +200,8 @@ def _in_time(stop: Callable[[], bool]) -> None:
 def _votes(
     rows: NDArray[np.int64], close: Floats32, labels: NDArray[np.int64], classes: int, k: int
 ) -> Iterator[tuple[slice, Floats]]:
-    """Yields the (q, classes) votes of the k nearest, a bounded number of queries at a time. A nearer neighbour's
-    vote weighs a little more, which decides ties.
+    """Yields the (q, classes) votes of the k nearest, a bounded number of queries at a time. A nearer
+    neighbour's vote weighs a little more, which decides ties.
     """
     step = max(1, VOTES // classes)
     for start in range(0, len(rows), step):

@@ -1,4 +1,6 @@
-"""A finished run's model evaluated once more: on its own test set, or on labelled examples that are new to it."""
+"""A finished run's model evaluated once more: on its own test set, or on labelled examples that are new to
+it.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ class Evaluated:
 def evaluate_own(
     place: Path, session: Session, reason: str = "", moved: str | Path | None = None
 ) -> Evaluated:
-    """Predict a run's own test set afresh; the reading is recorded. `moved` says where the run's data are now.
+    """Predict a run's own test set afresh; the reading is recorded. `moved` says where the run's data are
+    now.
 
     Raises UsageError where there is no test set, or its files are gone or have another content.
     """
@@ -119,13 +122,13 @@ def evaluate_own(
 def evaluate_on(
     place: Path, data: str | Path, session: Session, reason: str = "", moved: str | Path | None = None
 ) -> Evaluated:
-    """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it was
-    made with.
+    """Score a run's model on all labelled examples of `data`, whatever splits these name, but for those it
+    was made with.
 
-    These are known by content and by what they show, as are those of the runs before it. Near-duplicates of them are
-    counted, and the score without them is given. `moved` says where the run's own data are now. The result is
-    kept in the run's folder `evaluations` and listed in run.json. Raises DataError for labels that are no
-    classes of the run, and where no example is left.
+    These are known by content and by what they show, as are those of the runs before it. Near-duplicates of
+    them are counted, and the score without them is given. `moved` says where the run's own data are now.
+    The result is kept in the run's folder `evaluations` and listed in run.json. Raises DataError for labels
+    that are no classes of the run, and where no example is left.
     """
     from regraft.experiments.unseen import unseen
     from regraft.model import Model

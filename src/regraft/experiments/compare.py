@@ -22,8 +22,8 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Compared:
-    """A run as a row of the table: its folder's name (or path, where names are alike) and what its own files
-    say.
+    """A run as a row of the table: its folder's name (or path, where names are alike) and what its own
+    files say.
     """
 
     run: str
@@ -64,8 +64,8 @@ class Comparison:
     """Runs that share a test set: rows in the order asked for, and pairs: each against the first, then the
     best against each.
 
-    `metrics` are those that are shown, the one the runs are summed up by first. `optimism` is how much too good
-    the best of them looks in that one, for having been picked on these examples.
+    `metrics` are those that are shown, the one the runs are summed up by first. `optimism` is how much too
+    good the best of them looks in that one, for having been picked on these examples.
     """
 
     metrics: tuple[Metric, ...]
@@ -102,8 +102,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Answers:
-    """The task, and the test rows of predictions.parquet in the order of (id, label): content ids, labels and
-    predictions by name.
+    """The task, and the test rows of predictions.parquet in the order of (id, label): content ids, labels
+    and predictions by name.
     """
 
     task: Task
@@ -117,9 +117,9 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     """Compare two or more finished runs. Raises UsageError that says what differs where they do not share a
     test set.
 
-    The same test set means the same contents, the same label of each and the same classes, all by name and in
-    any order. P values are adjusted by Holm's method over all pairs of runs, so that they hold for whichever
-    pair is looked at.
+    The same test set means the same contents, the same label of each and the same classes, all by name and
+    in any order. P values are adjusted by Holm's method over all pairs of runs, so that they hold for
+    whichever pair is looked at.
     """
     folders = [RunFolder(Path(run)) for run in runs]
     if len(folders) < 2:
@@ -264,8 +264,8 @@ def _row(folder: RunFolder, name: str) -> Compared:
 
 
 def _groups(folder: RunFolder, ids: Sequence[str]) -> np.ndarray | None:
-    """(N,) numbers of the groups of the test examples; None where there are none. One without a group is its
-    own.
+    """(N,) numbers of the groups of the test examples; None where there are none. One without a group is
+    its own.
     """
     table = read_parquet(folder.examples, ["id", "group", "split"]).to_pydict()
     rows = zip(table["id"], table["group"], table["split"], strict=True)

@@ -18,8 +18,8 @@ from regraft.tasks import task_of
 
 
 def ranked(examples: Examples, references: Sequence[str], network: bool, session: Session) -> Ranking:
-    """The ranking of the backbones named, on train and val. "auto" stands for all at hand and all earlier runs,
-    with `network` for the whole catalogue.
+    """The ranking of the backbones named, on train and val. "auto" stands for all at hand and all earlier
+    runs, with `network` for the whole catalogue.
     """
     context, events = session.context(examples), session.events
     wanted: list[str] = []
@@ -45,7 +45,9 @@ def _at_hand(modality: str, network: bool, session: Session) -> list[str]:
 
 
 def _has_seen(reference: str, examples: Part, modality: Modality, events: Events) -> str:
-    """Why a backbone cannot be judged on these examples, "" where it can: an earlier run has seen some of them."""
+    """Why a backbone cannot be judged on these examples, "" where it can: an earlier run has seen some of
+    them.
+    """
     try:
         past = seen_by(reference)
     except UsageError as error:  # a run beside the others is damaged

@@ -39,8 +39,8 @@ def go(
 ) -> Run:
     """Walk the seven steps in a folder that is locked; however the walk ends, run.json says so.
 
-    `about` is what run.json tells of the data. Raises ChangedError that names all files that are not as they
-    were.
+    `about` is what run.json tells of the data. Raises ChangedError that names all files that are not as
+    they were.
     """
     events = Events(folder.events, session.listeners)
 
@@ -128,8 +128,8 @@ def _due(session: Session, now: float, walks: int) -> float | None:
 def resume(
     out: str | Path, session: Session, track: Sequence[str] = (), data: str | Path | None = None
 ) -> Run:
-    """Go on with the run in `out` by its own recipe: its table and its decisions stay, features come from the
-    store.
+    """Go on with the run in `out` by its own recipe: its table and its decisions stay, features come from
+    the store.
 
     `data` says where its data are now. A finished run is not trained and its test set not read anew: see
     `complete`. Raises UsageError where there is no run, where files changed, and where a finished run has

@@ -17,8 +17,8 @@ from regraft.tasks import task_of
 
 
 def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
-    """What steps 1 to 3 decide (`steps`), the `epochs` of fine-tuning, how many `walks` there would be, and the
-    `estimated_seconds` of all of it from a forward pass and a training step that are measured here.
+    """What steps 1 to 3 decide (`steps`), the `epochs` of fine-tuning, how many `walks` there would be, and
+    the `estimated_seconds` of all of it from a forward pass and a training step that are measured here.
     """
     context = session.context(examples).trial()
     recipe, counts = context.recipe, examples.counts()

@@ -17,7 +17,9 @@ Settings = dict[str, Any]
 
 
 def seeds_of(recipe: Settings, repeats: int) -> range:
-    """The seeds of so many runs. Raises UsageError for fewer than two, RecipeError where one cannot be a seed."""
+    """The seeds of so many runs. Raises UsageError for fewer than two, RecipeError where one cannot be a
+    seed.
+    """
     if repeats < 2:
         raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
     first = Recipe.build(recipe).run.seed
@@ -28,8 +30,8 @@ def seeds_of(recipe: Settings, repeats: int) -> range:
 def repeated(folder: Path, recipe: Settings, seeds: range, walk: Callable[[Path, Settings], Run]) -> Repeats:
     """Runs of several seeds below `folder`, and repeats.json beside them.
 
-    `walk` makes a run in a folder by a recipe. The first one's backbone, input size and depth are kept for the
-    others.
+    `walk` makes a run in a folder by a recipe. The first one's backbone, input size and depth are kept for
+    the others.
     """
     runs: list[Run] = []
     kept: Settings = {}

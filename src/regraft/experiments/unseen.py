@@ -26,9 +26,9 @@ SHOWN = 20  # wrong labels and classes that an error lists
 class Unseen:
     """Readable, labelled examples that a run was not made with.
 
-    `own` of them are in its test set; `near` are the sources of those that are near-duplicates of what it was
-    made with. `left_out` counts the others by why they were left out, and `said` is what to tell of it all, a
-    sentence each.
+    `own` of them are in its test set; `near` are the sources of those that are near-duplicates of what it
+    was made with. `left_out` counts the others by why they were left out, and `said` is what to tell of it
+    all, a sentence each.
     """
 
     files: list[KnownFile]
@@ -44,10 +44,11 @@ class Unseen:
 def unseen(
     folder: RunFolder, source: Source, model: Model, events: Events, moved: str | Path | None
 ) -> Unseen:
-    """The readable examples of a source that a run was not made with, known by content and by what they show.
+    """The readable examples of a source that a run was not made with, known by content and by what they
+    show.
 
-    `moved` says where the run's own data are now. Raises DataError for labels that are no classes of the run,
-    and where no example is left.
+    `moved` says where the run's own data are now. Raises DataError for labels that are no classes of the
+    run, and where no example is left.
     """
     _check_labels(source, model.classes, folder.path)
     audited = audit_files(source, events.tick)
@@ -110,8 +111,8 @@ def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None
 
 
 def _made_with(folder: RunFolder, moved: str | Path | None) -> tuple[Known, Known, list[str]]:
-    """What a run learnt from or was chosen by, the examples of the runs before it as train; its own test set;
-    and what to say where something is not known.
+    """What a run learnt from or was chosen by, the examples of the runs before it as train; its own test
+    set; and what to say where something is not known.
     """
     own = of_run(folder.path, moved)
     made = own.some([row for row, split in enumerate(own.splits) if split != "test"])

@@ -31,8 +31,8 @@ def features_alone(
     engine: str,
     depths: tuple[int, ...] = (),
 ) -> list[np.ndarray]:
-    """The pooled (N, width) float32 features of items, then for each of `depths` the pooled (N, channels) output
-    of so many first stages; all from one pass.
+    """The pooled (N, width) float32 features of items, then for each of `depths` the pooled (N, channels)
+    output of so many first stages; all from one pass.
 
     With a `cache`, whose items are paths, each is computed once. Raises UsageError for a depth there is not
     and an engine that does not run on the device.

@@ -1,5 +1,5 @@
-"""Engines: ways to run a frozen backbone over batches. float32 PyTorch is the reference the others must agree
-with.
+"""Engines: ways to run a frozen backbone over batches. float32 PyTorch is the reference the others must
+agree with.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def feature_key(engine: Engine, view: str = "plain") -> tuple[str, str, str]:
 
 
 class TorchEngine:
-    """Eager PyTorch, channels last, in inference mode; norms folded into convolutions: 1.5 times as fast on a
-    CPU.
+    """Eager PyTorch, channels last, in inference mode; norms folded into convolutions: 1.5 times as fast on
+    a CPU.
 
-    It runs the backbone's own module, and folds each norm anew in every pass, so weights that change between
-    two batches need no notice. What it has prepared is prepared again when a tensor was replaced by another.
+    It runs the backbone's own module, and folds each norm anew in every pass, so weights that change
+    between two batches need no notice. What it has prepared is prepared again when a tensor was replaced by
+    another.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class TorchEngine:
         return self.module
 
     def _parts(self) -> tuple[list[object], set[torch.device]]:
-        """All that `_ready` goes by, each of which stays the same object while its values change; and devices."""
+        """All that `_ready` goes by, each of which stays the same object while its values change; and
+        devices.
+        """
         module = self.backbone.module
         tensors = [*module.parameters(), *module.buffers()]
         return [module, self.backbone.preprocess, *tensors], {tensor.device for tensor in tensors}
@@ -130,8 +133,8 @@ class OpenVinoEngine:
     """OpenVINO on a CPU, converted from the PyTorch module, static shapes; the converted model is kept in
     `cache`.
 
-    Weights that change are converted anew when torch's version counters tell, or else when `weights` is next
-    called. Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
+    Weights that change are converted anew when torch's version counters tell, or else when `weights` is
+    next called. Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
     """
 
     def __init__(

@@ -26,8 +26,8 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def prefetch(
     batches: Iterable[Sequence[Item]], read: Callable[[Item], Raw]
 ) -> Iterator[tuple[Sequence[Item], list[Raw]]]:
-    """Each batch with what `read` made of its items, in order. Pillow frees the interpreter lock, so threads
-    suffice.
+    """Each batch with what `read` made of its items, in order. Pillow frees the interpreter lock, so
+    threads suffice.
     """
     stream = iter(batches)
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:

@@ -27,8 +27,8 @@ class Finished(Protocol):
 
 
 class Predictor:
-    """A model's outputs on one device. Built once, it serves every call, and follows the model: weights that
-    changed, and parts that were replaced, count from the next call on.
+    """A model's outputs on one device. Built once, it serves every call, and follows the model: weights
+    that changed, and parts that were replaced, count from the next call on.
 
     All items of a call run in batches of one shape, which their number decides (`shape_for`), so an output
     does not depend on what the other items are: in the same shape it has the same bits. Between two shapes

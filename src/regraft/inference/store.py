@@ -49,12 +49,13 @@ class Kept:
 
 
 class FeatureStore:
-    """Features on disk below `folder`; None computes every time, and so does a folder that cannot be written.
+    """Features on disk below `folder`; None computes every time, and so does a folder that cannot be
+    written.
 
-    A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum), each
-    written under a temporary name and renamed: a kill leaves none torn, and two processes may write side by
-    side. Above `limit` bytes the shards used longest ago are deleted. Where nothing can be written, `note` is
-    told so, once, and the work goes on.
+    A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum),
+    each written under a temporary name and renamed: a kill leaves none torn, and two processes may write
+    side by side. Above `limit` bytes the shards used longest ago are deleted. Where nothing can be written,
+    `note` is told so, once, and the work goes on.
     """
 
     def __init__(

@@ -95,8 +95,8 @@ def pick_engine(
     """The name of the fastest engine that agrees with float32 on `sample` (a batch of any size),
     and the trials.
 
-    With fewer than FEWEST_ITEMS examples to run (`count`) it is the reference. What was found is remembered below
-    `memory` for this machine, the libraries and `key` (`trial_key`).
+    With fewer than FEWEST_ITEMS examples to run (`count`) it is the reference. What was found is remembered
+    below `memory` for this machine, the libraries and `key` (`trial_key`).
     """
     if count < FEWEST_ITEMS:
         return REFERENCE, []
@@ -112,7 +112,9 @@ def pick_engine(
 
 
 def recall(memory: Path | None, *key: str) -> dict[str, Any] | None:
-    """What a trial found for `key` on this machine with these libraries, if it is remembered below `memory`."""
+    """What a trial found for `key` on this machine with these libraries, if it is remembered below
+    `memory`.
+    """
     place = _place(memory, key)
     if place is None or not os.path.isfile(place):
         return None
@@ -138,7 +140,8 @@ def _place(memory: Path | None, key: tuple[str, ...]) -> Path | None:
 def try_engines(made: dict[str, Maker], sample: Batch) -> list[Trial]:
     """Engines on a batch of any size: the speed of each, and its agreement with the reference.
 
-    One that agrees and is FAST_ENOUGH times as fast as the reference ends the trial: the rest stays untried.
+    One that agrees and is FAST_ENOUGH times as fast as the reference ends the trial: the rest stays
+    untried.
     """
     trials: list[Trial] = []
     expected = np.zeros(0)

@@ -60,16 +60,16 @@ class Preprocess(Protocol):
         """Changes with anything that changes what a model sees."""
 
     def host(self, item: Any, rng: np.random.Generator | None = None, augment: Any = None) -> np.ndarray:
-        """What the network sees of one item, as an array on the CPU; augmented where `rng` and `augment` are
-        given. Raises Unreadable.
+        """What the network sees of one item, as an array on the CPU; augmented where `rng` and `augment`
+        are given. Raises Unreadable.
         """
 
     def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """A batch of several of these: arrays by name, the examples along the first axis of each."""
 
     def device(self) -> nn.Module:
-        """The module that makes of such a batch, as tensors, the one object that the network takes. It runs on the
-        network's device, and is traced and exported with the network.
+        """The module that makes of such a batch, as tensors, the one object that the network takes. It runs
+        on the network's device, and is traced and exported with the network.
         """
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
@@ -79,15 +79,17 @@ class Preprocess(Protocol):
         """Plain values for regraft.json, its modality among them."""
 
     def config(self) -> dict[str, Any]:
-        """What the libraries that the weights are from are told of it in config.json; empty where they ask nothing."""
+        """What the libraries that the weights are from are told of it in config.json; empty where they ask
+        nothing.
+        """
 
 
 @dataclass(frozen=True)
 class Probe:
     """Whether a way of augmentation shows things that the data do not: `setting` is its name in
     `recipe.finetune`, `view(preprocess)` gives a preprocessing whose `host` shows an item so, and
-    `allowed(plain, seen)` tells from (N, D) features of items and of their views whether these are as good as
-    the data, and why.
+    `allowed(plain, seen)` tells from (N, D) features of items and of their views whether these are as good
+    as the data, and why.
     """
 
     setting: str
@@ -96,24 +98,26 @@ class Probe:
 
 
 class Modality(Kind, Protocol):
-    """All that regraft has to know of one sort of examples. See `regraft.data.kind.Kind` for the rest of it."""
+    """All that regraft has to know of one sort of examples. See `regraft.data.kind.Kind` for the rest of
+    it.
+    """
 
     probes: tuple[Probe, ...]
 
     def preprocess(
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
     ) -> tuple[Preprocess, str]:
-        """The preprocessing of weights with this `config` and `native` input size for a set whose train and val
-        have these facts (None: for no set), and why it has its input size. `size` is the one the user named;
-        with `cpu` it is kept small for many items.
+        """The preprocessing of weights with this `config` and `native` input size for a set whose train and
+        val have these facts (None: for no set), and why it has its input size. `size` is the one the user
+        named; with `cpu` it is kept small for many items.
         """
 
     def preprocess_from(self, values: dict[str, Any]) -> Preprocess:
         """The preprocessing that wrote these values by `to_dict`. Raises UsageError for another version."""
 
     def settings(self, facts: pa.Table, size: int) -> dict[str, Any]:
-        """Defaults of fine-tuning by rule from the data, by their names in the recipe: `lr`, `layer_decay` and
-        the modality's own settings of augmentation.
+        """Defaults of fine-tuning by rule from the data, by their names in the recipe: `lr`, `layer_decay`
+        and the modality's own settings of augmentation.
         """
 
     def views(self, recipe: Any) -> Any:
@@ -123,13 +127,14 @@ class Modality(Kind, Protocol):
         """What a report shows of some items of a set with these facts; None for one that cannot be read."""
 
     def hide(self, raw: np.ndarray) -> np.ndarray | None:
-        """(*places, *raw.shape): copies of what a preprocessing's `host` made of an item, each with another place
-        hidden; a report shows by them what an answer rests on. None where it is to show nothing of the kind.
+        """(*places, *raw.shape): copies of what a preprocessing's `host` made of an item, each with another
+        place hidden; a report shows by them what an answer rests on. None where it is to show nothing of
+        the kind.
         """
 
     def overlay(self, preprocess: Preprocess, item: Any, heat: np.ndarray) -> tuple[str, str]:
-        """An item as it is shown beside its map, and the map of (*places) `heat` from 0 to 1 on it: data URIs.
-        Asked only where `hide` gives copies. Raises Unreadable.
+        """An item as it is shown beside its map, and the map of (*places) `heat` from 0 to 1 on it: data
+        URIs. Asked only where `hide` gives copies. Raises Unreadable.
         """
 
     def sheet(self, batch: dict[str, np.ndarray]) -> bytes:
@@ -164,7 +169,7 @@ def of_ending(ending: str) -> Modality | None:
 
 
 def read_source(data: str | Path) -> Source:
-    """Read any of the layouts of the README, as examples of the registered modality that its files or columns
-    are of. Raises DataError with every fault found, UsageError for other tasks.
+    """Read any of the layouts of the README, as examples of the registered modality that its files or
+    columns are of. Raises DataError with every fault found, UsageError for other tasks.
     """
     return _read_source(data, [modality_of(name) for name in names()])

@@ -1,5 +1,5 @@
-"""Runs compared, as one self-contained page or as its picture alone: the main metric and paired differences with
-intervals.
+"""Runs compared, as one self-contained page or as its picture alone: the main metric and paired differences
+with intervals.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def _points(values: Mapping[str, Any], name: str, scale: float) -> Json:
 
 
 def _panel(title: str, rows: Sequence[Json], zero: float | None) -> Json:
-    """A dot with its interval for each row on one scale; `zero` is a value that is always on it, and marked."""
+    """A dot with its interval for each row on one scale; `zero` is a value that is always on it, and
+    marked.
+    """
     ends: list[float] = [row[key] for row in rows for key in ("low", "high")] + (
         [] if zero is None else [zero]
     )

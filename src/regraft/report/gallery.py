@@ -1,7 +1,7 @@
 """The examples that a report shows: gallery.json, from what a run predicted and what the audit found.
 
-`picture` and `map` are data URIs, "" where there is nothing to show; what is no picture stands under `text` or
-`sound`. Sources are relative to the data's root.
+`picture` and `map` are data URIs, "" where there is nothing to show; what is no picture stands under `text`
+or `sound`. Sources are relative to the data's root.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def write_gallery(
     seconds: float = SECONDS,
     precision: str = "float32",
 ) -> Path:
-    """Write `folder/gallery.json` from predictions.parquet, examples.parquet and audit.json; what is missing
-    is left out.
+    """Write `folder/gallery.json` from predictions.parquet, examples.parquet and audit.json; what is
+    missing is left out.
 
     With `model`, maps of where it looks are added for its most confident mistakes, as many as `seconds`
     allow.
@@ -117,8 +117,8 @@ def write_gallery(
 
 
 def read_predictions(path: Path) -> Predicted | None:
-    """The test rows of predictions.parquet, or those of val where there is no test; None without either, and
-    for a task that gives no probabilities.
+    """The test rows of predictions.parquet, or those of val where there is no test; None without either,
+    and for a task that gives no probabilities.
     """
     if not path.is_file():
         return None
@@ -162,7 +162,9 @@ def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
 
 
 def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a pair."""
+    """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a
+    pair.
+    """
     suspects = [
         item(source, *known.get(source, ("", "")), str(label))
         for finding in findings
@@ -209,8 +211,8 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
 
 
 def _show(items: list[Item], examples: Examples, modality: Modality) -> None:
-    """What is shown of each, in the order given, until that would make the page too large; each file is read
-    once.
+    """What is shown of each, in the order given, until that would make the page too large; each file is
+    read once.
     """
     files = examples.files()
     sources = [source for source in dict.fromkeys(i["source"] for i in items) if source in files]
@@ -237,8 +239,8 @@ def _looks(
     seconds: float,
     precision: str,
 ) -> dict[str, Any]:
-    """Maps by occlusion for the first few mistakes whose files can be read; none where the modality hides no
-    places.
+    """Maps by occlusion for the first few mistakes whose files can be read; none where the modality hides
+    no places.
     """
     import torch
 

@@ -1,5 +1,5 @@
-"""A run as one self-contained page: no request to anywhere; one script of its own, which the page is complete
-without.
+"""A run as one self-contained page: no request to anywhere; one script of its own, which the page is
+complete without.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ PARTS = Path(__file__).parent / "parts"
 
 
 def write_report(folder: Path) -> Path:
-    """Write `folder/report.html` from the run's files: run.json, metrics.json, gallery.json, events.jsonl and
-    the others.
+    """Write `folder/report.html` from the run's files: run.json, metrics.json, gallery.json, events.jsonl
+    and the others.
 
     Only run.json must exist; a part whose file is missing is left out or said to be missing. Every text is
     escaped, and the page's own policy lets no script run but the one whose hash it names.

@@ -1,4 +1,6 @@
-"""Pictures of the report itself, be the examples what they may: PNGs of arrays, and picture files made small."""
+"""Pictures of the report itself, be the examples what they may: PNGs of arrays, and picture files made
+small.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ def png(pixels: NDArray[np.uint8], side: int) -> str:
 
 
 def picture(path: Path) -> str:
-    """A picture file as the address of a picture, smaller where it is large; "" if there is none or it cannot
-    be read.
+    """A picture file as the address of a picture, smaller where it is large; "" if there is none or it
+    cannot be read.
     """
     try:
         with Image.open(path) as image:

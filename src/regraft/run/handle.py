@@ -57,7 +57,9 @@ class Run:
         return headline(self.task.headline, self.metrics, self.state["state"])
 
     def write_report(self) -> Path:
-        """Write report.html again, from the run's files, with pictures where it has none yet; gives its path."""
+        """Write report.html again, from the run's files, with pictures where it has none yet; gives its
+        path.
+        """
         from regraft.report import write_gallery, write_report
 
         folder = RunFolder(self.path)

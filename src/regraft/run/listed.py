@@ -54,8 +54,8 @@ def headline(metric: Metric, metrics: Mapping[str, Mapping[str, Estimate]], stat
 
 
 def list_runs(folder: Path) -> list[Listed]:
-    """All runs below `folder`, or it alone, the newest first. Runs inside a run and the seeds of `--repeats`
-    count as one.
+    """All runs below `folder`, or it alone, the newest first. Runs inside a run and the seeds of
+    `--repeats` count as one.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder. Runs are in runs/, unless --out said otherwise.")

@@ -96,8 +96,8 @@ def check(folder: RunFolder, overwrite: bool) -> None:
 def looked_at(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> Looked:
-    """`examples_of`, but test examples that the backbone saw are a DataError, and so is what `--strict` does
-    not let pass.
+    """`examples_of`, but test examples that the backbone saw are a DataError, and so is what `--strict`
+    does not let pass.
     """
     looked = examples_of(source, settings, splits, ears, fixes)
     if looked.past is not None:

@@ -1,4 +1,6 @@
-"""What a run writes down of its walk: each step with its time, the model, the end; and what it went without."""
+"""What a run writes down of its walk: each step with its time, the model, the end; and what it went
+without.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ Result = TypeVar("Result")
 class Record(Keeper):
     """The record of one run in its folder: run.json, recipe.yaml, metrics.json, the model, the report.
 
-    `state` is the content of run.json, `metrics` that of metrics.json, `predictions` (part, (N, K) logits) that of
-    predictions.parquet. Whatever goes wrong from the moment the model is kept is not fatal to it.
+    `state` is the content of run.json, `metrics` that of metrics.json, `predictions` (part, (N, K) logits)
+    that of predictions.parquet. Whatever goes wrong from the moment the model is kept is not fatal to it.
     """
 
     def __init__(
@@ -100,8 +102,8 @@ class Record(Keeper):
             write_json(self.folder.ranking, ranking.to_dict())
 
     def found(self, findings: list[Finding], anew: frozenset[str]) -> None:
-        """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier attempt left
-        give way.
+        """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier
+        attempt left give way.
         """
         data, place = self.state["data"], self.folder.audit
         before = read_json(place)["findings"] if place.is_file() else data["findings"]
@@ -187,7 +189,9 @@ class Record(Keeper):
     # How the run ends
 
     def model(self, model: Model) -> Model:
-        """Save the model, whole and ready for use, while test is sealed: whatever happens afterwards, it is there."""
+        """Save the model, whole and ready for use, while test is sealed: whatever happens afterwards, it is
+        there.
+        """
         for place in (self.folder.report, self.folder.gallery):  # of an earlier ending of this run
             place.unlink(missing_ok=True)
         write_json(self.folder.metrics, self.metrics)
@@ -217,7 +221,9 @@ class Record(Keeper):
         self.report(model)
 
     def report(self, model: Model | None = None) -> None:
-        """Write report.html with its photographs; what goes wrong with those is said, and leaves the run as it is."""
+        """Write report.html with its photographs; what goes wrong with those is said, and leaves the run as
+        it is.
+        """
         settled = self.context.decisions.settled.get("finetune.precision")
         precision = "bfloat16" if settled is not None and settled.value == "bfloat16" else "float32"
         seconds, already = min(SECONDS, self.context.seconds_left), len(self.state["missing"])
@@ -233,8 +239,8 @@ class Record(Keeper):
     def broken_off(self, error: BaseException, tested: bool) -> None:
         """Write down that the run ends early and why, and say what is kept and what is missing.
 
-        `tested` says whether there is a test set. What cannot be written (the disk may be full) is passed over, so
-        that the error itself is heard.
+        `tested` says whether there is a test set. What cannot be written (the disk may be full) is passed
+        over, so that the error itself is heard.
         """
         stopped, state = isinstance(error, KeyboardInterrupt), self.state
         why = "stopped by the user" if stopped else reason(error)

@@ -41,8 +41,8 @@ class Finished:
 def evaluate(
     examples: Examples, finished: Finished, ground: Ground, frozen: Frozen, record: Record, context: Context
 ) -> None:
-    """Judge the model by test; without test, by cross-validation of all steps, or of the head where nothing was
-    held out.
+    """Judge the model by test; without test, by cross-validation of all steps, or of the head where nothing
+    was held out.
     """
     task, metrics, calibration = finished.task, record.metrics, finished.calibration
     if examples.counts()["test"]:
@@ -66,7 +66,9 @@ def evaluate(
 def _read_test(
     examples: Examples, finished: Finished, ground: Ground, frozen: Frozen, record: Record, context: Context
 ) -> None:
-    """Break the seal and score the model, in full whatever the budget, and the baselines that there is time for."""
+    """Break the seal and score the model, in full whatever the budget, and the baselines that there is time
+    for.
+    """
     scratch = None
     if context.recipe.run.scratch:
         scratch = record.optional("from scratch", lambda: _from_scratch(finished.model, ground, context))
@@ -95,8 +97,8 @@ def _baselines(
     record: Record,
     context: Context,
 ) -> dict[str, np.ndarray]:
-    """(N, K) logits of test by what the model has to beat; what fails, or there is no time for, is left out and
-    said.
+    """(N, K) logits of test by what the model has to beat; what fails, or there is no time for, is left out
+    and said.
     """
     task, heads, known = finished.task, ground.heads, ground.features
     features = functools.cache(lambda: frozen(test))

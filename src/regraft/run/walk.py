@@ -35,10 +35,11 @@ from regraft.tasks import Calibration, Task, chosen_by, task_of
 def walk(
     examples: Examples, about: Mapping[str, Any], record: Record, context: Context, until: str = "evaluate"
 ) -> None:
-    """Walk the seven steps, or those before `evaluate`: then the test set stays sealed and no model is handed
-    back.
+    """Walk the seven steps, or those before `evaluate`: then the test set stays sealed and no model is
+    handed back.
 
-    `about` is what was found when the data were opened. Raises KeyboardInterrupt once the best so far is kept.
+    `about` is what was found when the data were opened. Raises KeyboardInterrupt once the best so far is
+    kept.
     """
     task, counts = task_of(examples.task.kind, examples.task.classes), examples.counts()
     both = examples.part("train").then(examples.part("val"))
@@ -106,7 +107,8 @@ def _audited(
 ) -> frozenset[str]:
     """Audit the data by their features; gives the sources of test examples that train or val nearly hold.
 
-    Raises DataError for what `--strict` does not let pass; else whatever goes wrong leaves the run as it is.
+    Raises DataError for what `--strict` does not let pass; else whatever goes wrong leaves the run as it
+    is.
     """
 
     def look() -> frozenset[str]:
@@ -135,7 +137,9 @@ def _model(backbone: Backbone, layers: nn.Module, *, task: Task, heads: Heads, r
 
 
 def _calibration(task: Task, judged: Judged, about: Mapping[str, Any]) -> Calibration:
-    """Temperature and thresholds by the winner's held-out predictions; no promise where the backbone saw them."""
+    """Temperature and thresholds by the winner's held-out predictions; no promise where the backbone saw
+    them.
+    """
     found = task.calibrate(judged.held)
     learnt = in_sample(dict(about))
     return found.promising_nothing(learnt) if learnt else found
@@ -152,8 +156,8 @@ def _note_val(task: Task, judged: Judged, calibration: Calibration, record: Reco
 
 
 def calibrated(model: Model, calibration: Calibration, record: Record) -> Model:
-    """The model with the temperature and thresholds of the winner's held-out predictions; metrics.json gets the
-    same.
+    """The model with the temperature and thresholds of the winner's held-out predictions; metrics.json gets
+    the same.
 
     However a run ends, its model comes through here, and nothing else sets these.
     """

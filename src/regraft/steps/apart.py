@@ -1,4 +1,6 @@
-"""Near-duplicates, between the extraction of features and step 5: one block each, and none in train and in val."""
+"""Near-duplicates, between the extraction of features and step 5: one block each, and none in train and in
+val.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ from regraft.steps.engine import Frozen
 class Cut:
     """The examples as they are learnt from, and the frozen `features` of train and val in this order.
 
-    `near` are the near-duplicates that were found, None where none were looked for; `test` are the inputs of test,
-    None where these were not searched.
+    `near` are the near-duplicates that were found, None where none were looked for; `test` are the inputs
+    of test, None where these were not searched.
     """
 
     examples: Examples
@@ -38,11 +40,11 @@ def keep_apart(
     leave_out: Callable[[str, str], None],
     context: Context,
 ) -> Cut:
-    """Make one block of near-duplicates; a val set that was cut here (`recut`) then holds none of what train has
-    one of.
+    """Make one block of near-duplicates; a val set that was cut here (`recut`) then holds none of what
+    train has one of.
 
-    `values` (N, D) are the features of train and val. Those of test are the ones that step 7 asks for. `leave_out`
-    is told what there was no time for, and why.
+    `values` (N, D) are the features of train and val. Those of test are the ones that step 7 asks for.
+    `leave_out` is told what there was no time for, and why.
     """
     events, test, ahead = context.events, None, None
     if context.out_of_time():

@@ -1,5 +1,5 @@
-"""The audit's second phase, on features: what it is given in a run, and alone. It removes nothing and chooses
-nothing.
+"""The audit's second phase, on features: what it is given in a run, and alone. It removes nothing and
+chooses nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FEWEST_LEFT = 10  # test examples that must be left for a score without near-dup
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in the data called `name`, files first; the `counts` of the splits; the sources of test,
-    `sealed`.
+    """What was found in the data called `name`, files first; the `counts` of the splits; the sources of
+    test, `sealed`.
     """
 
     name: str

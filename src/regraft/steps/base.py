@@ -14,8 +14,8 @@ def base(
 ) -> Backbone:
     """The backbone without its classifier. `facts` are the modality's facts of train and val.
 
-    `ranked` are the input size and the number of stages that a ranking of several models chose, where there was
-    one.
+    `ranked` are the input size and the number of stages that a ranking of several models chose, where there
+    was one.
     """
     recipe, native = context.recipe.base, obtained.provenance.input_size
     named = ranked[0] if ranked is not None else None if recipe.size == "auto" else int(recipe.size)

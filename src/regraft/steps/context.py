@@ -1,4 +1,5 @@
-"""What every step may use: the recipe, the store, the device, the events, the clock, and what the examples are.
+"""What every step may use: the recipe, the store, the device, the events, the clock, and what the examples
+are.
 
 No path and no file.
 """
@@ -64,7 +65,8 @@ class Context:
         decisions: Decisions | None = None,
         **more: Any,
     ) -> Context:
-        """The context of a run or of a verb: device and threads settled, features stored in the folder `cache`.
+        """The context of a run or of a verb: device and threads settled, features stored in the folder
+        `cache`.
 
         `more` are further fields. Raises UsageError for a device that is not there.
         """
@@ -90,7 +92,8 @@ class Context:
         self.events.emit("decided", step=step, decided=decided, why=why)
 
     def trial(self, quiet: bool = True, **changes: Any) -> Context:
-        """A context for something tried: decisions of its own, the same recipe, store and clock, and nothing is kept.
+        """A context for something tried: decisions of its own, the same recipe, store and clock, and
+        nothing is kept.
 
         Where it is `quiet`, only its progress is heard. `changes` take the place of fields of this context.
         """

@@ -1,4 +1,6 @@
-"""What a run settled of the choices that its recipe left open, and what each step decided, with the reasons."""
+"""What a run settled of the choices that its recipe left open, and what each step decided, with the
+reasons.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ class Settled:
 class Decisions:
     """The recipe says what was asked and never changes; here stands what was settled while the run went on.
 
-    `settled` goes by the dotted name of a setting, `steps` by the name of a step. `earlier` is what the steps of
-    a resumed run had decided before it stopped: the same decision keeps the reason it had then.
+    `settled` goes by the dotted name of a setting, `steps` by the name of a step. `earlier` is what the
+    steps of a resumed run had decided before it stopped: the same decision keeps the reason it had then.
     """
 
     earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -30,7 +32,9 @@ class Decisions:
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def settle(self, name: str, value: Any, why: str) -> None:
-        """Record the value of the setting `name` ("section.name"); a later value takes the place of an earlier."""
+        """Record the value of the setting `name` ("section.name"); a later value takes the place of an
+        earlier.
+        """
         self.settled[name] = Settled(value, why)
 
     def decide(self, step: str, decided: str, why: str, details: Mapping[str, Any]) -> str:

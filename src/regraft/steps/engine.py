@@ -27,8 +27,8 @@ class Frozen:
     context: Context
 
     def __call__(self, part: Part, view: str = "plain") -> np.ndarray:
-        """(N, width) features of a part: of its examples as they are, or as one of the modality's probes views
-        them, by the name of the probe's setting.
+        """(N, width) features of a part: of its examples as they are, or as one of the modality's probes
+        views them, by the name of the probe's setting.
 
         Raises BudgetError where the passes would take longer than the budget leaves.
         """

@@ -1,4 +1,6 @@
-"""What a whole run would take on this machine, from what an image's forward pass and training step take here."""
+"""What a whole run would take on this machine, from what an image's forward pass and training step take
+here.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ TRIES = 2.5  # trainings' worth that strategies against each other take
 
 
 def usual_plan(backbone: Backbone, recipe: Recipe) -> FreezePlan:
-    """What moves in a training step; where strategies are tried against each other, or adapters added, as if
-    all did.
+    """What moves in a training step; where strategies are tried against each other, or adapters added, as
+    if all did.
 
     Raises UsageError for a strategy the backbone does not take.
     """
@@ -54,7 +56,8 @@ def step_seconds(
 
 
 def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
-    """Seconds of the run at an input `size`, from seconds an image of a forward pass and of a training step.
+    """Seconds of the run at an input `size`, from seconds an image of a forward pass and of a training
+    step.
 
     Under `data.folds` those of all walks: features are computed once, a fold trains on all examples but its
     own.

@@ -26,8 +26,8 @@ ENOUGH = 64  # predictions after which the time of the rest is foreseen; half of
 
 
 def out_of_fold(heads: Heads, both: Part) -> Held:
-    """The out-of-fold outputs of the head alone; `both` are train and val. It holds no rows where a class has
-    a single block.
+    """The out-of-fold outputs of the head alone; `both` are train and val. It holds no rows where a class
+    has a single block.
     """
     if heads.oof_logits is None:
         return Held("out-of-fold", both.labels[:0], np.zeros((0, 0)))
@@ -56,8 +56,8 @@ class Verdict:
 
 
 def predicted(model: Model, part: Part, context: Context, say: Callable[[str], None]) -> np.ndarray:
-    """(N, K) float32 logits of a part, by the very code that predicts; `say` is told where test takes longer
-    than the budget.
+    """(N, K) float32 logits of a part, by the very code that predicts; `say` is told where test takes
+    longer than the budget.
 
     Raises UsageError for a file that has gone bad.
     """

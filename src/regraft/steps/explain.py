@@ -20,8 +20,8 @@ Predict = Callable[
 
 @dataclass(frozen=True)
 class Occluded:
-    """One answer: its probability for the whole item, and what was left of it with each place hidden, in the
-    shape of the places.
+    """One answer: its probability for the whole item, and what was left of it with each place hidden, in
+    the shape of the places.
     """
 
     whole: float
@@ -37,8 +37,9 @@ def occlusion(
 ) -> Occluded:
     """What hiding each place of an item does to the probability of class `answer` (Zeiler and Fergus 2014).
 
-    `raw` is the item as the preprocessing's `host` makes it, and `hidden` (*places, *raw.shape) are the copies that
-    the modality's `hide` makes of it. This works with any network and head, as it only asks for predictions.
+    `raw` is the item as the preprocessing's `host` makes it, and `hidden` (*places, *raw.shape) are the
+    copies that the modality's `hide` makes of it. This works with any network and head, as it only asks for
+    predictions.
     """
     places = hidden.shape[: hidden.ndim - raw.ndim]
     copies = hidden.reshape(-1, *raw.shape)

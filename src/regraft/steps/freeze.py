@@ -11,8 +11,8 @@ from regraft.training import FreezePlan, add_adapters, plan_freeze
 
 
 def freeze(backbone: Backbone, context: Context) -> FreezePlan | None:
-    """The plan for fine-tuning; None where strategies will be tried against each other. Until then everything
-    is frozen.
+    """The plan for fine-tuning; None where strategies will be tried against each other. Until then
+    everything is frozen.
     """
     recipe = context.recipe.freeze
     if recipe.strategy == "auto":

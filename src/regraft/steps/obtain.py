@@ -19,7 +19,9 @@ FEWEST_SECONDS = 20.0  # seconds below which a comparison is not begun
 
 @dataclass(frozen=True)
 class Choice:
-    """What step 1 took. Where several models were compared, `ranking` tells how, and settles size and depth too."""
+    """What step 1 took. Where several models were compared, `ranking` tells how, and settles size and depth
+    too.
+    """
 
     obtained: Obtained
     ranking: Ranking | None = None

@@ -117,11 +117,11 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
 def _weigh(
     options: tuple[Layers, ...], everything: Part, task: Task, context: Context
 ) -> tuple[str, Candidate | None, str]:
-    """What is done about answers that are more frequent than others, the linear head with it where there is to be
-    one, and why.
+    """What is done about answers that are more frequent than others, the linear head with it where there is
+    to be one, and why.
 
-    Where the task sees several ways, linear heads are compared out of fold by the metric that suits it and the
-    run's. The simplest within one standard error (paired bootstrap over blocks) of the best is taken.
+    Where the task sees several ways, linear heads are compared out of fold by the metric that suits it and
+    the run's. The simplest within one standard error (paired bootstrap over blocks) of the best is taken.
     """
     named, (ways, unequal) = context.recipe.train.class_weights, task.weightings(everything.labels)
     layers = options[0] if options[0].kind == "linear" else None

@@ -25,7 +25,9 @@ _KINDS: dict[str, Callable[[tuple[str, ...]], Any]] = {"single": Single}
 
 
 def register(kind: str, make: Callable[[tuple[str, ...]], Task]) -> None:
-    """Add a kind of task: `make` gives the task of some classes, sorted names. A kind that is there is replaced."""
+    """Add a kind of task: `make` gives the task of some classes, sorted names. A kind that is there is
+    replaced.
+    """
     _KINDS[kind] = make
 
 
@@ -42,7 +44,9 @@ def registered(kind: str, make: Callable[[tuple[str, ...]], Task]) -> Iterator[N
 
 
 def task_of(kind: str, classes: Sequence[str]) -> Task:
-    """The task of that kind and these classes, sorted names. Raises UsageError for a kind that is not known."""
+    """The task of that kind and these classes, sorted names. Raises UsageError for a kind that is not
+    known.
+    """
     if kind not in _KINDS:
         raise UsageError(f"{kind!r} is no kind of task that is known here; there are {', '.join(_KINDS)}.")
     found: Task = _KINDS[kind](tuple(classes))
@@ -50,7 +54,9 @@ def task_of(kind: str, classes: Sequence[str]) -> Task:
 
 
 def task_of_run(state: Mapping[str, Any]) -> Task:
-    """The task of a run, by the contents of its run.json; the usual one where the run ended before it had data."""
+    """The task of a run, by the contents of its run.json; the usual one where the run ended before it had
+    data.
+    """
     data = state.get("data") or {}
     return task_of(str(data.get("kind") or USUAL), [str(name) for name in data.get("classes") or []])
 
@@ -76,7 +82,9 @@ def chosen_by(task: Task, name: str) -> Metric:
 def evaluated(
     task: Task, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, Estimate]:
-    """The metrics of (N, K) calibrated outputs with their intervals, by name; `groups` (N,) are drawn whole."""
+    """The metrics of (N, K) calibrated outputs with their intervals, by name; `groups` (N,) are drawn
+    whole.
+    """
     return estimates(task.metrics, task.facts(targets, outputs), groups)
 
 

@@ -1,4 +1,6 @@
-"""From the outputs of linear heads to their losses and slopes: what the one solver of linear heads asks of a task."""
+"""From the outputs of linear heads to their losses and slopes: what the one solver of linear heads asks of
+a task.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,16 @@ class Link(Protocol):
 
     @property
     def curvature(self) -> float:
-        """The second derivative of an example's loss in one output where nothing is learnt yet, which is all
-        outputs at 0; 0 where that tells nothing, so that the search goes without it.
+        """The second derivative of an example's loss in one output where nothing is learnt yet, which is
+        all outputs at 0; 0 where that tells nothing, so that the search goes without it.
         """
 
     def tensor(self, targets: np.ndarray) -> Tensor:
         """(N, ...) targets as `slope` takes them."""
 
     def slope(self, outputs: Tensor, targets: Tensor, shares: Tensor) -> tuple[float, Tensor]:
-        """The sum of the losses of (n, F, K) outputs, each times its share (n, F), and the derivative by each
-        output, (n, F, K). The outputs may be written over.
+        """The sum of the losses of (n, F, K) outputs, each times its share (n, F), and the derivative by
+        each output, (n, F, K). The outputs may be written over.
         """
 
     def losses(self, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:

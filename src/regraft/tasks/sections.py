@@ -1,4 +1,5 @@
-"""What a task has shown of its results: plain data. Page, card and console each know how to show every kind.
+"""What a task has shown of its results: plain data. Page, card and console each know how to show every
+kind.
 
 A task picks the kinds that suit it and needs no other; `Grid` takes whatever else there is to say.
 """
@@ -12,7 +13,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Promises:
-    """Confidences from which on answers are right as often as was wanted: rows of metrics.json `thresholds`."""
+    """Confidences from which on answers are right as often as was wanted: rows of metrics.json
+    `thresholds`.
+    """
 
     rows: Sequence[Mapping[str, Any]]
 

@@ -1,7 +1,7 @@
 """Single-label classification: each example is of one class, and the model tells which.
 
-The model's K outputs are logits, one a class, in the order of the classes' sorted names; their softmax, divided
-by a temperature, gives probabilities.
+The model's K outputs are logits, one a class, in the order of the classes' sorted names; their softmax,
+divided by a temperature, gives probabilities.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Temperature:
     """What logits are divided by (1 where nothing is known), and the confidences above which precisions can
     be promised.
 
-    `fitted_on` names the predictions both come from, "val" or "out-of-fold"; `indicative` says whether these
-    also chose the epoch and the winner: then what they promise is not proven by them.
+    `fitted_on` names the predictions both come from, "val" or "out-of-fold"; `indicative` says whether
+    these also chose the epoch and the winner: then what they promise is not proven by them.
     """
 
     fitted_on: str = "val"

@@ -1,7 +1,7 @@
 """What the other rooms ask of a task. One task is one object that holds no data: names in, numbers out.
 
-Shapes: N examples, B of a batch, K outputs of the model for each. Targets are what `encode` makes of labels:
-an array of N rows. Answers are shaped like targets: what the model says, decided.
+Shapes: N examples, B of a batch, K outputs of the model for each. Targets are what `encode` makes of
+labels: an array of N rows. Answers are shaped like targets: what the model says, decided.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one example: `label` in words, how probable it is, and every probability by name.
+    """What the model says of one example: `label` in words, how probable it is, and every probability by
+    name.
 
     A task without probabilities leaves these out.
     """
@@ -53,7 +54,9 @@ class Answer:
 
 
 class Calibration(Protocol):
-    """What is done to outputs before they are read, found on held-out examples, and what can be promised then."""
+    """What is done to outputs before they are read, found on held-out examples, and what can be promised
+    then.
+    """
 
     @property
     def fitted_on(self) -> str:
@@ -72,8 +75,8 @@ class Calibration(Protocol):
         """Its entries of metrics.json, before test."""
 
     def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
-        """Its entries of metrics.json with what came of it on test: (N, ...) targets, (N, K) outputs as they
-        come from the model."""
+        """Its entries of metrics.json with what came of it on test: (N, ...) targets, (N, K) outputs as
+        they come from the model."""
 
 
 class Task(Protocol):
@@ -114,8 +117,8 @@ class Task(Protocol):
         """What `losses` are called inside a sentence, such as "log loss"."""
 
     def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
-        """What could be done about answers that some of (N, ...) targets have far more often than others, the
-        simplest first, and why it is worth comparing; ("none",) and "" where there is nothing to do.
+        """What could be done about answers that some of (N, ...) targets have far more often than others,
+        the simplest first, and why it is worth comparing; ("none",) and "" where there is nothing to do.
         """
 
     def weighed_by(self, metric: Metric) -> Metric:
@@ -124,18 +127,20 @@ class Task(Protocol):
     def weighted(self, targets: np.ndarray, weights: np.ndarray, weighting: str) -> np.ndarray:
         """(N,) weights of mean 1 for training: the examples' own, with what the weighting does to them.
 
-        An example of weight 0 counts nowhere. Raises UsageError for weights that are negative or no numbers.
+        An example of weight 0 counts nowhere. Raises UsageError for weights that are negative or no
+        numbers.
         """
 
     def offset(self, targets: np.ndarray, weighting: str) -> np.ndarray | None:
-        """(K,) float32 that the weighting adds to outputs in the loss of training, by the targets trained on.
+        """(K,) float32 that the weighting adds to outputs in the loss of training, by the targets trained
+        on.
 
         What was trained without it gets there by subtracting it from its outputs; None where there is none.
         """
 
     def guessing(self, targets: np.ndarray) -> float:
-        """The mean `loss` of who knows nothing of an example, above 0: training whose loss is many times that
-        has fallen apart.
+        """The mean `loss` of who knows nothing of an example, above 0: training whose loss is many times
+        that has fallen apart.
         """
 
     @property
@@ -177,11 +182,13 @@ class Task(Protocol):
         """(N, K) calibrated outputs, read back from the columns of predictions.parquet."""
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
-        """(N, C) how probable each of the C classes is by (N, K) outputs; None where answers are no classes."""
+        """(N, C) how probable each of the C classes is by (N, K) outputs; None where answers are no
+        classes.
+        """
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
-        """The best answer that knows nothing of an example, by the targets of train and val: what to call it,
-        and (count, K) calibrated outputs."""
+        """The best answer that knows nothing of an example, by the targets of train and val: what to call
+        it, and (count, K) calibrated outputs."""
 
     def baselines(self, known: Known) -> dict[str, Callable[[], np.ndarray]]:
         """What else the model has to beat, by name: each gives (M, K) calibrated outputs for test."""
@@ -194,7 +201,9 @@ class Task(Protocol):
         against: str,
         groups: np.ndarray | None = None,
     ) -> PairedDifference:
-        """How much better `answers` are than the `others`, which are those of `against`, on the same examples."""
+        """How much better `answers` are than the `others`, which are those of `against`, on the same
+        examples.
+        """
 
     def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """(N,) float64: how good each answer is; their mean is what `paired` compares."""
@@ -214,12 +223,15 @@ class Task(Protocol):
         """What the model does with `things` (images, say), and what its answers cannot say; two sentences."""
 
     def result(self) -> tuple[str, str]:
-        """What stands before and after the headline's value in a sentence: ("the model is right", "of the time")."""
+        """What stands before and after the headline's value in a sentence: ("the model is right", "of the
+        time").
+        """
 
 
 @dataclass(frozen=True)
 class Known:
-    """What baselines are made of: (N, D) features and (N, ...) targets of train and val, and test's features.
+    """What baselines are made of: (N, D) features and (N, ...) targets of train and val, and test's
+    features.
 
     `features()` gives the (M, D) features of the `count` M examples of test; they are computed when first
     asked for. `tick` hears how far a baseline is, `stop` says whether the time is up.

@@ -23,8 +23,8 @@ def head_alone(
 ) -> nn.Sequential:
     """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels from 0, K of them.
 
-    Without `l2` it is chosen by the out-of-fold log loss of folds that part none of the `blocks` (N,). Raises
-    UsageError for what no head can be fitted to, with the reason.
+    Without `l2` it is chosen by the out-of-fold log loss of folds that part none of the `blocks` (N,).
+    Raises UsageError for what no head can be fitted to, with the reason.
     """
     values, targets = np.asarray(features), np.asarray(labels)
     if values.ndim != 2 or not values.size or targets.shape != values.shape[:1]:

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from regraft.artifacts import atomic, openable
 
-# Seconds that a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a second.
+# Seconds that a kill may cost; a save of EfficientNet-Lite0, released wholly, takes about a tenth of a
+# second.
 SECONDS = 20.0
 # The share of the time that saving may take: where a save takes longer than a second, a kill may cost more.
 SAVING_SHARE = 0.05
@@ -25,8 +26,8 @@ TENSOR = "is tensor"  # the one key of what stands in the JSON for a tensor
 
 
 class Checkpoint:
-    """One file of tensors (safetensors), with what else there is as JSON beside them; without a path nothing
-    is ever kept.
+    """One file of tensors (safetensors), with what else there is as JSON beside them; without a path
+    nothing is ever kept.
 
     What was saved under another `key` (other data, other settings) is not taken up.
     """
@@ -38,8 +39,8 @@ class Checkpoint:
         self.saved, self.cost = time.monotonic(), 0.0  # when the last save ended, and the seconds it took
 
     def due(self, complete: bool = False) -> bool:
-        """True when the last save is longer ago than what a kill may cost, and than what a save costs allows
-        for.
+        """True when the last save is longer ago than what a kill may cost, and than what a save costs
+        allows for.
 
         `complete`: an epoch has ended, whose work is worth keeping as soon as a save is cheap beside it.
         """
@@ -47,8 +48,8 @@ class Checkpoint:
         return self.path is not None and time.monotonic() - self.saved >= wait
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace what was kept. `state` holds tensors, numbers and further dictionaries like itself. A full
-        disk costs the resume only.
+        """Replace what was kept. `state` holds tensors, numbers and further dictionaries like itself. A
+        full disk costs the resume only.
         """
         if self.path is None:
             return
@@ -84,7 +85,9 @@ class Checkpoint:
 
 
 def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """The value as JSON takes it: each tensor is put into `tensors`, and its name there stands in its place."""
+    """The value as JSON takes it: each tensor is put into `tensors`, and its name there stands in its
+    place.
+    """
     if isinstance(value, dict):
         return {key: _without_tensors(part, tensors) for key, part in value.items()}
     if not isinstance(value, torch.Tensor):

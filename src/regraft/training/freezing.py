@@ -94,7 +94,9 @@ def plan_freeze(
 
 
 def _released(stages: Sequence[Stage], strategy: str | Sequence[str]) -> set[int]:
-    """The stages that a strategy releases as a whole, by their number. Raises UsageError for an unknown one."""
+    """The stages that a strategy releases as a whole, by their number. Raises UsageError for an unknown
+    one.
+    """
     count, names = len(stages), [stage.name for stage in stages]
     if not isinstance(strategy, str):
         unknown = [name for name in strategy if name not in names]

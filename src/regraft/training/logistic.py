@@ -36,9 +36,9 @@ WHOLE = 1 << 28
 
 @dataclass(frozen=True)
 class Path:
-    """The out-of-fold result of an L2 path: (S,) strengths, mean losses and their standard errors, the number
-    of the chosen one, and its (M, K) logits of the held-out `rows`: all examples, or those of the folds that
-    were tried, or HELD of these.
+    """The out-of-fold result of an L2 path: (S,) strengths, mean losses and their standard errors, the
+    number of the chosen one, and its (M, K) logits of the held-out `rows`: all examples, or those of the
+    folds that were tried, or HELD of these.
     """
 
     l2: tuple[float, ...]
@@ -63,8 +63,8 @@ def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Pareto scaling (van den Berg et al. 2006) lies between none, where loud features drown the others, and
     unit variance, where those that hardly ever fire count as much as any. Out of fold on training sets, log
-    loss by unit variance, by this and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072; hand
-    signs 0.242, 0.206, 0.222.
+    loss by unit variance, by this and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072;
+    hand signs 0.242, 0.206, 0.222.
 
     What does not vary beyond the rounding of float32 is divided by infinity: it is 0 when scaled, and so is
     its weight. Raises UsageError for features that hold nan or infinity.
@@ -85,8 +85,8 @@ def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
-    """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned, so
-    bits repeat.
+    """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned,
+    so bits repeat.
     """
     mean, scale = (torch.from_numpy(values) for values in scaling)
     large = bool((scale[scale.isfinite()] > HUGE).any())  # then float32 may not hold the differences
@@ -283,9 +283,9 @@ def fit_linear(
 
     Minimises sum(w_i * loss_i) / sum(w_i) + l2 / 2 * |W|^2 over scaled features, the bias free; where all
     weights are 0, that is 0, and so is what comes out. Features larger than WHOLE are streamed in
-    mini-batches whose gradients add up, so a memory-mapped array of any length will do and the result is that
-    of the whole. Ends at a gradient of norm `tolerance` or a fall of the objective below `flat`. `start` is a
-    weight and a bias as they are returned: what a fit on similar data gave.
+    mini-batches whose gradients add up, so a memory-mapped array of any length will do and the result is
+    that of the whole. Ends at a gradient of norm `tolerance` or a fall of the objective below `flat`.
+    `start` is a weight and a bias as they are returned: what a fit on similar data gave.
     """
     mean, scale = scaling if scaling is not None else pareto_scaling(features)
     problem = _Problem(features, targets, _shares(weights)[None], task, (mean, scale))
@@ -300,8 +300,8 @@ def fit_linear(
 
 
 def tried_folds(strata: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:
-    """As many folds, stratified and by block, as hold out ENOUGH examples; of very many held out, a sample of
-    HELD in all.
+    """As many folds, stratified and by block, as hold out ENOUGH examples; of very many held out, a sample
+    of HELD in all.
     """
     splits = folds_of(strata, folds, seed, blocks)
     splits = splits[: max(1, -(-ENOUGH * len(splits) // len(strata)))]
@@ -330,8 +330,8 @@ def fit_path(
     The chosen one is the strongest within one standard error of the best (Breiman et al. 1984), the error
     being that of the paired difference to the best. As many folds are tried as hold out ENOUGH examples; no
     fold parts one of the `blocks` (N,), and errors count blocks. The features' scaling, which knows no
-    labels, is that of all examples. One that is named is reached by the same way, and so with the same bits,
-    as when it is chosen.
+    labels, is that of all examples. One that is named is reached by the same way, and so with the same
+    bits, as when it is chosen.
     """
     splits = tried_folds(task.strata(targets), folds, seed, blocks)
     grid = GRID if l2 is None else (*(strength for strength in GRID if strength > l2), l2)

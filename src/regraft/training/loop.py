@@ -42,8 +42,8 @@ def _silent(*_: Any, **__: Any) -> None:
 class Learner:
     """What is trained: the parameters of `module` that require gradients, by `optimiser`, to lower `loss`.
 
-    Each optimiser group's `lr` is its peak. `guessing` is the loss of who knows nothing (log K of K classes).
-    `autocast` is the context of forward passes: their precision.
+    Each optimiser group's `lr` is its peak. `guessing` is the loss of who knows nothing (log K of K
+    classes). `autocast` is the context of forward passes: their precision.
     """
 
     module: nn.Module
@@ -76,11 +76,11 @@ class Listeners:
 
 @dataclass
 class Trained:
-    """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none was
-    finished.
+    """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none
+    was finished.
 
-    That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero, late
-    weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck.
+    That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero,
+    late weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck.
     """
 
     best: State
@@ -207,7 +207,8 @@ class Loop:
         return loss, int(examples)
 
     def look(self) -> dict[str, float]:
-        """Keep the weights as they stand unless they are clearly worse on val; what there is to tell of them.
+        """Keep the weights as they stand unless they are clearly worse on val; what there is to tell of
+        them.
 
         Raises FloatingPointError where they, or their losses, are no numbers.
         """
@@ -277,7 +278,9 @@ class Loop:
         self.lowest, self.progress = np.array(state["lowest"]), Progress(**state["progress"])
 
     def _slope(self, batch: Batch, examples: int) -> float:
-        """Leave the gradients of a batch's loss on the parameters; smaller micro-batches if memory is short."""
+        """Leave the gradients of a batch's loss on the parameters; smaller micro-batches if memory is
+        short.
+        """
         at, count = self.progress, len(batch[1])
         while True:
             self.learner.optimiser.zero_grad(set_to_none=True)
@@ -336,11 +339,11 @@ def slope(learner: Learner, batch: Batch, parts: int, examples: int) -> float:
 
 
 def warmup_cosine(step: int, steps: int) -> float:
-    """The share of its peak that the rate has at a step, from 0 on: a linear rise over the first tenth, then
-    a cosine to zero (Loshchilov and Hutter 2017).
+    """The share of its peak that the rate has at a step, from 0 on: a linear rise over the first tenth,
+    then a cosine to zero (Loshchilov and Hutter 2017).
 
-    A function of the step alone: nothing of it has to be kept for a resume. The schedulers of torch and timm
-    carry a state of their own, and round the rise differently.
+    A function of the step alone: nothing of it has to be kept for a resume. The schedulers of torch and
+    timm carry a state of their own, and round the rise differently.
     """
     rising = max(1, round(steps * WARMUP))
     if step < rising:
@@ -349,8 +352,8 @@ def warmup_cosine(step: int, steps: int) -> float:
 
 
 def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
-    """Whether (V,) losses are above the lowest, on average, by one standard error of the paired difference at
-    most.
+    """Whether (V,) losses are above the lowest, on average, by one standard error of the paired difference
+    at most.
     """
     above = losses - lowest
     error = above.std(ddof=1) / math.sqrt(len(above)) if len(above) > 1 else math.inf

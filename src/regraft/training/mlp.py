@@ -36,8 +36,8 @@ class OutOfFold:
 
 
 class _Networks(nn.Module):
-    """F networks on the same (B, D) scaled features: one product gives the hidden layers of all. Out come (F,
-    B, K) logits.
+    """F networks on the same (B, D) scaled features: one product gives the hidden layers of all. Out come
+    (F, B, K) logits.
     """
 
     def __init__(self, count: int, width: int, classes: int, layers: Layers) -> None:
@@ -84,8 +84,8 @@ class _Problem:
     def solve(
         self, layers: Layers, decay: float, epochs: int, seed: int, after: Callable[[int, _Networks], bool]
     ) -> _Networks:
-        """Train for `epochs`, or until `after`, which is shown the averaged weights after each, says that it
-        is enough.
+        """Train for `epochs`, or until `after`, which is shown the averaged weights after each, says that
+        it is enough.
 
         The rate stays as it is, for a schedule would have to know the end, which is what is looked for; the
         average of the last weights (Polyak and Juditsky 1992) stands in for it.
@@ -130,7 +130,9 @@ class _Problem:
         return torch.cat(parts).numpy()
 
     def head(self, networks: _Networks) -> nn.Sequential:
-        """The first of the networks as a head on raw features: their scaling is folded into its first layer."""
+        """The first of the networks as a head on raw features: their scaling is folded into its first
+        layer.
+        """
         mean, scale = (torch.from_numpy(values).double() for values in self.scaling)
         of, layers = networks.one(0), networks.layers
         weight = of["0.weight"].double() / scale
@@ -156,8 +158,8 @@ def mlp_out_of_fold(
     """Logits of each held-out example of (N, D) features after the epoch with the lowest mean loss, at
     most `epochs`.
 
-    The folds are those of `fit_path` with the same `blocks`, so the losses of both can be compared example by
-    example. It ends after PATIENCE epochs without a lower loss, or when `stop` says so.
+    The folds are those of `fit_path` with the same `blocks`, so the losses of both can be compared example
+    by example. It ends after PATIENCE epochs without a lower loss, or when `stop` says so.
     """
     splits = tried_folds(task.strata(targets), folds, seed, blocks)
     shares = np.zeros((len(splits), len(targets)), dtype=np.float32)

@@ -57,8 +57,8 @@ def linear_head(
     dropout: float = 0.0,
     start: nn.Sequential | None = None,
 ) -> nn.Sequential:
-    """A linear head fitted to convergence on (N, D) features, (N, ...) targets and (N,) weights; `start`, a head of
-    similar data.
+    """A linear head fitted to convergence on (N, D) features, (N, ...) targets and (N,) weights; `start`, a
+    head of similar data.
     """
     begin = None
     if start is not None:

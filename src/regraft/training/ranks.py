@@ -1,4 +1,6 @@
-"""The processes that train one model together: each takes a share of every batch, and their gradients add up."""
+"""The processes that train one model together: each takes a share of every batch, and their gradients add
+up.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +56,11 @@ class Ranks:
 def shuffled(
     count: int, seed: int, epoch: int, batch: int, rank: int = 0, world: int = 1
 ) -> list[np.ndarray]:
-    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins its
-    neighbours.
+    """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins
+    its neighbours.
 
-    Of several processes each is given every `world`-th example of each batch: together they have the batches
-    of one. Of no examples there are no batches.
+    Of several processes each is given every `world`-th example of each batch: together they have the
+    batches of one. Of no examples there are no batches.
     """
     if not count:
         return []

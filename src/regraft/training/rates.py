@@ -13,11 +13,11 @@ from regraft.backbones import Stage
 def layer_groups(
     module: nn.Module, stages: Sequence[Stage], rate: float, decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups of the parameters of a network that may move: those of the last layer at `rate`, those of each layer
-    before it at `decay` times as much; no weight decay on norms and biases.
+    """Groups of the parameters of a network that may move: those of the last layer at `rate`, those of each
+    layer before it at `decay` times as much; no weight decay on norms and biases.
 
-    Layers are timm's fine groups where the network knows them, else its `stages`. There is no group where nothing
-    may move.
+    Layers are timm's fine groups where the network knows them, else its `stages`. There is no group where
+    nothing may move.
     """
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return []

@@ -31,7 +31,8 @@ __all__ = [
 
 
 def obtain_weights(reference: str, offline: bool = False, modality: str | None = None) -> Obtained:
-    """The model a reference names; "auto" is the usual one of the `modality`, of images where none is given.
+    """The model a reference names; "auto" is the usual one of the `modality`, of images where none is
+    given.
 
     Raises BackboneError that says what to do, also for a model of another modality than the one given.
     """

@@ -1,4 +1,6 @@
-"""Weights in a folder, in the layout of timm or of transformers, or of an earlier run: path:PLACE, run:FOLDER."""
+"""Weights in a folder, in the layout of timm or of transformers, or of an earlier run: path:PLACE,
+run:FOLDER.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,8 @@ def _transformers(path: Path) -> Obtained:
 
 
 def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:
-    """The weights file, the architecture and the pretrained_cfg of a folder, or of FILE.safetensors@ARCHITECTURE.
+    """The weights file, the architecture and the pretrained_cfg of a folder, or of
+    FILE.safetensors@ARCHITECTURE.
 
     Raises BackboneError for what is neither.
     """

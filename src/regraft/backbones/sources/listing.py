@@ -15,8 +15,8 @@ from regraft.errors import BackboneError, UsageError
 
 
 def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
-    """All of the catalogue, the timm models in the hub's local cache, what registered sources have and the earlier
-    runs below `runs`: a dictionary each, with what it is and whether it is at hand.
+    """All of the catalogue, the timm models in the hub's local cache, what registered sources have and the
+    earlier runs below `runs`: a dictionary each, with what it is and whether it is at hand.
     """
     known = [_listed(entry) for entry in entries()]
     return [*known, *_cached({item["reference"] for item in known}), *_registered(), *_runs(runs)]
@@ -34,8 +34,8 @@ def candidates(modality: str = "image", network: bool = False) -> list[str]:
 
 
 def usual(modality: str) -> str:
-    """The reference that is taken where nothing is chosen: for images the smallest packaged one, installed or not;
-    else the first candidate. Raises BackboneError where there is none.
+    """The reference that is taken where nothing is chosen: for images the smallest packaged one, installed
+    or not; else the first candidate. Raises BackboneError where there is none.
     """
     known = [DEFAULT] if modality == "image" else candidates(modality)
     if not known:

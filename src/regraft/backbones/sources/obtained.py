@@ -27,8 +27,8 @@ class Obtained:
 
 
 def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Module:
-    """An untrained model whose pretrained_cfg is `config`; one of a registered source has no classifier. Raises
-    BackboneError where it cannot be made.
+    """An untrained model whose pretrained_cfg is `config`; one of a registered source has no classifier.
+    Raises BackboneError where it cannot be made.
     """
     if (source := source_of(architecture)) is not None:
         return source.build(architecture, config)

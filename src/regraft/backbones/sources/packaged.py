@@ -77,8 +77,8 @@ def from_package(name: str) -> Obtained:
 
 
 def rename_lite(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
-    """The packages' weights under timm's names. A block without expansion numbers its norms from the depthwise
-    convolution on.
+    """The packages' weights under timm's names. A block without expansion numbers its norms from the
+    depthwise convolution on.
     """
     depths = [len(stage) for stage in module.blocks]  # type: ignore[union-attr,arg-type]
     places = [f"blocks.{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]

@@ -1,5 +1,5 @@
-"""Near-duplicates: candidates by nearest neighbours among features, or among vectors of the modality's facts;
-confirmed on the items themselves.
+"""Near-duplicates: candidates by nearest neighbours among features, or among vectors of the modality's
+facts; confirmed on the items themselves.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def near_duplicates(
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Pair], int]:
-    """Pairs (i, j, similarity), i < j, that show the same though not exactly; and how many candidates were left
-    out.
+    """Pairs (i, j, similarity), i < j, that show the same though not exactly; and how many candidates were
+    left out.
 
     Candidates come from `features` (N, D), which may be memory-mapped and in several parts, and from the
     vectors of `likeness`, of these alone where `features` is None. Where items are so uniform that vectors

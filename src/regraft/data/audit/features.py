@@ -1,4 +1,5 @@
-"""What features tell of the data: near-duplicates, likely wrong labels, outliers, classes that hardly differ.
+"""What features tell of the data: near-duplicates, likely wrong labels, outliers, classes that hardly
+differ.
 
 Labels, and features for all but near-duplicates, are those of train and val; of test only the inputs are
 looked at.
@@ -58,9 +59,9 @@ class Seen:
     """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N,
     D) features.
 
-    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities` may
-    be None. `near` are the near-duplicates that were found among `inputs` and `test`. `stop` says when time
-    is out.
+    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities`
+    may be None. `near` are the near-duplicates that were found among `inputs` and `test`. `stop` says when
+    time is out.
     """
 
     classes: tuple[str, ...]
@@ -100,11 +101,12 @@ def find_near(
     tick: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Near:
-    """Items that show the same: of images, resized, re-encoded, cropped a little, mirrored or lit otherwise.
+    """Items that show the same: of images, resized, re-encoded, cropped a little, mirrored or lit
+    otherwise.
 
-    Candidates come from the `features` of `inputs`, train and val, and of `test`, where these are given, else
-    from the vectors of `likeness` alone. Of items that are too small to tell none is a near-duplicate: two
-    threes of eight by eight pixels are alike and no copies. Without a `likeness` nothing is found.
+    Candidates come from the `features` of `inputs`, train and val, and of `test`, where these are given,
+    else from the vectors of `likeness` alone. Of items that are too small to tell none is a near-duplicate:
+    two threes of eight by eight pixels are alike and no copies. Without a `likeness` nothing is found.
     """
     if likeness is None:
         return Near()

@@ -50,8 +50,8 @@ class Audited:
 
 
 def audit_files(source: Source, tick: Callable[..., None]) -> Audited:
-    """Hash and inspect every file, both from one reading. Raises ChangedError for a file that becomes another
-    one meanwhile.
+    """Hash and inspect every file, both from one reading. Raises ChangedError for a file that becomes
+    another one meanwhile.
     """
     kind = source.kind
 

@@ -117,8 +117,8 @@ def write_fixes(path: Path, findings: Sequence[Finding], sealed: frozenset[str])
 
 
 def read_fixes(path: Path, source: Source) -> Fixes:
-    """Corrections of the examples of `source`; lines without an action are passed over. Raises DataError with
-    every fault.
+    """Corrections of the examples of `source`; lines without an action are passed over. Raises DataError
+    with every fault.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:

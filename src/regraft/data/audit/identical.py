@@ -18,11 +18,11 @@ IN_TEST = "contradicting labels in test"
 def drop_copies(
     rows: list[Row], facts: list[Fact], splits: list[str | None], flags: list[list[str]], kept: Kept
 ) -> tuple[list[Finding], list[list[str]]]:
-    """Byte- or pixel-identical examples: kept in test, then val, dropped from the others; contradictions are
-    reported.
+    """Byte- or pixel-identical examples: kept in test, then val, dropped from the others; contradictions
+    are reported.
 
-    A dropped example's split becomes None. Of test nothing is dropped or flagged, and no label is looked at:
-    the second answer holds for each row of test the labels of what was dropped for it, by which
+    A dropped example's split becomes None. Of test nothing is dropped or flagged, and no label is looked
+    at: the second answer holds for each row of test the labels of what was dropped for it, by which
     `contradicting_test` goes.
     """
     dropped: list[list[str]] = [[] for _ in rows]

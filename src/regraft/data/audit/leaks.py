@@ -16,7 +16,9 @@ FEWEST_EXAMPLES = 40  # examples below which nothing is told
 
 @dataclass(frozen=True)
 class Told:
-    """Cross-validated balanced accuracy of a tree, its lower bound, chance, and the columns the tree goes by."""
+    """Cross-validated balanced accuracy of a tree, its lower bound, chance, and the columns the tree goes
+    by.
+    """
 
     accuracy: float
     low: float

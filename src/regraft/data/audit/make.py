@@ -37,11 +37,11 @@ def make_examples(
     fixes: Fixes | None = None,
     log: Callable[..., None] = lambda *_, **__: None,
 ) -> Examples:
-    """Split what the audit left over, correct it, drop copies across splits, and check that it can be learnt
-    from.
+    """Split what the audit left over, correct it, drop copies across splits, and check that it can be
+    learnt from.
 
-    The split is that of the data without corrections, so that these move nothing into test or out of it. What
-    else is found is added to the audit's findings. From the split on no check sees the label of a test
+    The split is that of the data without corrections, so that these move nothing into test or out of it.
+    What else is found is added to the audit's findings. From the split on no check sees the label of a test
     example, only which classes there are in test: `log` is told. Raises DataError with every fault.
     """
     facts = audited.facts

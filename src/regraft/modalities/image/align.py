@@ -1,8 +1,8 @@
 """Do two small pictures show the same, mirrored or cropped perhaps? They are laid over each other and
 compared place by place.
 
-All work on blocks of pairs. A scale s and a shift t map the place u of the first picture (from its centre) to
-s u + t of the second, in pixels, each axis of its own.
+All work on blocks of pairs. A scale s and a shift t map the place u of the first picture (from its centre)
+to s u + t of the second, in pixels, each axis of its own.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ GREY = 128  # what a hidden place is filled with: near the mean of any pre-train
 def hide(image: NDArray[np.uint8], grid: int = GRID) -> NDArray[np.uint8]:
     """(G, G, S, S, 3): copies of a (S, S, 3) image, each with a grey square over another place.
 
-    The squares are two places wide, so that neighbours overlap: what lies on the border of one lies within another.
+    The squares are two places wide, so that neighbours overlap: what lies on the border of one lies within
+    another.
     """
     size = image.shape[0]
     centres = (np.arange(grid) + 0.5) * size / grid

@@ -1,5 +1,5 @@
-"""Which values of pictures with more than 8 bits become black and white: one rule for a whole set, kept with
-the model.
+"""Which values of pictures with more than 8 bits become black and white: one rule for a whole set, kept
+with the model.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def levels_of(pictures: Iterable[Deep]) -> Levels:
     """The levels of a set: full scales of whole bits, or what the set itself reaches.
 
     Whole numbers: white is the smallest 2^b - 1, from 8 bits up, that no more than one picture in a hundred
-    exceeds. Floats: a usual full scale (1, 255, ...) where the set fills more than half of it, else the set's
-    own maximum. Black is 0, or the set's own minimum where that is negative. A kind that the set does not
-    have keeps its default.
+    exceeds. Floats: a usual full scale (1, 255, ...) where the set fills more than half of it, else the
+    set's own maximum. Black is 0, or the set's own minimum where that is negative. A kind that the set does
+    not have keeps its default.
     """
     found: dict[str, list[Deep]] = {"whole": [], "real": []}
     for picture in pictures:

@@ -50,7 +50,9 @@ def pictures(looks: Iterable[Look]) -> np.ndarray:
 
 
 def colours(looks: Iterable[Look]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, 3) each: mean, standard deviation, and mean of the outermost ring; red, green, blue from 0 to 255."""
+    """(N, 3) each: mean, standard deviation, and mean of the outermost ring; red, green, blue from 0 to
+    255.
+    """
     edge = np.ones((SIDE, SIDE), dtype=bool)
     edge[1:-1, 1:-1] = False
     found = [

@@ -7,7 +7,9 @@ from torch import nn
 
 
 class Normalise(nn.Module):
-    """A batch's `pixels` (B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last in memory: (x / 255 - mean) / std."""
+    """A batch's `pixels` (B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last in memory: (x / 255 -
+    mean) / std.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor

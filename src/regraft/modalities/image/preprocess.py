@@ -1,7 +1,7 @@
 """The one preprocessing that training, evaluation, prediction and export of images share.
 
-`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `collate` makes a batch of several, which
-`device`, a module in the model's graph, normalises.
+`host` turns whatever was given into (size, size, 3) uint8 on the CPU; `collate` makes a batch of several,
+which `device`, a module in the model's graph, normalises.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ VERSION = "2"  # should the pixels ever change, this does, and old runs keep the
 class ImagePreprocess:
     """Preprocessing that travels with the weights.
 
-    The centre square of `crop` times the short side is resized to `size`; `mean` and `std` are in units of 0
-    to 1. `levels` say which values of pictures with more than 8 bits become black and white.
+    The centre square of `crop` times the short side is resized to `size`; `mean` and `std` are in units of
+    0 to 1. `levels` say which values of pictures with more than 8 bits become black and white.
     """
 
     size: int
@@ -83,9 +83,9 @@ class ImagePreprocess:
         """(size, size, 3) uint8 of a path, KnownFile, bytes, PIL image or array; augmented when `rng` and
         `augment` are given.
 
-        A JPEG of several times the size is decoded smaller. Given as pixels, it is averaged to the same size,
-        which differs by up to half a grey level on average; all else gives the same bits, however it is
-        given. Raises Unreadable.
+        A JPEG of several times the size is decoded smaller. Given as pixels, it is averaged to the same
+        size, which differs by up to half a grey level on average; all else gives the same bits, however it
+        is given. Raises Unreadable.
         """
         image = load_rgb(item, max(1, round(self.size / self.crop)), self.levels)
         width, height = image.size

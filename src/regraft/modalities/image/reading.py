@@ -48,8 +48,8 @@ class _Quiet:
     """Keeps Pillow's warnings down while any thread decodes, and puts the filters back when the last one is
     done.
 
-    `warnings.catch_warnings` alone, entered and left by several threads in turn, can leave the wrong filters
-    behind.
+    `warnings.catch_warnings` alone, entered and left by several threads in turn, can leave the wrong
+    filters behind.
     """
 
     def __init__(self) -> None:
@@ -180,7 +180,9 @@ def deep_kind(image: Image.Image) -> Kind | None:
 
 
 def to_rgb(image: Image.Image, levels: Levels) -> Image.Image:
-    """Any mode to RGB: more than 8 bits scaled by `levels`, alpha laid on white, the first frame of several."""
+    """Any mode to RGB: more than 8 bits scaled by `levels`, alpha laid on white, the first frame of
+    several.
+    """
     if (kind := deep_kind(image)) is not None:
         image = Image.fromarray(levels.scaled(np.asarray(image), kind))
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
@@ -207,7 +209,9 @@ def load_rgb(item: Any, least: int | None = None, levels: Levels = STANDARD) -> 
 
 
 def _upright(image: Image.Image, least: int | None, levels: Levels, draft: int | None) -> Image.Image:
-    """The pixels as upright RGB, made smaller as `load_rgb` says; `draft` is the `least` of decoding a JPEG."""
+    """The pixels as upright RGB, made smaller as `load_rgb` says; `draft` is the `least` of decoding a
+    JPEG.
+    """
     with guarded():
         size = image.size
         pixels, orientation = decode(image, draft)
@@ -216,8 +220,8 @@ def _upright(image: Image.Image, least: int | None, levels: Levels, draft: int |
 
 
 def decode(image: Image.Image, least: int | None) -> tuple[Image.Image, int]:
-    """The image with its pixels, and the EXIF orientation (1 to 8) that is left to obey; with `least` a JPEG
-    may be smaller.
+    """The image with its pixels, and the EXIF orientation (1 to 8) that is left to obey; with `least` a
+    JPEG may be smaller.
     """
     if least is not None and image.format == "JPEG" and (factor := _factor(image.size, least)) > 1:
         image.draft("RGB", (image.width // factor, image.height // factor))

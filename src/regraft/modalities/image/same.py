@@ -32,7 +32,9 @@ def likeness(facts: pa.Table) -> Likeness:
 
 
 def vectors(facts: pa.Table) -> np.ndarray:
-    """(N, 2, 64) difference hashes of the images and of their mirror images, of length 1; zeros without one."""
+    """(N, 2, 64) difference hashes of the images and of their mirror images, of length 1; zeros without
+    one.
+    """
     hashes = facts["dhash"].to_pylist()
     if all(hashes):
         return np.asarray(bits(hashes) / 8)
@@ -63,9 +65,9 @@ def levelled(looks: Sequence[Look]) -> list[Look]:
 def perhaps_same(ids: Sequence[str], looks: Sequence[Look]) -> list[int]:
     """Positions of files that may show the same pixels as one of other bytes.
 
-    Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the time.
-    Within a format the same pixels look exactly alike; between formats, nearly so, as one may be decoded
-    small and the other not.
+    Whole pictures are hashed for these only: decoding a large photograph small takes a fraction of the
+    time. Within a format the same pixels look exactly alike; between formats, nearly so, as one may be
+    decoded small and the other not.
     """
     by_size: dict[tuple[int, int], dict[str, Look]] = defaultdict(dict)
     for identity, look in zip(ids, looks, strict=True):
@@ -87,8 +89,8 @@ def like_another(formats: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """(N,) truths: whether no column of (N, D) numbers differs by more than CLOSE from some row of another
     format.
 
-    Each asks for the nearest row only, so the cost does not grow with the number of pairs, which in a uniform
-    set is quadratic.
+    Each asks for the nearest row only, so the cost does not grow with the number of pairs, which in a
+    uniform set is quadratic.
     """
     from scipy.spatial import cKDTree
 

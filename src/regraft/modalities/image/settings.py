@@ -29,10 +29,11 @@ def short_sides(facts: pa.Table) -> np.ndarray:
 def preprocess(
     config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
 ) -> tuple[ImagePreprocess, str]:
-    """The weights' own preprocessing (timm's `config`), with an input size and levels that suit a set, and why
-    it has that size. Raises UsageError for a size out of bounds that the user named.
+    """The weights' own preprocessing (timm's `config`), with an input size and levels that suit a set, and
+    why it has that size. Raises UsageError for a size out of bounds that the user named.
 
-    Images smaller than the input have no border to spare: of them the centre crop takes the whole short side.
+    Images smaller than the input have no border to spare: of them the centre crop takes the whole short
+    side.
     """
     why, upscaled = "the user named it", False
     if facts is None:
@@ -58,8 +59,8 @@ def preprocess(
 
 
 def input_size(native: int, fixed: bool, short_sides: np.ndarray, images: int, cpu: bool) -> tuple[int, str]:
-    """The size and why: four times the images' median short side, from 64 to native, lower where a CPU would
-    take too long.
+    """The size and why: four times the images' median short side, from 64 to native, lower where a CPU
+    would take too long.
 
     Small pictures gain from enlarging (a stride-32 network sees 2x2 cells of a 64-pixel input) but hold no
     detail worth the native size. Multiples of 32 keep the grid whole.
@@ -116,12 +117,13 @@ def rates(short_sides: np.ndarray, size: int) -> tuple[float, float]:
 
 
 def mirror_allowed(plain: np.ndarray, mirrored: np.ndarray) -> tuple[bool, str]:
-    """Whether mirror images look like the data, and that in words, by (N, D) features of images and of their mirror images.
+    """Whether mirror images look like the data, and that in words, by (N, D) features of images and of
+    their mirror images.
 
     A linear map is asked which of each pair was mirrored (ridge regression on the differences, leave one
     out): visual chirality (Lin et al. 2020). Where it knows in three cases of four, as with writing and
-    signs, mirror images do not occur. It was right in 0.47 to 0.56 of flowers, insects, textures, leaves and
-    CIFAR-10, 0.68 of photographed packages, 0.81 of handwritten digits, 0.94 of hand signs.
+    signs, mirror images do not occur. It was right in 0.47 to 0.56 of flowers, insects, textures, leaves
+    and CIFAR-10, 0.68 of photographed packages, 0.81 of handwritten digits, 0.94 of hand signs.
     """
     difference = plain.astype(np.float64) - mirrored
     difference /= np.sqrt((difference**2).mean(axis=0)) + 1e-6

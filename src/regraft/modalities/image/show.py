@@ -59,8 +59,8 @@ def sheet(batch: dict[str, np.ndarray]) -> bytes:
 
 
 def tinted(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(S, S, 3) pixels in grey, warm where the (G, G) heat is 1 and lighter where it is 0: to be seen on any
-    picture.
+    """(S, S, 3) pixels in grey, warm where the (G, G) heat is 1 and lighter where it is 0: to be seen on
+    any picture.
     """
     size = pixels.shape[0]
     smooth = Image.fromarray(heat.astype(np.float32), mode="F").resize((size, size), Image.Resampling.BICUBIC)

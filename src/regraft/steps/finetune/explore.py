@@ -1,11 +1,12 @@
 """Freezing strategies against each other: same split, same seed, shared caches, successive halving over
 training length.
 
-Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a thirty-sixth
-of the length, the three best on val a twelfth, the best of these all of it (Jamieson and Talwalkar 2016), as
-full fine-tuning does. That one is taken if its val log loss is lower by more than a standard error of the
-difference: short trials favour what learns fast, and some dozens of val examples tell little apart. Eight
-strategies cost about two and a half trainings, and val. Less than an epoch is one epoch of a part of the examples.
+Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a
+thirty-sixth of the length, the three best on val a twelfth, the best of these all of it (Jamieson and
+Talwalkar 2016), as full fine-tuning does. That one is taken if its val log loss is lower by more than a
+standard error of the difference: short trials favour what learns fast, and some dozens of val examples tell
+little apart. Eight strategies cost about two and a half trainings, and val. Less than an epoch is one epoch
+of a part of the examples.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Trial:
     """A strategy trained for so many epochs: val log loss with its standard error, the value of the
     task's headline with its 95 % interval, the cost.
 
-    Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due. The
-    loss is that after the best calibration, as the model that is handed over has one.
+    Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due.
+    The loss is that after the best calibration, as the model that is handed over has one.
     """
 
     strategy: str
@@ -57,11 +58,11 @@ class Trial:
 
 @dataclass
 class Explored:
-    """All trials, the name of the strategy that was chosen, its model where it is not the head alone, and advice
-    in words.
+    """All trials, the name of the strategy that was chosen, its model where it is not the head alone, and
+    advice in words.
 
-    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only what
-    to hand over for now.
+    `checkpoint` is where the chosen training is kept. A comparison that was `stopped` by the user has only
+    what to hand over for now.
     """
 
     trials: list[Trial]
@@ -85,10 +86,10 @@ def explore(
     """Try the strategies, each with the settings of the `usual` one.
 
     `head_logits` (V, K) are those of the head alone on val. All trials are kept after each by the context's
-    keeper; of those of an earlier, stopped run the shorter ones are not repeated, and those at full length go on
-    from their checkpoints. What was trained on a part of the examples is handed over only by a run that the user
-    stopped, whose recipe stays open. A strategy that this backbone does not take, or whose library is not
-    installed, is left out with a note.
+    keeper; of those of an earlier, stopped run the shorter ones are not repeated, and those at full length
+    go on from their checkpoints. What was trained on a part of the examples is handed over only by a run
+    that the user stopped, whose recipe stays open. A strategy that this backbone does not take, or whose
+    library is not installed, is left out with a note.
     """
     cost = sum(p.numel() for p in head.parameters()), 0.0, 0
     alone = _trial("head", 0, usual.task, head_logits, val, cost)
@@ -168,9 +169,9 @@ class _Race:
     def _tried(self, name: str, tuner: Tuner, some: Part, epochs: int, training: str | None) -> _Tried | None:
         """One strategy for so many epochs of some of the examples; None where the time does not allow it.
 
-        The last trials, whose `training` has a name and is kept, tell their epochs, others only their result.
-        Mixtures with the head-only weights are tried of the last alone: after an epoch or two they cost half of
-        what training does. Raises KeyboardInterrupt where there is nothing to hand over yet.
+        The last trials, whose `training` has a name and is kept, tell their epochs, others only their
+        result. Mixtures with the head-only weights are tried of the last alone: after an epoch or two they
+        cost half of what training does. Raises KeyboardInterrupt where there is nothing to hand over yet.
         """
         keeper, last = self.context.keeper, training is not None
         here = self.context.trial(quiet=not last, keeper=keeper if last else Keeper())
@@ -242,7 +243,9 @@ def _tuner(name: str, usual: Tuner, context: Context) -> Tuner | None:
 def _trial(
     name: str, epochs: float, task: Task, outputs: np.ndarray, val: Part, cost: tuple[int, float, int]
 ) -> Trial:
-    """The trial by its (V, K) outputs for val; `cost` are the parameters trained, the seconds and the memory."""
+    """The trial by its (V, K) outputs for val; `cost` are the parameters trained, the seconds and the
+    memory.
+    """
     losses, blocks = task.losses(val.labels, outputs, refined=True), val.blocks
     groups = None if blocks is None or all_alone(blocks) else blocks
     found = estimates((task.headline,), task.facts(val.labels, outputs), groups)[task.headline.name]

@@ -1,10 +1,10 @@
-"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one inside the
-noise.
+"""Head alone or fine-tuned model? Judged on held-out examples that chose nothing else, the simpler one
+inside the noise.
 
-Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a part of
-train and val together and compared on the rest, fold after fold, until enough examples have been held out or the
-answer is clear. What wins is then fitted once more on all of them, for the same number of epochs, as VTAB does
-(Zhai et al. 2019). Beyond that, val judges.
+Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a
+part of train and val together and compared on the rest, fold after fold, until enough examples have been
+held out or the answer is clear. What wins is then fitted once more on all of them, for the same number of
+epochs, as VTAB does (Zhai et al. 2019). Beyond that, val judges.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from regraft.data.part import Part
 from regraft.evaluation import Metric, draws, fewest_blocks, folds_of, standard_error
 from regraft.steps.context import Context
-from regraft.steps.finetune.mix import SHARES
+from regraft.steps.finetune.mix import SHARES, mixtures
 from regraft.steps.finetune.rules import HELD
-from regraft.steps.finetune.tune import Tuner, mixtures
+from regraft.steps.finetune.tune import Tuner
 from regraft.steps.train import Candidate, fit_chosen
 from regraft.tasks import Task
 
@@ -33,9 +33,9 @@ FEWEST_HELD, CLEAR_ERRORS = (100, 2.0)
 class Comparison:
     """How the head alone and the fine-tuned model did on the same held-out examples.
 
-    `share` is how far the winner lies from the head-only weights to the fine-tuned ones, 0 for the head alone.
-    `logits` (M, K) are held-out predictions of the winner, of the positions `rows` (M,). Those of a fine-tuned
-    model are cross-fitted: the share of each half of the blocks was chosen on the other half.
+    `share` is how far the winner lies from the head-only weights to the fine-tuned ones, 0 for the head
+    alone. `logits` (M, K) are held-out predictions of the winner, of the positions `rows` (M,). Those of a
+    fine-tuned model are cross-fitted: the share of each half of the blocks was chosen on the other half.
     """
 
     share: float
@@ -47,8 +47,8 @@ class Comparison:
 
     @property
     def enough(self) -> bool:
-        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear before
-        that.
+        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear
+        before that.
         """
         return len(self.rows) >= HELD or (
             len(self.rows) >= FEWEST_HELD and abs(self.gain) > CLEAR_ERRORS * self.error
@@ -63,14 +63,14 @@ def compare(
     blocks: np.ndarray | None,
     rows: np.ndarray,
 ) -> Comparison:
-    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M, ...) targets of the
-    positions `rows`.
+    """Compare the head alone, `logits[0]` (M, K), with fine-tuned models, by share, on (M, ...) targets of
+    the positions `rows`.
 
     The fine-tuned model wins if its loss is lower by more than one standard error of the paired difference,
-    which counts `blocks`, and if it is not worse in the metric by more than one either. Losses are those after
-    the best calibration, since what is handed over gets one: without it a fine-tuned model, surer of itself,
-    looks worse than it is. Where there are several shares, the loss of each half of the blocks is that of the
-    share with the lowest loss on the other half, so that what is compared chose nothing.
+    which counts `blocks`, and if it is not worse in the metric by more than one either. Losses are those
+    after the best calibration, since what is handed over gets one: without it a fine-tuned model, surer of
+    itself, looks worse than it is. Where there are several shares, the loss of each half of the blocks is
+    that of the share with the lowest loss on the other half, so that what is compared chose nothing.
     """
     losses = {share: task.losses(targets, found, refined=True) for share, found in logits.items()}
     shares = [share for share in logits if share]
@@ -97,8 +97,8 @@ def compare(
 def _by_metric(
     metric: Metric, before: Any, after: Any, blocks: np.ndarray | None
 ) -> tuple[float, float, float]:
-    """A metric of two models' facts of the same examples, turned so that higher is better, and the standard error
-    of the difference by a bootstrap over blocks.
+    """A metric of two models' facts of the same examples, turned so that higher is better, and the standard
+    error of the difference by a bootstrap over blocks.
     """
     once, rng = np.ones((1, len(before))), np.random.default_rng(0)
     units = None if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
@@ -122,9 +122,9 @@ def cross_fit(
     """Head and fine-tuned model compared by `folds` of `data`, whose frozen features are `known`: on HELD
     examples, or all.
 
-    Fewer are held out where the gain is CLEAR_ERRORS standard errors from zero. It is None where a class has a single
-    block, so that no fold can spare it, or where the time is up. The context's keeper has a checkpoint of each
-    fold's training. Raises KeyboardInterrupt when the user stops it.
+    Fewer are held out where the gain is CLEAR_ERRORS standard errors from zero. It is None where a class
+    has a single block, so that no fold can spare it, or where the time is up. The context's keeper has a
+    checkpoint of each fold's training. Raises KeyboardInterrupt when the user stops it.
     """
     task, recipe = tuner.task, context.recipe
     strata = task.strata(data.labels)

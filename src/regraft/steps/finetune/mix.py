@@ -1,11 +1,26 @@
-"""Weights between those of the head alone and those that fine-tuning reached (WiSE-FT, Wortsman et al. 2022)."""
+"""Weights between those of the head alone and those that fine-tuning reached (WiSE-FT, Wortsman et al.
+2022).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
+from torch import nn
 
-from regraft.training import State
+from regraft.backbones import Arithmetic, Backbone, plain, tensors
+from regraft.data.part import Part
+from regraft.inference import batched, prefetch
+from regraft.steps.context import Context
+from regraft.training import Inputs, Network, State
 
+if TYPE_CHECKING:
+    from regraft.steps.finetune.tune import Finetuned
+
+DECODED = 512  # held-out examples that are decoded at once and kept while each mixture looks at them
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way to the fine-tuned weights; 0 is the head alone
 
 
@@ -20,3 +35,41 @@ def between(start: State, end: State, share: float) -> State:
         else value
         for name, value in end.items()
     }
+
+
+def prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Inputs]:
+    """Held-out examples as the network is given them, a batch at a time."""
+    for _, raws in prefetch(batched(held.items, context.recipe.run.feature_batch), backbone.preprocess.host):
+        yield tensors(backbone.preprocess.collate(raws), context.device)
+
+
+def logits_of(network: Network, inputs: Iterator[Inputs], arithmetic: Arithmetic) -> np.ndarray:
+    """(N, K) float32 logits of all inputs as the network stands."""
+    network.eval()
+    rows = []
+    for given in inputs:
+        with torch.no_grad(), arithmetic():
+            rows.append(network(given).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def mixtures(
+    backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Part, context: Context
+) -> dict[float, np.ndarray]:
+    """(N, K) logits of held-out examples by the share of the fine-tuned weights, from 0 (head only) to 1.
+
+    Each example is decoded once.
+    """
+    start = {name: value.clone() for name, value in Network(backbone, head).state_dict().items()}
+    network = Network(tuned.backbone, tuned.head)
+    network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    end = {name: value.clone() for name, value in network.state_dict().items()}
+    found: dict[float, list[np.ndarray]] = {share: [] for share in (0.0, *SHARES)}
+    for begin in range(0, len(held.items), DECODED):
+        some = held.some(np.arange(begin, min(begin + DECODED, len(held.items))))
+        inputs = list(prepared(tuned.backbone, some, context))
+        for share, rows in found.items():
+            network.load_state_dict(between(start, end, share))
+            rows.append(logits_of(network, iter(inputs), plain(context.device)))
+    network.to("cpu")
+    return {share: np.concatenate(rows) for share, rows in found.items()}

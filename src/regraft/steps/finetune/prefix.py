@@ -1,5 +1,5 @@
-"""Fine-tuning the last stages without the first: what the frozen stages give is computed once, a few views an
-example.
+"""Fine-tuning the last stages without the first: what the frozen stages give is computed once, a few views
+an example.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class _View:
 
 
 def taught(part: Part) -> Part:
-    """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than two do."""
+    """The examples that teach, those of a weight above 0, their mean weight 1 again; all where fewer than
+    two do.
+    """
     rows = np.flatnonzero(part.weights > 0)
     if len(rows) < 2 or len(rows) == len(part):
         return part
@@ -109,8 +111,8 @@ def cache_prefix(
 ) -> Prefix | None:
     """The activations at stage `cut` of train and val, from the store where it has them.
 
-    `engine` names what runs the frozen base in this run. None, with a note of the reason, where they would not
-    fit the memory and the disk, or the network cannot be cut there.
+    `engine` names what runs the frozen base in this run. None, with a note of the reason, where they would
+    not fit the memory and the disk, or the network cannot be cut there.
     """
     if cut == 0:
         return None

@@ -1,5 +1,5 @@
-"""Settings of fine-tuning by rule from the number of examples; the modality adds those that follow from what
-they are.
+"""Settings of fine-tuning by rule from the number of examples; the modality adds those that follow from
+what they are.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def batch_size(examples: int) -> int:
 
 
 def folds(train: int, val: int, unhurried: bool) -> int:
-    """Into how many folds train and val are cut to judge fine-tuning; 0: val judges it, as it does where time
-    is short.
+    """Into how many folds train and val are cut to judge fine-tuning; 0: val judges it, as it does where
+    time is short.
     """
     if not val:
         return FOLDS
@@ -95,8 +95,8 @@ def unused(values: Mapping[str, Any]) -> dict[str, Any]:
 class Tuning:
     """Every setting of one fine-tuning.
 
-    Only two may be open, "auto", when training begins: `precision` is then decided by a trial of a few steps, and
-    `interpolation` by val. What training used stands in `Finetuned.tuning`.
+    Only two may be open, "auto", when training begins: `precision` is then decided by a trial of a few
+    steps, and `interpolation` by val. What training used stands in `Finetuned.tuning`.
     """
 
     epochs: int

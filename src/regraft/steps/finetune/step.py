@@ -34,9 +34,11 @@ Predict = Callable[[Backbone, nn.Module, Part], np.ndarray]  # (N, K) logits, by
 
 @dataclass(frozen=True)
 class Ground:
-    """What step 6 goes on: train and val, their frozen `features` in this order, and the head trained on them.
+    """What step 6 goes on: train and val, their frozen `features` in this order, and the head trained on
+    them.
 
-    `facts` are what the modality knows of the examples; `metric` is what fine-tuning must not clearly lose in.
+    `facts` are what the modality knows of the examples; `metric` is what fine-tuning must not clearly lose
+    in.
     """
 
     backbone: Backbone
@@ -70,7 +72,8 @@ class HeadOnly:
 
 @dataclass(frozen=True)
 class Tried:
-    """What step 6 trained: a fine-tuned model, or None; `compared` is the evidence of folds, where these judged it.
+    """What step 6 trained: a fine-tuned model, or None; `compared` is the evidence of folds, where these
+    judged it.
 
     Where the user stopped it, `tuned` is the best so far.
     """
@@ -84,8 +87,8 @@ class Tried:
 def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: Context) -> Tried:
     """Fine-tune by the plan, or by the best of several where it is None.
 
-    Folds of train and val judge it up to about a thousand examples, val where there are more or time is short.
-    Raises KeyboardInterrupt where the user stops it before there is a model to hand over.
+    Folds of train and val judge it up to about a thousand examples, val where there are more or time is
+    short. Raises KeyboardInterrupt where the user stops it before there is a model to hand over.
     """
     asked, count = context.recipe.finetune, len(ground.fit)
     if asked.epochs == 0 or (plan is not None and plan.strategy == "head"):
@@ -116,8 +119,8 @@ def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: C
 
 
 def _probed(ground: Ground, frozen: Frozen, context: Context) -> dict[str, Any]:
-    """Which ways of augmentation are used, by the names of their settings: a probe tells whether what they show
-    is like the data.
+    """Which ways of augmentation are used, by the names of their settings: a probe tells whether what they
+    show is like the data.
 
     Raises BudgetError where there is no time to find out.
     """
@@ -235,8 +238,8 @@ def _not_done(why: str, context: Context) -> Tried:
 class Judged:
     """The winner, held-out predictions of it, and why it won.
 
-    `held` has what calibration goes by; `shown` are the examples of val among it, `logits` (V, K) theirs. `final`
-    says that the winner has learnt from train and val already.
+    `held` has what calibration goes by; `shown` are the examples of val among it, `logits` (V, K) theirs.
+    `final` says that the winner has learnt from train and val already.
     """
 
     winner: HeadOnly | Finetuned
@@ -288,7 +291,8 @@ class Refitted:
 def refit(judged: Judged, tried: Tried, ground: Ground, context: Context) -> Refitted:
     """The winner trained once more, on train and val together, for the whole length, where that is due.
 
-    Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are trusted.
+    Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are
+    trusted.
     """
     asked, tuned = context.recipe.finetune.refit, tried.tuned
     if judged.final or tuned is None or tried.tuner is None:

@@ -12,21 +12,13 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
-from regraft.backbones import (
-    PRECISIONS,
-    Arithmetic,
-    Backbone,
-    pick_arithmetic,
-    plain,
-    seconds_a_step,
-    tensors,
-)
+from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, seconds_a_step, tensors
 from regraft.data.part import Part
 from regraft.errors import BudgetError, RegraftError
 from regraft.evaluation import per_block
-from regraft.inference import REFERENCE, batched, prefetch, recall, remember
+from regraft.inference import REFERENCE, prefetch, recall, remember
 from regraft.steps.context import Context
-from regraft.steps.finetune.mix import SHARES, between
+from regraft.steps.finetune.mix import SHARES, between, logits_of, prepared
 from regraft.steps.finetune.prefix import cache_prefix, taught
 from regraft.steps.finetune.rules import Tuning
 from regraft.tasks import Task
@@ -50,7 +42,6 @@ from regraft.training import (
     shuffled,
 )
 
-DECODED = 512  # held-out examples that are decoded at once and kept while each mixture looks at them
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
 NOTHING = Part(items=(), ids=(), labels=np.zeros(0, np.int64), weights=np.zeros(0))
 
@@ -59,8 +50,9 @@ NOTHING = Part(items=(), ids=(), labels=np.zeros(0, np.int64), weights=np.zeros(
 class Finetuned:
     """A fine-tuned copy of the base with its head, and how it came about.
 
-    `parameters` is how many were trained, those of the head included; `logits` (V, K) are those of val, None
-    where there is none; `tuning` are the settings as they were used, and `decided` and `why` say it in words.
+    `parameters` is how many were trained, those of the head included; `logits` (V, K) are those of val,
+    None where there is none; `tuning` are the settings as they were used, and `decided` and `why` say it in
+    words.
     """
 
     backbone: Backbone
@@ -103,10 +95,10 @@ class Tuner:
     ) -> Finetuned:
         """Train a copy of the backbone and of `head` on `data`; the given ones stay as they are.
 
-        Examples of weight 0 are not trained on. Without `val` training goes its whole length. Where `checkpoint`
-        holds a training of the same data, weights and settings, it goes on from there. The first augmented batch
-        is shown to `context.keeper`. Raises BudgetError where the time left does not allow one epoch, and
-        RegraftError should anything frozen have moved.
+        Examples of weight 0 are not trained on. Without `val` training goes its whole length. Where
+        `checkpoint` holds a training of the same data, weights and settings, it goes on from there. The
+        first augmented batch is shown to `context.keeper`. Raises BudgetError where the time left does not
+        allow one epoch, and RegraftError should anything frozen have moved.
         """
         checkpoint, seed = checkpoint or Checkpoint(), context.recipe.run.seed
         work = _Work(self, head, taught(data), val, context)
@@ -232,10 +224,12 @@ class _Work:
         return logits_of(self.network, self._inputs(), self.arithmetic)
 
     def _inputs(self) -> Iterator[Inputs]:
-        """What the network is given of val, a batch at a time: prepared examples, or their cached activations."""
+        """What the network is given of val, a batch at a time: prepared examples, or their cached
+        activations.
+        """
         val, size = self.val or NOTHING, self.context.recipe.run.feature_batch
         if self.prefix is None:
-            yield from _prepared(self.tuned, val, self.context)
+            yield from prepared(self.tuned, val, self.context)
             return
         for start in range(0, len(self.prefix.val), size):
             yield self.prefix.tensor(self.prefix.val[start : start + size], self.context)
@@ -338,44 +332,6 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
     return epoch_of
 
 
-def _prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Inputs]:
-    """Held-out examples as the network is given them, a batch at a time."""
-    for _, raws in prefetch(batched(held.items, context.recipe.run.feature_batch), backbone.preprocess.host):
-        yield tensors(backbone.preprocess.collate(raws), context.device)
-
-
-def logits_of(network: Network, inputs: Iterator[Inputs], arithmetic: Arithmetic) -> np.ndarray:
-    """(N, K) float32 logits of all inputs as the network stands."""
-    network.eval()
-    rows = []
-    for given in inputs:
-        with torch.no_grad(), arithmetic():
-            rows.append(network(given).float().cpu().numpy())
-    return np.concatenate(rows)
-
-
-def mixtures(
-    backbone: Backbone, head: nn.Module, tuned: Finetuned, held: Part, context: Context
-) -> dict[float, np.ndarray]:
-    """(N, K) logits of held-out examples by the share of the fine-tuned weights, from 0 (head only) to 1.
-
-    Each example is decoded once.
-    """
-    start = {name: value.clone() for name, value in Network(backbone, head).state_dict().items()}
-    network = Network(tuned.backbone, tuned.head)
-    network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    end = {name: value.clone() for name, value in network.state_dict().items()}
-    found: dict[float, list[np.ndarray]] = {share: [] for share in (0.0, *SHARES)}
-    for begin in range(0, len(held.items), DECODED):
-        some = held.some(np.arange(begin, min(begin + DECODED, len(held.items))))
-        inputs = list(_prepared(tuned.backbone, some, context))
-        for share, rows in found.items():
-            network.load_state_dict(between(start, end, share))
-            rows.append(logits_of(network, iter(inputs), plain(context.device)))
-    network.to("cpu")
-    return {share: np.concatenate(rows) for share, rows in found.items()}
-
-
 def _shapes(inputs: Inputs) -> str:
     """The shapes of what a network is given, to tell one trial from another."""
     named = {"activations": inputs} if isinstance(inputs, torch.Tensor) else inputs
@@ -383,7 +339,9 @@ def _shapes(inputs: Inputs) -> str:
 
 
 def _in_words(trained: Trained, reached: float, tuning: Tuning, loss: str) -> tuple[str, str]:
-    """What came of a training and why it ended; `reached` is the val loss, called `loss`, before any mixture."""
+    """What came of a training and why it ended; `reached` is the val loss, called `loss`, before any
+    mixture.
+    """
     best = f", kept as of epoch {trained.epoch} (val {loss} {reached:.3f})" if np.isfinite(reached) else ""
     share, val = tuning.interpolation, f" {trained.log_loss:.3f}" if np.isfinite(trained.log_loss) else ""
     mixed = f", {share:g} of the way there{val}" if share not in (1, "auto") else ""

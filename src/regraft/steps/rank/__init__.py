@@ -1,12 +1,12 @@
-"""Step 1 at full strength: backbones, input sizes and depths compared on the user's own examples, in growing
-rounds.
+"""Step 1 at full strength: backbones, input sizes and depths compared on the user's own examples, in
+growing rounds.
 
-The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val (rule
-12). Beside it stand nearest neighbours, LogME and the honest baseline, size, as no score is the best on all
-data (Agostinelli et al. 2022).
+The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val
+(rule 12). Beside it stand nearest neighbours, LogME and the honest baseline, size, as no score is the best
+on all data (Agostinelli et al. 2022).
 
-A network cut short counts only where it is clearly better than the whole one: frozen features flatter it, as
-what the later stages would gain from fine-tuning is not in them.
+A network cut short counts only where it is clearly better than the whole one: frozen features flatter it,
+as what the later stages would gain from fine-tuning is not in them.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def rank(
 ) -> Ranking:
     """Compare candidates on train and val together (`part`; `facts` are what the modality knows of them).
 
-    `counts` are those of the splits, for the estimate of a whole run. A reference that cannot be used is left
-    out with the reason, or is an error where the user `named` it. Raises UsageError where nothing is left to
-    choose from.
+    `counts` are those of the splits, for the estimate of a whole run. A reference that cannot be used is
+    left out with the reason, or is an error where the user `named` it. Raises UsageError where nothing is
+    left to choose from.
     """
     entrants = Entrants(part, facts, counts, task, context)
     racing, left_out = entrants.enter(references, named)

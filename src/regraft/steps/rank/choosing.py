@@ -17,13 +17,13 @@ TIES = {"accuracy": 1.0, "speed": 2.0}  # standard errors within which the cheap
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate, the first `depth` of `stages` stages of a backbone, and its results in the last round it was
-    in, which looked at so many `examples`.
+    """A candidate, the first `depth` of `stages` stages of a backbone, and its results in the last round it
+    was in, which looked at so many `examples`.
 
     `excess` is its mean log loss (nats) above that of the best of the round, `error` the standard error of
     that difference. `parameters` and `gmacs` (10^9 multiply-accumulates an image) are those of the stages
-    kept, without the old classifier. `clear` is false for a network cut short that is to be fine-tuned and is
-    not clearly better than the whole one, behind which it stands.
+    kept, without the old classifier. `clear` is false for a network cut short that is to be fine-tuned and
+    is not clearly better than the whole one, behind which it stands.
     """
 
     reference: str
@@ -58,7 +58,8 @@ class Ranking:
     """All candidates, those of the last round first and each round by log loss (see `Row.clear`); which was
     chosen, and why.
 
-    `opinions` tells what other rules would have taken, `left_out` which references were not compared and why.
+    `opinions` tells what other rules would have taken, `left_out` which references were not compared and
+    why.
     """
 
     rows: tuple[Row, ...]
@@ -111,12 +112,12 @@ def row_of(probe: Probe, best: Probe, clear: bool, counts: Mapping[str, int], re
 
 
 def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -> tuple[Row, str]:
-    """The candidate to take, and why: of those as good as the best of the last round and whose whole run fits
-    the time left, the cheapest.
+    """The candidate to take, and why: of those as good as the best of the last round and whose whole run
+    fits the time left, the cheapest.
 
-    Where there is none, it is the best that fits and is not clearly worse; then the quickest of the good ones,
-    whose fine-tuning will be cut short, if the features of all `images` leave time for it; then the best that
-    fits at all; and then the quickest.
+    Where there is none, it is the best that fits and is not clearly worse; then the quickest of the good
+    ones, whose fine-tuning will be cut short, if the features of all `images` leave time for it; then the
+    best that fits at all; and then the quickest.
     """
     last = [row for row in rows if row.examples == rows[0].examples]
     best, ties = last[0], TIES[prefer]

@@ -1,5 +1,5 @@
-"""Who takes part in a ranking: backbones at input sizes and depths, their engines, their cost and their frozen
-features of the examples of each round.
+"""Who takes part in a ranking: backbones at input sizes and depths, their engines, their cost and their
+frozen features of the examples of each round.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Entrant:
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) positions, any first of which hold each class by its share, but at least FOLDS of it where it has
-    them.
+    """(N,) positions, any first of which hold each class by its share, but at least FOLDS of it where it
+    has them.
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     place = np.empty(len(labels))
@@ -80,8 +80,8 @@ def round_sizes(examples: int, classes: int) -> list[int]:
 
 
 class Entrants:
-    """Makes entrants and computes their features. A backbone is loaded anew for each round, so that only one at
-    a time is in memory.
+    """Makes entrants and computes their features. A backbone is loaded anew for each round, so that only
+    one at a time is in memory.
     """
 
     def __init__(
@@ -98,7 +98,9 @@ class Entrants:
         return time.monotonic() > self.deadline
 
     def enter(self, references: Sequence[str], named: bool) -> tuple[list[Entrant], dict[str, str]]:
-        """The entrants, with their features for the first round; and the references left out, with the reason."""
+        """The entrants, with their features for the first round; and the references left out, with the
+        reason.
+        """
         racing: list[Entrant] = []
         left_out: dict[str, str] = {}
         for number, reference in enumerate(references, start=1):
@@ -237,7 +239,9 @@ class Entrants:
         return tuple(found)
 
     def _compute(self, entrant: Entrant, backbone: Backbone, examples: int, label: str) -> None:
-        """Features of the first `examples` of the order at all depths in the race, from one pass, by the store."""
+        """Features of the first `examples` of the order at all depths in the race, from one pass, by the
+        store.
+        """
         new, store = self.order[entrant.seen : examples], self.context.store
         made = makers(
             backbone, self.context.device, self.recipe.run.feature_batch, entrant.depths, cache=store.folder

@@ -45,8 +45,8 @@ class Probe:
 
 
 class Standing(NamedTuple):
-    """What candidates are sorted by. `cut` is true of a network cut short that is not clearly better than the
-    whole one, behind which it stands.
+    """What candidates are sorted by. `cut` is true of a network cut short that is not clearly better than
+    the whole one, behind which it stands.
     """
 
     log_loss: float
@@ -54,8 +54,8 @@ class Standing(NamedTuple):
 
 
 def clearly_lower(losses: np.ndarray, others: np.ndarray, blocks: np.ndarray | None = None) -> bool:
-    """Whether (N,) losses are lower than others of the same examples by more than two standard errors of the
-    difference.
+    """Whether (N,) losses are lower than others of the same examples by more than two standard errors of
+    the difference.
     """
     gain = others - losses
     return bool(gain.mean() > CLEAR_ERRORS * standard_error(gain, blocks))
@@ -96,8 +96,8 @@ def _accuracy(right: np.ndarray, blocks: np.ndarray | None) -> Estimate:
 def standings(probes: Sequence[Probe], recipe: Recipe) -> dict[int, Standing]:
     """Each probe's standing, by its id.
 
-    A cut counts like any other candidate where nothing will be fine-tuned, or the whole network is out of the
-    race.
+    A cut counts like any other candidate where nothing will be fine-tuned, or the whole network is out of
+    the race.
     """
     frozen = recipe.freeze.strategy == "head" or recipe.finetune.epochs == 0
     whole = {id(one.entrant): one for one in probes if one.depth == one.entrant.stages and not frozen}
