@@ -119,7 +119,7 @@ def steps() -> dict:
         optimiser.step()
         times.append(time.perf_counter() - began)
     return {
-        "images_per_second": 32 / float(np.median(times[1:])),
+        "examples_per_second": 32 / float(np.median(times[1:])),
         "precision": arithmetic.precision,
         "trial": speed,
     }

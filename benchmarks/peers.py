@@ -110,7 +110,7 @@ def steps(folder: Path, released: str) -> dict:
         loss.backward()
         optimiser.step()
         times.append(time.perf_counter() - began)
-    return {"images_per_second": 32 / float(np.median(times[1:]))}
+    return {"examples_per_second": 32 / float(np.median(times[1:]))}
 
 
 def fastai(folder: Path) -> dict:

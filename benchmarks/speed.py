@@ -166,9 +166,9 @@ def steps(data: Path, rounds: int) -> list[Row]:
     ):
         plain, own, how = [], [], set()
         for _ in range(rounds):
-            plain.append(call(HERE / "peers.py", "steps", data / "flowers5", theirs)["images_per_second"])
+            plain.append(call(HERE / "peers.py", "steps", data / "flowers5", theirs)["examples_per_second"])
             found = call(HERE / "ours.py", "steps", data / "flowers5", ours)
-            own.append(found["images_per_second"])
+            own.append(found["examples_per_second"])
             how.add(found["precision"])
         rows.append(
             Row(

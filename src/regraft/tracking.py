@@ -20,7 +20,7 @@ from regraft.errors import UsageError
 from regraft.recipe import read_recipe
 
 KEPT = ("recipe.yaml", "metrics.json", "report.html")  # files a tracker that keeps files is given
-EPOCH = ("train_loss", "images_per_second")  # and all that is told of val
+EPOCH = ("train_loss", "examples_per_second")  # and all that is told of val
 
 
 class Tracker(Protocol):

@@ -72,7 +72,7 @@ def test_trained_features_come_before_random_ones(shapes: Path, tmp_path: Path) 
     assert found.rows[0].excess == 0
     lite = {row.depth: row for row in found.rows if row.reference == LITE}
     assert lite[4].parameters < lite[7].parameters < lite[8].parameters
-    assert lite[4].images_per_second > lite[8].images_per_second
+    assert lite[4].examples_per_second > lite[8].examples_per_second
     assert json.dumps(found.to_dict()["rows"][0]["accuracy"])
 
 

@@ -17,7 +17,7 @@ from regraft.console import Screen
 from regraft.data.audit import IN_TEST
 
 NAMES = ("auk", "ibis", "kea")
-MEASURED = ("time", "seconds", "peak_memory_bytes", "images_per_second", "out")
+MEASURED = ("time", "seconds", "peak_memory_bytes", "examples_per_second", "out")
 
 
 def timeless(value: Any) -> Any:

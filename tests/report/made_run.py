@@ -265,7 +265,7 @@ def events() -> list[dict[str, Any]]:
                 "train_loss": 1 / epoch,
                 "val_log_loss": 0.2 + 0.8 / epoch,
                 "val_accuracy": 0.95 - 0.3 / epoch,
-                "images_per_second": 80.0,
+                "examples_per_second": 80.0,
             }
         )
     for weights in ("none", "balanced"):

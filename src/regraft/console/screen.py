@@ -82,7 +82,7 @@ class Screen:
             judged = f"val log loss {event['val_log_loss']:.3f}  {_valued(event, 'val_')}  "
         self._aside(
             f"{_of(event)}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
-            f"{event['images_per_second']:.0f} images/s"
+            f"{event['examples_per_second']:.0f} examples/s"
         )
 
     def _engine(self, event: dict[str, Any]) -> None:
@@ -118,8 +118,8 @@ class Screen:
             notes.append(f"epoch {event['epoch']}/{event['epochs']}")
         if "loss" in event:
             notes.append(f"loss {event['loss']:.3f}")
-        if "images_per_second" in event:
-            notes.append(f"{event['images_per_second']:.0f} images/s")
+        if "examples_per_second" in event:
+            notes.append(f"{event['examples_per_second']:.0f} examples/s")
         self.progress.update(self.task, completed=event["done"], note=" ".join(notes))
 
     def _end(self) -> None:

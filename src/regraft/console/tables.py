@@ -59,7 +59,7 @@ def ranking_table(found: dict[str, Any]) -> None:
         "params",
         "GMACs",
         "ImageNet",
-        "images/s",
+        "examples/s",
         "full run",
     )
     for head in heads:
@@ -78,7 +78,7 @@ def ranking_table(found: dict[str, Any]) -> None:
             f"{row['parameters'] / 1e6:.1f} M",
             f"{row['gmacs']:.2f}",
             f"{top:.1f}%" if top else "",
-            f"{row['images_per_second']:.0f}",
+            f"{row['examples_per_second']:.0f}",
             _duration(row["run_seconds"]),
             escape(row["licence"]),
             style="bold" if row["name"] == found["chosen"] else None,

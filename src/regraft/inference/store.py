@@ -109,7 +109,7 @@ class FeatureStore:
             pending.add(batch, found)
             done += len(batch)
             speed = done / (time.perf_counter() - began)
-            tick(label=label, done=done, total=len(missing), images_per_second=speed)
+            tick(label=label, done=done, total=len(missing), examples_per_second=speed)
         pending.write()
         if missing:
             self.shrink()

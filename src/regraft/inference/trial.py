@@ -33,7 +33,7 @@ PATIENCE = 0.15  # seconds of repeated batches an engine is timed for
 
 @dataclass(frozen=True)
 class Trial:
-    """One engine: images/s, and its agreement with float32 (None: it did not run; `why` says so)."""
+    """One engine: examples/s, and its agreement with float32 (None: it did not run; `why` says so)."""
 
     engine: str
     speed: float | None
@@ -55,7 +55,7 @@ class Trial:
             if self.engine == REFERENCE
             else f", cosine to float32 {self.cosine:.4f}, at least {self.least:.4f}"
         )
-        return f"{self.engine}: {self.speed:.0f} images/s{agreed}{'' if self.fits else ', refused'}"
+        return f"{self.engine}: {self.speed:.0f} examples/s{agreed}{'' if self.fits else ', refused'}"
 
 
 Maker = Callable[[], Engine]

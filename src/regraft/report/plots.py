@@ -118,24 +118,25 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
     """Each candidate's probe accuracy with its interval against the time of an image; the chosen one is
     ringed.
     """
-    rows = [row for row in ranking.get("rows") or [] if _is_number(row.get("images_per_second"))]
+    rows = [row for row in ranking.get("rows") or [] if _is_number(row.get("examples_per_second"))]
     if len(rows) < 2:
         return None
     figure, axes = _axes("probe accuracy, %, with its 95% interval", "milliseconds an image")
     for row in rows:
         chosen = row["name"] == ranking.get("chosen")
         value, low, high = (100 * row["accuracy"][key] for key in ("value", "low", "high"))
-        colour, cost = (_ACCENT if chosen else _SECOND), 1000 / row["images_per_second"]
+        colour, cost = (_ACCENT if chosen else _SECOND), 1000 / row["examples_per_second"]
         axes.plot([cost, cost], [low, high], color=colour, linewidth=1.2, alpha=1.0 if chosen else 0.5)
         axes.plot(
             [cost], [value], color=colour, marker="o", markersize=6 if chosen else 3.5, linestyle="none"
         )
-    _log_scale(axes, [1000 / row["images_per_second"] for row in rows])
-    slowest, quickest = (pick(rows, key=lambda row: row["images_per_second"]) for pick in (min, max))
+    _log_scale(axes, [1000 / row["examples_per_second"] for row in rows])
+    slowest, quickest = (pick(rows, key=lambda row: row["examples_per_second"]) for pick in (min, max))
     least, most = (100 * pick(row["accuracy"]["value"] for row in rows) for pick in (min, max))
     return Plot(
         "Backbones compared: accuracy against cost",
-        f"{len(rows)} candidates from {1000 / quickest['images_per_second']:.2g} to {1000 / slowest['images_per_second']:.2g} ms"
+        f"{len(rows)} candidates from {1000 / quickest['examples_per_second']:.2g} to "
+        f"{1000 / slowest['examples_per_second']:.2g} ms"
         f" an image and from {least:.1f}% to {most:.1f}% out-of-fold probe accuracy; the large point is the one chosen.",
         (_svg(figure, "cost"),),
     )

@@ -87,7 +87,7 @@ def ranking(found: Json) -> Json | None:
             "knn": words.cell(SHARE, row["knn"]),
             "others": [
                 (f"{row['log_loss']:.3f}", row["log_loss"]),
-                (f"{row['images_per_second']:.0f}", row["images_per_second"]),
+                (f"{row['examples_per_second']:.0f}", row["examples_per_second"]),
                 (words.duration(row["run_seconds"]), row["run_seconds"]),
                 (f"{row['parameters'] / 1e6:.1f} M", row["parameters"]),
                 (f"{row['gmacs']:.2f}", row["gmacs"]),

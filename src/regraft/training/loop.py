@@ -173,7 +173,11 @@ class Loop:
                 epoch, mean = at.epoch, at.loss / max(1, at.seen)
                 at.restart(epoch + 1)
                 self.listeners.epoch(
-                    epoch=epoch, epochs=self.schedule.epochs, train_loss=mean, images_per_second=speed, **said
+                    epoch=epoch,
+                    epochs=self.schedule.epochs,
+                    train_loss=mean,
+                    examples_per_second=speed,
+                    **said,
                 )
                 stopped = self._ended(epoch)
                 if not stopped and (at.epoch > self.schedule.epochs or self.checkpoint.due(complete=True)):
@@ -315,7 +319,7 @@ class Loop:
             "epoch": at.epoch,
             "epochs": epochs,
             "loss": at.loss / at.seen,
-            "images_per_second": speed,
+            "examples_per_second": speed,
         }
 
 

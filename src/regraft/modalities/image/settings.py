@@ -98,8 +98,7 @@ def views(recipe: Any) -> Augment:
 def crop_scale(short_sides: np.ndarray, size: int) -> float:
     """The smallest share a random crop keeps: half of a photograph, more of images smaller than the input.
 
-    Those are framed closely, as scans and icons are: on handwritten digits 0.8 reached a val log loss of
-    0.033, 0.5 of 0.039.
+    Those are framed closely, as scans and icons are (measured in docs/decisions.md).
     """
     return 0.8 if float(np.median(short_sides)) < size else 0.5
 
@@ -108,10 +107,8 @@ def rates(short_sides: np.ndarray, size: int) -> tuple[float, float]:
     """AdamW's peak rate, and its decay a layer towards the input: gentle with photographs, as they were in
     pre-training.
 
-    Smaller, enlarged images look unlike anything the first layers have learnt, so these move as far as the
-    last ones. On held-out parts of training sets (5e-4, 1) ended at a mean log loss of 0.08 on handwritten
-    digits and (1e-3, 0.8) at 0.11, at 0.14 and 0.17 on sign digits, 0.86 and 0.92 on CIFAR-10; on flowers
-    (2e-4, 0.8) at 0.22 and (5e-4, 0.7) at 0.27.
+    Smaller, enlarged images look unlike anything the first layers have learnt, so these move as far as the last
+    ones (measured in docs/decisions.md).
     """
     return (5e-4, 1.0) if float(np.median(short_sides)) < size else (2e-4, 0.8)
 
@@ -122,8 +119,7 @@ def mirror_allowed(plain: np.ndarray, mirrored: np.ndarray) -> tuple[bool, str]:
 
     A linear map is asked which of each pair was mirrored (ridge regression on the differences, leave one
     out): visual chirality (Lin et al. 2020). Where it knows in three cases of four, as with writing and
-    signs, mirror images do not occur. It was right in 0.47 to 0.56 of flowers, insects, textures, leaves
-    and CIFAR-10, 0.68 of photographed packages, 0.81 of handwritten digits, 0.94 of hand signs.
+    signs, mirror images do not occur. What it finds on eight sets stands in docs/decisions.md.
     """
     difference = plain.astype(np.float64) - mirrored
     difference /= np.sqrt((difference**2).mean(axis=0)) + 1e-6

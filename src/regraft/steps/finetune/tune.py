@@ -200,7 +200,7 @@ class _Work:
         if speed:
             remember(memory, *key, found={"precision": arithmetic.precision})
             ranked = sorted(speed.items(), key=lambda item: -item[1])
-            said = " against ".join(f"{rate:.0f} images/s in {name}" for name, rate in ranked)
+            said = " against ".join(f"{rate:.0f} examples/s in {name}" for name, rate in ranked)
             self.context.events.emit("note", text=f"trained in {arithmetic.precision}: {said}")
         return arithmetic
 

@@ -39,7 +39,7 @@ class Row:
     logme: float
     parameters: int
     gmacs: float
-    images_per_second: float
+    examples_per_second: float
     run_seconds: float
     imagenet_top1: float | None
     pretrained_on: str
@@ -102,7 +102,7 @@ def row_of(probe: Probe, best: Probe, clear: bool, counts: Mapping[str, int], re
         logme=probe.logme,
         parameters=entrant.cost[depth].parameters,
         gmacs=entrant.cost[depth].gmacs,
-        images_per_second=1 / forward,
+        examples_per_second=1 / forward,
         run_seconds=run_seconds(recipe, counts, entrant.size, forward, step),
         imagenet_top1=entry.imagenet_top1 if entry else None,
         pretrained_on=entrant.pretrained_on,
@@ -124,9 +124,9 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
     good = [row for row in last if row.excess <= ties * row.error and (row.clear or prefer == "speed")]
     fits = [row for row in last if row.run_seconds <= seconds_left]
     fair = [row for row in fits if row.excess <= CLEAR_ERRORS * row.error]
-    short = [row for row in good if 1.2 * images / row.images_per_second <= seconds_left / 2]
+    short = [row for row in good if 1.2 * images / row.examples_per_second <= seconds_left / 2]
     if cheap := [row for row in good if row in fits]:
-        chosen = max(cheap, key=lambda row: row.images_per_second)
+        chosen = max(cheap, key=lambda row: row.examples_per_second)
         why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of {len(rows)} candidates"
         if chosen is not best:
             within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
