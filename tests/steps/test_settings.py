@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bases import IMAGES, base_of, facts_of
@@ -118,6 +118,9 @@ strategies = ["last-1", "last-99", "half", "full", "norm", "bias", "", [], ["not
     st.sampled_from([[1.0] * COUNT, [0.0] * 9 + [1.0], [1e300] + [1.0] * 9, [0.0] * COUNT]),
     st.sampled_from([0, 2**32 - 1]),
 )
+@example(
+    {"lr": 10.0, "weight_decay": 1e3}, "last-1", "moving", False, [0.0] * 9 + [1.0], 0
+)  # statistics overflow
 def test_any_recipe_that_is_accepted_ends_with_numbers(
     backbone: Backbone,
     recipe: dict,

@@ -217,8 +217,9 @@ class Loop:
         Raises FloatingPointError where they, or their losses, are no numbers.
         """
         at = self.progress
-        if not all(bool(parameter.isfinite().all()) for parameter in self.moving):
-            raise FloatingPointError("the weights were no numbers")
+        statistics = [b for b in self.learner.module.buffers() if b.is_floating_point()]
+        if not all(bool(tensor.isfinite().all()) for tensor in (*self.moving, *statistics)):
+            raise FloatingPointError("the weights, or running statistics, were no numbers")
         if self.judge is None:
             self.best, at.best_epoch = self.snapshot(), at.epoch
             return {}
