@@ -106,8 +106,8 @@ def test_turning_the_labels_of_test_changes_nothing_before_step_7(
     assert timeless(one.events) == timeless(other.events)
     assert timeless(one.files) == timeless(other.files)
     texts = [Path(ear.out.name).read_text(encoding="utf-8").splitlines() for ear in (one, other)]
-    assert [line for line in texts[0] if "images/s" not in line] == [
-        line for line in texts[1] if "images/s" not in line
+    assert [line for line in texts[0] if "examples/s" not in line] == [
+        line for line in texts[1] if "examples/s" not in line
     ]
     assert runs[0][0].metrics["test"] != runs[1][0].metrics["test"]
 
