@@ -93,7 +93,7 @@ def test_its_report_and_card_speak_of_what_it_is(run: regraft.Run) -> None:
     assert "How far off" in page
     card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
     assert "Puts vectors in order." in card
-    assert 'model.predict(["example.npy"])' in card
+    assert 'model.predict(["path/to/vector"])' in card
     for text in (page.partition("<body")[2].partition("<script")[0], card):
         assert "image" not in text.lower()
         assert "pixel" not in text.lower()

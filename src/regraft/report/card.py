@@ -284,11 +284,10 @@ def _backbone(provenance: Json) -> str:
 
 
 def _use(modality: str) -> str:
-    endings = sorted(modality_of(modality).endings) if modality in names() else []
-    item = '"photo.jpg"' if modality == "image" else f'"example{endings[0]}"' if endings else '"some text"'
+    noun = modality_of(modality).noun if modality in names() else "example"
     return (
         "## Use\n\n```python\nimport regraft\n\n"
-        f'model = regraft.load("path/to/this/folder")\nmodel.predict([{item}])\n```\n'
+        f'model = regraft.load("path/to/this/folder")\nmodel.predict(["path/to/{noun}"])\n```\n'
     )
 
 

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from regraft.artifacts import Events, RunFolder, claim_free, next_free
-from regraft.data import Examples, Finding, Part, Source, audit_files, make_examples, read_fixes, several
+from regraft.data import (
+    Audited,
+    Examples,
+    Finding,
+    Part,
+    Source,
+    audit_files,
+    make_examples,
+    read_fixes,
+    several,
+)
 from regraft.data.alike import Known, Met, inputs_of, meet
 from regraft.data.audit import LISTED, fatal
 from regraft.data.kind import Kind
@@ -136,24 +146,15 @@ def examples_of(
     if settings.run.metric != "auto":
         chosen_by(task, settings.run.metric)
     source.task = task
-    untested = not settings.data.test_share or bool(settings.data.folds)
-    asked = "--folds" if settings.data.folds else "--no-test"
-    if untested and any(row.split == "test" for row in source.rows):
-        raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
     earlier = assigned(Path(splits)) if splits else None
-    if untested and earlier is not None and "test" in earlier.splits:
-        raise UsageError(
-            f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out."
-        )
+    untested = _untested(source, settings, splits, earlier)
     corrections, past = read_fixes(Path(fixes), source) if fixes else None, seen_by(settings.obtain.backbone)
     audited = audit_files(source, ears.tick)
     new = inputs_of(audited, source) if past is not None or earlier is not None else None
     found = past.meet(new, source.kind, ears.tick) if past is not None and new is not None else None
-    known = (
-        _kept(new, source.kind, earlier, past, found, ears)
-        if earlier is not None and new is not None
-        else None
-    )
+    known = None
+    if earlier is not None and new is not None:
+        known = _kept(new, source.kind, earlier, past, found, ears)
     logged: list[tuple[str, dict[str, Any]]] = []
     examples = make_examples(
         source,
@@ -165,38 +166,47 @@ def examples_of(
         fixes=corrections,
         log=_noting(logged, ears),
     )
-    if untested and not settings.data.folds:
+    no_test = untested and not settings.data.folds
+    if no_test:
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
     met: dict[str, str] = {}
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"fixes": corrections.to_dict()} if corrections else {}
     if past is not None and new is not None and found is not None:
-        runs = past.table["run"].to_pylist()
-        met = {
-            identity: past.runs[runs[row]]
-            for identity, row in zip(new.ids, found.rows.tolist(), strict=True)
-            if row >= 0
-        }
-        findings, more = _of_the_past(examples, past, met, new, found, settings.obtain.backbone)
+        seen, runs = found.rows.tolist(), past.table["run"].to_pylist()
+        met = {one: past.runs[runs[row]] for one, row in zip(new.ids, seen, strict=True) if row >= 0}
+        findings, ancestors = _of_the_past(examples, past, met, new, found, settings.obtain.backbone)
         audited.findings += findings
-    return Looked(
-        examples,
-        {
-            "source": str(source.root),
-            "modality": source.kind.name,
-            "no_test": untested and not settings.data.folds,
-            "val_given": any(row.split == "val" for row in source.rows),
-            "quarantined": [
-                {"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined
-            ],
-            "findings": [finding.to_dict(LISTED) for finding in audited.findings],
-            **more,
-            **({"fixes": corrections.to_dict()} if corrections else {}),
-        },
-        audited.findings,
-        past,
-        met,
-        logged,
-    )
+        more |= ancestors
+    about = {**_about(source, audited), "no_test": no_test, **more}
+    return Looked(examples, about, audited.findings, past, met, logged)
+
+
+def _untested(source: Source, settings: Recipe, splits: str | Path | None, earlier: Known | None) -> bool:
+    """Whether no test set is cut, as `--no-test` and `--folds` ask for. Raises UsageError where the data, or the
+    `earlier` assignment of `--splits`, come with one.
+    """
+    if settings.data.test_share and not settings.data.folds:
+        return False
+    asked = "--folds" if settings.data.folds else "--no-test"
+    if any(row.split == "test" for row in source.rows):
+        raise UsageError(f"{asked}: {source.root} comes with a test set. Leave {asked} out, or the test set.")
+    if earlier is not None and "test" in earlier.splits:
+        raise UsageError(
+            f"{asked}: {splits} has a test set, and --splits would keep it. Leave one of the two out."
+        )
+    return True
+
+
+def _about(source: Source, audited: Audited) -> dict[str, Any]:
+    """What run.json tells of a source and of what the audit of its files found."""
+    aside = [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined]
+    return {
+        "source": str(source.root),
+        "modality": source.kind.name,
+        "val_given": any(row.split == "val" for row in source.rows),
+        "quarantined": aside,
+        "findings": [finding.to_dict(LISTED) for finding in audited.findings],
+    }
 
 
 def _noting(logged: list[tuple[str, dict[str, Any]]], ears: Events) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from regraft.artifacts import read_json
 from regraft.backbones.catalogue import Entry, entries, is_cached
-from regraft.backbones.sources.packaged import DEFAULT, PACKAGED
+from regraft.backbones.sources.packaged import PACKAGED
 from regraft.backbones.sources.registered import sources
 from regraft.errors import BackboneError, UsageError
 
@@ -34,10 +34,11 @@ def candidates(modality: str = "image", network: bool = False) -> list[str]:
 
 
 def usual(modality: str) -> str:
-    """The reference that is taken where nothing is chosen: for images the smallest packaged one, installed
-    or not; else the first candidate. Raises BackboneError where there is none.
+    """The reference that is taken where nothing is chosen: the first of the catalogue that is of the modality,
+    installed or not; else the first candidate. Raises BackboneError where there is none.
     """
-    known = [DEFAULT] if modality == "image" else candidates(modality)
+    listed = [entry.reference for entry in entries() if entry.modality == modality]
+    known = listed or candidates(modality)
     if not known:
         raise BackboneError(
             f"no backbone for examples of the modality {modality} is at hand. Name one: --backbone REFERENCE."

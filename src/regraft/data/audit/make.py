@@ -80,28 +80,38 @@ def make_examples(
         tested,
     )
     audited.findings += [finding for check in (*CHECKS, *source.kind.checks) for finding in check(files)]
+    labels = [rows[i].label for i in kept]
+    table = _table(source, files, labels, [flags[i] for i in kept], [dropped[i] for i in kept])
+    return Examples(table, source.task, source.root, source.kind.name)
+
+
+def _table(
+    source: Source, files: Files, labels: list[str], flags: list[list[str]], dropped: list[list[str]]
+) -> pa.Table:
+    """The rows of examples.parquet: the columns that all modalities share, then the modality's facts.
+
+    Copies to the byte, what shows the same, and groups make one block.
+    """
+    ids, identities = [fact.id for fact in files.facts], [fact.identity for fact in files.facts]
+    groups = [row.group for row in files.rows]
     columns: dict[str, list[Any]] = {
-        "id": [fact.id for fact in files.facts],
+        "id": ids,
         "source": [row.source for row in files.rows],
-        "label": [rows[i].label for i in kept],
-        "group": [row.group for row in files.rows],
+        "label": labels,
+        "group": groups,
         "weight": [row.weight for row in files.rows],
         "split": files.splits,
         "bytes": [fact.bytes for fact in files.facts],
         "mtime_ns": [fact.mtime_ns for fact in files.facts],
-        "identity": [fact.identity for fact in files.facts],
-        "block": blocks_of(
-            [fact.id for fact in files.facts],
-            [row.group for row in files.rows],
-            [fact.identity for fact in files.facts],
-        ).tolist(),
-        "flags": [flags[i] for i in kept],
-        "dropped": [dropped[i] for i in kept],
+        "identity": identities,
+        "block": blocks_of(ids, groups, identities).tolist(),
+        "flags": flags,
+        "dropped": dropped,
     }
     table, own = pa.table(columns, schema=SCHEMA), source.kind.table([fact.about for fact in files.facts])
     for name in own.column_names:
         table = table.append_column(name, own[name])
-    return Examples(table, source.task, source.root, source.kind.name)
+    return table
 
 
 def _idle(rows: list[Row], splits: list[str | None]) -> list[Finding]:

@@ -75,6 +75,10 @@ quiet = _Quiet()
 
 
 def open_image(item: Any) -> Image.Image:
+    """The image of a path, a KnownFile, bytes or a PIL image, its pixels still undecoded.
+
+    Raises Unreadable for what is none, what is absurdly large, and what is a program (PostScript).
+    """
     if isinstance(item, Image.Image):
         return item
     if isinstance(item, KnownFile):
