@@ -19,7 +19,7 @@ from regraft.recipe import Recipe
 from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.run.session import Session
-from regraft.runtime import keep_large_blocks, quiet_libraries
+from regraft.runtime import keep_large_blocks, pick_device, quiet_libraries
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from torch import nn
@@ -283,11 +283,15 @@ def audit(
     return Audit(source.name, counts, (*looked.findings, *found), frozenset(test.sources))
 
 
-def load(path: str | Path) -> Model:
-    """The model of a run's folder or of a model folder. Raises UsageError for what is neither."""
+def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:
+    """The model of a run's folder or of a model folder, to be run on a device ("cpu", "cuda", "mps"; "auto"
+    takes CUDA, MPS, CPU in this order).
+
+    Raises UsageError for what is no model, and for a device or an engine that there is not.
+    """
     from regraft.model import Model
 
-    return Model.load(Path(path))
+    return Model.load(Path(path), pick_device(device))
 
 
 def backbone(

@@ -7,8 +7,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +23,28 @@ from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
-from regraft.inference import Predictor
+from regraft.inference import Predictor, occlusion
 from regraft.modalities import Unreadable, modality_of
+from regraft.prediction import Prediction, Reading, named, promises
 from regraft.tasks import Calibration, Held, Task, task_of
 from regraft.training import make_head
+
+__all__ = ["Look", "Model", "Prediction"]
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One answer. A source that could not be read has `error` set and no label."""
+class Look:
+    """Where the model looked in one item: the item, and the same with what its answer `label` rested on,
+    as data URIs; and its probability, as it is and with the strongest place hidden.
+    """
 
-    source: str
-    label: str | None
-    probability: float | None
-    probabilities: dict[str, float]
-    error: str | None = None
-
-    def _repr_html_(self) -> str:
-        import html
-
-        rows = sorted(self.probabilities.items(), key=lambda item: -item[1])[:5]
-        cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{p:.3f}</td></tr>" for name, p in rows)
-        head = html.escape(f"{self.source}: {self.error or self.label}")
-        return f"<table><caption>{head}</caption>{cells}</table>"
+    label: str
+    probability: float
+    hidden: float
+    picture: str
+    map: str
 
 
 @dataclass
@@ -55,7 +53,7 @@ class Model:
     nothing.
 
     `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
-    its copies know it too.
+    its copies know it too. `device` is where it runs if a call names no other.
     """
 
     backbone: Backbone
@@ -66,6 +64,7 @@ class Model:
     calibration: Calibration | None = None
     head_settings: dict[str, Any] | None = None
     seen: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
         self._predictors: dict[torch.device, Predictor] = {}
@@ -96,15 +95,13 @@ class Model:
         """By wanted precision, the probability above which answers were so often right on held-out
         examples.
         """
-        found = self.calibrated.saved().get("thresholds", {})
-        return {float(wanted): float(threshold) for wanted, threshold in found.items()}
+        return promises(self.calibrated)
 
     def predictor(self, device: torch.device | None = None) -> Predictor:
-        """What runs the model on a device, the CPU where none is named; built once for each."""
-        device = device or torch.device("cpu")
-        if device not in self._predictors:
-            self._predictors[device] = Predictor(self, device)
-        return self._predictors[device]
+        """What runs the model on a device, the model's own where none is named; built once for each."""
+        device = device or self.device
+        found = self._predictors.get(device)
+        return found or self._predictors.setdefault(device, Predictor(self, device))
 
     def outputs(
         self, items: Iterable[Any], device: torch.device | None = None
@@ -116,24 +113,73 @@ class Model:
         """A copy builds predictors of its own."""
         return {**self.__dict__, "_predictors": {}}
 
-    def predict_each(self, items: Iterable[Any], device: torch.device | None = None) -> Iterator[Prediction]:
-        """One Prediction an item, in order, as they come."""
-        from itertools import tee
+    def predict_each(
+        self,
+        items: Iterable[Any],
+        device: torch.device | None = None,
+        top: int | None = None,
+        precision: float | None = None,
+    ) -> Iterator[Prediction]:
+        """One Prediction an item, in order, as they come: of a stream of any length, memory stays as it is.
 
+        `top` leaves so many of the probabilities, the largest first. With `precision`, such as 0.95, `sure`
+        tells the answers of which so many are promised to be right. Raises UsageError at once for a
+        precision that cannot be promised. Several threads may call it.
+        """
+        return self._read(items, device, Reading.of(self.task, self.calibrated, top, precision))
+
+    def _read(
+        self, items: Iterable[Any], device: torch.device | None, reading: Reading
+    ) -> Iterator[Prediction]:
         ours, theirs = tee(items)
-        for number, (item, row) in enumerate(zip(ours, self.outputs(theirs, device), strict=True)):
-            source = str(item) if isinstance(item, (str, os.PathLike)) else f"item {number}"
+        for number, (item, row) in enumerate(zip(ours, self.predictor(device).rows(theirs), strict=True)):
+            source = named(item, number)
             if isinstance(row, Unreadable):
-                yield Prediction(source, None, None, {}, str(row))
-                continue
-            (answer,) = self.task.predict(self.calibrated.applied(row[None].astype(np.float64)))
-            yield Prediction(source, answer.label, answer.probability, answer.probabilities)
+                yield reading.unreadable(source, row)
+            else:
+                yield reading([source], row.outputs[None], [None])[0]
 
-    def predict(self, items: Any) -> list[Prediction]:
-        """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one."""
+    def predict(self, items: Any, top: int | None = None, precision: float | None = None) -> list[Prediction]:
+        """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one.
+
+        `top` and `precision` are those of `predict_each`.
+        """
         if isinstance(items, (str, bytes, bytearray, os.PathLike, np.ndarray)) or hasattr(items, "convert"):
             items = [items]
-        return list(self.predict_each(items))
+        return list(self.predict_each(items, None, top, precision))
+
+    def answers(
+        self, raws: Sequence[Any], top: int | None = None, precision: float | None = None
+    ) -> list[Prediction]:
+        """Predictions for items that the preprocessing's `host` has prepared, in one go: what a server
+        gathers. Several threads may call it. Raises UsageError as `predict_each` does.
+        """
+        reading = Reading.of(self.task, self.calibrated, top, precision)
+        if not len(raws):
+            return []
+        done = self.predictor().of_raws(raws)
+        return reading([f"item {number}" for number in range(len(raws))], done.outputs, [None] * len(raws))
+
+    def explain(self, item: Any, label: str | None = None, runs: Predictor | None = None) -> Look | None:
+        """Where the model looks in an item: places are hidden one after another, and what that does to the
+        probability of `label`, or else of its answer, is laid over the item. `runs` is what it is run by,
+        if not as usual.
+
+        None where the modality hides no places, or the task gives no probabilities. Raises Unreadable.
+        """
+        modality, preprocess = modality_of(self.modality), self.backbone.preprocess
+        raw = preprocess.host(item)
+        copies, runs = modality.hide(raw), runs or self.predictor()
+
+        def shares(raws: np.ndarray) -> np.ndarray | None:
+            return self.task.probabilities(self.calibrated.applied(runs.of_raws(raws).outputs))
+
+        if copies is None or (whole := shares(raw[None])) is None:
+            return None
+        answer = int(whole[0].argmax()) if label is None else self.classes.index(label)
+        found = occlusion(raw, copies, answer, shares)  # type: ignore[arg-type]
+        picture, heated = modality.overlay(preprocess, item, found.heat())
+        return Look(self.classes[answer], found.whole, float(found.hidden.min()), picture, heated)
 
     def save(self, folder: Path, card: str = "") -> None:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
@@ -208,8 +254,8 @@ class Model:
         }
 
     @classmethod
-    def load(cls, folder: Path) -> Model:
-        """Read a model folder, or a run's. Raises UsageError for what is neither."""
+    def load(cls, folder: Path, device: torch.device | None = None) -> Model:
+        """Read a model folder, or a run's, to run on a device. Raises UsageError for what is neither."""
         folder = folder / "model" if (folder / "model" / "regraft.json").is_file() else folder
         if not (folder / "regraft.json").is_file():
             raise UsageError(
@@ -258,4 +304,5 @@ class Model:
             task.calibration(about),
             settings,
             seen,
+            device or torch.device("cpu"),
         )

@@ -56,10 +56,9 @@ def predict(
 def _write_row(row: Prediction, output: str, classes: tuple[str, ...], heading: bool) -> None:
     import csv
     import json
-    from dataclasses import asdict
 
     if output == "jsonl":
-        print(json.dumps(asdict(row), ensure_ascii=False))
+        print(json.dumps(row.to_dict(), ensure_ascii=False))
     elif output == "csv":
         # The stream makes of it what lines end with here
         writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -2,7 +2,8 @@
 
 from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
 from regraft.inference.feed import batched, prefetch
-from regraft.inference.predictor import Predictor
+from regraft.inference.occlusion import Occluded, occlusion
+from regraft.inference.predictor import Outcome, Predictor
 from regraft.inference.store import FeatureStore, Kept
 from regraft.inference.trial import (
     ENGINES,
@@ -24,7 +25,9 @@ __all__ = [
     "Engine",
     "FeatureStore",
     "Kept",
+    "Occluded",
     "OpenVinoEngine",
+    "Outcome",
     "Predictor",
     "TorchEngine",
     "Trial",
@@ -33,6 +36,7 @@ __all__ = [
     "batched",
     "feature_key",
     "makers",
+    "occlusion",
     "pick_engine",
     "prefetch",
     "recall",

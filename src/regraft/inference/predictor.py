@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,21 +28,40 @@ class Finished(Protocol):
     head: nn.Module
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one pass gives: of one item its (K,) outputs and (width,) features, of N items (N, K) and (N,
+    width). float32.
+    """
+
+    outputs: np.ndarray
+    features: np.ndarray
+
+
 class Predictor:
-    """A model's outputs on one device. Built once, it serves every call, and follows the model: weights
-    that changed, and parts that were replaced, count from the next call on.
+    """A model's outputs on one device, with the features they are made of. Built once, it serves every
+    call, and follows the model: weights that changed, and parts that were replaced, count from the next
+    call on.
 
     All items of a call run in batches of one shape, which their number decides (`shape_for`), so an output
     does not depend on what the other items are: in the same shape it has the same bits. Between two shapes
     the last bits may differ (by 5e-6 where it was measured), as libraries take other kernels for them.
+    Several threads may call it: each reads its own items, and the network takes one batch at a time, which
+    has all processors to itself.
     """
 
     def __init__(self, model: Finished, device: torch.device, precision: str = "float32") -> None:
         self.model, self.device, self.precision = model, device, precision
         self.engine = TorchEngine(model.backbone, device, SHAPES[-1], precision)
+        self.turn = Lock()
 
     def outputs(self, items: Iterable[Any]) -> Iterator[np.ndarray | Unreadable]:
-        """For each item, in order, its (K,) float32 outputs, or the Unreadable that it is.
+        """For each item, in order, its (K,) float32 outputs, or the Unreadable that it is."""
+        for row in self.rows(items):
+            yield row.outputs if isinstance(row, Outcome) else row
+
+    def rows(self, items: Iterable[Any]) -> Iterator[Outcome | Unreadable]:
+        """For each item, in order, its outputs and features, or the Unreadable that it is.
 
         Items are read ahead on threads. One at a time is taken only where there is only one: a stream is
         answered in batches.
@@ -54,15 +75,23 @@ class Predictor:
         )
         for _, raws in together:
             readable = [raw for raw in raws if not isinstance(raw, Unreadable)]
-            rows = iter(self._rows(readable, shape)) if readable else iter(())
+            done = self._pass(readable, shape) if readable else None
+            place = 0
             for raw in raws:
-                yield raw if isinstance(raw, Unreadable) else next(rows)
+                if isinstance(raw, Unreadable) or done is None:
+                    yield raw
+                    continue
+                yield Outcome(done.outputs[place], done.features[place])
+                place += 1
 
-    def of_raws(self, raws: Iterable[Any]) -> np.ndarray:
-        """(N, K) float32 outputs of at least one item that the preprocessing's `host` has prepared."""
+    def of_raws(self, raws: Iterable[Any]) -> Outcome:
+        """Outputs and features of at least one item that the preprocessing's `host` has prepared."""
         raws = list(raws)
         shape = shape_for(len(raws))
-        return np.concatenate([self._rows(some, shape) for some in batched(raws, shape)])
+        done = [self._pass(some, shape) for some in batched(raws, shape)]
+        return Outcome(
+            np.concatenate([some.outputs for some in done]), np.concatenate([some.features for some in done])
+        )
 
     def _read(self, item: Any) -> Any:
         try:
@@ -70,15 +99,18 @@ class Predictor:
         except Unreadable as error:
             return error
 
-    def _rows(self, raws: Sequence[Any], shape: int) -> np.ndarray:
-        """(N, K) outputs of at most `shape` prepared items."""
+    def _pass(self, raws: Sequence[Any], shape: int) -> Outcome:
+        """Outputs and features of at most `shape` prepared items."""
         backbone = self.model.backbone
-        if self.engine.backbone is not backbone:
-            self.engine = TorchEngine(backbone, self.device, SHAPES[-1], self.precision)
-        features = self.engine.forward(padded(backbone.preprocess.collate(raws), shape))[0]
-        head = self.model.head.to("cpu").eval()
-        with torch.inference_mode():
-            return head(torch.from_numpy(features)).numpy()[: len(raws)]  # type: ignore[no-any-return]
+        batch = padded(backbone.preprocess.collate(raws), shape)
+        with self.turn:
+            if self.engine.backbone is not backbone:
+                self.engine = TorchEngine(backbone, self.device, SHAPES[-1], self.precision)
+            features = self.engine.forward(batch)[0]
+            head = self.model.head.to("cpu").eval()
+            with torch.inference_mode():
+                outputs = head(torch.from_numpy(features)).numpy()
+        return Outcome(outputs[: len(raws)], features[: len(raws)])
 
 
 def shape_for(count: int) -> int:

@@ -32,8 +32,6 @@ CELLS, IN_CELL, RIGHT = (40, 8, 4)
 BYTES = 3_600_000  # all pictures together, as they stand in the page; most runs need a third
 # Maps of where the model looks, and what they may take; the first is made in any case
 LOOKS, SECONDS = (6, 3.0)
-# A fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
-FULL_HEAT = 1.0
 
 Item = dict[str, Any]
 
@@ -244,28 +242,20 @@ def _looks(
     """
     import torch
 
-    from regraft.steps.explain import occlusion, predictor
+    from regraft.inference import Predictor
 
-    began, predict = time.monotonic(), predictor(model, device or torch.device("cpu"), precision)
-    files, modality = examples.files(), modality_of(examples.modality)
-    pre, items = model.backbone.preprocess, []
+    began, place, files, items = time.monotonic(), device or torch.device("cpu"), examples.files(), []
+    runs = model.predictor(place) if precision == "float32" else Predictor(model, place, precision)
     for mistake in mistakes[:LOOKS]:
         start = time.monotonic()
         try:
-            raw = pre.host(files[mistake["source"]])
+            look = model.explain(files[mistake["source"]], mistake["predicted"], runs)
         except (Unreadable, ChangedError, KeyError):
             continue
-        hidden = modality.hide(raw)
-        if hidden is None:
+        if look is None:
             break
-        found = occlusion(raw, hidden, model.classes.index(mistake["predicted"]), predict)
-        heat = found.fall() / max(FULL_HEAT, float(found.fall().max()))
-        note = f"{found.whole:.0%} becomes {found.hidden.min():.0%} with its strongest place hidden"
-        try:
-            picture, heated = modality.overlay(pre, files[mistake["source"]], heat)
-        except (Unreadable, ChangedError):
-            continue
-        items.append({**mistake, "note": note, "picture": picture, "map": heated})
+        note = f"{look.probability:.0%} becomes {look.hidden:.0%} with its strongest place hidden"
+        items.append({**mistake, "note": note, "picture": look.picture, "map": look.map})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break
     return {

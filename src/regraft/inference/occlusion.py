@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from regraft.evaluation import softmax
-from regraft.inference import Predictor
-from regraft.model import Model
 
 Predict = Callable[
     [NDArray[np.generic]], NDArray[np.float64]
 ]  # (B, ...) prepared items to (B, K) probabilities
+
+# A fall of the log odds by so much is shown in full, smaller ones fainter: noise looks like nothing
+FULL_HEAT = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,11 @@ class Occluded:
         """By how much the log odds of the answer fell, for each place; 0 where hiding did not harm it."""
         return np.maximum(_log_odds(np.asarray(self.whole)) - _log_odds(self.hidden), 0.0)
 
+    def heat(self) -> NDArray[np.float64]:
+        """The same from 0 to 1, as a map shows it."""
+        fall = self.fall()
+        return fall / max(FULL_HEAT, float(fall.max()))
+
 
 def occlusion(
     raw: NDArray[np.generic], hidden: NDArray[np.generic], answer: int, predict: Predict
@@ -45,12 +48,6 @@ def occlusion(
     copies = hidden.reshape(-1, *raw.shape)
     shares = predict(np.concatenate([raw[None], copies]))[:, answer]
     return Occluded(float(shares[0]), shares[1:].reshape(places))
-
-
-def predictor(model: Model, device: torch.device, precision: str = "float32") -> Predict:
-    """The model's calibrated probabilities for items that have been through its preprocessing already."""
-    runs = model.predictor(device) if precision == "float32" else Predictor(model, device, precision)
-    return lambda raws: softmax(runs.of_raws(raws), model.temperature)
 
 
 def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,9 +7,9 @@ import torch
 
 from regraft import backbone
 from regraft.evaluation import softmax
+from regraft.inference import occlusion
 from regraft.modalities.image.hide import GRID, hide
 from regraft.model import Model
-from regraft.steps.explain import occlusion, predictor
 from regraft.tasks.single import Single, Temperature
 from regraft.training import make_head
 
@@ -50,7 +50,7 @@ def test_every_pixel_is_hidden_by_some_square_and_kept_by_others() -> None:
     assert not hidden.all(axis=(0, 1)).any()
 
 
-def test_the_predictor_is_the_model() -> None:
+def test_the_answers_are_the_models() -> None:
     base = backbone(size=64)
     model = Model(
         base,
@@ -60,7 +60,8 @@ def test_the_predictor_is_the_model() -> None:
         calibration=Temperature("val", 1.7),
     )
     images = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
-    shares = predictor(model, torch.device("cpu"))(images)
+    found = model.answers(list(images))
+    shares = np.array([list(answer.probabilities.values()) for answer in found])
     whole = Model(base, model.head, "linear", model.task)
     with torch.inference_mode():
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
