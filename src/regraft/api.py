@@ -278,9 +278,9 @@ def audit(
 
     context = session.context(looked.examples)
     kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
-    found, test = audit_alone(looked.examples, kept, context, features)
+    later, test = audit_alone(looked.examples, kept, context, features)
     counts = looked.examples.counts()
-    return Audit(source.name, counts, (*looked.findings, *found), frozenset(test.sources))
+    return Audit(source.name, counts, (*looked.findings, *later), frozenset(test.sources))
 
 
 def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:
@@ -355,8 +355,8 @@ def extract(
     from regraft.inference.alone import features_alone
 
     place = None if cache is None else Path(cache)
-    found = features_alone(base, items, place, device, engine, tuple(depths or ()))
-    return found[0] if depths is None else found
+    features = features_alone(base, items, place, device, engine, tuple(depths or ()))
+    return features[0] if depths is None else features
 
 
 def freeze(

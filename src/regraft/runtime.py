@@ -195,7 +195,7 @@ def versions() -> dict[str, str]:
     """Versions of what decides the numbers, for run.json."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in (
         "regraft",
         "torch",
@@ -208,10 +208,10 @@ def versions() -> dict[str, str]:
         "pyarrow",
     ):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def peak_memory() -> int:

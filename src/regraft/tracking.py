@@ -222,11 +222,11 @@ def tracked(
     """The listeners and one for each tracker named, closed at the end. Raises UsageError for one that
     cannot be used.
     """
-    found = [Tracking(name, tracker(name, offline), listeners) for name in dict.fromkeys(names)]
+    trackers = [Tracking(name, tracker(name, offline), listeners) for name in dict.fromkeys(names)]
     try:
-        yield (*listeners, *found)
+        yield (*listeners, *trackers)
     finally:
-        for tracking in found:
+        for tracking in trackers:
             tracking.close()
 
 

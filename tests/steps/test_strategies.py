@@ -46,8 +46,8 @@ class Kept(Keeper):
     def strategies(self) -> list[dict[str, Any]]:
         return self.known
 
-    def keep_strategies(self, found: dict[str, Any]) -> None:
-        self.kept.append(found["trials"])
+    def keep_strategies(self, strategies: dict[str, Any]) -> None:
+        self.kept.append(strategies["trials"])
 
 
 def explored(

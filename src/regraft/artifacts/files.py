@@ -56,10 +56,10 @@ def _naming(error: Exception, path: Path, temporary: Path) -> Exception:
         number = error.errno
     else:
         # As libraries in Rust say it, such as safetensors
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
             return error
-        number = int(found[1])
+        number = int(code[1])
     return OSError(number, os.strerror(number), str(path))
 
 

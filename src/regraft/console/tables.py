@@ -20,16 +20,16 @@ PAIRS_NAMED = 8  # pairs of classes that are named where it cannot
 SHOWN = 5  # examples of a finding
 
 
-def findings_table(found: dict[str, Any]) -> None:
+def findings_table(audit: dict[str, Any]) -> None:
     """What an audit found, as `Audit.to_dict` gives it, on standard output: a few examples of each."""
     console = Console(highlight=False)
-    counts = ", ".join(f"{n:,} {split}" for split, n in found["counts"].items() if n)
-    ending = "" if len(found["findings"]) == 1 else "s"
+    counts = ", ".join(f"{n:,} {split}" for split, n in audit["counts"].items() if n)
+    ending = "" if len(audit["findings"]) == 1 else "s"
     console.print(
-        f"[bold]{escape(found['name'])}[/]: {counts}; {len(found['findings'])} finding{ending}",
+        f"[bold]{escape(audit['name'])}[/]: {counts}; {len(audit['findings'])} finding{ending}",
         soft_wrap=True,
     )
-    for finding in found["findings"]:
+    for finding in audit["findings"]:
         what = f"[bold]{escape(finding['kind'])}[/]: {escape(finding['message'])}"
         console.print(f"{MARKS[finding['severity']]} {what}", soft_wrap=True)
         pairs, notes = finding.get("pairs", []), finding.get("notes", {})
@@ -45,7 +45,7 @@ def findings_table(found: dict[str, Any]) -> None:
             )
 
 
-def ranking_table(found: dict[str, Any]) -> None:
+def ranking_table(ranking: dict[str, Any]) -> None:
     """A comparison of backbones, as `Ranking.to_dict` gives it, on standard output."""
     console, table = _console(), Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
@@ -65,7 +65,7 @@ def ranking_table(found: dict[str, Any]) -> None:
     for head in heads:
         table.add_column(head, justify="right")
     table.add_column("licence")
-    for row in found["rows"]:
+    for row in ranking["rows"]:
         accuracy, top = row["accuracy"], row["imagenet_top1"]
         table.add_row(
             str(row["rank"]),
@@ -81,26 +81,26 @@ def ranking_table(found: dict[str, Any]) -> None:
             f"{row['examples_per_second']:.0f}",
             _duration(row["run_seconds"]),
             escape(row["licence"]),
-            style="bold" if row["name"] == found["chosen"] else None,
+            style="bold" if row["name"] == ranking["chosen"] else None,
         )
     console.print(table)
-    console.print(f"[bold]{escape(found['chosen'])}[/]: {escape(found['reason'])}", soft_wrap=True)
-    for rule, name in found["opinions"].items():
+    console.print(f"[bold]{escape(ranking['chosen'])}[/]: {escape(ranking['reason'])}", soft_wrap=True)
+    for rule, name in ranking["opinions"].items():
         console.print(f"  {rule}: {escape(name)}", soft_wrap=True)
-    for name, why in found["left_out"].items():
+    for name, why in ranking["left_out"].items():
         console.print(f"  [dim]left out {escape(name)}: {escape(why)}[/]", soft_wrap=True)
 
 
-def comparison_table(found: dict[str, Any]) -> None:
+def comparison_table(comparison: dict[str, Any]) -> None:
     """Runs on the test set they share, as `Comparison.to_dict` gives them, on standard output."""
     console, table = _console(), Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", overflow="fold")
     table.add_column("backbone", overflow="fold")
     table.add_column("chosen")
-    metrics = [Metric.shown_as(metric) for metric in found["metrics"]]
+    metrics = [Metric.shown_as(metric) for metric in comparison["metrics"]]
     for name in (*(metric.words for metric in metrics), "params", "time"):
         table.add_column(name, justify="right")
-    for row in found["rows"]:
+    for row in comparison["rows"]:
         table.add_row(
             escape(row["run"]),
             escape(row["backbone"]),
@@ -108,34 +108,34 @@ def comparison_table(found: dict[str, Any]) -> None:
             *(_estimate(metric, row["metrics"].get(metric.name)) for metric in metrics),
             f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
             _duration(row["seconds"]) if row["seconds"] is not None else "",
-            style="bold" if row["run"] == found["best"] else None,
+            style="bold" if row["run"] == comparison["best"] else None,
         )
     console.print(table)
-    for pair in found["pairs"]:
+    for pair in comparison["pairs"]:
         console.print(escape(pair["in_words"]), soft_wrap=True)
-    groups = f" in {found['groups']:,} groups, which are drawn whole" if found["groups"] else ""
+    groups = f" in {comparison['groups']:,} groups, which are drawn whole" if comparison["groups"] else ""
     console.print(
-        f"[dim]paired on {found['examples']:,} test examples{groups}; p adjusted by Holm over all pairs of runs[/]",
+        f"[dim]paired on {comparison['examples']:,} test examples{groups}; p adjusted by Holm over all pairs of runs[/]",
         soft_wrap=True,
     )
-    console.print(found["caution"], soft_wrap=True)
+    console.print(comparison["caution"], soft_wrap=True)
 
 
-def evaluation_table(found: dict[str, Any]) -> None:
+def evaluation_table(evaluation: dict[str, Any]) -> None:
     """A model's scores, as `Evaluated.to_dict` gives them, on standard output."""
-    console, task = _console(), task_of(found["kind"], found["classes"])
-    console.print(f"[bold]{escape(found['headline'])}[/]", soft_wrap=True)
+    console, task = _console(), task_of(evaluation["kind"], evaluation["classes"])
+    console.print(f"[bold]{escape(evaluation['headline'])}[/]", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("metric", "value [95 %]"):
         table.add_column(name)
-    for name, estimate in found["metrics"].items():
+    for name, estimate in evaluation["metrics"].items():
         metric = named(task.metrics, name)
         table.add_row(metric.words, _estimate(metric, estimate))
     console.print(table)
-    for section in task.sections(found["tables"]):
+    for section in task.sections(evaluation["tables"]):
         if show := SECTIONS.get(type(section)):
             show(console, section)
-    for text in found["said"]:
+    for text in evaluation["said"]:
         console.print(escape(text), soft_wrap=True)
 
 
@@ -253,10 +253,10 @@ def _short(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k" if count >= 1e3 else str(count)
 
 
-def strategies_table(found: dict[str, Any]) -> None:
+def strategies_table(explored: dict[str, Any]) -> None:
     """Print the strategies that were tried, the best first, and the advice."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    metric = Metric.shown_as(found["metric"])
+    metric = Metric.shown_as(explored["metric"])
     for name in (
         "strategy",
         "epochs",
@@ -270,10 +270,10 @@ def strategies_table(found: dict[str, Any]) -> None:
             escape(name), justify="left" if name == "strategy" else "right", no_wrap=name != "strategy"
         )
     longest = {
-        trial["strategy"]: trial for trial in sorted(found["trials"], key=lambda trial: trial["epochs"])
+        trial["strategy"]: trial for trial in sorted(explored["trials"], key=lambda trial: trial["epochs"])
     }
     for t in sorted(longest.values(), key=lambda trial: trial["log_loss"]):
-        style = "bold" if t["strategy"] == found["chosen"] else ""
+        style = "bold" if t["strategy"] == explored["chosen"] else ""
         table.add_row(
             escape(t["strategy"]),
             f"{t['epochs']:.2g}",
@@ -286,4 +286,6 @@ def strategies_table(found: dict[str, Any]) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"\n[bold]{escape(found['advice'][:1].upper() + found['advice'][1:])}.[/]", soft_wrap=True)
+    console.print(
+        f"\n[bold]{escape(explored['advice'][:1].upper() + explored['advice'][1:])}.[/]", soft_wrap=True
+    )

@@ -58,10 +58,10 @@ def answers(logits: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
 
 def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
     """(N,) answers alone. Of logits that are one row seen N times, argmax of all would make a copy first."""
-    z, found = np.asarray(logits), np.empty(len(logits), dtype=np.int64)  # type: ignore[arg-type]
+    z, highest = np.asarray(logits), np.empty(len(logits), dtype=np.int64)  # type: ignore[arg-type]
     for some, rows in pieces(z):
-        found[some] = rows.argmax(axis=1)
-    return found
+        highest[some] = rows.argmax(axis=1)
+    return highest
 
 
 def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -85,8 +85,8 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
             total += rest * float(logs.sum()) + ((n + 1) / (n + 2) - rest) * own
         return float(-total / n)
 
-    found = optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    minimum = optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(minimum.x))
 
 
 def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:

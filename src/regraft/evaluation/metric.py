@@ -111,8 +111,8 @@ class Metric:
 
         Raises UsageError for a metric without a value under weights.
         """
-        found = float(self.scores(facts, np.ones((1, len(facts))))[0])
-        return found if self.higher else -found
+        score = float(self.scores(facts, np.ones((1, len(facts))))[0])
+        return score if self.higher else -score
 
     def scores(self, facts: Any, weights: Floats) -> Floats:
         """(R,) values under weights (R, N), turned so that higher is better.
@@ -121,14 +121,14 @@ class Metric:
         """
         if self.value is None:
             raise UsageError(f"{self.words} has no value under weights: nothing can be chosen by it.")
-        found = self.value(facts, weights)
-        return found if self.higher else -found
+        scores = self.value(facts, weights)
+        return scores if self.higher else -scores
 
 
 def named(metrics: Sequence[Metric], name: str) -> Metric:
     """The metric of that name, or a plain one of that title where there is none."""
-    found = next((metric for metric in metrics if metric.name == name), None)
-    return found or Metric(name, name.replace("_", " ").capitalize(), unknown)
+    known = next((metric for metric in metrics if metric.name == name), None)
+    return known or Metric(name, name.replace("_", " ").capitalize(), unknown)
 
 
 def estimates(
@@ -145,13 +145,13 @@ def estimates(
     n = len(facts)
     units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     samples = _samples(metrics, facts, n, units, seed, resamples)
-    found = {}
+    intervals = {}
     for metric in metrics:
         if metric.value is None:
-            found[metric.name] = metric.interval(Sample(facts, n, units))
+            intervals[metric.name] = metric.interval(Sample(facts, n, units))
         elif metric.name in samples:
-            found[metric.name] = metric.interval(samples[metric.name])
-    return {name: estimate for name, estimate in found.items() if np.isfinite(estimate.value)}
+            intervals[metric.name] = metric.interval(samples[metric.name])
+    return {name: estimate for name, estimate in intervals.items() if np.isfinite(estimate.value)}
 
 
 def _samples(
@@ -206,8 +206,8 @@ def repeated(metric: Metric) -> Metric:
     """
 
     def value(facts: Repeats, weights: Floats) -> Floats:
-        found = np.mean([metric.scores(one, weights) for one in facts.each], axis=0)
-        return np.asarray(found if metric.higher else -found)
+        mean = np.mean([metric.scores(one, weights) for one in facts.each], axis=0)
+        return np.asarray(mean if metric.higher else -mean)
 
     return replace(metric, value=value, interval=_whole_share if metric.is_share else bootstrapped)
 

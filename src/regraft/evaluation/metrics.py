@@ -50,12 +50,12 @@ def log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
 
 
 def _log_losses(y: Ints, z: np.ndarray, temperature: float = 1.0) -> Floats:
-    found = np.empty(len(y))
+    losses = np.empty(len(y))
     for some, rows in pieces(z):
         shifted = rows / temperature if temperature != 1 else rows
         shifted = shifted - shifted.max(axis=1, keepdims=True)
-        found[some] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(rows)), y[some]]
-    return found
+        losses[some] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(rows)), y[some]]
+    return losses
 
 
 def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
@@ -68,12 +68,14 @@ def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
     model look perfect.
     """
     y, z = _checked(labels, logits)
-    found = optimize.minimize_scalar(
+    minimum = optimize.minimize_scalar(
         lambda log_t: float(_log_losses(y, z, np.exp(log_t)).mean()),
         bounds=(0.0, np.log(20.0)),
         method="bounded",
     )
-    return min(_log_losses(y, z, np.exp(found.x)), _log_losses(y, z), key=lambda losses: float(losses.mean()))
+    return min(
+        _log_losses(y, z, np.exp(minimum.x)), _log_losses(y, z), key=lambda losses: float(losses.mean())
+    )
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, k: int) -> Ints:
@@ -114,24 +116,24 @@ class Classified:
     @cached_property
     def briers(self) -> Floats:
         """(N,) squared distances, 0 to 2, of the probabilities from the label."""
-        found = np.empty(len(self))
+        scores = np.empty(len(self))
         for some, rows in pieces(self.logits):
             shares, own = probabilities(rows), (np.arange(len(rows)), self.labels[some])
-            found[some] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
-        return found
+            scores[some] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
+        return scores
 
     @cached_property
     def in_top(self) -> Floats:
         """(N,) 1 where the label is among the five largest logits; one that ties for the last place counts
         by its chance to have it. NaN with five classes or fewer."""
-        found = np.full(len(self), np.nan)
+        shares = np.full(len(self), np.nan)
         if self.logits.shape[1] <= TOP:
-            return found
+            return shares
         for some, rows in pieces(self.logits):
             own = rows[np.arange(len(rows)), self.labels[some]][:, None]
             above, ties = ((compare(rows, own)).sum(axis=1) for compare in (np.greater, np.equal))
-            found[some] = np.clip((TOP - above) / ties, 0, 1)
-        return found
+            shares[some] = np.clip((TOP - above) / ties, 0, 1)
+        return shares
 
     @cached_property
     def cells(self) -> scores.Cells:
@@ -221,11 +223,11 @@ def weighted_scores(labels: ArrayLike, logits: ArrayLike, metric: str, weights: 
 
     Raises UsageError for a metric that is not known, or has no value under weights.
     """
-    found = next((each for each in METRICS if each.name == metric and each.value is not None), None)
-    if found is None:
+    of_name = next((each for each in METRICS if each.name == metric and each.value is not None), None)
+    if of_name is None:
         known = ", ".join(each.name for each in METRICS if each.value is not None)
         raise UsageError(f"metric {metric!r} is not known; choose one of {known}.")
-    return found.scores(Classified(labels, logits), weights)
+    return of_name.scores(Classified(labels, logits), weights)
 
 
 def evaluate_single(

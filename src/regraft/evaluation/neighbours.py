@@ -49,12 +49,12 @@ class Compact:
         """
         parts = _parts(features)
         width = parts[0].shape[1] if self.turn is None else self.turn.shape[1]
-        found = np.empty((sum(map(len, parts)), width), dtype=np.float32)
+        rows = np.empty((sum(map(len, parts)), width), dtype=np.float32)
         for some, x in chunks(features):
             with np.errstate(over="ignore", invalid="ignore"):
                 x = x - self.mean if self.turn is None else (x - self.mean) @ self.turn
-            found[some] = _of_length_1(x)
-        return found
+            rows[some] = _of_length_1(x)
+        return rows
 
 
 def compact(features: Features, centre: bool) -> Compact:
@@ -136,11 +136,11 @@ class Lists:
         import torch
 
         probes = min(PROBES, len(self.centres))
-        found, step = np.empty((len(rows), probes), dtype=np.int32), max(1, BLOCK // len(self.centres))
+        nearest, step = np.empty((len(rows), probes), dtype=np.int32), max(1, BLOCK // len(self.centres))
         for start in range(0, len(rows), step):
             close = torch.from_numpy(rows[start : start + step] @ self.centres.T)
-            found[start : start + step] = close.topk(probes, dim=1).indices.numpy()
-        return found
+            nearest[start : start + step] = close.topk(probes, dim=1).indices.numpy()
+        return nearest
 
     def search(
         self,
@@ -199,17 +199,17 @@ class Lists:
         base, step = self.rows[members], max(1, BLOCK // len(members))
         for start in range(0, len(asking), step):
             some = asking[start : start + step]
-            found = asked[some] @ base.T
+            cosines = asked[some] @ base.T
             if own is not None:
                 # Members are in rising order
                 place = np.minimum(np.searchsorted(members, own[some]), len(members) - 1)
                 mine = np.flatnonzero(members[place] == own[some])
-                found[mine, place[mine]] = -2.0
-            better = np.flatnonzero(found.max(axis=1) >= floor[some])
+                cosines[mine, place[mine]] = -2.0
+            better = np.flatnonzero(cosines.max(axis=1) >= floor[some])
             if not len(better):
                 continue
             some, count = some[better], min(rows.shape[1], len(members))
-            values, places = torch.from_numpy(found[better]).topk(count, dim=1)
+            values, places = torch.from_numpy(cosines[better]).topk(count, dim=1)
             nearest = np.where(values.numpy() >= least, values.numpy(), np.float32(-2))
             both = np.concatenate([close[some], nearest], axis=1)
             who = np.concatenate([rows[some], np.where(nearest > -2, members[places.numpy()], -1)], axis=1)

@@ -56,9 +56,9 @@ class Cells:
     def _by_class(self, sums: Floats, classes: Ints) -> Floats:
         """(R, k) totals of (R, cells) sums, the classes of the cells in rising order."""
         some, starts = np.unique(classes, return_index=True)
-        found = np.zeros((len(sums), self.k))
-        found[:, some] = np.add.reduceat(sums, starts, axis=1)
-        return found
+        totals = np.zeros((len(sums), self.k))
+        totals[:, some] = np.add.reduceat(sums, starts, axis=1)
+        return totals
 
 
 def counts(weights: Floats, labels: Ints, predicted: Ints, k: int) -> Counts:

@@ -61,7 +61,7 @@ def choose_thresholds(
         bounds.append(
             _bound(*_counted(right[kept], None if blocks is None else np.asarray(blocks)[kept]), len(cuts))
         )
-    n, found = len(confidence), []
+    n, thresholds = len(confidence), []
     for share in wanted:
         best = next((i for i, bound in enumerate(bounds) if bound >= share), None)
         i = int(np.argmax(bounds)) if best is None else best
@@ -75,12 +75,12 @@ def choose_thresholds(
                 else "held-out groups of examples that belong together, all answered"
             )
             why = f"too few examples to promise {share:.0%}: it takes {needed} {what} without a mistake, or more"
-            found.append(Threshold(share, None, n, kept, precision, bounds[i], why))
+            thresholds.append(Threshold(share, None, n, kept, precision, bounds[i], why))
         else:
             said = "all answers" if cut == 0 else f"answer only above {cut:.2f}"
             why = f"{said}: {precision:.1%} right on {kept:.0%} of {n} held-out examples, {bounds[i]:.1%} at least"
-            found.append(Threshold(share, cut, n, kept, precision, bounds[i], why))
-    return found
+            thresholds.append(Threshold(share, cut, n, kept, precision, bounds[i], why))
+    return thresholds
 
 
 def _counted(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:

@@ -145,12 +145,12 @@ def knn_logits(
     k = ks[int(np.argmax(right))]
     rows, close = _nearest(unit, alike(asked), k, None, index, tick, stop)
     del unit, index  # before there are logits
-    found = np.empty(
+    logits = np.empty(
         (len(asked), classes), dtype=np.float64 if 8 * len(asked) * classes <= LARGE else np.float32
     )
     for lines, votes in _votes(rows, close, y, classes, k):
-        found[lines] = np.log((votes + 1 / classes) / (k + 1))
-    return found, k
+        logits[lines] = np.log((votes + 1 / classes) / (k + 1))
+    return logits, k
 
 
 def _nearest(
@@ -171,9 +171,9 @@ def _nearest(
     if index is None and len(known) > EXACT:
         index = Lists(known)
     if index is not None:
-        found = index.search(asked, many, own=leaving_out, tick=tick, stop=stop)
+        neighbours = index.search(asked, many, own=leaving_out, tick=tick, stop=stop)
         _in_time(stop)
-        return found
+        return neighbours
     many = min(many, len(known) - (leaving_out is not None))
     rows, close = np.empty((len(asked), many), dtype=np.int64), np.empty((len(asked), many), dtype=np.float32)
     step = max(1, BLOCK // len(known))

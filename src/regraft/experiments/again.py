@@ -150,7 +150,7 @@ def evaluate_on(
         task, verdict = model.task, Verdict(new.labels, scaled, new.clusters)
         apart = without_near_duplicates(task, verdict, new.sources, new.near).get(KEPT_APART, {})
         file = next_free(folder.evaluations, source.name, ".json")
-        found = Evaluated(
+        evaluation = Evaluated(
             run=str(place),
             data=str(data),
             reason=reason,
@@ -162,27 +162,27 @@ def evaluate_on(
             without_near_duplicates=apart,
             **_scores(model, new.labels, logits, new.clusters),
         )
-        write_json(file, found.to_dict())
-        _list(found, source.root, file, folder)
+        write_json(file, evaluation.to_dict())
+        _list(evaluation, source.root, file, folder)
     finally:
         folder.release()
-    return found
+    return evaluation
 
 
-def _list(found: Evaluated, root: Path, file: Path, folder: RunFolder) -> None:
+def _list(evaluation: Evaluated, root: Path, file: Path, folder: RunFolder) -> None:
     """List an evaluation on the data in `root` in run.json."""
-    headline = task_of(found.kind, found.classes).headline.name
+    headline = task_of(evaluation.kind, evaluation.classes).headline.name
     entry = {
-        "time": found.time,
-        "reason": found.reason,
+        "time": evaluation.time,
+        "reason": evaluation.reason,
         "data": str(root),
-        "examples": found.examples,
+        "examples": evaluation.examples,
         "file": file.name,
-        headline: found.metrics[headline].to_dict(),
+        headline: evaluation.metrics[headline].to_dict(),
     }
     state = folder.read_state()
     state["evaluations"] = [*(state.get("evaluations") or []), entry]
-    if found.readings is not None:
+    if evaluation.readings is not None:
         state["readings"] = readings(folder)
     write_json(folder.state, state)
 

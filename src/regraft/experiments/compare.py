@@ -137,8 +137,8 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     rows = tuple(_row(folder, name) for folder, name in zip(folders, names, strict=True))
     task, groups = answers[0].task, _groups(folders[0], answers[0].ids)
     targets = task.encode(answers[0].labels)
-    predicted = {name: task.encode(found.predicted) for name, found in zip(names, answers, strict=True)}
-    worth = np.stack([task.worth(targets, found) for found in predicted.values()], axis=1)
+    predicted = {name: task.encode(given.predicted) for name, given in zip(names, answers, strict=True)}
+    worth = np.stack([task.worth(targets, encoded) for encoded in predicted.values()], axis=1)
     best = names[int(worth.mean(axis=0).argmax())]
     return Comparison(
         tuple(sorted((m for m in task.metrics if m.main), key=lambda m: m.name != task.headline.name)),
@@ -162,13 +162,13 @@ def optimism(worth: np.ndarray, groups: np.ndarray | None = None, seed: int = 0)
     units = np.arange(len(worth)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(units).astype(np.float64)
     hits = np.stack([np.bincount(units, weights=column) for column in worth.T], axis=1)
-    everywhere, rng, found = hits.sum(axis=0) / sizes.sum(), np.random.default_rng(seed), []
+    everywhere, rng, excess = hits.sum(axis=0) / sizes.sum(), np.random.default_rng(seed), []
     for _ in range(RESAMPLES):
         drawn = np.bincount(rng.integers(0, len(sizes), len(sizes)), minlength=len(sizes))
         there = drawn @ hits / (drawn @ sizes)
         best = int(there.argmax())
-        found.append(there[best] - everywhere[best])
-    return max(0.0, float(np.mean(found)))
+        excess.append(there[best] - everywhere[best])
+    return max(0.0, float(np.mean(excess)))
 
 
 def _pairs(
@@ -182,14 +182,16 @@ def _pairs(
     def paired(run: str, against: str) -> PairedDifference:
         return task.paired(targets, predicted[run], predicted[against], against, groups)
 
-    found = {pair: paired(*pair) for pair in wanted}
+    differences = {pair: paired(*pair) for pair in wanted}
     others = [
-        paired(*pair).p_value for pair in combinations(names, 2) if not {pair, pair[::-1]} & found.keys()
+        paired(*pair).p_value
+        for pair in combinations(names, 2)
+        if not {pair, pair[::-1]} & differences.keys()
     ]
-    adjusted = holm([*(difference.p_value for difference in found.values()), *others])
+    adjusted = holm([*(difference.p_value for difference in differences.values()), *others])
     return tuple(
         Pair(run, replace(difference, p_adjusted=float(p)))
-        for ((run, _), difference), p in zip(found.items(), adjusted[: len(found)], strict=True)
+        for ((run, _), difference), p in zip(differences.items(), adjusted[: len(differences)], strict=True)
     )
 
 

@@ -39,8 +39,8 @@ def cross_validated(
     everything = examples.part("train").then(examples.part("val"))
     answers: dict[str, np.ndarray] = {}  # by content, which lies in one fold however often it is listed
     for run in runs:
-        found = read_parquet(run / "predictions.parquet")
-        found = found.filter(pc.equal(found["split"], "test"))
-        answers |= dict(zip(found["id"].to_pylist(), task.outputs_in(found), strict=True))
+        answered = read_parquet(run / "predictions.parquet")
+        answered = answered.filter(pc.equal(answered["split"], "test"))
+        answers |= dict(zip(answered["id"].to_pylist(), task.outputs_in(answered), strict=True))
     outputs = np.stack([answers[identity] for identity in everything.ids])
     return evaluate_folds(task, Verdict(everything.labels, outputs, everything.clusters()), len(runs))

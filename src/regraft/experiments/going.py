@@ -154,7 +154,9 @@ def resume(
             return complete(folder, session.listeners)
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
         about["source"] = str(examples.root) if data is not None else about["source"]
-        about["findings"] = [found for found in about["findings"] if found["kind"] not in LATER]  # come anew
+        about["findings"] = [
+            finding for finding in about["findings"] if finding["kind"] not in LATER
+        ]  # come anew
         session = replace(session, recipe=Recipe.build(read_recipe(folder.recipe)))
         with session.tracked(track) as heard:
             return go(folder, examples, heard, about)

@@ -43,9 +43,9 @@ def repeated(folder: Path, recipe: Settings, seeds: range, walk: Callable[[Path,
             "obtain": {"backbone": settled["obtain"]["backbone"]},
             "base": {name: settled["base"][name] for name in ("size", "depth")},
         }
-    found = Repeats(folder, runs)
-    write_json(folder / "repeats.json", found.to_dict())
-    return found
+    repeats = Repeats(folder, runs)
+    write_json(folder / "repeats.json", repeats.to_dict())
+    return repeats
 
 
 class Repeats:

@@ -54,8 +54,8 @@ def unseen(
     audited = audit_files(source, events.tick)
     (made, test, unknown), inputs = _made_with(folder, moved), inputs_of(audited, source)
     known = made.then(test)
-    found = meet(inputs, known, source.kind, events.tick)
-    splits = [known.splits[row] if row >= 0 else None for row in found.rows.tolist()]
+    met = meet(inputs, known, source.kind, events.tick)
+    splits = [known.splits[row] if row >= 0 else None for row in met.rows.tolist()]
     left_out = {f"in {split}": splits.count(split) for split in ("train", "val")}
     left_out["unreadable"] = len(audited.quarantined)
     kept = [place for place, split in enumerate(splits) if split not in ("train", "val")]
@@ -75,7 +75,7 @@ def unseen(
     )
     said = [
         *_of_left_out(left_out, by_identity),
-        *_of_unsure(int(found.unsure.sum())),
+        *_of_unsure(int(met.unsure.sum())),
         *_of_copies(len(kept) - len({inputs.ids[place] for place in kept})),
         *_of_missing(set(model.classes) - {row.label for row in rows}),
         *unknown,

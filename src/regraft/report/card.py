@@ -81,11 +81,11 @@ def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[s
 
 def _measured(task: Task, estimates: Json) -> list[tuple[Metric, words.Cell]]:
     """The metrics that have a value."""
-    found = [
+    cells = [
         (metric, words.cell(metric, value if isinstance(value, Mapping) else None))
         for metric, value in ((named(task.metrics, name), value) for name, value in estimates.items())
     ]
-    return [(metric, cell) for metric, cell in found if cell]
+    return [(metric, cell) for metric, cell in cells if cell]
 
 
 def _result(run: Json, hub: str, split: str, measured: Sequence[tuple[Metric, words.Cell]]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _results(task: Task, metrics: Json, split: str) -> str:
     ]
     cells = [{metric.name: cell for metric, cell in measured} for measured in models.values()]
     for name, metric in shown.items():
-        lines.append(f"| {metric.title} | {' | '.join(_shown(found.get(name)) for found in cells)} |")
+        lines.append(f"| {metric.title} | {' | '.join(_shown(column.get(name)) for column in cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -184,7 +184,7 @@ def _shown(cell: words.Cell | None) -> str:
 def _certainty(task: Task, metrics: Json, modality: str) -> str:
     """The temperature and what it mends, and the thresholds with what they kept on test."""
     sections, lines = task.sections(metrics), []
-    for calibration in (section.found for section in sections if isinstance(section, Reliability)):
+    for calibration in (section.calibration for section in sections if isinstance(section, Reliability)):
         if not calibration.get("temperature"):
             continue
         line = f"- Probabilities are those of the logits divided by {float(calibration['temperature']):.3f} (regraft.json)."
@@ -209,8 +209,8 @@ def _certainty(task: Task, metrics: Json, modality: str) -> str:
                 f"{_interval(right)}, answering {answered.text} of the {words.noun(modality, 2)}."
             )
         else:
-            found = "on test nothing was as sure" if test else f"not tested ({_text(one.get('why') or '')})"
-            lines.append(f"- {said}: {found}.")
+            answer = "on test nothing was as sure" if test else f"not tested ({_text(one.get('why') or '')})"
+            lines.append(f"- {said}: {answer}.")
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 

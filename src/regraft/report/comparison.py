@@ -21,7 +21,7 @@ TEMPLATES = {".html": "comparison.html.jinja", ".svg": "comparison.svg.jinja"}
 Json = dict[str, Any]
 
 
-def write_comparison(found: Mapping[str, Any], path: Path) -> Path:
+def write_comparison(comparison: Mapping[str, Any], path: Path) -> Path:
     """Write what `Comparison.to_dict` gives to a .html or .svg file, by its ending. Names are escaped;
     nothing is fetched.
     """
@@ -36,21 +36,21 @@ def write_comparison(found: Mapping[str, Any], path: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(path, environment.get_template(TEMPLATES[path.suffix.lower()]).render(_view(found)))
+    write_text(path, environment.get_template(TEMPLATES[path.suffix.lower()]).render(_view(comparison)))
     return path
 
 
-def _view(found: Mapping[str, Any]) -> Json:
+def _view(comparison: Mapping[str, Any]) -> Json:
     """Everything the templates ask for."""
-    metrics = [Metric.shown_as(metric) for metric in found["metrics"]]
+    metrics = [Metric.shown_as(metric) for metric in comparison["metrics"]]
     headline, scale = metrics[0], 100 if metrics[0].is_share else 1
     values = [
         {
             "name": row["run"],
-            "ours": row["run"] == found["best"],
+            "ours": row["run"] == comparison["best"],
             **_points(row["metrics"][headline.name], "value", scale),
         }
-        for row in found["rows"]
+        for row in comparison["rows"]
     ]
     differences = [
         {
@@ -58,7 +58,7 @@ def _view(found: Mapping[str, Any]) -> Json:
             "ours": pair["low"] > 0 or pair["high"] < 0,
             **_points(pair, "difference", scale),
         }
-        for pair in found["pairs"]
+        for pair in comparison["pairs"]
     ]
     points = "points" if headline.is_share else headline.unit
     panels = _stacked(
@@ -68,11 +68,11 @@ def _view(found: Mapping[str, Any]) -> Json:
         _panel(f"Paired difference{f' in {points}' if points else ''}, 95% interval", differences, 0.0),
     )
     return {
-        "best": found["best"],
-        "count": len(found["rows"]),
-        "examples": words.count(found["examples"]),
-        "groups": words.count(found["groups"]) if found["groups"] else "",
-        "caution": found["caution"],
+        "best": comparison["best"],
+        "count": len(comparison["rows"]),
+        "examples": words.count(comparison["examples"]),
+        "groups": words.count(comparison["groups"]) if comparison["groups"] else "",
+        "caution": comparison["caution"],
         "headline": headline.title,
         "lower": words.lower(metrics),
         "columns": [metric.title for metric in metrics],
@@ -80,17 +80,17 @@ def _view(found: Mapping[str, Any]) -> Json:
             {
                 "name": row["run"],
                 "path": row["path"],
-                "best": row["run"] == found["best"],
+                "best": row["run"] == comparison["best"],
                 "backbone": row["backbone"],
                 "chosen": row["chosen"],
                 "parameters": f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
                 "seconds": words.duration(row["seconds"]),
                 "cells": [words.cell(metric, row["metrics"].get(metric.name)) for metric in metrics],
             }
-            for row in found["rows"]
+            for row in comparison["rows"]
         ],
-        "verdicts": [pair["in_words"] for pair in found["pairs"]],
-        "methods": sorted({str(pair["method"]) for pair in found["pairs"]}),
+        "verdicts": [pair["in_words"] for pair in comparison["pairs"]],
+        "methods": sorted({str(pair["method"]) for pair in comparison["pairs"]}),
         "width": WIDTH,
         "margin": MARGIN,
         **panels,

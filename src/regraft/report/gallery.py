@@ -203,9 +203,9 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
     for i in np.argsort(-predicted.probability, kind="stable"):
         rows.setdefault((place[predicted.labels[i]], place[predicted.answers[i]]), []).append(int(i))
     wrong = sorted((cell for cell in rows if cell[0] != cell[1]), key=lambda cell: (-len(rows[cell]), cell))
-    found = {f"{i},{j}": predicted.items(rows[i, j][:IN_CELL]) for i, j in wrong[:CELLS]}
-    right = sorted(cell for cell in rows if cell[0] == cell[1])[: max(0, CELLS - len(found))]
-    return found | {f"{i},{j}": predicted.items(rows[i, j][::-1][:RIGHT]) for i, j in right}
+    cells = {f"{i},{j}": predicted.items(rows[i, j][:IN_CELL]) for i, j in wrong[:CELLS]}
+    right = sorted(cell for cell in rows if cell[0] == cell[1])[: max(0, CELLS - len(cells))]
+    return cells | {f"{i},{j}": predicted.items(rows[i, j][::-1][:RIGHT]) for i, j in right}
 
 
 def _show(items: list[Item], examples: Examples, modality: Modality) -> None:
@@ -214,8 +214,8 @@ def _show(items: list[Item], examples: Examples, modality: Modality) -> None:
     """
     files = examples.files()
     sources = [source for source in dict.fromkeys(i["source"] for i in items) if source in files]
-    found = modality.show([files[source] for source in sources], examples.facts())
-    shown = dict(zip(sources, found, strict=True))
+    views = modality.show([files[source] for source in sources], examples.facts())
+    shown = dict(zip(sources, views, strict=True))
     left = BYTES
     for one in items:
         what = shown.get(one["source"])

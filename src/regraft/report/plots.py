@@ -215,10 +215,10 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
     states = {"before": "before calibration", "after": "as the model answers now"}
     svgs, said = [], []
     for number, (name, title) in enumerate(states.items()):
-        found: Mapping[str, Any] = calibration.get(name) or {}
+        fitted: Mapping[str, Any] = calibration.get(name) or {}
         bins = [
             b
-            for b in found.get("bins") or []
+            for b in fitted.get("bins") or []
             if _is_number(b.get("confidence")) and _is_number(b.get("accuracy"))
         ]
         if not bins:
@@ -245,8 +245,8 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
         axes.set_xlim(min(95.0, 5 * math.floor(sure.min() / 5 - 0.5)), 101.5)
         axes.set_ylim(0, 103)
         svgs.append(_svg(figure, f"reliability-{name}"))
-        if _is_number(found.get("ece")):
-            said.append(f"{title} the two lie {100 * found['ece']:.1f} points apart on average")
+        if _is_number(fitted.get("ece")):
+            said.append(f"{title} the two lie {100 * fitted['ece']:.1f} points apart on average")
     if not svgs:
         return None
     words = "How often it was right against how sure it was; on the dotted line the two agree."

@@ -37,8 +37,8 @@ def view(folder: Path) -> Json:
     """Everything the template asks for, from the files in `folder`; only run.json must be there."""
 
     def read(name: str) -> Json:
-        found = read_json(folder / name) if (folder / name).exists() else {}
-        return found if isinstance(found, dict) else {}
+        content = read_json(folder / name) if (folder / name).exists() else {}
+        return content if isinstance(content, dict) else {}
 
     run, metrics, gallery = read("run.json"), read("metrics.json"), read("gallery.json")
     events = view_choices.latest(
@@ -124,9 +124,9 @@ def _versus(item: Mapping[str, Any]) -> Json:
 
 def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) -> list[str]:
     """What a reader must know before believing the answer, one sentence or two each."""
-    found, data = [], run.get("data") or {}
+    notices, data = [], run.get("data") or {}
     if split and split != "test" and data.get("no_test"):
-        found.append(
+        notices.append(
             "No test set was asked for: nothing here was measured on examples that had no part in the choices."
         )
     if (
@@ -134,28 +134,28 @@ def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) 
         and (data.get("counts") or {}).get("test")
         and run.get("state") in ("interrupted", "failed")
     ):
-        found.append(
+        notices.append(
             "The run ended before its test set was scored: nothing here is a result on new examples."
         )
     for what, why in (run.get("missing") or {}).items():
-        found.append(f"Missing here: {what} ({str(why).rstrip('.')}).")
+        notices.append(f"Missing here: {what} ({str(why).rstrip('.')}).")
     if len(readings := run.get("readings") or []) > 1:
         when = "; ".join(
             f"{str(one.get('time', ''))[:16].replace('T', ' ')}, {one.get('reason', '')}" for one in readings
         )
-        found.append(
+        notices.append(
             f"The test set has been read {len(readings)} times ({when}). Each reading that led to a change makes the answer"
             " look a little better than it is; only a fresh test set mends that."
         )
     if (groups := metrics.get("groups")) is not None and groups < FEW_GROUPS:
-        found.append(
+        notices.append(
             f"The test examples come from {groups} groups only. Examples of one group are alike, so the intervals rest on the"
             " groups, and with fewer than twenty they are rough."
         )
     for one in findings:
         if one.get("severity") != "info" and LEAK.search(str(one.get("kind") or "")):
-            found.append(words.sentence(str(one.get("message") or "")).rstrip(".") + ".")
-    return found
+            notices.append(words.sentence(str(one.get("message") or "")).rstrip(".") + ".")
+    return notices
 
 
 def _steps(steps: Mapping[str, Any]) -> list[Json]:
@@ -199,10 +199,10 @@ def _text(path: Path) -> str:
 def _settings(recipe: str) -> Json:
     """recipe.yaml's sections; nothing where it cannot be read."""
     try:
-        found = yaml.safe_load(recipe)
+        settings = yaml.safe_load(recipe)
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _shown_path(folder: Path) -> str:

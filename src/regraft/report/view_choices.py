@@ -22,12 +22,12 @@ Json = dict[str, Any]
 
 def latest(events: list[Json]) -> list[Json]:
     """A resumed run does some epochs again: of each, the last one counts."""
-    found: dict[tuple[object, ...], Json] = {}
+    newest: dict[tuple[object, ...], Json] = {}
     for number, event in enumerate(events):
         kind = event.get("kind")
         keys = _KEYS.get(str(kind))
-        found[(kind, *(map(event.get, keys) if keys else (number,)))] = event
-    return list(found.values())
+        newest[(kind, *(map(event.get, keys) if keys else (number,)))] = event
+    return list(newest.values())
 
 
 def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
@@ -75,14 +75,14 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
     }
 
 
-def ranking(found: Json) -> Json | None:
+def ranking(ranked: Json) -> Json | None:
     """The comparison of backbones: one row a candidate, and what other rules would have taken."""
-    if not found.get("rows"):
+    if not ranked.get("rows"):
         return None
     rows = [
         {
             "name": str(row["name"]),
-            "chosen": row["name"] == found.get("chosen"),
+            "chosen": row["name"] == ranked.get("chosen"),
             "accuracy": words.cell(SHARE, row["accuracy"]),
             "knn": words.cell(SHARE, row["knn"]),
             "others": [
@@ -99,13 +99,13 @@ def ranking(found: Json) -> Json | None:
                 (str(row["licence"]), str(row["licence"])),
             ],
         }
-        for row in found["rows"]
+        for row in ranked["rows"]
     ]
     return {
         "rows": rows,
-        "opinions": [(str(rule), str(name)) for rule, name in (found.get("opinions") or {}).items()],
-        "left_out": [(str(name), str(why)) for name, why in (found.get("left_out") or {}).items()],
-        "plot": plots.accuracy_against_cost(found),
+        "opinions": [(str(rule), str(name)) for rule, name in (ranked.get("opinions") or {}).items()],
+        "left_out": [(str(name), str(why)) for name, why in (ranked.get("left_out") or {}).items()],
+        "plot": plots.accuracy_against_cost(ranked),
     }
 
 

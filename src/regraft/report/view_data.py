@@ -67,11 +67,11 @@ def finding(item: Json) -> Json:
     }
 
 
-def galleries(found: Sequence[Json], classes: list[str]) -> list[Json]:
+def galleries(groups: Sequence[Json], classes: list[str]) -> list[Json]:
     """The galleries of gallery.json; of near-duplicates each two make a pair."""
     place = {name: index for index, name in enumerate(classes)}
     shown = []
-    for gallery in found:
+    for gallery in groups:
         tiles = [
             tile(item, place, "looks like" if gallery.get("name") == "labels" else "said")
             for item in gallery["items"]
@@ -91,11 +91,11 @@ def galleries(found: Sequence[Json], classes: list[str]) -> list[Json]:
     return shown
 
 
-def cells(found: Mapping[str, list[Json]], classes: list[str], counts: Any) -> list[Json]:
+def cells(examples: Mapping[str, list[Json]], classes: list[str], counts: Any) -> list[Json]:
     """The examples behind the confusion matrix, the fullest cells of mistakes first."""
     place = {name: index for index, name in enumerate(classes)}
     shown = []
-    for key, items in found.items():
+    for key, items in examples.items():
         i, j = (int(part) for part in key.split(","))
         if not counts or len(counts) != len(classes) or not items or max(i, j) >= len(classes):
             continue

@@ -56,12 +56,12 @@ def table(task: Task, metrics: Json, split: str | None) -> Json | None:
 
 def without_duplicates(metric: Metric, metrics: Json) -> Json | None:
     """The headline metric on test as it is and without what has a near-duplicate elsewhere."""
-    found: Json = metrics.get("test_without_near_duplicates") or {}
-    shown = words.cell(metric, (found.get("metrics") or {}).get(metric.name))
+    subset: Json = metrics.get("test_without_near_duplicates") or {}
+    shown = words.cell(metric, (subset.get("metrics") or {}).get(metric.name))
     whole = words.cell(metric, (metrics.get("test") or {}).get(metric.name))
     if not shown or not whole:
         return None
-    return {"left_out": found.get("left_out"), "metric": metric.words, "cell": shown, "whole": whole}
+    return {"left_out": subset.get("left_out"), "metric": metric.words, "cell": shown, "whole": whole}
 
 
 def sections(task: Task, metrics: Json, cells: Mapping[str, list[Json]]) -> list[Json]:
@@ -69,7 +69,7 @@ def sections(task: Task, metrics: Json, cells: Mapping[str, list[Json]]) -> list
 
     `cells` are the pictures behind the confusion matrix.
     """
-    found = []
+    parts = []
     for section in task.sections(metrics):
         part, shown = "", None
         if isinstance(section, Promises):
@@ -83,8 +83,8 @@ def sections(task: Task, metrics: Json, cells: Mapping[str, list[Json]]) -> list
         else:
             part, shown = "grid", asdict(section)
         if shown:
-            found.append({"part": part, **shown})
-    return found
+            parts.append({"part": part, **shown})
+    return parts
 
 
 def _promises(section: Promises) -> Json | None:
@@ -114,24 +114,24 @@ def _promises(section: Promises) -> Json | None:
 
 def _reliability(section: Reliability) -> Json | None:
     """The reliability diagram with its numbers, before and after the temperature."""
-    found = section.found
+    calibration = section.calibration
     states = {
         name: {
-            "ece": words.cell(ERROR, {"value": found[name].get("ece")}),
-            "bins": [_bin(one) for one in found[name]["bins"]],
+            "ece": words.cell(ERROR, {"value": calibration[name].get("ece")}),
+            "bins": [_bin(one) for one in calibration[name]["bins"]],
         }
         for name in ("before", "after")
-        if (found.get(name) or {}).get("bins")
+        if (calibration.get(name) or {}).get("bins")
     }
     if not states:
         return None
     return {
-        "plot": plots.reliability(found),
+        "plot": plots.reliability(calibration),
         "states": states,
-        "temperature": _number(found.get("temperature")),
-        "split": words.SPLITS.get(str(found.get("split")), ""),
+        "temperature": _number(calibration.get("temperature")),
+        "split": words.SPLITS.get(str(calibration.get("split")), ""),
         "fitted_on": {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(
-            str(found.get("fitted_on")), ""
+            str(calibration.get("fitted_on")), ""
         ),
     }
 

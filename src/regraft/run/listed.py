@@ -107,12 +107,12 @@ def _run(place: Path) -> Listed:
 
 
 def _repeats(place: Path) -> Listed:
-    found = read_json(place / "repeats.json")
-    seeds = [Path(row["path"]).name for row in found["runs"]]
+    repeats = read_json(place / "repeats.json")
+    seeds = [Path(row["path"]).name for row in repeats["runs"]]
     first, metric = _run(place / seeds[0]), task_of_run(RunFolder(place / seeds[0]).read_state()).headline
-    said = found["metrics"][metric.name]
+    said = repeats["metrics"][metric.name]
     text = (
-        f"{SPLITS[found['split']]} {metric.words} {metric.shown(said['mean'])}, "
+        f"{SPLITS[repeats['split']]} {metric.words} {metric.shown(said['mean'])}, "
         f"spread {metric.step(said['spread'])}"
     )
     return Listed(
@@ -121,7 +121,7 @@ def _repeats(place: Path) -> Listed:
         first.date,
         f"{len(seeds)} seeds",
         text,
-        " / ".join(dict.fromkeys(str(row["chosen"]) for row in found["runs"])),
+        " / ".join(dict.fromkeys(str(row["chosen"]) for row in repeats["runs"])),
         first.backbone,
     )
 

@@ -151,10 +151,10 @@ def examples_of(
     corrections, past = read_fixes(Path(fixes), source) if fixes else None, seen_by(settings.obtain.backbone)
     audited = audit_files(source, ears.tick)
     new = inputs_of(audited, source) if past is not None or earlier is not None else None
-    found = past.meet(new, source.kind, ears.tick) if past is not None and new is not None else None
+    already = past.meet(new, source.kind, ears.tick) if past is not None and new is not None else None
     known = None
     if earlier is not None and new is not None:
-        known = _kept(new, source.kind, earlier, past, found, ears)
+        known = _kept(new, source.kind, earlier, past, already, ears)
     logged: list[tuple[str, dict[str, Any]]] = []
     examples = make_examples(
         source,
@@ -171,10 +171,10 @@ def examples_of(
         audited.findings.append(Finding("no test set", "warning", NO_TEST))
     met: dict[str, str] = {}
     more: dict[str, Any] = {"fixes": corrections.to_dict()} if corrections else {}
-    if past is not None and new is not None and found is not None:
-        seen, runs = found.rows.tolist(), past.table["run"].to_pylist()
+    if past is not None and new is not None and already is not None:
+        seen, runs = already.rows.tolist(), past.table["run"].to_pylist()
         met = {one: past.runs[runs[row]] for one, row in zip(new.ids, seen, strict=True) if row >= 0}
-        findings, ancestors = _of_the_past(examples, past, met, new, found, settings.obtain.backbone)
+        findings, ancestors = _of_the_past(examples, past, met, new, already, settings.obtain.backbone)
         audited.findings += findings
         more |= ancestors
     about = {**_about(source, audited), "no_test": no_test, **more}
@@ -220,18 +220,18 @@ def _noting(logged: list[tuple[str, dict[str, Any]]], ears: Events) -> Callable[
 
 
 def _kept(
-    new: Part, kind: Kind, earlier: Known, past: Seen | None, found: Met | None, ears: Events
+    new: Part, kind: Kind, earlier: Known, past: Seen | None, already: Met | None, ears: Events
 ) -> dict[str, str]:
     """{content id: split} that is kept: by `--splits`, and of what only the backbone has seen, never test.
 
     Items are known by content and by what they show, so that one saved anew keeps its split too.
     """
     splits: dict[str, str] = {}
-    if past is not None and found is not None:
+    if past is not None and already is not None:
         seen = past.table["split"].to_pylist()
         splits = {
             identity: seen[row]
-            for identity, row in zip(new.ids, found.rows.tolist(), strict=True)
+            for identity, row in zip(new.ids, already.rows.tolist(), strict=True)
             if row >= 0
         }
     rows = meet(new, earlier, kind, ears.tick).rows.tolist()
@@ -243,7 +243,7 @@ def _kept(
 
 
 def _of_the_past(
-    examples: Examples, past: Seen, met: dict[str, str], new: Part, found: Met, backbone: str
+    examples: Examples, past: Seen, met: dict[str, str], new: Part, already: Met, backbone: str
 ) -> tuple[list[Finding], dict[str, Any]]:
     """What is to be said of train and val that the backbone has seen, and `seen_by_ancestors` of run.json."""
     findings, counts = [], {}
@@ -261,8 +261,8 @@ def _of_the_past(
     if past.unknown:
         text = f"{'; '.join(past.unknown)}: test examples may be among it, and no precision is promised"
         findings.append(Finding("unknown past of the backbone", "warning", text))
-    if unsure := int(found.unsure.sum()):
-        sources_ = tuple(source for source, which in zip(new.sources, found.unsure, strict=True) if which)
+    if unsure := int(already.unsure.sum()):
+        sources_ = tuple(source for source, which in zip(new.sources, already.unsure, strict=True) if which)
         text = (
             f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, whose files are gone or changed: "
             "they could not be compared"

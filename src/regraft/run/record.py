@@ -95,13 +95,13 @@ class Record(Keeper):
         """Note how many examples each split holds."""
         self.state["data"] |= {"counts": examples.counts(), "class_counts": examples.class_counts()}
 
-    def provenance(self, found: Provenance, ranking: Ranking | None) -> None:
+    def provenance(self, provenance: Provenance, ranking: Ranking | None) -> None:
         """Note where the weights come from; a comparison of several backbones is kept beside the run."""
-        self.state["provenance"] = asdict(found)
+        self.state["provenance"] = asdict(provenance)
         if ranking is not None:
             write_json(self.folder.ranking, ranking.to_dict())
 
-    def found(self, findings: list[Finding], anew: frozenset[str]) -> None:
+    def add_findings(self, findings: list[Finding], anew: frozenset[str]) -> None:
         """Add findings to audit.json, run.json and the log; those of the kinds `anew` that an earlier
         attempt left give way.
         """
@@ -182,9 +182,9 @@ class Record(Keeper):
         place = self.folder.strategies
         return list(read_json(place)["trials"]) if place.is_file() else []
 
-    def keep_strategies(self, found: dict[str, Any]) -> None:
+    def keep_strategies(self, strategies: dict[str, Any]) -> None:
         """Write strategies.json."""
-        write_json(self.folder.strategies, found)
+        write_json(self.folder.strategies, strategies)
 
     # How the run ends
 

@@ -76,8 +76,10 @@ def _read_test(
     test = examples.unseal(reason, context.events.emit)
     record.state["readings"] = readings(record.folder)
     record.write()
-    if found := contradicting_test(examples, test):
-        record.optional("contradictions in test", lambda: record.found(found, frozenset({IN_TEST})))
+    if contradictions := contradicting_test(examples, test):
+        record.optional(
+            "contradictions in test", lambda: record.add_findings(contradictions, frozenset({IN_TEST}))
+        )
     rows = predicted(finished.model, test, context, record.say)
     task, calibration, clusters = finished.task, finished.calibration, test.clusters()
     baselines = _baselines(finished, ground, frozen, test, scratch, record, context)
@@ -117,12 +119,12 @@ def _baselines(
         made["head only"] = lambda: of_head.applied(apply_head(heads.refitted, features()))
     if scratch is not None:
         made["from scratch"] = lambda: predicted(scratch, test, context, record.say)
-    found = dict([task.guess(known.labels, len(test))])
+    outputs = dict([task.guess(known.labels, len(test))])
     for name, make in made.items():
         logits = record.in_time(name, make)
         if logits is not None:
-            found[name] = logits
-    return found
+            outputs[name] = logits
+    return outputs
 
 
 def _from_scratch(model: Model, ground: Ground, context: Context) -> Model:

@@ -116,12 +116,12 @@ def _audited(
             record.leave_out("audit of features", "no time was left for it")
             return frozenset()
         kept = frozenset((source, kind) for source, kind in about.get("fixes", {}).get("kept", []))
-        found = audit(cut.examples, cut.features, heads, cut.test, cut.near, kept, context)
-        record.found(found, LATER)
-        if context.recipe.data.strict and (faults := fatal(found)):
+        findings = audit(cut.examples, cut.features, heads, cut.test, cut.near, kept, context)
+        record.add_findings(findings, LATER)
+        if context.recipe.data.strict and (faults := fatal(findings)):
             sources = f"Sources: {record.folder.audit}."
             raise DataError("the audit found what --strict does not let pass:", faults, sources)
-        return nearly_known(found, cut.test)
+        return nearly_known(findings, cut.test)
 
     if context.recipe.data.strict:
         return look()
@@ -140,9 +140,9 @@ def _calibration(task: Task, judged: Judged, about: Mapping[str, Any]) -> Calibr
     """Temperature and thresholds by the winner's held-out predictions; no promise where the backbone saw
     them.
     """
-    found = task.calibrate(judged.held)
+    calibration = task.calibrate(judged.held)
     learnt = in_sample(dict(about))
-    return found.promising_nothing(learnt) if learnt else found
+    return calibration.promising_nothing(learnt) if learnt else calibration
 
 
 def _note_val(task: Task, judged: Judged, calibration: Calibration, record: Record) -> None:

@@ -59,16 +59,16 @@ def keep_apart(
             test = None
     likeness, inputs = context.modality.likeness(examples.facts()), examples.inputs()
     near = find_near(inputs, test, (values, ahead), likeness, events.tick, context.out_of_time)
-    found = apart(examples, near, recut, context.recipe.data.seed)
-    if found.moved:
+    separated = apart(examples, near, recut, context.recipe.data.seed)
+    if separated.moved:
         events.note(
-            f"{found.moved:,} examples changed between train and val, so that no near-duplicates lie in both"
+            f"{separated.moved:,} examples changed between train and val, so that no near-duplicates lie in both"
         )
         if isinstance(values, np.memmap):  # the rows lie in the store: reading them again copies nothing
-            values = frozen(found.examples.part("train").then(found.examples.part("val")))
+            values = frozen(separated.examples.part("train").then(separated.examples.part("val")))
         else:
-            values = values[found.order]
-    return Cut(found.examples, _of(found.examples, values), found.near, test)
+            values = values[separated.order]
+    return Cut(separated.examples, _of(separated.examples, values), separated.near, test)
 
 
 def _of(examples: Examples, values: np.ndarray) -> Part:

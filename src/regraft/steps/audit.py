@@ -131,11 +131,13 @@ def apart(examples: Examples, near: Near, recut: bool, seed: int) -> Apart:
     A model that has learnt from one picture of a pair is judged too kindly by the other.
     """
     joined = examples.joined([pair[:2] for pair in near.pairs])
-    found = joined.val_apart(seed) if recut else joined
+    settled = joined.val_apart(seed) if recut else joined
     place = np.argsort(examples.order())  # from the row of the table to the former position
-    former = place[found.order()]
-    moved = int((found.splits() != examples.splits()).sum())
-    return Apart(found, near.moved(np.argsort(former)), former[: len(former) - found.counts()["test"]], moved)
+    former = place[settled.order()]
+    moved = int((settled.splits() != examples.splits()).sum())
+    return Apart(
+        settled, near.moved(np.argsort(former)), former[: len(former) - settled.counts()["test"]], moved
+    )
 
 
 def _seen(

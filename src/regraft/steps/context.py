@@ -37,7 +37,7 @@ class Keeper:
         """The trials of freezing strategies that an earlier, stopped attempt has made."""
         return []
 
-    def keep_strategies(self, found: dict[str, Any]) -> None:
+    def keep_strategies(self, strategies: dict[str, Any]) -> None:
         """Keep the trials of freezing strategies, and what was chosen once that is known."""
 
 

@@ -48,11 +48,11 @@ class Decisions:
     def merged(self, recipe: Recipe) -> Recipe:
         """The recipe with what was settled in place of what was asked: the content of recipe.yaml."""
         layer: dict[str, Any] = {}
-        for name, found in self.settled.items():
+        for name, settled in self.settled.items():
             section, setting = name.split(".")
-            layer.setdefault(section, {})[setting] = found.value
+            layer.setdefault(section, {})[setting] = settled.value
         return Recipe.build(recipe.model_dump(), layer)
 
     def reasons(self) -> dict[str, str]:
         """Why each setting has the value it has, by dotted name, for run.json."""
-        return {name: found.why for name, found in self.settled.items()}
+        return {name: settled.why for name, settled in self.settled.items()}

@@ -46,13 +46,13 @@ class Verdict:
 
     def estimates(self, task: Task) -> dict[str, Any]:
         """Metrics with intervals as plain values."""
-        found = evaluated(task, self.targets, self.outputs, self.clusters)
-        return {name: asdict(estimate) for name, estimate in found.items()}
+        estimates = evaluated(task, self.targets, self.outputs, self.clusters)
+        return {name: asdict(estimate) for name, estimate in estimates.items()}
 
     def tables(self, task: Task) -> dict[str, Any]:
         """The tables of the task, and the number of groups where there are any."""
-        found = task.tables(self.targets, self.outputs, self.clusters)
-        return found if self.clusters is None else {**found, "groups": len(np.unique(self.clusters))}
+        tables = task.tables(self.targets, self.outputs, self.clusters)
+        return tables if self.clusters is None else {**tables, "groups": len(np.unique(self.clusters))}
 
 
 def predicted(model: Model, part: Part, context: Context, say: Callable[[str], None]) -> np.ndarray:
@@ -90,8 +90,8 @@ def evaluate_test(
     """
     targets, clusters = test.targets, test.clusters
     ours = Verdict(targets, calibration.applied(test.outputs), clusters)
-    found: dict[str, Any] = {"test": ours.estimates(task)}
-    found["baselines"] = {
+    metrics: dict[str, Any] = {"test": ours.estimates(task)}
+    metrics["baselines"] = {
         name: Verdict(targets, outputs, clusters).estimates(task) for name, outputs in baselines.items()
     }
     mine = task.answers(ours.outputs)
@@ -101,38 +101,38 @@ def evaluate_test(
     ]
     adjusted = holm([pair.p_value for pair in pairs])
     pairs = [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
-    found["versus"] = [asdict(pair) for pair in pairs]
-    found |= ours.tables(task)
-    found |= calibration.tested(targets, test.outputs)
-    said = task.headline.said(Estimate(**found["test"][task.headline.name]))
+    metrics["versus"] = [asdict(pair) for pair in pairs]
+    metrics |= ours.tables(task)
+    metrics |= calibration.tested(targets, test.outputs)
+    said = task.headline.said(Estimate(**metrics["test"][task.headline.name]))
     context.decide(
         "evaluate", f"test {said} on {len(targets)} examples", "; ".join(in_words(pair) for pair in pairs)
     )
-    return found
+    return metrics
 
 
 def evaluate_folds(task: Task, verdict: Verdict, folds: int) -> dict[str, Any]:
     """Metrics of examples that were each predicted by a walk that did not see it."""
-    found = verdict.estimates(task)
-    for estimate in found.values():
+    oof = verdict.estimates(task)
+    for estimate in oof.values():
         estimate["method"] += f"; {folds}-fold cross-validation of the whole walk"
-    return {"cv": found, **verdict.tables(task)}
+    return {"cv": oof, **verdict.tables(task)}
 
 
 def from_folds(task: Task, held: Held, calibration: Calibration, context: Context) -> dict[str, Any]:
     """Metrics of the held-out predictions that chose fine-tuning, where there is neither val nor test."""
     folds = context.decisions.merged(context.recipe).finetune.folds
     clusters = None if all_alone(held.blocks) else held.blocks
-    found = Verdict(held.targets, calibration.applied(held.outputs), clusters).estimates(task)
-    for estimate in found.values():
+    oof = Verdict(held.targets, calibration.applied(held.outputs), clusters).estimates(task)
+    for estimate in oof.values():
         estimate["method"] += f"; {folds}-fold cross-validation, which also chose to fine-tune"
-    estimate = Estimate(**found[task.headline.name])
+    estimate = Estimate(**oof[task.headline.name])
     context.decide(
         "evaluate",
         f"cross-validated {task.headline.said(estimate)} on {estimate.n} examples, no test",
         NO_TEST,
     )
-    return found
+    return oof
 
 
 def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> dict[str, Any]:
@@ -158,8 +158,10 @@ def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> 
     metric = task.headline
     facts = Repeats([task.facts(data.labels, each) for each in outputs])
     groups = None if data.blocks is None or all_alone(data.blocks) else data.blocks
-    found = estimates((repeated(metric),), facts, groups)[metric.name]
-    method = f"{REPEATS} times {folds}-fold cross-validation of the head; {found.method}"
-    found = replace(found, method=method)
-    context.decide("evaluate", f"cross-validated {metric.said(found)} on {count} examples, no test", NO_TEST)
-    return {metric.name: asdict(found)}
+    estimate = estimates((repeated(metric),), facts, groups)[metric.name]
+    method = f"{REPEATS} times {folds}-fold cross-validation of the head; {estimate.method}"
+    estimate = replace(estimate, method=method)
+    context.decide(
+        "evaluate", f"cross-validated {metric.said(estimate)} on {count} examples, no test", NO_TEST
+    )
+    return {metric.name: asdict(estimate)}

@@ -34,20 +34,20 @@ def options(recipe: HeadRecipe, examples: int) -> tuple[Layers, ...]:
 def head(width: int, classes: int, examples: int, context: Context) -> tuple[Layers, ...]:
     """What new layers step 5 is to choose from, by predictions on features that there are none of yet."""
     recipe = context.recipe.head
-    found = options(recipe, examples)
-    counts = [f"{layers.parameters(width, classes):,}" for layers in found]
-    if len(found) > 1:
+    choices = options(recipe, examples)
+    counts = [f"{layers.parameters(width, classes):,}" for layers in choices]
+    if len(choices) > 1:
         said = " or ".join(
-            f"{layers} ({count} new parameters)" for layers, count in zip(found, counts, strict=True)
+            f"{layers} ({count} new parameters)" for layers, count in zip(choices, counts, strict=True)
         )
         why = "step 5 compares them by out-of-fold predictions: the simplest within one standard error of the best is taken"
     else:
-        said = f"{found[0]}, {counts[0]} new parameters"
-        why = "few new layers first" if found[0].kind == "linear" else "the recipe names it"
+        said = f"{choices[0]}, {counts[0]} new parameters"
+        why = "few new layers first" if choices[0].kind == "linear" else "the recipe names it"
         why += (
             f"; of fewer than {min(WIDTHS.values()):,} examples an MLP has learnt no more"
             if recipe.kind == "auto"
             else ""
         )
     context.decide("head", f"{said} for {classes} classes", why)
-    return found
+    return choices

@@ -53,8 +53,8 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
             ranking = rank(part, facts, counts, task, known, context)
             reference, why = ranking.chosen.reference, ranking.reason
     context.settle("obtain.backbone", reference, why)
-    found = obtain_weights(reference, context.recipe.run.offline, modality)
-    p = found.provenance
+    obtained = obtain_weights(reference, context.recipe.run.offline, modality)
+    p = obtained.provenance
     others = (
         {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())}
         if ranking
@@ -68,7 +68,7 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
         source=p.source,
         **others,
     )
-    return Choice(found, ranking)
+    return Choice(obtained, ranking)
 
 
 def _not_compared(part: Part, task: Task, context: Context) -> str:

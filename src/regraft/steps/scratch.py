@@ -44,7 +44,7 @@ def from_scratch(
     merged = context.decisions.merged(context.recipe)
     tuner = Tuner(empty, plan, Tuning.of(merged.finetune, merged.train.class_weights, **own), task)
     head = make_head("linear", backbone.width, task.outputs)
-    found = tuner.fit(head, data, None, context.trial(), context.keeper.checkpoint("scratch"))
-    if found.interrupted:
+    tuned = tuner.fit(head, data, None, context.trial(), context.keeper.checkpoint("scratch"))
+    if tuned.interrupted:
         raise KeyboardInterrupt
-    return None if found.trained.stopped == "budget" else (found.backbone, found.head)
+    return None if tuned.trained.stopped == "budget" else (tuned.backbone, tuned.head)

@@ -92,14 +92,14 @@ def _settle(best: Candidate, why: str, context: Context) -> None:
         hidden = layers.hidden
     elif hidden == "auto":
         hidden = min(WIDTHS)
-    found = {
+    settings = {
         "head.kind": layers.kind,
         "head.hidden": hidden,
         "head.dropout": layers.dropout,
         "train.l2": best.l2,
         "train.class_weights": best.class_weights,
     }
-    for name, value in found.items():
+    for name, value in settings.items():
         context.settle(name, value, why)
 
 
@@ -110,8 +110,11 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
     usual = LONE_L2 if layers.kind == "linear" else DECAY
     l2 = usual if recipe.l2 == "auto" else recipe.l2
     rows, logits = np.zeros(0, dtype=np.int64), np.zeros((0, classes), dtype=np.float32)
-    found = Candidate(layers, l2, LONE_EPOCHS, rows, logits, np.zeros(0), weighting)
-    return found, "a class has a single example, or examples of a single group: there is nothing to choose by"
+    candidate = Candidate(layers, l2, LONE_EPOCHS, rows, logits, np.zeros(0), weighting)
+    return (
+        candidate,
+        "a class has a single example, or examples of a single group: there is nothing to choose by",
+    )
 
 
 def _weigh(
@@ -142,8 +145,8 @@ def _weigh(
         for _ in range(RESAMPLES)
     ]
     counts = np.array([np.bincount(some, minlength=len(rows)) for some in drawn], dtype=np.float64)
-    draws = np.array([metric.scores(found, counts) for found in facts])
-    scores = np.array([metric.scores(found, np.ones((1, len(rows))))[0] for found in facts])
+    draws = np.array([metric.scores(folded, counts) for folded in facts])
+    scores = np.array([metric.scores(folded, np.ones((1, len(rows))))[0] for folded in facts])
     best = int(scores.argmax())
     close = scores[best] - scores <= (draws[best] - draws).std(axis=1)
     chosen = ways[int(close.argmax())]
@@ -155,16 +158,16 @@ def _heads(
     layers: Layers, everything: Part, ways: tuple[str, ...], task: Task, context: Context
 ) -> dict[str, Candidate]:
     """The linear head of each way; those whose weights are the same are one."""
-    found: dict[str, Candidate] = {}
+    heads: dict[str, Candidate] = {}
     for way in ways:
         weights = task.weighted(everything.labels, everything.weights, way)
         same = [
             head
-            for other, head in found.items()
+            for other, head in heads.items()
             if np.array_equal(weights, task.weighted(everything.labels, everything.weights, other))
         ]
-        found[way] = same[0] if same else _linear(layers, everything, way, task, context)
-    return found
+        heads[way] = same[0] if same else _linear(layers, everything, way, task, context)
+    return heads
 
 
 def _choose(
@@ -180,26 +183,28 @@ def _choose(
     The error is that of the paired difference. A wider MLP is tried only where the narrower is better than
     the linear head by more than that.
     """
-    found, blocks = [linear] if linear else [], everything.blocks
+    candidates, blocks = [linear] if linear else [], everything.blocks
     for layers in (layers for layers in options if layers.kind == "mlp"):
-        if found and context.out_of_time():
+        if candidates and context.out_of_time():
             break
         tried = _mlp(layers, everything, weighting, task, context)
-        if found and context.out_of_time():  # cut short
+        if candidates and context.out_of_time():  # cut short
             break
-        found.append(tried)
-        loss, error = _beside(tried, found[0], blocks)
+        candidates.append(tried)
+        loss, error = _beside(tried, candidates[0], blocks)
         if linear and loss >= -error:
             break
-    best = min(found, key=lambda candidate: float(candidate.losses.mean()))
-    beside = {id(candidate): _beside(candidate, best, blocks) for candidate in found}
-    chosen = next(candidate for candidate in found if beside[id(candidate)][0] <= beside[id(candidate)][1])
+    best = min(candidates, key=lambda candidate: float(candidate.losses.mean()))
+    beside = {id(candidate): _beside(candidate, best, blocks) for candidate in candidates}
+    chosen = next(
+        candidate for candidate in candidates if beside[id(candidate)][0] <= beside[id(candidate)][1]
+    )
     text = f"out-of-fold {task.loss_name} {chosen.losses.mean():.3f}"
-    for other in found:
+    for other in candidates:
         loss, error = _beside(other, chosen, blocks)
         if other is not chosen:
             text += f", {other.layers} would {'lose' if loss > 0 else 'gain'} {abs(loss):.3f} ± {error:.3f}"
-        if len(found) > 1:
+        if len(candidates) > 1:
             layers, spread = (
                 other.layers,
                 standard_error(other.losses, None if blocks is None else blocks[other.rows]),
@@ -271,7 +276,7 @@ def _mlp(layers: Layers, everything: Part, weighting: str, task: Task, context: 
     recipe = context.recipe
     decay = DECAY if recipe.train.l2 == "auto" else recipe.train.l2
     weights = task.weighted(everything.labels, everything.weights, weighting)
-    found = mlp_out_of_fold(
+    oof = mlp_out_of_fold(
         everything.values,
         everything.labels,
         weights,
@@ -285,8 +290,8 @@ def _mlp(layers: Layers, everything: Part, weighting: str, task: Task, context: 
         context.out_of_time,
         everything.blocks,
     )
-    losses = task.losses(everything.labels[found.rows], found.logits)
-    return Candidate(layers, decay, found.epochs, found.rows, found.logits, losses)
+    losses = task.losses(everything.labels[oof.rows], oof.logits)
+    return Candidate(layers, decay, oof.epochs, oof.rows, oof.logits, losses)
 
 
 def fit_chosen(
@@ -319,11 +324,11 @@ def fit_chosen(
 def apply_head(head: nn.Module, features: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits."""
     head.eval()
-    found = np.zeros((0, 0), dtype=np.float32)
+    outputs = np.zeros((0, 0), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(features), ROWS):
             some = head(torch.from_numpy(np.ascontiguousarray(features[start : start + ROWS]))).numpy()
             if not start:
-                found = np.empty((len(features), some.shape[1]), dtype=np.float32)
-            found[start : start + len(some)] = some
-    return found
+                outputs = np.empty((len(features), some.shape[1]), dtype=np.float32)
+            outputs[start : start + len(some)] = some
+    return outputs

@@ -24,7 +24,7 @@ class Promises:
 class Reliability:
     """How often the model is right by how sure it is: `calibration` of metrics.json."""
 
-    found: Mapping[str, Any]
+    calibration: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -124,17 +124,17 @@ def _trainable(
     """The names of the parameters that may move: those of the released stages, or of one kind anywhere."""
     everything = [name for name, _ in module.named_parameters()]
     if strategy == "norm":
-        found = {name for name in everything if name.rpartition(".")[0] in norms}
+        names = {name for name in everything if name.rpartition(".")[0] in norms}
     elif strategy == "bias":
-        found = {name for name in everything if name.rpartition(".")[2] == "bias"}
+        names = {name for name in everything if name.rpartition(".")[2] == "bias"}
     elif strategy == "lora":
-        found = {name for name in everything if ADAPTER in name}
+        names = {name for name in everything if ADAPTER in name}
     elif strategy == "full":
-        found = set(everything)
+        names = set(everything)
     else:
-        found = {name for number in released for name in stages[number].parameters}
-    if not found and strategy not in ("head", "lora"):
+        names = {name for number in released for name in stages[number].parameters}
+    if not names and strategy not in ("head", "lora"):
         raise UsageError(
             f"{strategy} releases nothing: the backbone has no such parameters. Freeze it with head, or name another."
         )
-    return found
+    return names

@@ -96,10 +96,10 @@ def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tenso
 
 def linear_outputs(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits of (N, D) features, (K, D) weight and (K,) bias."""
-    found = np.empty((len(features), len(bias)), dtype=np.float32)
+    outputs = np.empty((len(features), len(bias)), dtype=np.float32)
     for some, x in _chunks(features):
-        found[some] = x @ weight.T + bias
-    return found
+        outputs[some] = x @ weight.T + bias
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class _Problem:
             torch.eye(len(covariance), dtype=torch.float64),
         )
         with contextlib.suppress(RuntimeError):  # LinAlgError is one
-            found, turned = torch.linalg.eigh(covariance[alive][:, alive].double())
-            values[alive] = found.clamp_min_(0)
+            eigenvalues, turned = torch.linalg.eigh(covariance[alive][:, alive].double())
+            values[alive] = eigenvalues.clamp_min_(0)
             vectors[alive[:, None], alive] = turned
             return (values, vectors) if bool(values.isfinite().all() and vectors.isfinite().all()) else None
         return None
@@ -251,14 +251,14 @@ class _Problem:
         """(M, K) logits of the examples at (M,) rising `rows`, each by the problem whose number is its
         `place` (N,).
         """
-        found, fold = np.empty((len(rows), self.shape[1]), dtype=np.float32), torch.from_numpy(place)
+        logits, fold = np.empty((len(rows), self.shape[1]), dtype=np.float32), torch.from_numpy(place)
         for some, x in self._parts():
             first, last = np.searchsorted(rows, (some.start, some.stop))
             if first < last:
                 inside = torch.from_numpy(rows[first:last])
                 given = self._logits(x[inside - some.start], theta)
-                found[first:last] = given[torch.arange(len(given)), fold[inside]].numpy()
-        return found
+                logits[first:last] = given[torch.arange(len(given)), fold[inside]].numpy()
+        return logits
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
@@ -294,9 +294,9 @@ def fit_linear(
         weight, bias = start
         known = weight * np.where(np.isfinite(scale), scale, 0)
         begin = torch.from_numpy(np.column_stack([known, bias + weight @ mean]).astype(np.float32))[None]
-    found = problem.solve(l2, begin, tolerance, flat)[0].double().numpy()
-    weight = found[:, :-1] / scale
-    return weight.astype(np.float32), (found[:, -1] - weight @ mean).astype(np.float32)
+    solution = problem.solve(l2, begin, tolerance, flat)[0].double().numpy()
+    weight = solution[:, :-1] / scale
+    return weight.astype(np.float32), (solution[:, -1] - weight @ mean).astype(np.float32)
 
 
 def tried_folds(strata: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:

@@ -59,13 +59,13 @@ class _Networks(nn.Module):
     def one(self, number: int) -> dict[str, torch.Tensor]:
         """The weights of one network, by their names in what `make_head` makes."""
         some = slice(number * self.layers.hidden, (number + 1) * self.layers.hidden)
-        found = {
+        parameters = {
             "0.weight": self.first[some],
             "0.bias": self.first_bias[some],
             "3.weight": self.last[number].T,
             "3.bias": self.last_bias[number, 0],
         }
-        return {name: values.detach() for name, values in found.items()}
+        return {name: values.detach() for name, values in parameters.items()}
 
 
 class _Problem:
@@ -172,12 +172,12 @@ def mlp_out_of_fold(
 
     def after(epoch: int, networks: _Networks) -> bool:
         nonlocal best, lowest
-        found = np.empty((len(rows), task.outputs), dtype=np.float32)
+        oof = np.empty((len(rows), task.outputs), dtype=np.float32)
         for number, (_, held) in enumerate(splits):
-            found[np.searchsorted(rows, held)] = problem.logits(networks, number, held)
-        loss = float(task.link.losses(targets[rows], found).mean())
+            oof[np.searchsorted(rows, held)] = problem.logits(networks, number, held)
+        loss = float(task.link.losses(targets[rows], oof).mean())
         if loss < lowest:
-            best, lowest = OutOfFold(rows, found, epoch), loss
+            best, lowest = OutOfFold(rows, oof, epoch), loss
         tick(label=f"trying an MLP of {layers.hidden}", done=epoch, total=epochs)
         return stop() or epoch - best.epochs >= PATIENCE
 

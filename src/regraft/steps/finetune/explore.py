@@ -102,8 +102,8 @@ def explore(
         if not last and len(going) <= survivors:
             continue
         names = [name for name in tuners if name == USUAL and last] + going
-        found = race.rung({name: tuners[name] for name in names}, part)
-        going = sorted((n for n in going if n in found), key=lambda name: found[name].log_loss)[:survivors]
+        rung = race.rung({name: tuners[name] for name in names}, part)
+        going = sorted((n for n in going if n in rung), key=lambda name: rung[name].log_loss)[:survivors]
     best = race.best
     if best is None:
         return Explored(race.trials, "head", advice(race.trials, "head", usual.task))
@@ -140,11 +140,11 @@ class _Race:
         last, epochs = part == 1, max(1, self.length // part)
         some = self._part(self.length / (part * epochs))
         share = len(some.labels) / len(self.data.labels)
-        found = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
+        trials = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
         for number, (name, tuner) in enumerate(tuners.items()):
             if self.context.out_of_time() or self.stopped:
                 break
-            before = found.get(name)
+            before = trials.get(name)
             if before and not last:
                 continue
             tried = self._tried(name, tuner, some, epochs, str(number) if last else None)
@@ -155,8 +155,8 @@ class _Race:
                 self.best = tried
             if self.stopped:
                 break
-            found[name] = self._kept(tried.trial, before, number + 1, len(tuners))
-        return found
+            trials[name] = self._kept(tried.trial, before, number + 1, len(tuners))
+        return trials
 
     def _part(self, share: float) -> Part:
         """A stratified share of the examples; all of them from 1 on."""
@@ -248,9 +248,11 @@ def _trial(
     """
     losses, blocks = task.losses(val.labels, outputs, refined=True), val.blocks
     groups = None if blocks is None or all_alone(blocks) else blocks
-    found = estimates((task.headline,), task.facts(val.labels, outputs), groups)[task.headline.name]
+    headline = estimates((task.headline,), task.facts(val.labels, outputs), groups)[task.headline.name]
     error = standard_error(losses, blocks) if len(per_block(losses, blocks)) > 1 else 0.0
-    return Trial(name, epochs, float(losses.mean()), error, found.value, found.low, found.high, *cost)
+    return Trial(
+        name, epochs, float(losses.mean()), error, headline.value, headline.low, headline.high, *cost
+    )
 
 
 def advice(trials: list[Trial], chosen: str, task: Task) -> str:

@@ -72,7 +72,7 @@ def compare(
     itself, looks worse than it is. Where there are several shares, the loss of each half of the blocks is
     that of the share with the lowest loss on the other half, so that what is compared chose nothing.
     """
-    losses = {share: task.losses(targets, found, refined=True) for share, found in logits.items()}
+    losses = {share: task.losses(targets, outputs, refined=True) for share, outputs in logits.items()}
     shares = [share for share in logits if share]
     crossed, loss = np.empty_like(logits[0.0]), np.empty(len(targets))
     half = _halves(len(targets), blocks)
@@ -132,7 +132,7 @@ def cross_fit(
         return None
     logits = {share: np.zeros((len(data.labels), task.outputs), dtype=np.float32) for share in (0.0, *SHARES)}
     splits = folds_of(strata, folds, recipe.run.seed, data.blocks)
-    rows, found = np.zeros(0, dtype=np.int64), None
+    rows, comparison = np.zeros(0, dtype=np.int64), None
     for number, (fit, held) in enumerate(splits):
         if context.out_of_time():
             return None
@@ -148,8 +148,8 @@ def cross_fit(
         rows = np.sort(np.concatenate([rows, held]))
         tried = {share: values[rows] for share, values in logits.items()}
         blocks = data.blocks_at(rows)
-        found = compare(task, metric, data.labels[rows], tried, blocks, rows)
-        context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {found.why}")
-        if found.enough:
+        comparison = compare(task, metric, data.labels[rows], tried, blocks, rows)
+        context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {comparison.why}")
+        if comparison.enough:
             break
-    return found
+    return comparison

@@ -64,12 +64,12 @@ def mixtures(
     network = Network(tuned.backbone, tuned.head)
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     end = {name: value.clone() for name, value in network.state_dict().items()}
-    found: dict[float, list[np.ndarray]] = {share: [] for share in (0.0, *SHARES)}
+    outputs: dict[float, list[np.ndarray]] = {share: [] for share in (0.0, *SHARES)}
     for begin in range(0, len(held.items), DECODED):
         some = held.some(np.arange(begin, min(begin + DECODED, len(held.items))))
         inputs = list(prepared(tuned.backbone, some, context))
-        for share, rows in found.items():
+        for share, rows in outputs.items():
             network.load_state_dict(between(start, end, share))
             rows.append(logits_of(network, iter(inputs), plain(context.device)))
     network.to("cpu")
-    return {share: np.concatenate(rows) for share, rows in found.items()}
+    return {share: np.concatenate(rows) for share, rows in outputs.items()}

@@ -87,8 +87,8 @@ def taught(part: Part) -> Part:
     rows = np.flatnonzero(part.weights > 0)
     if len(rows) < 2 or len(rows) == len(part):
         return part
-    found = part.some(rows)
-    return replace(found, weights=found.weights / found.weights.mean())
+    teaching = part.some(rows)
+    return replace(teaching, weights=teaching.weights / teaching.weights.mean())
 
 
 def views_of(examples: int, epochs: int) -> int:
@@ -176,8 +176,8 @@ def _engine(
     if name != REFERENCE:
         try:
             engine = made[name]()
-            found = np.concatenate([engine.run(some)[1] for some in split(sample, engine.batch)])
-            if agree(expected, found):
+            features = np.concatenate([engine.run(some)[1] for some in split(sample, engine.batch)])
+            if agree(expected, features):
                 return engine, expected
         except (RuntimeError, ImportError) as error:
             _say(f"{name} cannot give activations ({str(error).splitlines()[0][:120]})", context)

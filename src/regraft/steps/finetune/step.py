@@ -96,16 +96,16 @@ def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: C
     if not len(ground.val) and plan is None:
         return _not_done("there is no val set to compare strategies on", context)
     size = ground.backbone.preprocess.size
-    found = settled(asked, count, context.modality.settings(ground.facts, size), size)
-    for name, value in found.items():
+    settings = settled(asked, count, context.modality.settings(ground.facts, size), size)
+    for name, value in settings.items():
         context.settle(f"finetune.{name}", value, "by rule from the number of examples and what they are")
     try:
-        found |= _probed(ground, frozen, context)
+        settings |= _probed(ground, frozen, context)
     except BudgetError as error:
         return _not_done(str(error), context)
     several = _folds(ground, plan, context)
     usual = plan or planned(ground.backbone, "full", context.recipe.freeze.norm_statistics)[0]
-    tuning = Tuning.of(asked, ground.heads.chosen.class_weights, **found)
+    tuning = Tuning.of(asked, ground.heads.chosen.class_weights, **settings)
     for name in ("mirror", "crop_scale"):
         if getattr(asked, name) == "auto" and f"finetune.{name}" not in context.decisions.settled:
             context.settle(f"finetune.{name}", getattr(tuning, name), "these examples have no such views")
@@ -124,30 +124,30 @@ def _probed(ground: Ground, frozen: Frozen, context: Context) -> dict[str, Any]:
 
     Raises BudgetError where there is no time to find out.
     """
-    found, step = {}, -(-len(ground.fit) // PROBED)
+    settings, step = {}, -(-len(ground.fit) // PROBED)
     for probe in context.modality.probes:
         if getattr(context.recipe.finetune, probe.setting) != "auto":
             continue
         viewed = frozen(ground.fit.every(step), probe.setting)
         allowed, why = probe.allowed(ground.features.values[: len(ground.fit) : step], viewed)
-        found[probe.setting] = allowed
+        settings[probe.setting] = allowed
         context.settle(f"finetune.{probe.setting}", allowed, why)
         context.events.note(why)
-    return found
+    return settings
 
 
 def _folds(ground: Ground, plan: FreezePlan | None, context: Context) -> int:
     """Into how many folds train and val are cut; 0: val judges, as where it compares strategies."""
     recipe = context.recipe
     if plan is None:  # a resumed run, its strategy decided, is not to judge them anew
-        found, why = 0, "val compares freezing strategies"
+        count, why = 0, "val compares freezing strategies"
     elif recipe.finetune.folds != "auto":
         return int(recipe.finetune.folds)
     else:
         unhurried = recipe.run.budget_seconds is None and recipe.run.prefer == "accuracy"
-        found, why = folds(len(ground.fit), len(ground.val), unhurried), "by the number of examples"
-    context.settle("finetune.folds", found, why)
-    return found
+        count, why = folds(len(ground.fit), len(ground.val), unhurried), "by the number of examples"
+    context.settle("finetune.folds", count, why)
+    return count
 
 
 def _by_folds(tuner: Tuner, several: int, ground: Ground, context: Context) -> Tried:
@@ -176,9 +176,9 @@ def _by_val(tuner: Tuner, ground: Ground, context: Context) -> Tried:
         assert tried.logits is not None
         before = apply_head(head, ground.features.values[len(ground.fit) :])
         logits, rows = {0.0: before, 1.0: tried.logits}, np.arange(len(val.labels))
-        found = compare(ground.task, ground.metric, val.labels, logits, val.blocks, rows)
-        if not found.share or found.gain <= SURE * found.error:
-            return _not_done(f"a trial of {epochs} epoch(s) shows no gain: {found.why}", context)
+        comparison = compare(ground.task, ground.metric, val.labels, logits, val.blocks, rows)
+        if not comparison.share or comparison.gain <= SURE * comparison.error:
+            return _not_done(f"a trial of {epochs} epoch(s) shows no gain: {comparison.why}", context)
     tuned = tuner.fit(head, data, val, context, context.keeper.checkpoint("finetune"))
     return _done(tuned, tuner, context)
 
@@ -190,20 +190,20 @@ def _explored(usual: Tuner, ground: Ground, context: Context) -> Tried:
     """
     head, keeper = ground.heads.on_train, context.keeper
     before = apply_head(head, ground.features.values[len(ground.fit) :])
-    found = explore(usual, head, before, ground.data(ground.fit), ground.data(ground.val), context)
-    trials = [asdict(trial) for trial in found.trials]
-    kept = {"trials": trials, "chosen": found.chosen, "advice": found.advice}
+    race = explore(usual, head, before, ground.data(ground.fit), ground.data(ground.val), context)
+    trials = [asdict(trial) for trial in race.trials]
+    kept = {"trials": trials, "chosen": race.chosen, "advice": race.advice}
     keeper.keep_strategies({**kept, "metric": ground.task.headline.described()})
-    context.events.emit("advice", step="finetune", chosen=found.chosen, text=found.advice)
-    if found.tuned is None or found.tuner is None:
-        return _not_done(found.advice, context)
-    tuned = replace(found.tuned, decided=f"{found.chosen}: {found.tuned.decided}", why=found.advice)
-    if not found.stopped:
-        context.settle("freeze.strategy", found.chosen.removesuffix(WITHOUT_DECAY), found.advice)
-        context.settle("finetune.layer_decay", tuned.tuning.layer_decay, found.advice)
-        if found.checkpoint is not None:  # what a resumed run, its strategy decided, goes on from
-            found.checkpoint.move_to(keeper.checkpoint("finetune"))
-    return _done(tuned, found.tuner, context)
+    context.events.emit("advice", step="finetune", chosen=race.chosen, text=race.advice)
+    if race.tuned is None or race.tuner is None:
+        return _not_done(race.advice, context)
+    tuned = replace(race.tuned, decided=f"{race.chosen}: {race.tuned.decided}", why=race.advice)
+    if not race.stopped:
+        context.settle("freeze.strategy", race.chosen.removesuffix(WITHOUT_DECAY), race.advice)
+        context.settle("finetune.layer_decay", tuned.tuning.layer_decay, race.advice)
+        if race.checkpoint is not None:  # what a resumed run, its strategy decided, goes on from
+            race.checkpoint.move_to(keeper.checkpoint("finetune"))
+    return _done(tuned, race.tuner, context)
 
 
 def _done(tuned: Finetuned, tuner: Tuner, context: Context) -> Tried:

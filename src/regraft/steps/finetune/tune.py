@@ -214,10 +214,10 @@ class _Work:
             return epochs
         step = seconds_a_step(self.network, self.first[0], self.arithmetic)
         epoch = 1.1 * self.steps * step + 0.3 * step * len(self.val.items) / len(self.first[1])
-        found = max(0, min(epochs, int(0.8 * left / epoch)))
-        if epochs and not found:
+        fitting = max(0, min(epochs, int(0.8 * left / epoch)))
+        if epochs and not fitting:
             raise BudgetError(f"an epoch takes about {epoch:.0f} s and the budget leaves {left:.0f} s")
-        return found
+        return fitting
 
     def logits(self) -> np.ndarray:
         """(V, K) float32 logits of val as the network stands."""
@@ -238,9 +238,9 @@ class _Work:
         """Val losses after the best calibration, one a block, and the task's headline of the network as it
         stands: it is told as `val_` and the metric's name.
         """
-        val, found, headline = self.val or NOTHING, self.logits(), self.task.headline
-        each = per_block(self.task.losses(val.labels, found, refined=True), val.blocks)
-        told = headline.valued(self.task.facts(val.labels, found))
+        val, logits, headline = self.val or NOTHING, self.logits(), self.task.headline
+        each = per_block(self.task.losses(val.labels, logits, refined=True), val.blocks)
+        told = headline.valued(self.task.facts(val.labels, logits))
         return each, {f"val_{headline.name}": told}
 
     def train(self, epochs: int, checkpoint: Checkpoint) -> Trained:
