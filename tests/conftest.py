@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 import regraft
 from regraft.runtime import ready_torchvision
 from skips import pytest_make_collect_report, pytest_runtest_makereport, pytest_terminal_summary
+from standin import StandIn
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
@@ -107,6 +109,32 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, head_only: dict[str, Any]) 
     place = tmp_path_factory.mktemp("fitted")
     run = regraft.fit(paint(place / "colours"), place / "run", recipe=head_only, cache=place / "cache")
     return Fitted(run.path, place / "colours")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A stand-in for the hub on loopback, empty, and a local cache of the hub of the test's own. The client
+    does not wait between its attempts.
+    """
+    from types import SimpleNamespace
+
+    import huggingface_hub.constants
+    import huggingface_hub.file_download
+
+    server = StandIn()
+    known = huggingface_hub.constants
+    monkeypatch.setattr(known, "ENDPOINT", server.address)
+    template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(known, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(known, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(known, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(known, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    clock = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(huggingface_hub.file_download, "time", clock)
+    monkeypatch.setenv("HF_TOKEN", "a-token-of-nobody")
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         fit_head,
         freeze,
         load,
+        push,
         rank,
         repeat,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "fit_head",
     "freeze",
     "load",
+    "push",
     "rank",
     "repeat",
 ]

@@ -47,6 +47,7 @@ __all__ = [
     "fit_head",
     "freeze",
     "load",
+    "push",
     "rank",
     "repeat",
 ]
@@ -292,6 +293,20 @@ def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:
     from regraft.model import Model
 
     return Model.load(Path(path), pick_device(device))
+
+
+def push(run: str | Path | Run, repo: str, public: bool = False) -> str:
+    """Send a finished run's model and its card to the repository `repo` (OWNER/NAME) of a model hub, private
+    unless `public`; gives its address.
+
+    Weights, what it takes to load them and the card are sent; examples, predictions and paths of this
+    machine are not. Raises UsageError for a run without a model, a name that is none, no token of the hub
+    and a repository that is as visible as was not asked for; RegraftError for what the hub refuses.
+    """
+    from regraft import publish
+
+    parcel, place = publish.pack(run.path if isinstance(run, Run) else run), publish.find(repo)
+    return publish.send(parcel, place, public)
 
 
 def backbone(

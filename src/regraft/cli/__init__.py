@@ -8,7 +8,7 @@ import sys
 import typer
 
 from regraft import streams
-from regraft.cli import data, machine, runs, training
+from regraft.cli import data, machine, publishing, runs, training
 from regraft.cli.shown import in_words
 from regraft.errors import RegraftError
 
@@ -25,6 +25,7 @@ VERBS = (  # in the order of `regraft --help`
     runs.evaluate,
     runs.report,
     runs.runs,
+    publishing.push,
 )
 
 app = typer.Typer(

@@ -25,6 +25,7 @@ _LICENCES = (
     "cc-by-nc-4.0",
     "cc0-1.0",
     "openrail",
+    "unknown",
 )
 _SPLITS = {
     "test": "a held-out test set",
@@ -63,8 +64,8 @@ def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[s
     fields: dict[str, Any] = {"license": licence if licence in _LICENCES else "other"}
     if fields["license"] == "other":
         fields["license_name"] = licence
-    if provenance.get("id"):
-        fields["base_model"] = _hub_id(str(provenance["id"]))
+    if base := _hub_id(str(provenance.get("id") or "")):
+        fields["base_model"] = base
     fields |= {
         "library_name": _LIBRARIES.get(modality, "regraft"),
         "pipeline_tag": hub,
@@ -292,9 +293,13 @@ def _use(modality: str) -> str:
 
 
 def _hub_id(reference: str) -> str:
-    """`timm:resnet18.a1_in1k` is timm/resnet18.a1_in1k on the hub; other schemes are only dropped."""
-    scheme, _, name = reference.rpartition(":")
-    return f"timm/{name}" if scheme == "timm" and "/" not in name else name
+    """`timm:resnet18.a1_in1k` is timm/resnet18.a1_in1k on the hub, a folder or an earlier run is nothing
+    there (""); other schemes are only dropped.
+    """
+    scheme, _, name = reference.partition(":")
+    if scheme in ("path", "run"):
+        return ""
+    return f"timm/{name}" if scheme == "timm" and "/" not in name else name or reference
 
 
 def _text(value: Any) -> str:
