@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +70,8 @@ class VectorPreprocess:
     size: int
     scale: float
     modality: str = "vector"
+    varying: ClassVar[tuple[str, ...]] = ()
+    files: ClassVar[dict[str, bytes]] = {}
 
     @property
     def fingerprint(self) -> str:

@@ -213,6 +213,7 @@ class Series:
     """How series of numbers of several lengths reach a network: filled up, with a mask of what is theirs."""
 
     fingerprint = "series"
+    varying = ()
 
     def collate(self, raws: Sequence[np.ndarray]) -> Batch:
         values, mask = np.zeros((len(raws), 8), np.float32), np.zeros((len(raws), 8), np.bool_)

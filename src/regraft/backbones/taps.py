@@ -50,12 +50,21 @@ class Tapped(nn.Module):
             for depth, name in self.entrances.items()
         ]
         try:
-            pooled = self.module(self.prepare(batch))
+            given = self.prepare(batch)
+            pooled = self.module(given)
         finally:
             for handle in handles:
                 handle.remove()
-        shallow = tuple(pool(caught[depth], self.last, self.prefix) for depth in self.depths)
+        shallow = tuple(self._pooled(caught[depth], given) for depth in self.depths)
         return (pooled, *shallow) if self.cut is None else (pooled, *shallow, caught[self.cut])
+
+    def _pooled(self, activation: torch.Tensor, given: Any) -> torch.Tensor:
+        """(B, channels) means over the positions; a network that knows which of them are padding, by what it
+        was given, has a `pooled` of its own.
+        """
+        if hasattr(self.module, "pooled"):
+            return self.module.pooled(activation, given)  # type: ignore[no-any-return, operator]
+        return pool(activation, self.last, self.prefix)
 
 
 def pool(activation: torch.Tensor, channels_last: bool = False, prefix: int = 0) -> torch.Tensor:

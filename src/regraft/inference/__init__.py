@@ -1,7 +1,7 @@
 """Frozen activations, each computed once: engines, their trial, and the store."""
 
 from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
-from regraft.inference.feed import batched, prefetch
+from regraft.inference.feed import alike, batched, prefetch
 from regraft.inference.occlusion import Occluded, occlusion
 from regraft.inference.predictor import Outcome, Predictor
 from regraft.inference.store import FeatureStore, Kept
@@ -33,6 +33,7 @@ __all__ = [
     "Trial",
     "agree",
     "agreement",
+    "alike",
     "batched",
     "feature_key",
     "makers",

@@ -130,8 +130,8 @@ class _Named(nn.Module):
 
 
 class OpenVinoEngine:
-    """OpenVINO on a CPU, converted from the PyTorch module, static shapes; the converted model is kept in
-    `cache`.
+    """OpenVINO on a CPU, converted from the PyTorch module, static shapes but for the length of items that
+    have one of their own; the converted model is kept in `cache`.
 
     Weights that change are converted anew when torch's version counters tell, or else when `weights` is
     next called. Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
@@ -196,7 +196,7 @@ class OpenVinoEngine:
             module = _Named(Tapped(backbone, self.depths, self.cut), tuple(blank)).eval()
             with _silence(), torch.no_grad():
                 model = self.library.convert_model(
-                    module, example_input=example, input=[array.shape for array in blank.values()]
+                    module, example_input=example, input=[self._shape(name, blank) for name in blank]
                 )
             for port, name in zip(model.inputs, blank, strict=True):
                 port.get_tensor().set_names({name})
@@ -204,6 +204,13 @@ class OpenVinoEngine:
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return core.compile_model(model, "CPU", {**hint, **threads}).create_infer_request()
+
+    def _shape(self, name: str, blank: Batch) -> Any:
+        """The shape of one array of a batch: fixed, but for the length of items that have one of their own."""
+        shape = list(blank[name].shape)
+        if name in self.backbone.preprocess.varying:
+            shape[1] = -1
+        return self.library.PartialShape(shape)
 
     def run(self, batch: Batch) -> list[np.ndarray]:
         """Features of one batch of at most `self.batch` examples."""

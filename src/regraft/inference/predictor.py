@@ -14,10 +14,11 @@ from torch import nn
 
 from regraft.backbones import Backbone, padded
 from regraft.inference.engines import TorchEngine
-from regraft.inference.feed import batched, prefetch
+from regraft.inference.feed import alike, batched, prefetch
 from regraft.modalities import Unreadable
 
 SHAPES = (1, 8, 32)  # the only batch sizes that are run
+WAIT = 256  # items after which one is answered though not many of its length came
 FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as much as items do
 
 
@@ -43,11 +44,11 @@ class Predictor:
     call, and follows the model: weights that changed, and parts that were replaced, count from the next
     call on.
 
-    All items of a call run in batches of one shape, which their number decides (`shape_for`), so an output
-    does not depend on what the other items are: in the same shape it has the same bits. Between two shapes
-    the last bits may differ (by 5e-6 where it was measured), as libraries take other kernels for them.
-    Several threads may call it: each reads its own items, and the network takes one batch at a time, which
-    has all processors to itself.
+    All items of a call run in batches of one size, which their number decides (`shape_for`), those with
+    lengths of their own beside others of their bucket. So an output does not depend on what the other items
+    are: in the same shape it has the same bits. Between two shapes the last bits may differ (by 5e-6 where
+    it was measured), as libraries take other kernels for them. Several threads may call it: each reads its
+    own items, and the network takes one batch at a time, which has all processors to itself.
     """
 
     def __init__(self, model: Finished, device: torch.device, precision: str = "float32") -> None:
@@ -73,25 +74,33 @@ class Predictor:
         together = (
             prefetch(batches, self._read) if len(first) > 1 else ((b, [*map(self._read, b)]) for b in batches)
         )
-        for _, raws in together:
-            readable = [raw for raw in raws if not isinstance(raw, Unreadable)]
-            done = self._pass(readable, shape) if readable else None
-            place = 0
-            for raw in raws:
-                if isinstance(raw, Unreadable) or done is None:
-                    yield raw
-                    continue
-                yield Outcome(done.outputs[place], done.features[place])
-                place += 1
+        answered: dict[int, Outcome | Unreadable] = {}  # what came before its turn
+
+        def readable() -> Iterator[tuple[int, Any]]:
+            for number, raw in enumerate(raw for _, raws in together for raw in raws):
+                if isinstance(raw, Unreadable):
+                    answered[number] = raw
+                else:
+                    yield number, raw
+
+        turn = 0
+        for numbers, raws in alike(readable(), shape, WAIT):
+            done = self._pass(raws, shape)
+            answered |= dict(zip(numbers, done, strict=True))
+            while turn in answered:
+                yield answered.pop(turn)
+                turn += 1
+        yield from (answered[number] for number in sorted(answered))
 
     def of_raws(self, raws: Iterable[Any]) -> Outcome:
         """Outputs and features of at least one item that the preprocessing's `host` has prepared."""
         raws = list(raws)
         shape = shape_for(len(raws))
-        done = [self._pass(some, shape) for some in batched(raws, shape)]
-        return Outcome(
-            np.concatenate([some.outputs for some in done]), np.concatenate([some.features for some in done])
-        )
+        answered: dict[int, Outcome] = {}
+        for numbers, some in alike(enumerate(raws), shape):
+            answered |= dict(zip(numbers, self._pass(some, shape), strict=True))
+        rows = [answered[number] for number in range(len(raws))]
+        return Outcome(np.stack([row.outputs for row in rows]), np.stack([row.features for row in rows]))
 
     def _read(self, item: Any) -> Any:
         try:
@@ -99,8 +108,8 @@ class Predictor:
         except Unreadable as error:
             return error
 
-    def _pass(self, raws: Sequence[Any], shape: int) -> Outcome:
-        """Outputs and features of at most `shape` prepared items."""
+    def _pass(self, raws: Sequence[Any], shape: int) -> list[Outcome]:
+        """Of each of at most `shape` prepared items, which go in one shape, its outputs and features."""
         backbone = self.model.backbone
         batch = padded(backbone.preprocess.collate(raws), shape)
         with self.turn:
@@ -110,7 +119,8 @@ class Predictor:
             head = self.model.head.to("cpu").eval()
             with torch.inference_mode():
                 outputs = head(torch.from_numpy(features)).numpy()
-        return Outcome(outputs[: len(raws)], features[: len(raws)])
+        rows = zip(outputs, features, strict=True)
+        return [Outcome(*row) for row in islice(rows, len(raws))]
 
 
 def shape_for(count: int) -> int:

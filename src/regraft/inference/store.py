@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint, openable
 from regraft.inference.engines import Engine
-from regraft.inference.feed import batched, prefetch
+from regraft.inference.feed import alike, batched, prefetch
 
 SHARD = 16 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
 SECONDS = 20.0
@@ -101,7 +101,9 @@ class FeatureStore:
         def read(identity: str) -> np.ndarray:
             return preprocess.host(items[rows[identity][0]])
 
-        for batch, raws in prefetch(batched(missing, engine.batch), read):
+        read_ahead = prefetch(batched(missing, engine.batch), read)
+        prepared = ((one, raw) for some, raws in read_ahead for one, raw in zip(some, raws, strict=True))
+        for batch, raws in alike(prepared, engine.batch):
             found = _typed(engine.run(preprocess.collate(raws)), columns)
             for number, values in enumerate(found):
                 for identity, value in zip(batch, values, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from regraft.data.kind import Facts, Kind, Likeness
 from regraft.data.sources import Source
 from regraft.data.sources import read_source as _read_source
 from regraft.errors import Unreadable, UsageError
+from regraft.modalities.buckets import bucket_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,7 @@ __all__ = [
     "Probe",
     "Shown",
     "Unreadable",
+    "bucket_of",
     "modality_of",
     "names",
     "of_ending",
@@ -47,7 +49,15 @@ class Shown:
 
 
 class Preprocess(Protocol):
-    """How items reach a network: it travels with the weights, and training, prediction and export share it."""
+    """How items reach a network: it travels with the weights, and training, prediction and export share it.
+
+    `varying` names the arrays of a batch whose second axis is as long as the items are, each of which may
+    have a length of its own; none where all items have one shape. `files` are what is kept of it beside
+    regraft.json in a model folder, by name; `Modality.preprocess_from` gets them back under "files".
+    """
+
+    varying: tuple[str, ...]
+    files: Mapping[str, bytes]
 
     @property
     def modality(self) -> str: ...
@@ -65,7 +75,9 @@ class Preprocess(Protocol):
         """
 
     def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """A batch of several of these: arrays by name, the examples along the first axis of each."""
+        """A batch of several of these: arrays by name, the examples along the first axis of each. Items of
+        different lengths are padded to the bucket (`bucket_of`) of the longest, with a mask.
+        """
 
     def device(self) -> nn.Module:
         """The module that makes of such a batch, as tensors, the one object that the network takes. It runs

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+WINDOW = 32  # batches among which examples of like length are put together: the order stays mostly chance
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -54,18 +56,30 @@ class Ranks:
 
 
 def shuffled(
-    count: int, seed: int, epoch: int, batch: int, rank: int = 0, world: int = 1
+    count: int,
+    seed: int,
+    epoch: int,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    lengths: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Batches of indices of one epoch; the order depends on (seed, epoch) only. A last lone example joins
-    its neighbours.
+    its neighbours. With (N,) `lengths` the examples of each batch are about as long as each other: each
+    WINDOW of batches is sorted, and the batches are shuffled.
 
     Of several processes each is given every `world`-th example of each batch: together they have the
     batches of one. Of no examples there are no batches.
     """
     if not count:
         return []
-    order = np.random.default_rng([seed, epoch]).permutation(count)
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(count)
+    if lengths is not None:
+        windows = np.split(order, range(WINDOW * batch, count, WINDOW * batch))
+        order = np.concatenate([some[np.argsort(lengths[some], kind="stable")] for some in windows])
     cuts = list(range(0, count, batch))
     if len(cuts) > 1 and count - cuts[-1] == 1:
         cuts.pop()
-    return [order[a:b][rank::world] for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
+    batches = [order[a:b][rank::world] for a, b in zip(cuts, [*cuts[1:], count], strict=True)]
+    return batches if lengths is None else [batches[number] for number in rng.permutation(len(batches))]

@@ -6,9 +6,9 @@ which `device`, a module in the model's graph, normalises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class ImagePreprocess:
     levels: Levels = STANDARD
     version: str = VERSION
     modality: str = "image"
+    varying: ClassVar[tuple[str, ...]] = ()  # all images have one shape
+    files: ClassVar[Mapping[str, bytes]] = {}
 
     @property
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 
 from regraft.backbones import Arithmetic, Backbone, plain, tensors
 from regraft.data.part import Part
-from regraft.inference import batched, prefetch
+from regraft.inference import alike, batched, prefetch
 from regraft.steps.context import Context
 from regraft.training import Inputs, Network, State
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from regraft.steps.finetune.tune import Finetuned
 
 DECODED = 512  # held-out examples that are decoded at once and kept while each mixture looks at them
+Placed = tuple[np.ndarray, Inputs]  # (B,) positions of examples, and what the network is given of them
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way to the fine-tuned weights; 0 is the head alone
 
 
@@ -37,20 +38,24 @@ def between(start: State, end: State, share: float) -> State:
     }
 
 
-def prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Inputs]:
-    """Held-out examples as the network is given them, a batch at a time."""
-    for _, raws in prefetch(batched(held.items, context.recipe.run.feature_batch), backbone.preprocess.host):
-        yield tensors(backbone.preprocess.collate(raws), context.device)
+def prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Placed]:
+    """Held-out examples as the network is given them, a batch of one shape at a time, with their positions."""
+    preprocess, size = backbone.preprocess, context.recipe.run.feature_batch
+    read = prefetch(batched(held.items, size), preprocess.host)
+    numbered = enumerate(raw for _, raws in read for raw in raws)
+    for rows, raws in alike(numbered, size):
+        yield np.array(rows), tensors(preprocess.collate(raws), context.device)
 
 
-def logits_of(network: Network, inputs: Iterator[Inputs], arithmetic: Arithmetic) -> np.ndarray:
-    """(N, K) float32 logits of all inputs as the network stands."""
+def logits_of(network: Network, inputs: Iterable[Placed], arithmetic: Arithmetic) -> np.ndarray:
+    """(N, K) float32 logits of N examples, each in its place, as the network stands."""
     network.eval()
-    rows = []
-    for given in inputs:
+    rows, logits = [], []
+    for places, given in inputs:
         with torch.no_grad(), arithmetic():
-            rows.append(network(given).float().cpu().numpy())
-    return np.concatenate(rows)
+            logits.append(network(given).float().cpu().numpy())
+        rows.append(places)
+    return np.concatenate(logits)[np.argsort(np.concatenate(rows))]
 
 
 def mixtures(
@@ -70,6 +75,6 @@ def mixtures(
         inputs = list(prepared(tuned.backbone, some, context))
         for share, rows in outputs.items():
             network.load_state_dict(between(start, end, share))
-            rows.append(logits_of(network, iter(inputs), plain(context.device)))
+            rows.append(logits_of(network, inputs, plain(context.device)))
     network.to("cpu")
     return {share: np.concatenate(rows) for share, rows in outputs.items()}

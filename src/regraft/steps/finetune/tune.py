@@ -16,9 +16,9 @@ from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic,
 from regraft.data.part import Part
 from regraft.errors import BudgetError, RegraftError
 from regraft.evaluation import per_block
-from regraft.inference import REFERENCE, prefetch, recall, remember
+from regraft.inference import REFERENCE, batched, prefetch, recall, remember
 from regraft.steps.context import Context
-from regraft.steps.finetune.mix import SHARES, between, logits_of, prepared
+from regraft.steps.finetune.mix import SHARES, Placed, between, logits_of, prepared
 from regraft.steps.finetune.prefix import cache_prefix, taught
 from regraft.steps.finetune.rules import Tuning
 from regraft.tasks import Task
@@ -43,6 +43,7 @@ from regraft.training import (
 )
 
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
+READ = 256  # items that are read ahead to tell their lengths
 NOTHING = Part(items=(), ids=(), labels=np.zeros(0, np.int64), weights=np.zeros(0))
 
 
@@ -223,16 +224,17 @@ class _Work:
         """(V, K) float32 logits of val as the network stands."""
         return logits_of(self.network, self._inputs(), self.arithmetic)
 
-    def _inputs(self) -> Iterator[Inputs]:
-        """What the network is given of val, a batch at a time: prepared examples, or their cached
-        activations.
+    def _inputs(self) -> Iterator[Placed]:
+        """What the network is given of val, a batch at a time, with the positions in val: prepared examples,
+        or their cached activations.
         """
         val, size = self.val or NOTHING, self.context.recipe.run.feature_batch
         if self.prefix is None:
             yield from prepared(self.tuned, val, self.context)
             return
         for start in range(0, len(self.prefix.val), size):
-            yield self.prefix.tensor(self.prefix.val[start : start + size], self.context)
+            some = self.prefix.val[start : start + size]
+            yield start + np.arange(len(some)), self.prefix.tensor(some, self.context)
 
     def judge(self) -> tuple[np.ndarray, dict[str, float]]:
         """Val losses after the best calibration, one a block, and the task's headline of the network as it
@@ -316,6 +318,7 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
     threads.
     """
     seed, device = context.recipe.run.seed, context.device
+    lengths = lengths_of(data, backbone) if backbone.preprocess.varying else None
 
     def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
@@ -323,13 +326,19 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
             raw: np.ndarray = backbone.preprocess.host(data.items[index], rng, augment)
             return raw
 
-        orders = shuffled(len(data.items), seed, epoch, size)[skip:]
+        orders = shuffled(len(data.items), seed, epoch, size, lengths=lengths)[skip:]
         for some, raws in prefetch([order.tolist() for order in orders], read):
             inputs = tensors(backbone.preprocess.collate(raws), device)
             labels = torch.from_numpy(data.labels[some]).to(device)
             yield inputs, labels, torch.from_numpy(data.weights[some]).float().to(device)
 
     return epoch_of
+
+
+def lengths_of(data: Part, backbone: Backbone) -> np.ndarray:
+    """(N,) how long the network sees each example, not augmented."""
+    read = prefetch(batched(data.items, READ), lambda item: len(backbone.preprocess.host(item)))
+    return np.array([length for _, some in read for length in some])
 
 
 def _shapes(inputs: Inputs) -> str:
