@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,6 +25,7 @@ from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
+from regraft.evaluation import Familiarity
 from regraft.inference import Predictor, occlusion
 from regraft.modalities import Unreadable, modality_of
 from regraft.prediction import Prediction, Reading, named, promises
@@ -32,6 +35,7 @@ from regraft.training import make_head
 __all__ = ["Look", "Model", "Prediction"]
 
 SCHEMA = 1
+FAMILIARITY = "familiarity.safetensors"  # beside the weights; older models have none
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Model:
     nothing.
 
     `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
-    its copies know it too. `device` is where it runs if a call names no other.
+    its copies know it too. `device` is where it runs if a call names no other. `familiarity` tells how
+    unlike the examples that it was made with an item is; None where that is not known.
     """
 
     backbone: Backbone
@@ -65,6 +70,7 @@ class Model:
     head_settings: dict[str, Any] | None = None
     seen: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    familiarity: Familiarity | None = None
 
     def __post_init__(self) -> None:
         self._predictors: dict[torch.device, Predictor] = {}
@@ -137,7 +143,7 @@ class Model:
             if isinstance(row, Unreadable):
                 yield reading.unreadable(source, row)
             else:
-                yield reading([source], row.outputs[None], [None])[0]
+                yield reading([source], row.outputs[None], self._familiar(row.features[None]))[0]
 
     def predict(self, items: Any, top: int | None = None, precision: float | None = None) -> list[Prediction]:
         """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one.
@@ -158,7 +164,13 @@ class Model:
         if not len(raws):
             return []
         done = self.predictor().of_raws(raws)
-        return reading([f"item {number}" for number in range(len(raws))], done.outputs, [None] * len(raws))
+        names = [f"item {number}" for number in range(len(raws))]
+        return reading(names, done.outputs, self._familiar(done.features))
+
+    def _familiar(self, features: np.ndarray) -> list[float] | list[None]:
+        """The percentiles of (N, width) features."""
+        known = self.familiarity
+        return [None] * len(features) if known is None else [float(each) for each in known(features)]
 
     def explain(self, item: Any, label: str | None = None, runs: Predictor | None = None) -> Look | None:
         """Where the model looks in an item: places are hidden one after another, and what that does to the
@@ -210,6 +222,11 @@ class Model:
             order_metadata(places["model.safetensors"])
             if not linear:
                 save_file(head, str(stack.enter_context(atomic(folder / "head.safetensors"))))
+            if self.familiarity is not None:
+                values = {"rows": self.familiarity.rows, "distances": self.familiarity.distances}
+                save_arrays(values, str(stack.enter_context(atomic(folder / FAMILIARITY))))
+            else:
+                (folder / FAMILIARITY).unlink(missing_ok=True)
             if card:
                 stack.enter_context(atomic(folder / "README.md")).write_bytes(utf8(card))
             if self.seen is not None and self.seen.is_file():
@@ -294,6 +311,10 @@ class Model:
             classifier=classifier,
             depth=depth,
         )
+        familiarity = None
+        if (folder / FAMILIARITY).is_file():
+            with openable(folder / FAMILIARITY) as place:
+                familiarity = Familiarity(**load_arrays(place))
         seen = folder / SEEN if (folder / SEEN).is_file() else None
         return cls(
             backbone,
@@ -305,4 +326,5 @@ class Model:
             settings,
             seen,
             device or torch.device("cpu"),
+            familiarity,
         )

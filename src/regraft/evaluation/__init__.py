@@ -20,6 +20,7 @@ from regraft.evaluation.calibration import (
     softmax,
 )
 from regraft.evaluation.estimate import Estimate, wilson
+from regraft.evaluation.familiarity import Familiarity, some_rows
 from regraft.evaluation.metric import (
     SHARE,
     Metric,
@@ -57,6 +58,7 @@ __all__ = [
     "SHARE",
     "Classified",
     "Estimate",
+    "Familiarity",
     "Metric",
     "PairedDifference",
     "Repeats",
@@ -97,6 +99,7 @@ __all__ = [
     "score",
     "sign_flip",
     "softmax",
+    "some_rows",
     "standard_error",
     "unknown",
     "verify",

@@ -24,6 +24,7 @@ from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen, choose_engine
 from regraft.steps.evaluate import Verdict, predicted
+from regraft.steps.familiarity import familiarity
 from regraft.steps.finetune.step import Ground, Judged, Tried, finetune, judge, refit
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
@@ -82,7 +83,14 @@ def walk(
     _note_val(task, judged, calibration, record)
     record.chosen(judged.name, judged.why)
     last = refit(judged, tried, ground, context)
-    model = record.model(calibrated(handed_over(last.winner.backbone, last.winner.head), calibration, record))
+    model = handed_over(last.winner.backbone, last.winner.head)
+    model.familiarity = record.optional(
+        "familiarity",
+        lambda: record.step(
+            "familiarity", lambda: familiarity(model.backbone, cut.features, frozen, context)
+        ),
+    )
+    model = record.model(calibrated(model, calibration, record))
     if last.stopped:
         raise KeyboardInterrupt
     if left := context.decisions.merged(context.recipe).open_choices():
