@@ -41,11 +41,11 @@ def made(root: Path) -> tuple[Examples, list[str]]:
 
 
 def test_a_registered_modality_is_found_by_name_ending_folder_and_column(tmp_path: Path) -> None:
-    assert names() == ("image", "vector")
+    assert {"image", "vector"} <= set(names())
     assert of_ending(".NPY") is modality_of("vector")
     assert of_ending(".jpg") is modality_of("image")
     assert of_ending(".xyz") is None
-    with pytest.raises(UsageError, match="these are known: image, vector"):
+    with pytest.raises(UsageError, match=r"these are known: image, .*vector"):
         modality_of("smell")
     root = draw(tmp_path / "data")
     (root / "low" / "notes.txt").write_text("no vector")

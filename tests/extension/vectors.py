@@ -117,7 +117,7 @@ class Vectors:
 
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
-    checks, probes = (constant,), ()
+    checks, probes, takes = (constant,), (), ()
 
     def inspect(self, item: Any) -> Known:
         values = read(item)

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 # A module with the modality as `MODALITY`; the first is the usual one
-BUILT_IN = {"image": "regraft.modalities.image"}
+BUILT_IN = {"image": "regraft.modalities.image", "audio": "regraft.modalities.audio"}
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,9 @@ class Modality(Kind, Protocol):
     """
 
     probes: tuple[Probe, ...]
+    takes: tuple[
+        str, ...
+    ]  # other modalities whose networks its preprocessing can feed, as with pictures of a spectrum
 
     def preprocess(
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool

@@ -5,6 +5,7 @@ registered source.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from regraft.backbones.sources.folder import from_folder
@@ -14,6 +15,7 @@ from regraft.backbones.sources.obtained import Obtained, build
 from regraft.backbones.sources.packaged import DEFAULT, PACKAGED, from_package
 from regraft.backbones.sources.registered import WeightSource, register_source, source_of, sources
 from regraft.errors import BackboneError
+from regraft.modalities import modality_of
 
 __all__ = [
     "DEFAULT",
@@ -32,13 +34,15 @@ __all__ = [
 
 def obtain_weights(reference: str, offline: bool = False, modality: str | None = None) -> Obtained:
     """The model a reference names; "auto" is the usual one of the `modality`, of images where none is
-    given.
+    given. A model of another modality that this one's items can be shown to becomes one of this.
 
     Raises BackboneError that says what to do, also for a model of another modality than the one given.
     """
     if reference == "auto":
         reference = usual(modality or "image")
     found = _obtained(reference, offline)
+    if modality is not None and found.modality in modality_of(modality).takes:
+        return replace(found, modality=modality)
     if modality is not None and found.modality != modality:
         at_hand = candidates(modality)
         raise BackboneError(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from regraft.backbones import transformers_layout
+from regraft.backbones import transformers_layout, whisper
 from regraft.backbones.base import Provenance
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.registered import source_of
 from regraft.errors import BackboneError
+
+# What makes an untrained network of a config, by what its architecture's name begins with; all else is timm's
+MADE: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    transformers_layout.PREFIX: transformers_layout.build,
+    whisper.PREFIX: whisper.build,
+}
 
 
 @dataclass
@@ -32,8 +39,9 @@ def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Mod
     """
     if (source := source_of(architecture)) is not None:
         return source.build(architecture, config)
-    if architecture.startswith(transformers_layout.PREFIX):
-        return transformers_layout.build(config)
+    for prefix, make in MADE.items():
+        if architecture.startswith(prefix):
+            return make(config)
     overlay = {key: value for key, value in config.items() if key not in ("architecture", "num_classes")}
     try:
         model: nn.Module = timm.create_model(
@@ -46,7 +54,7 @@ def build(architecture: str, num_classes: int, config: dict[str, Any]) -> nn.Mod
 
 def buildable(architecture: str) -> bool:
     """True for an architecture that `build` knows."""
-    known = source_of(architecture) is not None or architecture.startswith(transformers_layout.PREFIX)
+    known = source_of(architecture) is not None or architecture.startswith(tuple(MADE))
     return known or bool(timm.is_model(architecture))
 
 

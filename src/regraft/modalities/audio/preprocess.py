@@ -1,0 +1,132 @@
+"""The one preprocessing that training, evaluation, prediction and export of sounds share.
+
+`host` makes mono samples of whatever was given, at 16,000 Hz and no longer than the network's input; `collate` pads
+several with silence, and tells how long each is; the module of `device`, in the model's graph, makes log-mel
+frames of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from regraft.artifacts import fingerprint
+from regraft.errors import UsageError
+from regraft.modalities import bucket_of
+from regraft.modalities.audio.augment import Augment
+from regraft.modalities.audio.reading import waveform
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VERSION = "1"  # should the samples or frames ever change, this does, and old runs keep theirs
+RATE, HOP = 16_000, 160  # Hz, and samples from one frame to the next
+WINDOW = 1_000  # frames, ten seconds: longer inputs are made of windows
+EVEN = 8 * HOP  # samples: lengths are multiples of it, which networks with strides divide without a rest
+
+
+@dataclass(frozen=True)
+class AudioPreprocess:
+    """Preprocessing that travels with the weights.
+
+    `size` is the length of the input in frames of 10 ms. Of longer recordings evenly spaced windows of
+    WINDOW frames are taken, as many as `size` holds. `mels` is the number of tones of a frame. `mean` and
+    `std` are those of a network of images, which is given pictures of the frames; a network of sounds has
+    none.
+    """
+
+    size: int
+    mels: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    version: str = VERSION
+    modality: str = "audio"
+    files: ClassVar[Mapping[str, bytes]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes what a model hears."""
+        return fingerprint(asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for regraft.json."""
+        return asdict(self)
+
+    def config(self) -> dict[str, Any]:
+        """What config.json tells other libraries: nothing, none knows this input."""
+        return {}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AudioPreprocess:
+        """The reverse of `to_dict`. Raises UsageError for a version this regraft does not have."""
+        if values.get("version") != VERSION:
+            raise UsageError(
+                f"this model prepares sounds by version {values.get('version')!r}, and this regraft has version "
+                f"{VERSION!r}: load it with the regraft that made it, or fit it anew."
+            )
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    @property
+    def windows(self) -> int:
+        """How many parts of a recording longer than the input are heard."""
+        return max(1, self.size // WINDOW)
+
+    def host(
+        self, item: Any, rng: np.random.Generator | None = None, augment: Augment | None = None
+    ) -> np.ndarray:
+        """(n,) float32 mono samples at RATE of a path, KnownFile, bytes, or array of samples at RATE, at most
+        as many as the input holds; augmented when `rng` and `augment` are given. Raises Unreadable.
+        """
+        samples = waveform(item, RATE, self.windows, self.size * HOP // self.windows)
+        return samples if rng is None or augment is None else augment(samples, rng)
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Clips are padded to the bucket of their lengths, except where there are windows, which are whole."""
+        return ("samples",) if self.windows == 1 else ()
+
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of what `host` gave: `samples` (B, L) float32 with silence behind each, and `lengths` (B,)
+        int64, the samples of each. L is the bucket of the longest, in whole steps of networks, at most size *
+        HOP.
+        """
+        most = self.size * HOP
+        if self.varying:
+            most = min(most, EVEN * -(-bucket_of(max(len(raw) for raw in raws)) // EVEN))
+        samples = np.zeros((len(raws), most), dtype=np.float32)
+        for row, raw in zip(samples, raws, strict=True):
+            row[: len(raw)] = raw
+        return {"samples": samples, "lengths": np.array([len(raw) for raw in raws], dtype=np.int64)}
+
+    def device(self) -> nn.Module:
+        """The module that makes frames of a batch on the network's device: (B, mels + 1, size), or pictures
+        (B, 3, mels, size).
+        """
+        from regraft.modalities.audio.mel import Frames, Picture
+
+        return Picture(self.mels, self.mean, self.std) if self.mean else Frames(self.mels)
+
+    def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """A batch of `count` silent clips as long as the input, or of noise drawn from `rng`."""
+        shape = (count, self.size * HOP)
+        drawn = np.zeros(shape) if rng is None else 0.1 * rng.normal(size=shape)
+        return self.collate(list(drawn.astype(np.float32)))
+
+
+class Viewed:
+    """Wraps a preprocessing so that `host` gives one kind of augmented view: what a probe looks at."""
+
+    def __init__(self, preprocess: AudioPreprocess, augment: Augment) -> None:
+        self.preprocess, self.augment = preprocess, augment
+
+    def host(self, item: Any) -> np.ndarray:
+        """(n,) float32 samples of the view, the same for the same samples."""
+        samples = self.preprocess.host(item)
+        return self.augment(samples, np.random.default_rng(len(samples)))
+
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of several."""
+        return self.preprocess.collate(raws)

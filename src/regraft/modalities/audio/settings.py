@@ -1,0 +1,97 @@
+"""Sounds' settings by rule from the data: the length of the input, and what suits fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from regraft.errors import UsageError
+from regraft.modalities.audio.augment import Augment
+from regraft.modalities.audio.preprocess import HOP, RATE, WINDOW, AudioPreprocess
+
+FRAMES = RATE // HOP  # a second
+NAMED = range(16, 4 * WINDOW + 1)  # frames that a user may name
+STEP = 8  # frames: lengths are multiples of it, which networks with strides divide without a rest
+MOST_WINDOWS = 4
+USUAL = 0.95  # quantile of the lengths: what a few recordings are longer is no reason to hear more of all
+MELS = 128  # tones of a picture for networks of images
+
+
+def preprocess(
+    config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
+) -> tuple[AudioPreprocess, str]:
+    """The preprocessing for weights with this `config`, long enough for a set, and why. Raises UsageError for
+    a length out of bounds that the user named.
+    """
+    why = "the user named it"
+    if size is not None and facts is not None and size not in NAMED:
+        raise UsageError(f"base.size is {size}: sounds go in at {NAMED[0]} to {NAMED[-1]:,} frames of 10 ms.")
+    if size is None:
+        size, why = (native, "it is the weights' own") if facts is None else input_size(seconds(facts))
+    size = whole(size)
+    if config.get("mels"):
+        return AudioPreprocess(size, int(config["mels"])), why
+    mean, std = (tuple(float(value) for value in config[name]) for name in ("mean", "std"))
+    return AudioPreprocess(size, MELS, mean, std), why
+
+
+def seconds(facts: pa.Table) -> np.ndarray:
+    """(N,) seconds of the recordings."""
+    return np.asarray(facts["seconds"].to_numpy())
+
+
+def whole(frames: int) -> int:
+    """So many frames or a few more: a multiple of STEP, and of WINDOW where there are several."""
+    step = STEP if frames <= WINDOW else WINDOW
+    return min(NAMED[-1], step * math.ceil(frames / step))
+
+
+def input_size(lengths: np.ndarray) -> tuple[int, str]:
+    """The frames of the input for recordings of (N,) seconds, and why: as long as the longest up to ten
+    seconds, else windows of ten seconds by the usual length.
+    """
+    longest, usual = float(lengths.max()), float(np.quantile(lengths, USUAL, method="higher"))
+    if longest * FRAMES <= WINDOW:
+        return whole(math.ceil(longest * FRAMES - 1e-6)), f"the longest recording has {longest:.3g} s"
+    windows = min(MOST_WINDOWS, math.ceil(usual * FRAMES / WINDOW))
+    heard = windows * WINDOW / FRAMES
+    why = f"{USUAL:.0%} of the recordings have {usual:.3g} s or less"
+    if cut := int((lengths > heard).sum()):
+        several = "is" if cut == 1 else "are"
+        why += f"; of {cut:,} that {several} longer than {heard:.0f} s, "
+        why += f"{windows} windows of 10 s are heard" if windows > 1 else "the middle 10 s are heard"
+    return windows * WINDOW, why
+
+
+def settings(facts: pa.Table, size: int) -> dict[str, Any]:
+    """`lr` and `layer_decay` of fine-tuning for sounds."""
+    return {"lr": 2e-4, "layer_decay": 0.8}
+
+
+def views(recipe: Any) -> Augment:
+    """The augmentation by the settled `recipe`."""
+    return Augment(*(bool(getattr(recipe, name, False)) for name in ("shift", "gain", "masks", "noise")))
+
+
+def harmless(plain: np.ndarray, seen: np.ndarray) -> tuple[bool, str]:
+    """Whether augmented views stay what they were, and that in words, by (N, D) features of items and of their
+    views: a view must lie nearer to its own item than to any other in LEAST of the cases.
+
+    What a way of augmentation changes may be what tells the classes: then views come to lie among others.
+    """
+    centre = plain.mean(axis=0, dtype=np.float64)
+    one, other = (values.astype(np.float64) - centre for values in (plain, seen))
+    one /= np.linalg.norm(one, axis=1, keepdims=True) + 1e-12
+    other /= np.linalg.norm(other, axis=1, keepdims=True) + 1e-12
+    close = other @ one.T
+    own = np.diag(close).copy()
+    np.fill_diagonal(close, -np.inf)
+    kept = float((own >= close.max(axis=1)).mean()) if len(plain) > 1 else 1.0
+    used = "used" if kept >= LEAST else "not used"
+    return kept >= LEAST, f"{used} in training: {kept:.0%} of the views stay nearest to their own sound"
+
+
+LEAST = 0.8

@@ -1,0 +1,143 @@
+"""Sounds of any rate, depth and number of channels become the same samples; what is none says why."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from regraft.errors import Unreadable, UsageError
+from regraft.modalities.audio.inspect import inspect_sound
+from regraft.modalities.audio.reading import MAX_SECONDS, starts, waveform
+from sounds import hiss, tone, write
+
+RATE = 16_000
+
+
+def heard(item: Any, windows: int = 1, length: int = RATE) -> np.ndarray:
+    return waveform(item, RATE, windows, length)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "close"),
+    [("PCM_U8", 1 / 100), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-7), ("FLOAT", 0)],
+)
+def test_any_depth_is_on_one_scale(tmp_path: Path, subtype: str, close: float) -> None:
+    samples = tone(440)
+    assert np.abs(heard(write(tmp_path / "a.wav", samples, subtype=subtype)) - samples).max() <= close
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
+def test_any_format_and_rate_gives_the_same_tone(tmp_path: Path, ending: str) -> None:
+    for rate in (8_000, 44_100):
+        samples = heard(write(tmp_path / f"{rate}.{ending}", tone(440, 0.8, rate), rate), 1, RATE)
+        assert len(samples) == pytest.approx(0.8 * RATE, rel=0.1)
+        strongest = np.fft.rfftfreq(len(samples), 1 / RATE)[np.abs(np.fft.rfft(samples)).argmax()]
+        assert strongest == pytest.approx(440, abs=10)
+
+
+def test_channels_are_averaged_and_arrays_are_taken(tmp_path: Path) -> None:
+    samples = tone(440)
+    both = np.stack([samples, -samples / 2], axis=1)
+    expected = samples / 4
+    assert np.allclose(heard(write(tmp_path / "a.wav", both, subtype="FLOAT")), expected, atol=1e-7)
+    assert np.allclose(heard(both), expected)
+    assert np.allclose(heard((samples * 32_767).astype(np.int16)), samples, atol=1e-4)
+    assert np.allclose(heard(((samples + 1) * 127).astype(np.uint8)), samples, atol=0.02)
+    assert np.array_equal(heard((tmp_path / "a.wav").read_bytes()), heard(str(tmp_path / "a.wav")))
+
+
+def test_of_long_ones_evenly_spaced_windows_are_heard(tmp_path: Path) -> None:
+    samples = np.linspace(-0.5, 0.5, 10 * RATE).astype(np.float32)
+    place = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    found = heard(place, 3, 100)
+    assert np.array_equal(found, np.concatenate([samples[s : s + 100] for s in starts(len(samples), 3, 100)]))
+    assert np.array_equal(found, heard(samples, 3, 100))
+    assert starts(50, 3, 100) == [0]
+    assert starts(300, 3, 100) == [0]
+    assert starts(1_000, 1, 100) == [450]
+
+
+def test_what_is_no_sound_says_why(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.wav", tone(440)).read_bytes()
+    flac = write(tmp_path / "whole.flac", hiss()).read_bytes()
+    nothing = io.BytesIO()
+    soundfile.write(nothing, np.zeros((0, 1), np.float32), RATE, format="WAV")
+    numbers = tone(440)
+    numbers[100] = np.nan
+    bad = write(tmp_path / "nan.wav", numbers, subtype="FLOAT")
+    for item, why in (
+        (b"", "empty"),
+        (b"RIFF and nothing else", "no sound"),
+        (whole[: len(whole) // 2], "cut short"),
+        (nothing.getvalue(), "no samples"),
+        (bad, "no numbers"),
+        (b"<html>not found</html>", "no sound"),
+        (tmp_path, "no file"),
+        (tmp_path / "absent.wav", "No such file"),
+        (np.zeros((2, 2, 2)), "an array of shape"),
+        (np.array(["a"]), "samples as numbers"),
+        (object(), "wanted a path"),
+    ):
+        with pytest.raises(Unreadable, match=why):
+            heard(item)
+        if not isinstance(item, np.ndarray):
+            with pytest.raises(Unreadable, match=why):
+                inspect_sound(item)
+    with pytest.raises(Unreadable):
+        inspect_sound(flac[: len(flac) // 2])
+
+
+def test_files_with_changed_bytes_are_read_or_say_why(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for ending in ("wav", "flac", "ogg"):
+        content = write(tmp_path / f"a.{ending}", tone(440, 0.1)).read_bytes()
+        for _ in range(40):
+            changed = bytearray(content[: rng.integers(1, len(content) + 1)])
+            for place in rng.integers(0, min(len(changed), 64), 3):
+                changed[place] = rng.integers(256)
+            with contextlib.suppress(Unreadable):  # the only error there may be
+                sound = inspect_sound(bytes(changed))
+                assert np.isfinite(sound.loudness)
+                assert np.isfinite(heard(bytes(changed))).all()
+
+
+def test_a_recording_of_two_hours_does_not_hurt_and_days_are_refused(tmp_path: Path) -> None:
+    import tracemalloc
+
+    place = tmp_path / "long.flac"
+    with soundfile.SoundFile(place, "w", 1_000, 1, subtype="PCM_16") as file:
+        block = np.zeros(1_000 * 600, np.int16)
+        for _ in range(12):
+            file.write(block)
+    tracemalloc.start()
+    try:
+        assert inspect_sound(place).seconds == 7_200
+        assert len(heard(place, 4, 10 * RATE)) == 40 * RATE
+        assert tracemalloc.get_traced_memory()[1] < 15e6
+    finally:
+        tracemalloc.stop()
+    with soundfile.SoundFile(tmp_path / "days.flac", "w", 1_000, 1, subtype="PCM_16") as file:
+        for _ in range(MAX_SECONDS // 3_600 + 1):
+            file.write(np.zeros(1_000 * 3_600, np.int16))
+    with pytest.raises(Unreadable, match="hours long"):
+        inspect_sound(tmp_path / "days.flac")
+
+
+def test_without_its_libraries_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "soundfile":
+            raise ImportError("no module named soundfile")
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match=r"pip install 'regraft\[audio\]'"):
+        inspect_sound(b"RIFF")
