@@ -173,11 +173,11 @@ class FinetuneRecipe(_Section):
     weight_decay: float = Field(0.02, ge=0, le=1_000, description="AdamW's, not on norms and biases")
     patience: Count | Auto = Field(
         "auto",
-        description="epochs in a row of a clearly worse val log loss before stopping; auto: half of all, at least 4",
+        description="epochs in a row of a clearly worse val loss before stopping; auto: half of all, at least 4",
     )
     interpolation: Share | Auto = Field(
         "auto",
-        description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val log loss",
+        description="how far from the head-only weights to the fine-tuned ones; auto: ¼, ½, ¾ or 1, by val loss",
     )
     folds: Folds | Auto = Field(
         "auto",

@@ -174,9 +174,9 @@ class Tracking:
             values = {f"finetune/{of}{name}": event[name] for name in names if event[name] is not None}
             self._tracker.scalars(values, "epoch", event["epoch"])
         elif kind == "l2":
-            curve = f"{fold}l2_{event['class_weights']}", f"{fold}log_loss_{event['class_weights']}"
+            curve = f"{fold}l2_{event['class_weights']}", f"{fold}loss_{event['class_weights']}"
             self._l2[curve[0]] = at = self._l2.get(curve[0], -1) + 1
-            values = {f"train/{curve[0]}": event["l2"], f"train/{curve[1]}": event["log_loss"]}
+            values = {f"train/{curve[0]}": event["l2"], f"train/{curve[1]}": event["loss"]}
             self._tracker.scalars(values, "l2_step", at)
         elif kind == "finished" and not fold and self._folder is not None:
             self._tracker.results(results(self._folder), settings(self._folder))

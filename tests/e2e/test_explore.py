@@ -92,8 +92,8 @@ def test_ctrl_c_while_strategies_are_compared_and_a_resume_end_at_the_same_bits(
         assert regraft.load(out) is not None
         resumed = regraft.fit(out=out, resume=True)
         assert resumed.state["state"] == "finished"
-        names = [(t["strategy"], t["epochs"], t["log_loss"]) for t in resumed.strategies["trials"]]
-        assert names == [(t["strategy"], t["epochs"], t["log_loss"]) for t in alone.strategies["trials"]]
+        names = [(t["strategy"], t["epochs"], t["loss"]) for t in resumed.strategies["trials"]]
+        assert names == [(t["strategy"], t["epochs"], t["loss"]) for t in alone.strategies["trials"]]
         for file in ("model/model.safetensors", "predictions.parquet", "recipe.yaml"):
             assert (resumed.path / file).read_bytes() == (alone.path / file).read_bytes()
 

@@ -263,7 +263,7 @@ def events() -> list[dict[str, Any]]:
                 "step": "finetune",
                 "epoch": epoch,
                 "train_loss": 1 / epoch,
-                "val_log_loss": 0.2 + 0.8 / epoch,
+                "val_loss": 0.2 + 0.8 / epoch,
                 "val_accuracy": 0.95 - 0.3 / epoch,
                 "examples_per_second": 80.0,
             }
@@ -272,7 +272,7 @@ def events() -> list[dict[str, Any]]:
         for power in range(-4, 3):
             loss = 0.3 + 0.02 * (power + 1) ** 2 + (weights == "balanced") * 0.03
             lines.append(
-                {"time": "t", "kind": "l2", "l2": 10.0**power, "log_loss": loss, "standard_error": 0.02}
+                {"time": "t", "kind": "l2", "l2": 10.0**power, "loss": loss, "standard_error": 0.02}
                 | {"step": "train", "class_weights": weights}
             )
     return lines

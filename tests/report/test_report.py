@@ -204,7 +204,7 @@ def test_the_new_layers_that_were_compared_are_a_table(tmp_path: Path) -> None:
             "hidden": 0,
             "dropout": 0.0,
             "parameters": 2562,
-            "log_loss": 0.3,
+            "loss": 0.3,
             "difference": 0.0,
         }
         | {"chosen": True},
@@ -214,7 +214,7 @@ def test_the_new_layers_that_were_compared_are_a_table(tmp_path: Path) -> None:
             "hidden": 128,
             "dropout": 0.3,
             "parameters": 164226,
-            "log_loss": 0.31,
+            "loss": 0.31,
             "difference": 0.01,
         }
         | {"chosen": False},
@@ -291,7 +291,7 @@ def test_numbers_that_are_not_known(tmp_path: Path, value: float | None) -> None
     run, metrics = numbers(("a", "b"))
     metrics["test"]["log_loss"]["value"] = None
     metrics["baselines"]["head only"]["accuracy"] |= {"low": value, "high": value}
-    bad = {"kind": "epoch", "epoch": 9, "train_loss": value, "val_log_loss": None, "val_accuracy": None}
+    bad = {"kind": "epoch", "epoch": 9, "train_loss": value, "val_loss": None, "val_accuracy": None}
     _, page = rendered(write(tmp_path, run, metrics, [*events(), bad]))
     assert "–" in page.text
 
@@ -368,7 +368,7 @@ def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -
     keys = (
         "strategy",
         "epochs",
-        "log_loss",
+        "loss",
         "standard_error",
         "value",
         "low",
@@ -394,7 +394,7 @@ def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -
             "epoch": epoch,
             "epochs": 2,
             "train_loss": 1.0,
-            "val_log_loss": loss + 0.4 / epoch,
+            "val_loss": loss + 0.4 / epoch,
             "val_accuracy": 0.9,
         }
         for name, loss in (("full", 0.11), ("lora", 0.09))
@@ -402,7 +402,7 @@ def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -
     ]
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     _, page = rendered(tmp_path)
-    assert "validation log loss went from 0.51 to 0.31" in page.text.replace("0.510", "0.51").replace(
+    assert "validation loss went from 0.51 to 0.31" in page.text.replace("0.510", "0.51").replace(
         "0.310", "0.31"
     )
     assert page.text.count("Full is kept") == 1

@@ -80,8 +80,7 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     first, second = (t for t in found.trials if t.epochs == 4)
     assert (first.strategy, found.chosen in (first.strategy, second.strategy)) == ("full", True)
     assert (
-        second.strategy
-        == min((t for t in found.trials if t.epochs == short), key=lambda t: t.log_loss).strategy
+        second.strategy == min((t for t in found.trials if t.epochs == short), key=lambda t: t.loss).strategy
     )
     assert found.tuned is not None
     assert found.tuner is not None
@@ -93,7 +92,7 @@ def test_strategies_are_halved_and_a_stopped_comparison_goes_on(base: Backbone) 
     resumed = explored(base, kept[1], again)
     assert len(again) == len(kept) - 2, "the two trials that were kept are not repeated"
     same = [t for t in resumed.trials if t.epochs == 4]
-    assert [(t.strategy, t.log_loss) for t in same] == [(t.strategy, t.log_loss) for t in (first, second)]
+    assert [(t.strategy, t.loss) for t in same] == [(t.strategy, t.loss) for t in (first, second)]
 
 
 def pretended(
@@ -156,7 +155,7 @@ def test_full_fine_tuning_gives_way_only_to_what_is_clearly_better(
     full = 1.5 + NOISE[0]
     hardly, clearly, worse = full + 0.2 + 0.5 * NOISE[5], full + 1.5 + 0.1 * NOISE[1], full - 1
     found, _, trained = pretended(base, monkeypatch, {"norm": hardly, "full": full})
-    assert min(found.trials, key=lambda t: t.log_loss).strategy == "norm", "lower, but not clearly"
+    assert min(found.trials, key=lambda t: t.loss).strategy == "norm", "lower, but not clearly"
     assert (found.chosen, found.trials[-1].strategy) == ("full", "norm")
     assert trained == [("full", 8), ("norm", 8)], "of two there is nothing to choose for the last rung"
     assert "norm reached" in found.advice

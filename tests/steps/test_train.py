@@ -75,7 +75,7 @@ def test_where_features_tell_only_together_an_mlp_is_taken() -> None:
     shown = [event for event in heard if event["kind"] == "head"]
     assert [event["layers"] for event in shown] == ["linear", "mlp", "mlp"]
     assert [event["chosen"] for event in shown].count(True) == 1
-    assert shown[0]["log_loss"] > shown[1]["log_loss"] + shown[0]["difference_error"]
+    assert shown[0]["loss"] > shown[1]["loss"] + shown[0]["difference_error"]
     assert "linear would lose" in here.decisions.steps["train"]["why"]
 
 

@@ -83,11 +83,9 @@ def walk(
         log.emit("begin", out=str(folder), counts={}, classes=3, findings=[], name="data")
         log.tick(label="features", done=1, total=2)
         for k, l2 in enumerate((0.1, 0.01)):
-            log.emit(
-                "l2", step="train", l2=l2, log_loss=0.5 - k / 10, standard_error=0.1, class_weights="none"
-            )
+            log.emit("l2", step="train", l2=l2, loss=0.5 - k / 10, standard_error=0.1, class_weights="none")
         for epoch in (1, 2):
-            judged = {"val_log_loss": 0.5 / epoch, "val_accuracy": 0.9}
+            judged = {"val_loss": 0.5 / epoch, "val_accuracy": 0.9}
             log.emit("epoch", step="finetune", epoch=epoch, epochs=2, train_loss=1 / epoch, **judged)
         log.emit("epoch", step="finetune", epoch=3, epochs=3, train_loss=0.1)  # without a val set
         log.about(strategy="full without layer decay").emit(
@@ -116,10 +114,10 @@ def test_tensorboard_gets_curves_results_and_recipe(calls: Calls, tmp_path: Path
     walk(tmp_path / "run", "tensorboard")
     points = [arguments for arguments, _ in named(calls, "add_scalar")]
     assert named(calls, "made") == [((str(tmp_path / "run" / "tensorboard"),), {})]
-    assert ("finetune/val_log_loss", 0.25, 2) in points
+    assert ("finetune/val_loss", 0.25, 2) in points
     assert ("finetune/train_loss", 0.1, 3) in points
     assert ("finetune/full_without_layer_decay/train_loss", 0.7, 1) in points, "a curve of its own"
-    assert ("train/log_loss_none", 0.4, 1) in points
+    assert ("train/loss_none", 0.4, 1) in points
     assert ("test/accuracy", 0.93, 0) in points
     assert ("seconds/train", 2.5, 0) in points
     assert not [point for point in points if "roc_auc" in point[0] or (point[2] == 3 and "val" in point[0])]
@@ -134,7 +132,7 @@ def test_the_walks_of_folds_are_one_run_with_curves_of_their_own(calls: Calls, t
             about = {} if fold is None else {"fold": fold}
             log = Events(None, tuple(ears), **about)
             log.emit("begin", out=str(tmp_path), counts={}, classes=3, findings=[], name="data")
-            log.emit("l2", step="train", l2=0.1, log_loss=0.5, standard_error=0.1, class_weights="none")
+            log.emit("l2", step="train", l2=0.1, loss=0.5, standard_error=0.1, class_weights="none")
             log.emit("epoch", step="finetune", epoch=1, epochs=1, train_loss=0.7)
             if fold is None:
                 (tmp_path / "metrics.json").write_text(

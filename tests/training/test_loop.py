@@ -165,7 +165,7 @@ def test_a_later_epoch_is_kept_unless_it_is_clearly_worse(rises: tuple[float, ..
         ]
     )
     trained, _ = run(network(), epochs=3, judge=lambda: next(given))
-    assert (trained.epoch, trained.log_loss) == (kept, pytest.approx(1 + rises[kept - 1]))
+    assert (trained.epoch, trained.val_loss) == (kept, pytest.approx(1 + rises[kept - 1]))
 
 
 def test_patience_counts_from_the_epoch_that_is_kept() -> None:
@@ -177,7 +177,7 @@ def test_patience_counts_from_the_epoch_that_is_kept() -> None:
 def test_without_val_it_goes_its_whole_length() -> None:
     trained, _ = run(network(), epochs=2, judge=None)
     assert (trained.epoch, trained.epochs_run, trained.stopped) == (2, 2, "length")
-    assert math.isnan(trained.log_loss)
+    assert math.isnan(trained.val_loss)
 
 
 def test_log_priors_in_the_loss_lift_the_rare_class() -> None:
@@ -216,7 +216,7 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bits(stop: int, tmp_p
     with pytest.raises(Stop):
         go(network(), tick)
     found = go(network(), lambda **_: None)
-    assert found.log_loss == expected.log_loss
+    assert found.val_loss == expected.val_loss
     for name, value in expected.best.items():
         assert torch.equal(found.best[name], value)
 
@@ -300,7 +300,7 @@ def test_a_batch_without_weight_teaches_nothing_and_breaks_nothing() -> None:
     trained, said = run(network(), idle)
     assert trained.stopped == "length"
     assert not said
-    assert trained.log_loss < 0.65
+    assert trained.val_loss < 0.65
     assert all(torch.isfinite(value).all() for value in trained.best.values())
     assert module.slope(learner(network()), (X, Y, torch.zeros(64)), 1, 64) == 0.0
 
@@ -361,4 +361,4 @@ def test_any_settings_give_numbers(
         judged(net) if val else None,
     ).run()
     assert all(torch.isfinite(value).all() for value in trained.best.values())
-    assert math.isfinite(trained.log_loss) == val
+    assert math.isfinite(trained.val_loss) == val

@@ -62,7 +62,7 @@ def one_of_several(rank: int, place: Path) -> None:
     gradients = [parameter.grad.clone() for parameter in first.moving]
     trained = looped(Ranks(rank, WORLD), place, told).run()
     found = {"loss": loss, "gradients": gradients, "best": trained.best, "told": told}
-    torch.save({**found, "ended": (trained.epoch, trained.log_loss)}, place / f"found{rank}.pt")
+    torch.save({**found, "ended": (trained.epoch, trained.val_loss)}, place / f"found{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -106,7 +106,7 @@ def test_two_ranks_end_with_the_same_weights_as_each_other_and_as_one(
     first, second = found
     assert all(torch.equal(first["best"][name], second["best"][name]) for name in trained.best)
     assert first["ended"] == second["ended"]
-    assert first["ended"] == (trained.epoch, pytest.approx(trained.log_loss, rel=1e-4))
+    assert first["ended"] == (trained.epoch, pytest.approx(trained.val_loss, rel=1e-4))
     for name, value in trained.best.items():
         torch.testing.assert_close(first["best"][name], value, rtol=1e-3, atol=1e-4)
     assert first["told"] == told, "the losses that are told are those of the whole batches"

@@ -16,7 +16,7 @@ from regraft.errors import UsageError
 class RunFolder:
     """The folder of one run: its files by name, its state and its lock. Making the object touches no file."""
 
-    SCHEMA = 2
+    SCHEMA = 3
     LOCK_WAIT = 0.5  # seconds; whoever only looks whether the folder is locked holds it for less
     # What run.json calls them where they are `missing`
     REPORT, PICTURES = ("report", "photographs in the report")

@@ -78,8 +78,8 @@ class Screen:
 
     def _epoch(self, event: dict[str, Any]) -> None:
         judged = ""
-        if "val_log_loss" in event:
-            judged = f"val log loss {event['val_log_loss']:.3f}  {_valued(event, 'val_')}  "
+        if "val_loss" in event:
+            judged = f"val loss {event['val_loss']:.3f}  {_valued(event, 'val_')}  "
         self._aside(
             f"{_of(event)}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
             f"{event['examples_per_second']:.0f} examples/s"
@@ -91,8 +91,8 @@ class Screen:
 
     def _trial(self, event: dict[str, Any]) -> None:
         self._aside(
-            f"{escape(event['strategy']):26} {event['epochs']:4.2g} epochs  val log loss "
-            f"{event['log_loss']:.3f}  {_valued(event, 'value')}  {event['seconds']:.0f} s"
+            f"{escape(event['strategy']):26} {event['epochs']:4.2g} epochs  val loss "
+            f"{event['loss']:.3f}  {_valued(event, 'value')}  {event['seconds']:.0f} s"
         )
 
     def _note(self, event: dict[str, Any]) -> None:

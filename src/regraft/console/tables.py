@@ -257,27 +257,19 @@ def strategies_table(explored: dict[str, Any]) -> None:
     """Print the strategies that were tried, the best first, and the advice."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     metric = Metric.shown_as(explored["metric"])
-    for name in (
-        "strategy",
-        "epochs",
-        "val log loss",
-        f"{metric.words} [95 %]",
-        "trained",
-        "seconds",
-        "memory",
-    ):
+    for name in ("strategy", "epochs", "val loss", f"{metric.words} [95 %]", "trained", "seconds", "memory"):
         table.add_column(
             escape(name), justify="left" if name == "strategy" else "right", no_wrap=name != "strategy"
         )
     longest = {
         trial["strategy"]: trial for trial in sorted(explored["trials"], key=lambda trial: trial["epochs"])
     }
-    for t in sorted(longest.values(), key=lambda trial: trial["log_loss"]):
+    for t in sorted(longest.values(), key=lambda trial: trial["loss"]):
         style = "bold" if t["strategy"] == explored["chosen"] else ""
         table.add_row(
             escape(t["strategy"]),
             f"{t['epochs']:.2g}",
-            f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}",
+            f"{t['loss']:.3f} ± {t['standard_error']:.3f}",
             f"{metric.shown(t['value'])} \\[{metric.shown(t['low'])}, {metric.shown(t['high'])}]",
             _short(t["trained"]),
             f"{t['seconds']:.0f}",

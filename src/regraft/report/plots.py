@@ -53,8 +53,7 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
         return None
     x = sorted(epochs)
     train, val, values = (
-        [_number(epochs[i].get(key)) for i in x]
-        for key in ("train_loss", "val_log_loss", f"val_{metric.name}")
+        [_number(epochs[i].get(key)) for i in x] for key in ("train_loss", "val_loss", f"val_{metric.name}")
     )
     judged = any(math.isfinite(value) for value in val)
     loss, left = _axes("loss: validation (solid), training (dashed)" if judged else "training loss", "epoch")
@@ -62,7 +61,7 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
     _whole_epochs(left, x)
     title = "Learning curves of fine-tuning"
     if len(x) == 1 and judged:
-        said = f"One epoch: training loss {_said(train[0])}, validation log loss {_said(val[0])}"
+        said = f"One epoch: training loss {_said(train[0])}, validation loss {_said(val[0])}"
         return Plot(
             title, f"{said}, validation {metric.words} {metric.shown(values[0])}. A curve takes two.", ()
         )
@@ -75,7 +74,7 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
     _whole_epochs(right, x)
     return Plot(
         title,
-        f"{_epochs(x)}: validation log loss went from {_said(val[0])} to {_said(val[-1])}"
+        f"{_epochs(x)}: validation loss went from {_said(val[0])} to {_said(val[-1])}"
         f" (lowest {_said(_best(val, min))}), validation {metric.words} from {metric.shown(values[0])}"
         f" to {metric.shown(values[-1])} (best {metric.shown(_best(values, max if metric.higher else min))}).",
         (_svg(loss, "loss"), _svg(share, metric.name)),
@@ -83,16 +82,16 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
 
 
 def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
-    """Out-of-fold log loss of the head against the strength of its L2 penalty, one line a class weighting."""
+    """Out-of-fold loss of the head against the strength of its L2 penalty, one line a class weighting."""
     paths: dict[str, dict[float, tuple[float, float]]] = {}
     for event in events:
         if event.get("kind") == "l2" and _is_number(event.get("l2")) and event["l2"] > 0:
-            values = _number(event.get("log_loss")), _number(event.get("standard_error"))
+            values = _number(event.get("loss")), _number(event.get("standard_error"))
             if math.isfinite(values[0]):
                 paths.setdefault(str(event.get("class_weights", "none")), {})[float(event["l2"])] = values
     if not paths:
         return None
-    figure, axes = _axes("out-of-fold log loss, with one standard error", "L2 penalty")
+    figure, axes = _axes("out-of-fold loss, with one standard error", "L2 penalty")
     for index, path in enumerate(paths.values()):
         l2 = sorted(path)
         loss, error = (np.array([path[value][i] for value in l2]) for i in (0, 1))
@@ -105,7 +104,7 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
     axes.minorticks_off()
     known = [name if name in ("none", "balanced") else "other" for name in paths]
     lines = "; ".join(
-        f"{style} line, class weights {name}: lowest log loss {_said(min(v[0] for v in path.values()))}"
+        f"{style} line, class weights {name}: lowest loss {_said(min(v[0] for v in path.values()))}"
         f" at L2 {min(path, key=lambda key: path[key][0]):.3g}"
         for (name, path), style in zip(
             zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False

@@ -123,13 +123,13 @@ def strategies(tried: Json, said: str, metric: Metric) -> Json | None:
             "name": name,
             "chosen": name == chosen,
             "epochs": f"{t['epochs']:.2g}",
-            "loss": (f"{t['log_loss']:.3f} ± {t['standard_error']:.3f}", t["log_loss"]),
+            "loss": (f"{t['loss']:.3f} ± {t['standard_error']:.3f}", t["loss"]),
             "metric": words.cell(metric, {"value": t["value"], "low": t["low"], "high": t["high"]}),
             "trained": words.count(t["trained"]),
             "seconds": (words.duration(t["seconds"]), t["seconds"]) if t["seconds"] else ("–", ""),
             "memory": (words.memory(t["memory"]), t["memory"]) if t["memory"] else ("–", ""),
         }
-        for name, t in sorted(longest.items(), key=lambda item: item[1]["log_loss"])
+        for name, t in sorted(longest.items(), key=lambda item: item[1]["loss"])
     ]
     told = str(tried.get("advice") or "")
     return {
@@ -148,7 +148,7 @@ def heads(events: list[Json]) -> list[Json]:
             if event["layers"] == "linear"
             else f"MLP, {event['hidden']} wide, dropout {event['dropout']:g}",
             "parameters": words.count(event.get("parameters")),
-            "log_loss": f"{float(event['log_loss']):.3f}",
+            "loss": f"{float(event['loss']):.3f}",
             "difference": ""
             if event.get("chosen")
             else f"{event['difference']:+.3f} ± {event['difference_error']:.3f}",

@@ -217,7 +217,7 @@ def _choose(
                 dropout=layers.dropout,
                 epochs=other.epochs,
                 parameters=layers.parameters(everything.values.shape[1], task.outputs),
-                log_loss=float(other.losses.mean()),
+                loss=float(other.losses.mean()),
                 standard_error=spread,
                 difference=loss,
                 difference_error=error,
@@ -263,7 +263,7 @@ def _linear(layers: Layers, everything: Part, weighting: str, task: Task, contex
     )
     for l2, loss, error in zip(path.l2, path.losses, path.errors, strict=True):
         context.events.emit(
-            "l2", step="train", l2=l2, log_loss=loss, standard_error=error, class_weights=weighting
+            "l2", step="train", l2=l2, loss=loss, standard_error=error, class_weights=weighting
         )
     losses = task.losses(everything.labels[path.rows], path.logits)
     return Candidate(

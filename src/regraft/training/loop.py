@@ -79,14 +79,14 @@ class Trained:
     """How training ended. `best` is the state that is kept, of epoch `epoch`; epoch 0, the start, if none
     was finished.
 
-    That is the last epoch within one standard error of the lowest val log loss: the rate falls to zero,
+    That is the last epoch within one standard error of the lowest val loss: the rate falls to zero,
     late weights are the steadier ones, and the lowest of a dozen losses on a small val set is mostly luck.
     """
 
     best: State
     epoch: int
     epochs_run: int
-    log_loss: float  # not a number where there is no val
+    val_loss: float  # not a number where there is no val
     stopped: str  # "length", "patience", "budget", "interrupted" or "diverged"
 
 
@@ -101,7 +101,7 @@ class Progress:
     retries: int = 0
     parts: int = 1  # micro-batches a batch is cut in
     best_epoch: int = 0
-    log_loss: float = math.nan  # on val, of the epoch that is kept
+    val_loss: float = math.nan  # the mean on val, of the epoch that is kept
 
     def restart(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
@@ -143,7 +143,7 @@ class Loop:
             self.load_state_dict(state)
             return
         self.lowest = judge()[0] if judge else np.zeros(0)  # losses of the epoch whose mean is lowest
-        self.progress.log_loss = float(self.lowest.mean()) if judge else math.nan
+        self.progress.val_loss = float(self.lowest.mean()) if judge else math.nan
         self.best = self.snapshot()
 
     def run(self) -> Trained:
@@ -186,7 +186,7 @@ class Loop:
             stopped = "interrupted"
         module.load_state_dict(self.best, strict=False)
         module.eval()
-        return Trained(self.best, at.best_epoch, at.epoch - 1, at.log_loss, stopped or "length")
+        return Trained(self.best, at.best_epoch, at.epoch - 1, at.val_loss, stopped or "length")
 
     def step(self, batch: Batch) -> tuple[float, int]:
         """One step down the slope of a batch: its weighted mean loss and how many examples it has, of all
@@ -230,8 +230,8 @@ class Loop:
         if at.best_epoch == 0 or mean < self.lowest.mean():  # the start is the caller's to compare with
             self.lowest = losses
         if within_error(losses, self.lowest):
-            self.best, at.best_epoch, at.log_loss = self.snapshot(), at.epoch, mean
-        return {"val_log_loss": mean, **said}
+            self.best, at.best_epoch, at.val_loss = self.snapshot(), at.epoch, mean
+        return {"val_loss": mean, **said}
 
     def go_back(self, why: str) -> str:
         """Begin the epoch again from the best state, at half the rate; "diverged" where that was tried too

@@ -3,7 +3,7 @@ training length.
 
 Full fine-tuning is the usual way, and its place at the end is kept. Every other strategy gets a
 thirty-sixth of the length, the three best on val a twelfth, the best of these all of it (Jamieson and
-Talwalkar 2016), as full fine-tuning does. That one is taken if its val log loss is lower by more than a
+Talwalkar 2016), as full fine-tuning does. That one is taken if its val loss is lower by more than a
 standard error of the difference: short trials favour what learns fast, and some dozens of val examples tell
 little apart. Eight strategies cost about two and a half trainings, and val. Less than an epoch is one epoch
 of a part of the examples.
@@ -37,7 +37,7 @@ STRATEGIES = ("last-1", "last-2", "half", "full", f"full{WITHOUT_DECAY}", "norm"
 
 @dataclass(frozen=True)
 class Trial:
-    """A strategy trained for so many epochs: val log loss with its standard error, the value of the
+    """A strategy trained for so many epochs: its val loss with its standard error, the value of the
     task's headline with its 95 % interval, the cost.
 
     Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due.
@@ -46,7 +46,7 @@ class Trial:
 
     strategy: str
     epochs: float
-    log_loss: float
+    loss: float
     standard_error: float
     value: float
     low: float
@@ -103,7 +103,7 @@ def explore(
             continue
         names = [name for name in tuners if name == USUAL and last] + going
         rung = race.rung({name: tuners[name] for name in names}, part)
-        going = sorted((n for n in going if n in rung), key=lambda name: rung[name].log_loss)[:survivors]
+        going = sorted((n for n in going if n in rung), key=lambda name: rung[name].loss)[:survivors]
     best = race.best
     if best is None:
         return Explored(race.trials, "head", advice(race.trials, "head", usual.task))
@@ -264,21 +264,21 @@ def advice(trials: list[Trial], chosen: str, task: Task) -> str:
     if chosen == "head":
         return "no strategy was trained to the end, so the trained head on the frozen backbone is kept"
     shown = f"{task.headline.words} {task.headline.shown(best.value)}"
-    said = f"{chosen} reached a val {task.loss_name} of {best.log_loss:.3f} ({shown})"
-    gain = head.log_loss - best.log_loss
+    said = f"{chosen} reached a val {task.loss_name} of {best.loss:.3f} ({shown})"
+    gain = head.loss - best.loss
     if gain <= 0:
-        said += f"; the head alone has {head.log_loss:.3f}: fine-tuning gained nothing here on val"
+        said += f"; the head alone has {head.loss:.3f}: fine-tuning gained nothing here on val"
     elif gain < max(best.standard_error, head.standard_error):
-        said += f"; the head alone has {head.log_loss:.3f}, a difference inside the noise: fine-tuning is hardly worth it"
+        said += f"; the head alone has {head.loss:.3f}, a difference inside the noise: fine-tuning is hardly worth it"
     else:
         said += f", {gain:.3f} below the head alone: fine-tuning is worth it here"
     others = [trial for trial in longest.values() if trial.strategy != "head"]
-    lower = [trial for trial in others if trial.epochs > best.epochs / 2 and trial.log_loss < best.log_loss]
+    lower = [trial for trial in others if trial.epochs > best.epochs / 2 and trial.loss < best.loss]
     if lower:
-        return f"{said}; {lower[0].strategy} reached {lower[0].log_loss:.3f}, within a standard error, so the usual way is kept"
-    near = best.log_loss + min(best.standard_error, gain / 2)
-    cheap = [trial for trial in others if trial.log_loss <= near and trial.seconds < best.seconds / 2]
+        return f"{said}; {lower[0].strategy} reached {lower[0].loss:.3f}, within a standard error, so the usual way is kept"
+    near = best.loss + min(best.standard_error, gain / 2)
+    cheap = [trial for trial in others if trial.loss <= near and trial.seconds < best.seconds / 2]
     if cheap:
         other = min(cheap, key=lambda trial: trial.seconds)
-        return f"{said}; {other.strategy} comes within a standard error ({other.log_loss:.3f}) in {other.seconds:.0f} s"
+        return f"{said}; {other.strategy} comes within a standard error ({other.loss:.3f}) in {other.seconds:.0f} s"
     return said

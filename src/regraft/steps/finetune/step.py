@@ -216,9 +216,7 @@ def _done(tuned: Finetuned, tuner: Tuner, context: Context) -> Tried:
         if not (tuned.interrupted and context.recipe.freeze.strategy == "auto"):
             context.settle(f"finetune.{name}", value, "as training took it")
     if used.interpolation != "auto" and not tuned.interrupted:
-        context.settle(
-            "finetune.interpolation", used.interpolation, "the lowest log loss on val, or as asked"
-        )
+        context.settle("finetune.interpolation", used.interpolation, "the lowest val loss, or as asked")
     context.decide("finetune", tuned.decided, tuned.why, frozen_digest=tuned.frozen_digest)
     return Tried(tuned, tuner, stopped=tuned.interrupted)
 

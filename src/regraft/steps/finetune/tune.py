@@ -126,7 +126,7 @@ class Tuner:
             raise RegraftError(
                 "something frozen moved during fine-tuning: a fault of regraft, please report it"
             )
-        reached = trained.log_loss
+        reached = trained.val_loss
         share = work.land(origin, trained)
         logits = work.logits() if val else None
         tuning = replace(tuning, epochs=epochs, interpolation=share)
@@ -299,16 +299,16 @@ class _Work:
         return share if finished else wanted
 
     def _interpolated(self, origin: State, trained: Trained) -> float:
-        """The share of the way at which val log loss is least, or the one that was asked for."""
+        """The share of the way at which the val loss is least, or the one that was asked for."""
         wanted = self.tuning.interpolation
-        losses = {1.0: trained.log_loss} if wanted == "auto" else {}
+        losses = {1.0: trained.val_loss} if wanted == "auto" else {}
         for share in SHARES[:-1] if wanted == "auto" else (float(wanted),):
             self.network.load_state_dict(between(origin, trained.best, share), strict=False)
             each, told = self.judge()
             losses[share] = float(each.mean())
-            self.context.events.emit("mixture", step="finetune", share=share, log_loss=losses[share], **told)
+            self.context.events.emit("mixture", step="finetune", share=share, val_loss=losses[share], **told)
         best = min(losses, key=lambda share: losses[share])
-        trained.best, trained.log_loss = between(origin, trained.best, best), losses[best]
+        trained.best, trained.val_loss = between(origin, trained.best, best), losses[best]
         self.network.load_state_dict(trained.best, strict=False)
         return best
 
@@ -352,7 +352,7 @@ def _in_words(trained: Trained, reached: float, tuning: Tuning, loss: str) -> tu
     mixture.
     """
     best = f", kept as of epoch {trained.epoch} (val {loss} {reached:.3f})" if np.isfinite(reached) else ""
-    share, val = tuning.interpolation, f" {trained.log_loss:.3f}" if np.isfinite(trained.log_loss) else ""
+    share, val = tuning.interpolation, f" {trained.val_loss:.3f}" if np.isfinite(trained.val_loss) else ""
     mixed = f", {share:g} of the way there{val}" if share not in (1, "auto") else ""
     why = {
         "length": "went its whole length",
