@@ -314,8 +314,8 @@ def _faults(error: ValidationError) -> list[str]:
         else:
             message = item["msg"].removeprefix("Value error, ")
             # Else the message names them
-            found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
-            faults.setdefault(name, []).append(message[0].lower() + message[1:] + found)
+            given = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
+            faults.setdefault(name, []).append(message[0].lower() + message[1:] + given)
     return [f"{name}: {'; or '.join(dict.fromkeys(texts))}" for name, texts in faults.items()]
 
 
@@ -330,16 +330,16 @@ def _first_line(error: Exception) -> str:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The nested settings of a recipe.yaml. Raises RecipeError for what is not one."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, *_NO_YAML) as error:
         raise RecipeError(f"{path} cannot be read as a recipe:", [_first_line(error)]) from None
-    if found is None:
+    if sections is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(sections, dict):
         raise RecipeError(
-            f"{path} is not a recipe:", [f"found {type(found).__name__}, wanted sections of settings"]
+            f"{path} is not a recipe:", [f"found {type(sections).__name__}, wanted sections of settings"]
         )
-    return found
+    return sections
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

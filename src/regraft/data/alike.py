@@ -172,9 +172,9 @@ def nearly(new: Part, known: Known, likeness: Likeness | None, tick: Callable[..
     that are gone or changed are passed over, and so are items too small to tell. Without a `likeness` there
     are none.
     """
-    found = np.zeros(len(new), dtype=bool)
+    same = np.zeros(len(new), dtype=bool)
     if likeness is None or not len(new) or not len(known):
-        return found
+        return same
     mine, tellable = np.flatnonzero(likeness.tellable(new.facts)), likeness.tellable(known.facts)
     there = np.array([j for j in np.flatnonzero(tellable) if known.files[j]], np.int64)
     pairs = _nearest(new, mine, known, there, likeness)
@@ -187,16 +187,16 @@ def nearly(new: Part, known: Known, likeness: Likeness | None, tick: Callable[..
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for start in range(0, len(pairs), CHUNK):
-            some = [(i, j) for _, i, j in pairs[start : start + CHUNK] if not found[i]]
+            some = [(i, j) for _, i, j in pairs[start : start + CHUNK] if not same[i]]
             files = [(new.items[i], known.files[j]) for i, j in some]
             items = list(pool.map(lambda pair: (seen(pair[0]), seen(pair[1])), files))  # type: ignore[arg-type]
             whole = [number for number, (a, b) in enumerate(items) if a is not None and b is not None]
             if whole:
                 a, b = (np.stack([items[number][side] for number in whole]) for side in (0, 1))  # type: ignore[misc]
                 for number, value in zip(whole, likeness.confirm(a, b), strict=True):
-                    found[some[number][0]] |= value > 0
+                    same[some[number][0]] |= value > 0
             tick(label="looking for near-duplicates", done=min(start + CHUNK, len(pairs)), total=len(pairs))
-    return found
+    return same
 
 
 def _nearest(

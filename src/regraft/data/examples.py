@@ -118,16 +118,16 @@ class Examples:
 
     def counts(self) -> dict[str, int]:
         """How many examples each split has."""
-        found = {name: self.table["split"].to_pylist().count(name) for name in ("train", "val")}
-        return {**found, "test": self.__sealed.num_rows}
+        counts = {name: self.table["split"].to_pylist().count(name) for name in ("train", "val")}
+        return {**counts, "test": self.__sealed.num_rows}
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """How many examples a class has in train and val; of test nothing is told."""
         labels, splits = self.table["label"].to_pylist(), self.table["split"].to_pylist()
-        found = {split: dict.fromkeys(self.task.classes, 0) for split in ("train", "val")}
+        counts = {split: dict.fromkeys(self.task.classes, 0) for split in ("train", "val")}
         for label, split in zip(labels, splits, strict=True):
-            found[split][label] += 1
-        return found
+            counts[split][label] += 1
+        return counts
 
     def ids(self) -> frozenset[str]:
         """The content ids of all splits: of test they tell what it holds, not what it is called."""
@@ -294,13 +294,13 @@ class Examples:
                 return True
             return False
 
-        found = []
+        sources = []
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             for number, wrong in enumerate(pool.map(changed, range(len(rows)))):
                 if wrong:
-                    found.append(rows[number][0])
+                    sources.append(rows[number][0])
                 tick(label="looking whether files changed", done=number + 1, total=len(rows))
-        return found
+        return sources
 
     def moved_to(self, place: Path) -> Examples:
         """The same examples below another folder (or that of another table), where their files are now.

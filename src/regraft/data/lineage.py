@@ -88,7 +88,7 @@ class Seen:
         try:
             table = read_parquet(path)
             about = json.loads((table.schema.metadata or {})[KEY.encode()])
-            found = cls(table.replace_schema_metadata(None), tuple(about["runs"]), tuple(about["unknown"]))
+            seen = cls(table.replace_schema_metadata(None), tuple(about["runs"]), tuple(about["unknown"]))
         except (pa.ArrowException, OSError, LookupError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
         if missing := [name for name in COMMON.names if name not in table.column_names]:
@@ -96,7 +96,7 @@ class Seen:
                 f"{path} was written by an earlier regraft (no column {missing[0]!r}): use the model with that one, or "
                 "fit it anew."
             )
-        return found
+        return seen
 
     def known(self, home: Path | None = None) -> Known:
         """The rows to compare with; files as far as the runs' folders are still there. `home` is where the
@@ -106,10 +106,10 @@ class Seen:
         files: list[KnownFile | None] = [None] * len(ids)
         for number, run in enumerate(self.runs):
             places = [home, Path(run)] if number == 0 and home is not None else [Path(run)]
-            found = next((some for place in places if (some := _files(place))), {})
+            by_identity = next((some for place in places if (some := _files(place))), {})
             for row, (identity, own) in enumerate(zip(ids, runs, strict=True)):
                 if own == number:
-                    files[row] = found.get(identity)
+                    files[row] = by_identity.get(identity)
         return _known(self.table, files)
 
     def meet(self, new: Part, kind: Kind, tick: Callable[..., None], home: Path | None = None) -> Met:

@@ -59,13 +59,13 @@ class Part:
 
     def cut(self, start: int, end: int | None = None) -> Part:
         """The examples from one position up to another, arrays as views."""
-        found = {}
+        columns = {}
         for name, column in self._columns().items():
             table = isinstance(column, pa.Table)
-            found[name] = (
+            columns[name] = (
                 column.slice(start, None if end is None else end - start) if table else column[start:end]
             )
-        return replace(self, **found)
+        return replace(self, **columns)
 
     def every(self, step: int) -> Part:
         """Every `step`-th example, the first included."""
@@ -84,8 +84,8 @@ class Part:
 
     def _columns(self) -> dict[str, Any]:
         """The columns that are known, by name."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
-        return {name: column for name, column in found.items() if column is not None and len(column)}
+        columns = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
+        return {name: column for name, column in columns.items() if column is not None and len(column)}
 
 
 def _taken(column: Any, rows: np.ndarray) -> Any:

@@ -105,7 +105,7 @@ def all_perhaps_splits(names: Iterable[str]) -> bool:
     and `te`.
     """
     parts = [set(re.split(r"[\s\-_.\d]+", unicodedata.normalize("NFKC", name).casefold())) for name in names]
-    return all(found & PARTS for found in parts) and len(set().union(*parts) & PARTS) > 1
+    return all(folders & PARTS for folders in parts) and len(set().union(*parts) & PARTS) > 1
 
 
 def shown(name: str) -> str:
@@ -122,4 +122,4 @@ def alike(names: Iterable[str]) -> list[list[str]]:
         groups.setdefault(
             re.sub(r"[\s\-_]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold(), []
         ).append(name)
-    return [found for found in groups.values() if len(found) > 1]
+    return [group for group in groups.values() if len(group) > 1]

@@ -153,10 +153,10 @@ class _Listing:
     def __init__(self, place: Path, kind: Kind) -> None:
         self.place, self.kind = place, kind
         with os.scandir(place) as items:
-            found = sorted((item.name, is_folder(item)) for item in items if not is_hidden(item.name))
-        self.folders = [name for name, folder in found if folder and not own_output(place / name)]
-        self.own = [name for name, folder in found if folder and own_output(place / name)]
-        self.files = [name for name, folder in found if not folder]
+            named = sorted((item.name, is_folder(item)) for item in items if not is_hidden(item.name))
+        self.folders = [name for name, folder in named if folder and not own_output(place / name)]
+        self.own = [name for name, folder in named if folder and own_output(place / name)]
+        self.files = [name for name, folder in named if not folder]
 
     @property
     def items(self) -> list[str]:

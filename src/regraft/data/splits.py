@@ -115,7 +115,7 @@ def fold_splits(
     What shares content, `pixels` or a group stays together. Raises DataError where a class would be missing
     from training.
     """
-    shown, found, faults = ids if pixels is None else pixels, [], set()
+    shown, cuts, faults = ids if pixels is None else pixels, [], set()
     blocks = blocks_of(ids, groups, shown)
     number = {label: k for k, label in enumerate(sorted(set(labels)))}
     coded = np.array([number[label] for label in labels])
@@ -132,14 +132,14 @@ def fold_splits(
         splits = assign_splits(
             ids, labels, groups, given, seed=seed, shares=Shares(val=val_share), pixels=pixels
         )
-        found.append(splits)
+        cuts.append(splits)
         left = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
         faults |= set(labels) - left
     if faults:
         raise DataError(
             f"--folds {folds} leaves nothing to train on:", [f"class {label!r}" for label in sorted(faults)]
         )
-    return found
+    return cuts
 
 
 def val_apart(

@@ -96,11 +96,11 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
         raise DataError(
             f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)
         ) from None
-    found, faults = _columns(table, kind, notes, path.name)
+    numbers, faults = _columns(table, kind, notes, path.name)
     if (
         split in ("val", "test")
-        and "path" in found
-        and "label" not in found
+        and "path" in numbers
+        and "label" not in numbers
         and faults == ["no column `label`"]
     ):
         notes.append(_unlabelled(path.name, "has no column `label`", table.num_rows, split))
@@ -112,7 +112,7 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
             _no_header(table.column_names, kind),
         )
     columns = {
-        name: _cells(table.column(found[name])) if name in found else [None] * table.num_rows
+        name: _cells(table.column(numbers[name])) if name in numbers else [None] * table.num_rows
         for name in COLUMNS
     }
     if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
@@ -134,7 +134,7 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
 def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple[dict[str, int], list[str]]:
     """{what a column is here: its number}, and what is missing or not certain."""
     plain = [plainly(name) for name in table.column_names]
-    found: dict[str, int] = {}
+    columns: dict[str, int] = {}
     faults: list[str] = []
     for wanted, others in _names_of(kind).items():
         numbers = [n for n, name in enumerate(plain) if name == wanted] or [
@@ -151,10 +151,10 @@ def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple
                 else f"{names} could each be the column `{wanted}`: leave one, or call it `{wanted}`"
             )
         elif numbers:
-            found[wanted] = numbers[0]
-    if "label" not in found and not any("`label`" in fault for fault in faults):
+            columns[wanted] = numbers[0]
+    if "label" not in columns and not any("`label`" in fault for fault in faults):
         faults.append("no column `label`" + _perhaps("label", table.column_names, kind))
-    if "path" not in found and not any("`path`" in fault for fault in faults):
+    if "path" not in columns and not any("`path`" in fault for fault in faults):
         other = next((name for name in ("text", "audio") if name in plain), None)
         told = (
             f"its examples are `{other}`; {kind.noun}s are fitted so far"
@@ -163,19 +163,23 @@ def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple
         )
         faults.append(told + ("" if other else _perhaps("path", table.column_names, kind)))
     if not faults:
-        _tell_columns(table.column_names, found, kind, notes, file)
-    return found, faults
+        _tell_columns(table.column_names, columns, kind, notes, file)
+    return columns, faults
 
 
-def _tell_columns(names: list[str], found: dict[str, int], kind: Kind, notes: list[Note], file: str) -> None:
+def _tell_columns(
+    names: list[str], columns: dict[str, int], kind: Kind, notes: list[Note], file: str
+) -> None:
     """Note what was taken by another name than that in the documentation, and what was not used."""
-    taken = {wanted: names[n].strip() for wanted, n in found.items()}
+    taken = {wanted: names[n].strip() for wanted, n in columns.items()}
     renamed = [
         f"`{name}` as {wanted}"
         for wanted, name in taken.items()
         if plainly(name) not in (*DOCUMENTED, kind.name)
     ]
-    unused = [f"`{name.strip()}`" for n, name in enumerate(names) if n not in found.values() and name.strip()]
+    unused = [
+        f"`{name.strip()}`" for n, name in enumerate(names) if n not in columns.values() and name.strip()
+    ]
     said = [f"took {', '.join(renamed)}"] if renamed else []
     said += [f"did not use {some(unused, 8)}"] if unused else []
     if said:

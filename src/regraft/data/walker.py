@@ -114,8 +114,8 @@ def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntr
         return iter(())
     seen.add(real)
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except OSError:
         passed.unreadable.append(passed.name(folder))
         return iter(())
@@ -131,15 +131,15 @@ def inputs(names: Iterable[str], endings: frozenset[str], passed: Passed) -> Ite
 
     Raises DataError at the end where there were none.
     """
-    found, given = 0, 0
+    count, given = 0, 0
     for name in names:
         given += 1
         for path in walk(name, endings, passed) if os.path.isdir(name) else (name,):
-            found += 1
+            count += 1
             yield str(path)
     if not given:
         raise DataError("there is nothing to predict: no file or folder was named.", [])
-    if not found:
+    if not count:
         raise DataError(
             f"no {passed.noun}s were found in what was named.",
             [f"passed over: {passed.in_words()}"] if passed.in_words() else ["the folders are empty"],

@@ -49,8 +49,8 @@ def task_of(kind: str, classes: Sequence[str]) -> Task:
     """
     if kind not in _KINDS:
         raise UsageError(f"{kind!r} is no kind of task that is known here; there are {', '.join(_KINDS)}.")
-    found: Task = _KINDS[kind](tuple(classes))
-    return found
+    task: Task = _KINDS[kind](tuple(classes))
+    return task
 
 
 def task_of_run(state: Mapping[str, Any]) -> Task:
@@ -68,15 +68,15 @@ def chosen_by(task: Task, name: str) -> Metric:
     """
     name = task.headline.name if name == "auto" else name
     known = [metric for metric in task.metrics if metric.value is not None]
-    found = next((metric for metric in known if metric.name == name), None)
-    if found is None:
+    of_name = next((metric for metric in known if metric.name == name), None)
+    if of_name is None:
         near = difflib.get_close_matches(name, [metric.name for metric in known], n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         names = ", ".join(metric.name for metric in known)
         raise UsageError(
             f"run.metric: {name!r} is no metric of this task to choose by; these are {names}.{hint}"
         )
-    return found
+    return of_name
 
 
 def evaluated(

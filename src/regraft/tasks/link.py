@@ -69,10 +69,11 @@ class Softmax:
 
     def losses(self, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """(N,) log losses in nats."""
-        found, step = np.empty(len(targets), dtype=outputs.dtype), max(1, AT_ONCE // max(1, outputs.shape[1]))
+        losses = np.empty(len(targets), dtype=outputs.dtype)
+        step = max(1, AT_ONCE // max(1, outputs.shape[1]))
         for start in range(0, len(targets), step):
             some = outputs[start : start + step]
             top = some.max(axis=1, keepdims=True)
             total = np.log(np.exp(some - top).sum(axis=1)) + top[:, 0]
-            found[start : start + step] = total - some[np.arange(len(some)), targets[start : start + step]]
-        return found
+            losses[start : start + step] = total - some[np.arange(len(some)), targets[start : start + step]]
+        return losses

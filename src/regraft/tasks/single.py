@@ -73,8 +73,8 @@ class Temperature:
     @property
     def thresholds(self) -> dict[float, float]:
         """The promises that can be kept: the threshold by wanted precision."""
-        found = {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
-        return found or dict(self.kept or {})
+        thresholds = {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
+        return thresholds or dict(self.kept or {})
 
     def applied(self, outputs: np.ndarray) -> np.ndarray:
         """(N, K) logits divided by the temperature."""
@@ -97,18 +97,18 @@ class Temperature:
     def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
         """The same with the bins of confidence on test, before and after, and what came of each promise."""
         scaled = self.applied(outputs)
-        found = self._told([_kept(offer, targets, scaled) for offer in self.offers])
+        tested = self._told([_kept(offer, targets, scaled) for offer in self.offers])
         for side, logits in {"before": outputs, "after": scaled}.items():
-            found["calibration"][side] = {"ece": ece(targets, logits), "bins": reliability(targets, logits)}
-        found["calibration"]["split"] = "test"
-        return found
+            tested["calibration"][side] = {"ece": ece(targets, logits), "bins": reliability(targets, logits)}
+        tested["calibration"]["split"] = "test"
+        return tested
 
     def _told(self, kept: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
         about = {"chosen_on": self.fitted_on, "indicative": self.indicative}
         offers = zip(self.offers, kept, strict=True)
         return {
             "calibration": {"temperature": self.temperature, "fitted_on": self.fitted_on},
-            "thresholds": [{**asdict(offer), **about, "test": found} for offer, found in offers],
+            "thresholds": [{**asdict(offer), **about, "test": tested} for offer, tested in offers],
         }
 
 
@@ -224,18 +224,18 @@ class Single:
 
     def predict(self, outputs: np.ndarray) -> list[Answer]:
         """The most probable class of each row, with all probabilities."""
-        found = []
+        answers = []
         for shares in softmax(outputs):
             best = int(shares.argmax())
             named = {name: float(p) for name, p in zip(self.classes, shares, strict=True)}
-            found.append(Answer(self.classes[best], float(shares[best]), named))
-        return found
+            answers.append(Answer(self.classes[best], float(shares[best]), named))
+        return answers
 
     def columns(self, outputs: np.ndarray, calibration: Temperature) -> dict[str, Any]:
         """`probability:CLASS` as float64 and `logit:CLASS`, not calibrated, as float32."""
         shares = softmax(outputs, calibration.temperature)
-        found: dict[str, Any] = {f"probability:{name}": shares[:, i] for i, name in enumerate(self.classes)}
-        return found | {
+        columns: dict[str, Any] = {f"probability:{name}": shares[:, i] for i, name in enumerate(self.classes)}
+        return columns | {
             f"logit:{name}": outputs[:, i].astype(np.float32) for i, name in enumerate(self.classes)
         }
 
@@ -286,16 +286,16 @@ class Single:
     def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
         """Promises, reliability, the classes one by one and the confusion matrix: those that there are."""
         counts = metrics.get("confusion")
-        found: list[Section] = []
+        sections: list[Section] = []
         if metrics.get("thresholds"):
-            found.append(Promises(metrics["thresholds"]))
+            sections.append(Promises(metrics["thresholds"]))
         if metrics.get("calibration"):
-            found.append(Reliability(metrics["calibration"]))
+            sections.append(Reliability(metrics["calibration"]))
         if metrics.get("per_class"):
-            found.append(PerClass(metrics["per_class"]))
+            sections.append(PerClass(metrics["per_class"]))
         if counts and len(counts) == len(self.classes):
-            found.append(Confusion(self.classes, counts))
-        return found
+            sections.append(Confusion(self.classes, counts))
+        return sections
 
     def question(self) -> str:
         """The classes by name, or some of them where they are many."""

@@ -83,7 +83,7 @@ def groups_across(files: Files) -> Iterator[Finding]:
     for row, split in zip(files.rows, files.splits, strict=True):
         if row.group is not None:
             home[row.group].add(split)
-    astride = sorted(group for group, found in home.items() if len(found) > 1)
+    astride = sorted(group for group, homes in home.items() if len(homes) > 1)
     if astride:
         some = ", ".join(astride[:10]) + (" ..." if len(astride) > 10 else "")
         text = f"{several(len(astride), 'group', 'has', 'have')} examples in more than one of the given splits: {some}"

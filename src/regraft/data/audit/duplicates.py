@@ -44,16 +44,16 @@ def near_duplicates(
     """
     shown = numbered(every.identities)
     if features is None:
-        found = candidates(by_facts(every, likeness, likeness.alone, tick, stop), shown)
+        close = candidates(by_facts(every, likeness, likeness.alone, tick, stop), shown)
     else:
         unit = compact(features, centre=True)(features)
-        found = candidates([neighbours(unit, unit, LEAST_COSINE, tick, stop)], shown)
+        close = candidates([neighbours(unit, unit, LEAST_COSINE, tick, stop)], shown)
         del unit
         if len(every) <= EXACT:
             beside = candidates(by_facts(every, likeness, likeness.beside, tick, stop), shown)
-            found = joined(found, beside) if len(beside[1]) <= len(every) else found
+            close = joined(close, beside) if len(beside[1]) <= len(every) else close
     searched = not stop()
-    order = [(int(i), int(j)) for i, j in found[0][np.argsort(-found[1], kind="stable")[:MOST_CANDIDATES]]]
+    order = [(int(i), int(j)) for i, j in close[0][np.argsort(-close[1], kind="stable")[:MOST_CANDIDATES]]]
     confirmed: list[Pair] = []
     done = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
@@ -75,7 +75,7 @@ def near_duplicates(
         say(
             f"time ran out: {len(order) - done:,} of {len(order):,} likely near-duplicates were not looked at"
         )
-    return sorted(confirmed), len(found[1]) - done
+    return sorted(confirmed), len(close[1]) - done
 
 
 Close = tuple[np.ndarray, np.ndarray]  # (P, 2) rows, (P,) how close they are
@@ -94,7 +94,8 @@ def candidates(searched: Iterable[Close], shown: np.ndarray) -> Close:
     What is exactly the same, by the numbers `shown` (N,), is not among them.
     """
     every = list(searched)
-    rows, close = np.concatenate([found[0] for found in every]), np.concatenate([found[1] for found in every])
+    rows = np.concatenate([pairs for pairs, _ in every])
+    close = np.concatenate([likeness for _, likeness in every])
     keys = rows.min(axis=1) << 32 | rows.max(axis=1)
     keys, close = (values[shown[rows[:, 0]] != shown[rows[:, 1]]] for values in (keys, close))
     del every, rows
@@ -104,11 +105,11 @@ def candidates(searched: Iterable[Close], shown: np.ndarray) -> Close:
     return np.stack([keys[new] >> 32, keys[new] & 0xFFFFFFFF], axis=1), close[new]
 
 
-def joined(found: Close, beside: Close) -> Close:
+def joined(close: Close, beside: Close) -> Close:
     """The pairs of both; what both hold is as close as the first says."""
-    mine, others = (rows[:, 0] << 32 | rows[:, 1] for rows in (found[0], beside[0]))
+    mine, others = (rows[:, 0] << 32 | rows[:, 1] for rows in (close[0], beside[0]))
     new = ~np.isin(others, mine)
-    return np.concatenate([found[0], beside[0][new]]), np.concatenate([found[1], beside[1][new]])
+    return np.concatenate([close[0], beside[0][new]]), np.concatenate([close[1], beside[1][new]])
 
 
 def by_facts(
@@ -135,7 +136,7 @@ def neighbours(
         )
         which = np.nonzero(near >= 0)
         return np.stack([which[0], near[which]], axis=1), cosines[which]
-    found, step = [_NOTHING], max(1, BLOCK // max(1, len(base)))
+    parts, step = [_NOTHING], max(1, BLOCK // max(1, len(base)))
     for start in range(0, len(queries), step):
         if stop():
             break
@@ -147,8 +148,8 @@ def neighbours(
             cut = np.partition(close[crowded], -NEIGHBOURS, axis=1)[:, -NEIGHBOURS]
             close[crowded] = np.where(close[crowded] >= cut[:, None], close[crowded], -2)
         which = np.nonzero(close >= least)
-        found.append((np.stack([which[0] + start, which[1]], axis=1), close[which]))
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([close for _, close in found])
+        parts.append((np.stack([which[0] + start, which[1]], axis=1), close[which]))
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([close for _, close in parts])
 
 
 def groups(pairs: Sequence[tuple[str, str, float]]) -> int:

@@ -50,8 +50,8 @@ class Near:
 
     def moved(self, place: np.ndarray) -> Near:
         """The same pairs where the example at each position has moved to its `place` (N,)."""
-        found = [(min(place[i], place[j]), max(place[i], place[j]), s) for i, j, s in self.pairs]
-        return Near(tuple(sorted((int(i), int(j), s) for i, j, s in found)), self.left, self.cut)
+        pairs = [(min(place[i], place[j]), max(place[i], place[j]), s) for i, j, s in self.pairs]
+        return Near(tuple(sorted((int(i), int(j), s) for i, j, s in pairs)), self.left, self.cut)
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class Seen:
 
 def audit_features(seen: Seen) -> list[Finding]:
     """All that the checks find; where time runs out, what was not looked for is a finding too."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for number, check in enumerate(CHECKS):
         if seen.stop():
             left = ", ".join(name for _, name in CHECKS[number:])
-            return [*found, Finding(SHORT, "info", f"time ran out before these were looked for: {left}")]
-        found += check[0](seen)
-    return found
+            return [*findings, Finding(SHORT, "info", f"time ran out before these were looked for: {left}")]
+        findings += check[0](seen)
+    return findings
 
 
 def find_near(
@@ -121,8 +121,8 @@ def find_near(
         return Near()
     cut: list[str] = []
     pairs, left = near_duplicates(every, joined, likeness, tick, stop, cut.append)
-    found = tuple((i, j, s) for i, j, s in pairs if tellable[i] and tellable[j])
-    return Near(found, left, cut[0] if cut else "")
+    told = tuple((i, j, s) for i, j, s in pairs if tellable[i] and tellable[j])
+    return Near(told, left, cut[0] if cut else "")
 
 
 def duplicates(seen: Seen) -> Iterator[Finding]:
@@ -138,24 +138,24 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
     differ = [(i, j, s) for i, j, s in pairs if j < known and seen.labels[i] != seen.labels[j]]
     tested = {sources[j] for i, j, _ in pairs if i < known <= j}
     more = f" ({left} further candidates were not looked at)" if left else ""
-    if found := _still(across, ACROSS, seen.kept):
-        text = f"{several(len(found), 'pair')} of near-duplicates across splits"
-        if hit := {name for a, b, _ in found for name in (a, b)} & tested:
+    if pairs_left := _still(across, ACROSS, seen.kept):
+        text = f"{several(len(pairs_left), 'pair')} of near-duplicates across splits"
+        if hit := {name for a, b, _ in pairs_left for name in (a, b)} & tested:
             text += f": {several(len(hit), 'test example', 'has', 'have')} one in train or val"
         yield _paired(
             ACROSS,
             "warning",
             text + more,
-            found,
+            pairs_left,
             dict(zip(sources, (f"in {split}" for split in splits), strict=True)),
         )
-    if found := _still(within, WITHIN, seen.kept):
-        text = f"{several(len(found), 'pair')} of near-duplicates within a split, in {several(groups(found), 'group')}"
-        yield _paired(WITHIN, "info", text + more, found)
+    if pairs_left := _still(within, WITHIN, seen.kept):
+        text = f"{several(len(pairs_left), 'pair')} of near-duplicates within a split, in {several(groups(pairs_left), 'group')}"
+        yield _paired(WITHIN, "info", text + more, pairs_left)
     names = {sources[r]: f"labelled {seen.named(r)}" for i, j, _ in differ for r in (i, j)}
-    if found := _still([(sources[i], sources[j], s) for i, j, s in differ], OTHERWISE, seen.kept):
-        text = f"{several(len(found), 'pair')} of near-duplicates with different labels"
-        yield _paired(OTHERWISE, "warning", text, found, names)
+    if pairs_left := _still([(sources[i], sources[j], s) for i, j, s in differ], OTHERWISE, seen.kept):
+        text = f"{several(len(pairs_left), 'pair')} of near-duplicates with different labels"
+        yield _paired(OTHERWISE, "warning", text, pairs_left, names)
 
 
 def _still(pairs: list[tuple[str, str, float]], kind: str, kept: Kept) -> list[tuple[str, str, float]]:
@@ -213,9 +213,9 @@ def wrong_labels(seen: Seen) -> Iterator[Finding]:
         ]: f"labelled {seen.classes[labels[i]]}, looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
         for i in order
     }
-    if found := without(seen.kept, WRONG, suggested):
-        text = f"{several(len(found), 'label', 'is', 'are')} likely wrong, by predictions of models that had not seen them"
-        yield Finding(WRONG, "warning", text, tuple(found), notes, (), suggested)
+    if left := without(seen.kept, WRONG, suggested):
+        text = f"{several(len(left), 'label', 'is', 'are')} likely wrong, by predictions of models that had not seen them"
+        yield Finding(WRONG, "warning", text, tuple(left), notes, (), suggested)
 
 
 @contextlib.contextmanager
@@ -254,9 +254,9 @@ def outliers(seen: Seen) -> Iterator[Finding]:
     middle = np.median(logs)
     spread = 1.4826 * np.median(np.abs(logs - middle))
     far = np.flatnonzero(logs > middle + SPREADS * max(float(spread), 1e-6))
-    if found := without(seen.kept, FAR, (seen.inputs.sources[i] for i in far[np.argsort(-logs[far])])):
+    if left := without(seen.kept, FAR, (seen.inputs.sources[i] for i in far[np.argsort(-logs[far])])):
         yield Finding(
-            FAR, "info", f"{several(len(found), 'example', 'is', 'are')} unlike all others", tuple(found)
+            FAR, "info", f"{several(len(left), 'example', 'is', 'are')} unlike all others", tuple(left)
         )
 
 

@@ -105,4 +105,4 @@ def _note_layout(source: Source, audited: Audited) -> None:
     )
     note("own output", passed.own, "folder(s) that regraft wrote (runs or models) were passed over", "info")
     note("unreadable folders", passed.unreadable, "folder(s) could not be listed and were passed over")
-    audited.findings += [Finding(found.kind, found.severity, found.message) for found in source.notes]
+    audited.findings += [Finding(noted.kind, noted.severity, noted.message) for noted in source.notes]

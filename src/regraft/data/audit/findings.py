@@ -45,21 +45,21 @@ class Finding:
     def to_dict(self, most: int | None = None) -> dict[str, Any]:
         """Plain values for JSON, with `most` examples at most; the last three only where there are any."""
         examples = self.examples[:most]
-        found: dict[str, Any] = {
+        plain: dict[str, Any] = {
             "kind": self.kind,
             "severity": self.severity,
             "message": self.message,
             "examples": list(examples),
         }
         if self.notes:
-            found["notes"] = {source: self.notes[source] for source in examples if source in self.notes}
+            plain["notes"] = {source: self.notes[source] for source in examples if source in self.notes}
         if self.pairs:
-            found["pairs"] = [[a, b, round(similarity, 3)] for a, b, similarity in self.pairs[:most]]
+            plain["pairs"] = [[a, b, round(similarity, 3)] for a, b, similarity in self.pairs[:most]]
         if self.suggested:
-            found["suggested"] = {
+            plain["suggested"] = {
                 source: self.suggested[source] for source in examples if source in self.suggested
             }
-        return found
+        return plain
 
 
 def without(kept: Kept, kind: str, sources: Iterable[str]) -> list[str]:

@@ -64,7 +64,7 @@ class Fixes:
         touches test.
         """
         actions = {fix.source: fix for fix in self.fixes if fix.action != "keep"}
-        found, where = list(rows), list(splits)
+        corrected, where = list(rows), list(splits)
         faults = []
         for i, row in enumerate(rows):
             fix = actions.get(row.source)
@@ -77,12 +77,12 @@ class Fixes:
             elif fix.action == "drop":
                 where[i] = None
             else:
-                found[i] = replace(row, label=fix.label)
+                corrected[i] = replace(row, label=fix.label)
         if faults:
             raise DataError(
                 f"{self.path} cannot be applied:", faults, "Leave the action of these lines empty."
             )
-        return found, where
+        return corrected, where
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""
@@ -132,7 +132,7 @@ def read_fixes(path: Path, source: Source) -> Fixes:
     missing = [name for name in COLUMNS[:4] if name not in columns]
     if missing:
         raise DataError(f"{path} lacks columns:", missing, f"Wanted: {', '.join(COLUMNS)}.")
-    sources, found, faults = {row.source for row in source.rows}, [], []
+    sources, fixes, faults = {row.source for row in source.rows}, [], []
     first: dict[str, Fix] = {}
     for number, line in lines:
         name, action, label, kind = ((line[column] or "").strip() for column in COLUMNS[:4])
@@ -151,10 +151,10 @@ def read_fixes(path: Path, source: Source) -> Fixes:
         elif (before.action, before.label) != (action, label) and (action, before.action) != ("drop", "drop"):
             faults.append(f"line {number}: {name!r} has another action in line {before.line}")
         else:
-            found.append(fix)
+            fixes.append(fix)
     if faults:
         raise DataError(f"{path} has faults:", faults)
-    return Fixes(path, tuple(found))
+    return Fixes(path, tuple(fixes))
 
 
 def _near(name: str, known: set[str], told: int) -> str:

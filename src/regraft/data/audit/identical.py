@@ -65,17 +65,17 @@ def _findings(
     """What is to be told of copies across splits (with what became of each), of those within one, and of
     identical examples with other labels.
     """
-    found = []
+    findings = []
     if across:
         text = f"{several(len(across), 'example')} of train or val dropped: identical in bytes or pixels to one of test or val"
-        found.append(Finding("copies across splits", "warning", text, tuple(across), across))
+        findings.append(Finding("copies across splits", "warning", text, tuple(across), across))
     if twins := without(kept, "copies", within):
         text = f"{several(len(twins), 'example', 'has', 'have')} a twin in the same split, identical in bytes or pixels"
-        found.append(Finding("copies", "info", text, tuple(twins)))
+        findings.append(Finding("copies", "info", text, tuple(twins)))
     if wrong := without(kept, "contradicting labels", contradicting):
         text = f"{several(len(wrong), 'identical example')} with different labels"
-        found.append(Finding("contradicting labels", "warning", text, tuple(wrong), contradicting))
-    return found
+        findings.append(Finding("contradicting labels", "warning", text, tuple(wrong), contradicting))
+    return findings
 
 
 def contradicting_test(examples: Examples, test: Part) -> list[Finding]:

@@ -66,8 +66,8 @@ def make_examples(
     shown = [
         replace(row, label="") if split == "test" else row for row, split in zip(rows, splits, strict=True)
     ]
-    found, dropped = drop_copies(shown, facts, splits, flags, kept_quiet)
-    audited.findings += found
+    findings, dropped = drop_copies(shown, facts, splits, flags, kept_quiet)
+    audited.findings += findings
     kept = [i for i, split in enumerate(splits) if split is not None]
     classes = source.task.classes
     _check_splits(classes, {rows[i].label for i in kept if splits[i] == "train"})
@@ -131,10 +131,10 @@ def _classes_of_test(
     rows: Sequence[Row], splits: Sequence[str | None], log: Callable[..., None]
 ) -> frozenset[str]:
     """The classes that occur in test: all that is read of its labels before the seal is broken."""
-    found = frozenset(row.label for row, split in zip(rows, splits, strict=True) if split == "test")
-    if found:
-        log("test_classes", reason=CLASSES_OF_TEST, classes=len(found))
-    return found
+    classes = frozenset(row.label for row, split in zip(rows, splits, strict=True) if split == "test")
+    if classes:
+        log("test_classes", reason=CLASSES_OF_TEST, classes=len(classes))
+    return classes
 
 
 def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
@@ -159,10 +159,10 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
             faults.append(f"could not be read: {q.source}: {q.reason}")
         tables = [name for name in source.passed.stray if is_table_name(name)]
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder." if tables else ""
-        if not audited.rows and (found := nearby(source.root, source.rows[0].source, source.kind.endings)):
-            advice = (
-                f"{found} is there: paths in a table are relative to its folder, and have the file's ending."
-            )
+        if not audited.rows and (
+            neighbour := nearby(source.root, source.rows[0].source, source.kind.endings)
+        ):
+            advice = f"{neighbour} is there: paths in a table are relative to its folder, and have the file's ending."
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 

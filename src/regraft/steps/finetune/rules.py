@@ -23,10 +23,10 @@ def length(examples: int, size: int) -> int:
 
     Half as many again of inputs up to 96 pixels, which cost a fifth of native ones.
     """
-    found = next(
+    usual = next(
         (epochs for most, epochs in ((500, 12), (2_000, 8), (10_000, 6), (50_000, 4)) if examples <= most), 2
     )
-    return found * 3 // 2 if size <= CHEAP else found
+    return usual * 3 // 2 if size <= CHEAP else usual
 
 
 def batch_size(examples: int) -> int:
@@ -59,12 +59,12 @@ def settled(asked: FinetuneRecipe, examples: int, suited: Mapping[str, Any], siz
 
     What the recipe names stays as it is.
     """
-    found = {**suited, "epochs": length(examples, size), "batch_size": batch_size(examples)}
-    found |= {name: getattr(asked, name) for name in found if getattr(asked, name) != "auto"}
+    settings = {**suited, "epochs": length(examples, size), "batch_size": batch_size(examples)}
+    settings |= {name: getattr(asked, name) for name in settings if getattr(asked, name) != "auto"}
     # A cosine gains the most at its end: stopping early stops short of that.
-    usual = max(4, -(-int(found["epochs"]) // 2))
-    found["patience"] = usual if asked.patience == "auto" else asked.patience
-    return found
+    usual = max(4, -(-int(settings["epochs"]) // 2))
+    settings["patience"] = usual if asked.patience == "auto" else asked.patience
+    return settings
 
 
 def settled_idle(asked: FinetuneRecipe) -> dict[str, Any]:
@@ -111,8 +111,8 @@ class Tuning:
     class_weights: str = "none"
 
     @classmethod
-    def of(cls, asked: FinetuneRecipe, class_weights: str = "none", **found: Any) -> Tuning:
+    def of(cls, asked: FinetuneRecipe, class_weights: str = "none", **settings: Any) -> Tuning:
         """The settings of a recipe, with what was `found` in place of what it leaves open."""
         names = [field.name for field in fields(cls) if field.name != "class_weights"]
-        values = {name: getattr(asked, name) for name in names} | found
+        values = {name: getattr(asked, name) for name in names} | settings
         return cls(**{**values, **unused(values)}, class_weights=class_weights)

@@ -76,6 +76,6 @@ def rank(
         for one in gone:
             del one.entrant.features[one.depth]
         racing = [entrant for entrant in racing if entrant.features]
-    found = [*rows.values(), *out]
-    chosen, reason = choose(found, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))
-    return Ranking(tuple(found), chosen, reason, opinions(found), left_out)
+    ordered = [*rows.values(), *out]
+    chosen, reason = choose(ordered, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))
+    return Ranking(tuple(ordered), chosen, reason, opinions(ordered), left_out)

@@ -158,12 +158,12 @@ def opinions(rows: Sequence[Row]) -> dict[str, str]:
     nearest neighbours judge the candidates of the last round.
     """
     last = [row for row in rows if row.examples == rows[0].examples]
-    found = {"most parameters": max(rows, key=lambda row: (row.parameters, row.size)).name}
+    favourites = {"most parameters": max(rows, key=lambda row: (row.parameters, row.size)).name}
     known = [row for row in rows if row.imagenet_top1 is not None]
     if len({row.reference for row in known}) > 1:
-        found["highest ImageNet accuracy"] = max(
+        favourites["highest ImageNet accuracy"] = max(
             known, key=lambda row: (row.imagenet_top1 or 0.0, row.depth, row.size)
         ).name
-    found["LogME"] = max(last, key=lambda row: row.logme).name
-    found["nearest neighbours"] = max(last, key=lambda row: row.knn.value).name
-    return found
+    favourites["LogME"] = max(last, key=lambda row: row.logme).name
+    favourites["nearest neighbours"] = max(last, key=lambda row: row.knn.value).name
+    return favourites

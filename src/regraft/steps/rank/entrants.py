@@ -70,13 +70,13 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 def round_sizes(examples: int, classes: int) -> list[int]:
     """How many of the examples each round looks at; the last looks at all that it may."""
-    found: list[int] = []
+    sizes: list[int] = []
     for size in (max(size, FOLDS * classes) for size in ROUNDS):
         if size * WORTH >= examples:
-            return [*found, examples]
-        if size not in found:
-            found.append(size)
-    return found
+            return [*sizes, examples]
+        if size not in sizes:
+            sizes.append(size)
+    return sizes
 
 
 class Entrants:
@@ -109,13 +109,13 @@ class Entrants:
                 continue
             try:
                 obtained = self._obtained(reference)
-                found = self._at_all_sizes(reference, obtained)
+                entrants = self._at_all_sizes(reference, obtained)
             except UsageError as error:
                 if named:
                     raise
                 left_out[reference] = str(error).splitlines()[0]
                 continue
-            allowed = [entrant for entrant in found if entrant.features]
+            allowed = [entrant for entrant in entrants if entrant.features]
             for entrant in allowed:
                 label = f"{reference} at {entrant.size} ({number} of {len(references)})"
                 self._compute(entrant, self._backbone(obtained, entrant.size), self.rounds[0], label)
@@ -139,16 +139,16 @@ class Entrants:
 
     def _at_all_sizes(self, reference: str, obtained: Obtained) -> list[Entrant]:
         """The entrants of one backbone. Raises BackboneError where it can be run at none of its sizes."""
-        found, wrong = [], ""
+        entrants, wrong = [], ""
         for size in self._sizes(obtained):
             try:
-                found.append(self._entrant(reference, obtained, size))
+                entrants.append(self._entrant(reference, obtained, size))
             except (RuntimeError, ValueError, AssertionError) as error:  # a network may not take every size
                 first = (str(error).splitlines() or [type(error).__name__])[0]
                 wrong = f"it cannot be run at {size}: {first}"
-        if not found:
+        if not entrants:
             raise BackboneError(f"{reference}: {wrong}")
-        return found
+        return entrants
 
     def _sizes(self, obtained: Obtained) -> list[int]:
         """The input size by the rule of step 2 and the next useful one below it, or the one the user named."""
@@ -227,7 +227,7 @@ class Entrants:
             half = -(-stages // 2)
             places = np.linspace(half, stages - 1, min(DEPTHS, stages - half))
             wanted = sorted({int(depth) for depth in places})
-        found = []
+        depths = []
         for depth in wanted:
             try:
                 usual_plan(truncated(backbone, depth), self.recipe)
@@ -235,8 +235,8 @@ class Entrants:
                 if asked != "auto":
                     raise UsageError(str(error)) from None
                 continue
-            found.append(depth)
-        return tuple(found)
+            depths.append(depth)
+        return tuple(depths)
 
     def _compute(self, entrant: Entrant, backbone: Backbone, examples: int, label: str) -> None:
         """Features of the first `examples` of the order at all depths in the race, from one pass, by the

@@ -65,11 +65,11 @@ def probe(racing: Sequence[Entrant], part: Part, task: Task, context: Context) -
     """The out-of-fold results of every candidate on the round's examples, `part`, whose features it has."""
     weights = task.weighted(part.labels, part.weights, "none")
     pairs = [(entrant, depth) for entrant in racing for depth in sorted(entrant.features)]
-    found = []
+    probes = []
     for number, (entrant, depth) in enumerate(pairs, start=1):
-        found.append(_probe(entrant, depth, part, weights, task, context.recipe.run.seed))
+        probes.append(_probe(entrant, depth, part, weights, task, context.recipe.run.seed))
         context.events.tick(label=f"probes on {len(part)} examples", done=number, total=len(pairs))
-    return found
+    return probes
 
 
 def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, task: Task, seed: int) -> Probe:
@@ -101,11 +101,11 @@ def standings(probes: Sequence[Probe], recipe: Recipe) -> dict[int, Standing]:
     """
     frozen = recipe.freeze.strategy == "head" or recipe.finetune.epochs == 0
     whole = {id(one.entrant): one for one in probes if one.depth == one.entrant.stages and not frozen}
-    found = {}
+    standing = {}
     for one in probes:
         own, uncut = float(one.losses.mean()), whole.get(id(one.entrant))
         if uncut is None or uncut is one or clearly_lower(one.losses, uncut.losses, one.blocks):
-            found[id(one)] = Standing(own, False)
+            standing[id(one)] = Standing(own, False)
         else:
-            found[id(one)] = Standing(max(own, float(uncut.losses.mean())), True)
-    return found
+            standing[id(one)] = Standing(max(own, float(uncut.losses.mean())), True)
+    return standing
