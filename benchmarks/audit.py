@@ -286,19 +286,20 @@ def tables(rows: list[dict]) -> str:
             ours, bare = r["ours"], r["bare"]
             missed = ", ".join(f"{count} {kind}" for kind, count in ours["missed"].items()) or "-"
             found.append(
-                f"| {r['set']} | {r['images']:,} | {r['planted']} | {ours['recall']:.3f} | {ours['precision']:.3f} | {missed} "
-                f"| {r['natural']}, {r['same']} | {bare['recall']:.3f} | {bare['precision']:.3f} | {r['hash calls']:.0%} |"
+                f"| {r['set']} | {r['images']:,} | {r['planted']} | {ours['recall']:.3f} "
+                f"| {ours['precision']:.3f} | {missed} | {r['natural']}, "
+                f"{r['same']} | {bare['recall']:.3f} | {bare['precision']:.3f} | {r['hash calls']:.0%} |"
             )
         found.append("")
     found += [
-        f"| set | wrong labels planted | recall | precision | called wrong in the set as it is | outliers found of {FOREIGN} "
-        "| others called outliers |",
+        "| set | wrong labels planted | recall | precision | called wrong in the "
+        f"set as it is | outliers found of {FOREIGN} | others called outliers |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         found.append(
-            f"| {r['set']} | {r['noise']} | {r['label recall']:.2f} | {r['label precision']:.2f} | {r['labels as they are']} "
-            f"| {r['foreign found']} | {r['other outliers']} |"
+            f"| {r['set']} | {r['noise']} | {r['label recall']:.2f} | {r['label precision']:.2f} "
+            f"| {r['labels as they are']} | {r['foreign found']} | {r['other outliers']} |"
         )
     return "\n".join(found)
 

@@ -1,6 +1,6 @@
 """Head alone or fine-tuned: how often the choice is right, by regraft's rule and by the rule it had before.
 
-    python benchmarks/choice.py [SET ...] [--seeds 0 1] [--sizes 100 200 400] [--again] [--write docs/benchmarks.md]
+    python benchmarks/choice.py [SET ...] [--seeds 0 1] [--sizes 100 200 400] [--again] [--write FILE]
 
 The sets are looked for in $REGRAFT_DATA. Of each, a stratified subset is all that a rule sees, at inputs of
 96 pixels; all other examples (1,000 at most) are the truth. Every subset is trained on as a fit does it: in
@@ -239,7 +239,10 @@ def table(results: list[dict]) -> str:
     The better of the two is the lower loss of the head alone and of the fine-tuned models that the rules
     had to choose from.
     """
-    heads = "set | examples | head alone | fine-tuned | before: chosen | regret | trainings | now: chosen | regret | trainings"
+    heads = (
+        "set | examples | head alone | fine-tuned | before: "
+        "chosen | regret | trainings | now: chosen | regret | trainings"
+    )
     lines = [f"| {heads} |", "|---" * 10 + "|"]
     found: dict[str, list[tuple[float, float, float]]] = {"before": [], "now": []}
     for one in sorted(results, key=lambda r: (r["set"], r["count"], r["seed"])):

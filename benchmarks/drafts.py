@@ -55,8 +55,8 @@ def main(data: Path) -> None:
         gap = np.abs(shares[0] - shares[1]).max(axis=1)[drafted]
         changed = (shares[0].argmax(1) != shares[1].argmax(1))[drafted].sum()
         print(
-            f"| {name}, {size} | {drafted.sum()} | {grey:.2f} | {gap.mean():.4f} | {np.quantile(gap, 0.99):.4f} | "
-            f"{gap.max():.4f} | {changed} |"
+            f"| {name}, {size} | {drafted.sum()} | {grey:.2f} | {gap.mean():.4f} "
+            f"| {np.quantile(gap, 0.99):.4f} | {gap.max():.4f} | {changed} |"
         )
 
 

@@ -118,8 +118,8 @@ def main() -> None:
             subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
         )
         rows.append(
-            f"| {count:,} | {width:,} | {classes} | {found['path']:.1f} s | {found['strengths']} | {found['fit']:.1f} s | "
-            f"{found['gradient']:.1e} | {found['peak'] / 1e6:,.0f} MB |"
+            f"| {count:,} | {width:,} | {classes} | {found['path']:.1f} s | {found['strengths']} "
+            f"| {found['fit']:.1f} s | {found['gradient']:.1e} | {found['peak'] / 1e6:,.0f} MB |"
         )
         print(rows[-1], flush=True)
         if width == 256:

@@ -1,6 +1,6 @@
 """A run killed (SIGKILL) at N random moments, resumed each time, beside one that never was: the same bits?
 
-    python benchmarks/kills.py DATA [--kills 20] [--freeze full] [--set section.name=value ...] [--write docs/benchmarks.md]
+    python benchmarks/kills.py DATA [--kills 20] [--freeze full] [--set section.name=value ...] [--write FILE]
 
 Checkpoints are written as in any run, every 20 seconds and after each epoch, or more often with --every.
 Moments are drawn over the time the undisturbed run took, so that they fall into every step. POSIX only.
@@ -90,8 +90,9 @@ def main() -> None:
         same = {name: digest == digests(out)[name] for name, digest in digests(whole).items()}
     counts = {name: at.count(name) for name in dict.fromkeys(at)}
     text = (
-        f"{options.data.name}, `--freeze {options.freeze}`, {' '.join(options.set)}: undisturbed {seconds:.0f} s; killed "
-        f"{len(at)} times ({', '.join(f'{n} in {name}' for name, n in counts.items())}); "
+        f"{options.data.name}, `--freeze {options.freeze}`, "
+        f"{' '.join(options.set)}: undisturbed {seconds:.0f} s; "
+        f"killed {len(at)} times ({', '.join(f'{n} in {name}' for name, n in counts.items())}); "
         + "; ".join(f"{name} {'the same bits' if ok else 'DIFFERENT'}" for name, ok in same.items())
     )
     print(text)

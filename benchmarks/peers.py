@@ -2,10 +2,10 @@
 JSON line out.
 
     python benchmarks/peers.py extract FOLDER            the plain timm loop: DataLoader, float32, NCHW
-    python benchmarks/peers.py probe FOLDER              the same features, then scikit-learn's logistic regression
-    python benchmarks/peers.py steps FOLDER RELEASED     training steps of a plain PyTorch loop, from the stage RELEASED on
+    python benchmarks/peers.py probe FOLDER              the same features, then a linear probe
+    python benchmarks/peers.py steps FOLDER RELEASED     steps of a plain PyTorch loop, from stage RELEASED on
     python benchmarks/peers.py fastai FOLDER             fastai's vision_learner and fine_tune(5)
-    python benchmarks/peers.py trainer FOLDER            the transformers Trainer with its image example's settings, 5 epochs
+    python benchmarks/peers.py trainer FOLDER            transformers' Trainer, its example's settings
 
 FOLDER holds train/ and test/. None of them touches the allocator, threads or memory formats: that is how
 they are used.

@@ -1,7 +1,7 @@
 """Is the ranking right? What `regraft rank` says of backbones, beside what fine-tuning each of them really
 reaches.
 
-    python benchmarks/rank.py [SET ...] [--train 240] [--test 250] [--size 96] [--out FOLDER] [--write docs/benchmarks.md]
+    python benchmarks/rank.py [SET ...] [--train 240] [--test 250] [--size 96] [--out FOLDER] [--write FILE]
 
 On a stratified part of each set in $REGRAFT_DATA: every candidate is fine-tuned by `regraft fit`, judged on
 one val set, not fitted again on train and val, and scored on all images of the set outside that part's
@@ -211,7 +211,8 @@ def table(results: list[dict]) -> str:
     for found, right in zip(results, fixed, strict=True):
         lines.append(f"| {found['set']} | {right:.1%} | {found['auto']:.1%} | {found['taken']} |")
     lines.append(
-        f"| mean of {len(results)} | {np.mean(fixed):.1%} | {np.mean([found['auto'] for found in results]):.1%} | |"
+        f"| mean of {len(results)} | {np.mean(fixed):.1%} | "
+        f"{np.mean([found['auto'] for found in results]):.1%} | |"
     )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Whole `regraft fit` runs on real image sets, each beside scikit-learn's logistic regression on the same
 frozen features.
 
-    python benchmarks/real_sets.py [SET ...] [--seeds 0 1 2] [--again] [--runs FOLDER] [--write docs/benchmarks.md]
+    python benchmarks/real_sets.py [SET ...] [--seeds 0 1 2] [--again] [--runs FOLDER] [--write FILE]
 
 The sets are looked for in $REGRAFT_DATA. What came out for a set and seed is kept in
 benchmarks/results/real_sets, with the version of the code, and not done again (the peer neither) unless
@@ -142,8 +142,8 @@ def _share(bits: str) -> float:
 def table() -> str:
     """All that is kept, as a Markdown table."""
     lines = [
-        "| set | train | test | input | regraft: test accuracy | by seed | head only | scikit-learn | difference [95 %] "
-        "| fine-tuned | seconds, threads, precision | version |",
+        "| set | train | test | input | regraft: test accuracy | by seed | head only | "
+        "scikit-learn | difference [95 %] | fine-tuned | seconds, threads, precision | version |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     gaps, below = {}, []
@@ -163,10 +163,11 @@ def table() -> str:
         )
         tuned = sum(fit["chosen"] == "fine-tuned" for fit in fits)
         lines.append(
-            f"| {kept['set']} | {fits[0]['train']} | {len(theirs)} | {sizes} | {each.mean():.1%} "
-            f"| {', '.join(f'{100 * a:.1f}' for a in each.mean(axis=1))} | {np.mean([fit['head_only'] for fit in fits]):.1%} "
-            f"| {theirs.mean():.1%} | {100 * gaps[kept['set']]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] "
-            f"| {tuned} of {len(fits)} | {costs} | {versions} |"
+            f"| {kept['set']} | {fits[0]['train']} | {len(theirs)} | {sizes} | "
+            f"{each.mean():.1%} | {', '.join(f'{100 * a:.1f}' for a in each.mean(axis=1))} "
+            f"| {np.mean([fit['head_only'] for fit in fits]):.1%} | "
+            f"{theirs.mean():.1%} | {100 * gaps[kept['set']]:+.1f} [{100 * low:+.1f}, "
+            f"{100 * high:+.1f}] | {tuned} of {len(fits)} | {costs} | {versions} |"
         )
     without = [gap for name, gap in gaps.items() if name != "cifar10_small"]
     lines += [

@@ -223,7 +223,8 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         f"{name} {found['accuracy'].value:.3f}" for name, found in (("head", result), *told.items())
     )
     print(
-        f"{len(pairs & planted) / len(planted):.3f} of planted near-duplicates found, {len(found)} findings; accuracy: {said}",
+        f"{len(pairs & planted) / len(planted):.3f} of planted near-duplicates found, "
+        f"{len(found)} findings; accuracy: {said}",
         file=sys.stderr,
     )
     return clock.found

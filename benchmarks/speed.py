@@ -1,7 +1,7 @@
 """Speed beside the others: every row in one run, on the same images, weights and machine, in turn, as
 ratios of medians.
 
-    make bench        (or: REGRAFT_DATA=... python benchmarks/speed.py [--rounds 3] [--write docs/benchmarks.md] [ROW ...])
+    make bench        (or: python benchmarks/speed.py [--rounds 3] [--write FILE] [ROW ...])
 
 Rows: extraction, head, steps, again, memory, and whole fits of flowers5, hymenoptera and dtd10. A ratio
 above 1 says that regraft is so many times faster; in brackets the least and the most of the rounds. fastai
@@ -150,7 +150,8 @@ def head(data: Path, rounds: int) -> list[Row]:
             "head only, flowers5, whole process, nothing cached",
             f"timm features, scikit-learn: {scores['theirs']:.1%}",
             f"{np.median(theirs):.1f} s, {memory[0]:.1f} GB",
-            f"{np.median(ours):.1f} s, {memory[1]:.1f} GB, {e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}]",
+            f"{np.median(ours):.1f} s, {memory[1]:.1f} GB, "
+            f"{e['value']:.1%} [{e['low']:.1%}, {e['high']:.1%}]",
             ratio(theirs, ours),
             "head only against scikit-learn",
         )

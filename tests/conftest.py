@@ -61,7 +61,8 @@ def real_data() -> Path:
     folder = Path(os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(
-            f"the real data sets are not in {folder}: set REGRAFT_DATA to the folder that has them (CONTRIBUTING.md)"
+            f"the real data sets are not in {folder}: "
+            "set REGRAFT_DATA to the folder that has them (CONTRIBUTING.md)"
         )
     return folder
 

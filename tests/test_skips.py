@@ -23,7 +23,10 @@ def test_three(): pass
 def test_four(): assert False
 def test_five(): pass
 """
-FILE = "import pytest; pytest.importorskip('no_such_module', reason='install no_such_module')\ndef test_six(): pass"
+FILE = (
+    "import pytest; pytest.importorskip('no_such_module', "
+    "reason='install no_such_module')\ndef test_six(): pass"
+)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -61,8 +61,9 @@ class ChangedError(RegraftError):
         others = [name for name in changed if not self.path.endswith(name)]
         some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         text = (
-            f"{self.path} is not as it was when the run began: {self.how}{f'; so with {some}' if some else ''}. "
-            f"Nothing was learnt from it. Put it back as it was, then: regraft fit --resume --out {shlex.quote(run)}"
+            f"{self.path} is not as it was when the run began: "
+            f"{self.how}{f'; so with {some}' if some else ''}. Nothing was learnt from it. "
+            f"Put it back as it was, then: regraft fit --resume --out {shlex.quote(run)}"
         )
         return ChangedError(self.path, self.how, text)
 

@@ -184,7 +184,10 @@ class Tracking:
 
     def _give_up(self, error: Exception) -> None:
         self._broken = True
-        text = f"tracking by {self.name} has failed and is left out from here on: {str(error) or type(error).__name__}"
+        text = (
+            f"tracking by {self.name} has failed and is left out from here on: "
+            f"{str(error) or type(error).__name__}"
+        )
         if self._folder is None or not self._others:
             warnings.warn(text, stacklevel=2)
         if self._folder is not None:

@@ -1,4 +1,4 @@
-"""Files of a run: whole or not at all, whoever writes them, wherever they lie and however full the disk is."""
+"""Files of a run: whole or not at all, whoever writes them, wherever they lie, however full the disk."""
 
 from __future__ import annotations
 

@@ -226,7 +226,8 @@ def test_other_tasks_are_one_clear_error(labels: list, kind: str, tmp_path: Path
         ("", ["cannot be read as a table"]),
         ("path,label\n", ["no images were found"]),
         (
-            "path,label,split,weight\n,a,,\n1.png,,,\n2.png, ,,\n3.png,a,eval,\n4.png,a,,much\n5.png,a,,-1\n6.png,a,,nan",
+            "path,label,split,weight\n,a,,\n1.png,,,\n2.png, "
+            ",,\n3.png,a,eval,\n4.png,a,,much\n5.png,a,,-1\n6.png,a,,nan",
             [
                 "row 2: no path",
                 "row 3: no label",

@@ -1,4 +1,4 @@
-"""The audit as a user meets it: the verb, what a run keeps of it, corrections that come back, and --strict."""
+"""The audit as a user meets it: the verb, what a run keeps of it, corrections that return, and --strict."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ changes = {"os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir":
            "os.symlink": (1,), "os.truncate": (0,), "os.chmod": (0,), "os.utime": (0,), "shutil.rmtree": (0,)}
 writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 sockets, written, busy = [], [], threading.local()
+REACHING = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind")
 
 def inside(path):
     place = os.path.realpath(os.fsdecode(path))
@@ -29,12 +30,13 @@ def inside(path):
 def hear(event, arguments):
     if getattr(busy, "now", False):
         return
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind"):
+    if event in REACHING:
         sockets.append([event, repr(arguments)])
         raise OSError("the network is closed in this test")
     if event == "open":
         path, mode, flags = arguments
-        writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool((flags or 0) & writing)
+        by_flags = bool((flags or 0) & writing)
+        writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else by_flags
         paths = [path] if writes else []
     else:
         paths = [arguments[k] for k in changes.get(event, ())]

@@ -68,7 +68,10 @@ def test_a_run_killed_at_random_moments_of_fine_tuning_ends_with_the_same_bits(
     colours: Path, tmp_path: Path, strategy: str, tiny: str
 ) -> None:
     """Every step is saved, the head has dropout, and the kill hits wherever it hits."""
-    every_step = "from regraft.training import checkpoint; checkpoint.Checkpoint.due = lambda self, complete=False: True"
+    every_step = (
+        "from regraft.training import checkpoint; "
+        "checkpoint.Checkpoint.due = lambda self, complete=False: True"
+    )
     settings = (
         f"freeze.strategy={strategy}",
         "finetune.epochs=12",

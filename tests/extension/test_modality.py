@@ -131,7 +131,10 @@ def test_a_report_shows_what_the_modality_shows(tmp_path: Path) -> None:
 
 
 def test_the_registry_loads_a_modality_only_when_it_is_asked_for() -> None:
-    said = "import sys, regraft.modalities; print([n for n in ('PIL', 'torch', 'regraft.modalities.image') if n in sys.modules])"
+    said = (
+        "import sys, regraft.modalities; print([n for n in ('PIL', "
+        "'torch', 'regraft.modalities.image') if n in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

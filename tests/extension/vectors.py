@@ -1,4 +1,4 @@
-"""A modality that only tests know, .npy files of one vector each, and a source of weights for it, toy:tiny."""
+"""A modality that only tests know (.npy files of one vector each), and its source of weights, toy:tiny."""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ from regraft.report import write_gallery
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-NO_BROWSER = "no chromium, chromium-browser or google-chrome on the path: `apt-get install chromium`, or Chrome for your system"
+NO_BROWSER = (
+    "no chromium, chromium-browser or google-chrome on the path: "
+    "`apt-get install chromium`, or Chrome for your system"
+)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 CLASSES = ("daisy", "rose", HOSTILE, "tulip")
 ARGUMENTS = [

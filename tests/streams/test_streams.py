@@ -78,7 +78,10 @@ def test_closed_output_is_what_nobody_wanted_to_see(form: str) -> None:
 def test_output_to_what_is_full_is_one_line_and_errors_to_it_are_none() -> None:
     code, _, err = predict("csv", "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n")
     assert (code, err) == (1, "regraft: standard output: No space left on device\n")
-    told = "Model.predict_each = lambda *a, f=Model.predict_each: (print('progress', file=sys.stderr, flush=True), f(*a))[1]\n"
+    told = (
+        "Model.predict_each = lambda *a, f=Model.predict_each: "
+        "(print('progress', file=sys.stderr, flush=True), f(*a))[1]\n"
+    )
     code, out, _ = predict("csv", "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)\n" + told)
     assert (code, len(out.splitlines())) == (0, 1 + len(NAMES))
 

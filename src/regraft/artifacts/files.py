@@ -49,7 +49,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _naming(error: Exception, path: Path, temporary: Path) -> Exception:
-    """An OSError that names `path` where `error` says that the file cannot be written, else `error` itself."""
+    """An OSError that names `path` where `error` says that the file cannot be written, else `error`."""
     if isinstance(error, OSError):
         if error.errno is None or error.filename not in (None, str(temporary)):
             return error

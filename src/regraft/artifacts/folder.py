@@ -80,7 +80,8 @@ class RunFolder:
             self._lock.acquire(timeout=self.LOCK_WAIT)
         except Timeout:
             raise UsageError(
-                f"another process is working on {self.path}. Wait for it, or choose another folder with --out."
+                f"another process is working on {self.path}. "
+                "Wait for it, or choose another folder with --out."
             ) from None
         except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
             raise UsageError(
@@ -137,7 +138,7 @@ class RunFolder:
             self.release()
 
     def _withdraw(self, missing: list[Path]) -> None:
-        """Remove the lock's file and the folders that were not there before, where nothing else is in them."""
+        """Remove the lock's file and the folders that were not there before, where these are empty."""
         with contextlib.suppress(OSError):
             if self._lock.is_locked and missing and [item.name for item in self.path.iterdir()] == [".lock"]:
                 if os.name == "nt":  # an open file cannot be removed there
@@ -184,8 +185,9 @@ class RunFolder:
         state: dict[str, Any] = read_json(self.state)
         if state.get("schema") != self.SCHEMA:
             raise UsageError(
-                f"{self.state} was written by {'an earlier' if state.get('schema') == 1 else 'another'} regraft (schema "
-                f"{state.get('schema')!r}, this one reads {self.SCHEMA}): use that one, or fit anew."
+                f"{self.state} was written by {'an earlier' if state.get('schema') == 1 else 'another'} "
+                f"regraft (schema {state.get('schema')!r}, "
+                f"this one reads {self.SCHEMA}): use that one, or fit anew."
             )
         return state
 

@@ -3,9 +3,10 @@
 Both shortcuts keep the mathematics, and both catch the calls as they are made, so that no module is
 changed:
 
-- A norm layer with fixed statistics is an affine map of each channel. It is folded into the convolution before
-  it anew in every pass, so the same gradients reach the same parameters and no pass over the activations is spent
-  on it. (`torch.nn.utils.fusion` folds into new leaf tensors, from which no gradient reaches the layers' own.)
+- A norm layer with fixed statistics is an affine map of each channel. It is folded into the convolution
+  before it anew in every pass, so the same gradients reach the same parameters and no pass over the
+  activations is spent on it. (`torch.nn.utils.fusion` folds into new leaf tensors, from which no gradient
+  reaches the layers' own.)
 - Depthwise convolutions in bfloat16 get those gradients for which oneDNN falls back to reference code in a
   way that it is fast at.
 """

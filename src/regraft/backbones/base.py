@@ -101,7 +101,7 @@ def make_base(obtained: Obtained, preprocess: Preprocess) -> Backbone:
 
 
 def native_width(module: nn.Module) -> int | None:
-    """The width of the features that a network says it gives, as timm's do; None for one that says nothing."""
+    """The width of the features that a network declares, as timm's do; None for one that says nothing."""
     found = getattr(module, "head_hidden_size", None) or getattr(module, "num_features", None)
     return None if found is None else int(found)
 

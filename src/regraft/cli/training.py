@@ -116,7 +116,8 @@ def _agree(data: Path | None, moved: Path | None, resume: bool, others: bool) ->
         )
     if resume and data:
         raise UsageError(
-            "--resume goes on with the data of the run in --out: leave out DATA, or say with --data where they are."
+            "--resume goes on with the data of the run in --out: "
+            "leave out DATA, or say with --data where they are."
         )
     if resume and others:
         names = "--splits, --fixes, --overwrite, --dry-run"

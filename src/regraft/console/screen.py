@@ -81,8 +81,8 @@ class Screen:
         if "val_loss" in event:
             judged = f"val loss {event['val_loss']:.3f}  {_valued(event, 'val_')}  "
         self._aside(
-            f"{_of(event)}epoch {event['epoch']:2}/{event['epochs']}  loss {event['train_loss']:.3f}  {judged}"
-            f"{event['examples_per_second']:.0f} examples/s"
+            f"{_of(event)}epoch {event['epoch']:2}/{event['epochs']}  loss "
+            f"{event['train_loss']:.3f}  {judged}{event['examples_per_second']:.0f} examples/s"
         )
 
     def _engine(self, event: dict[str, Any]) -> None:

@@ -115,7 +115,8 @@ def comparison_table(comparison: dict[str, Any]) -> None:
         console.print(escape(pair["in_words"]), soft_wrap=True)
     groups = f" in {comparison['groups']:,} groups, which are drawn whole" if comparison["groups"] else ""
     console.print(
-        f"[dim]paired on {comparison['examples']:,} test examples{groups}; p adjusted by Holm over all pairs of runs[/]",
+        f"[dim]paired on {comparison['examples']:,} test examples{groups}; "
+        "p adjusted by Holm over all pairs of runs[/]",
         soft_wrap=True,
     )
     console.print(comparison["caution"], soft_wrap=True)

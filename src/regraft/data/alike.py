@@ -138,7 +138,7 @@ def meet(new: Part, known: Known, kind: Kind, tick: Callable[..., None]) -> Met:
 def _alike(
     new: Part, some: np.ndarray, known: Known, others: np.ndarray, likeness: Likeness, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of some rows of both have the key of one of the other side, and a vector within `least` of its."""
+    """Which rows of both have the key of a row of the other side, and a vector within `least` of its."""
     groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     ours, theirs = np.zeros(len(new), dtype=bool), np.zeros(len(known), dtype=bool)
     keys = likeness.keys(new.facts)

@@ -265,7 +265,8 @@ class Examples:
         table = read_parquet(path)
         if missing := [name for name in SCHEMA.names if name not in table.column_names]:
             raise UsageError(
-                f"{path} was written by an earlier regraft (no column {missing[0]!r}): read it with that one, or fit anew."
+                f"{path} was written by an earlier regraft (no column {missing[0]!r}): "
+                "read it with that one, or fit anew."
             )
         about = json.loads((table.schema.metadata or {})[b"regraft"])
         task = asked(about["kind"], tuple(about["classes"]))

@@ -93,8 +93,8 @@ class Seen:
             raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
         if missing := [name for name in COMMON.names if name not in table.column_names]:
             raise UsageError(
-                f"{path} was written by an earlier regraft (no column {missing[0]!r}): use the model with that one, or "
-                "fit it anew."
+                f"{path} was written by an earlier regraft (no column {missing[0]!r}): "
+                "use the model with that one, or fit it anew."
             )
         return seen
 
@@ -191,8 +191,8 @@ def in_sample(about: dict[str, Any]) -> str:
     past = about.get("seen_by_ancestors") or {}
     if past.get("train") or past.get("val"):
         return (
-            f"{past['train']:,} of train and {past['val']:,} of val were seen by a run that the backbone comes from, so "
-            "predictions of them are no evidence and promise nothing"
+            f"{past['train']:,} of train and {past['val']:,} of val were seen by a run that the "
+            "backbone comes from, so predictions of them are no evidence and promise nothing"
         )
     return "what the backbone has seen is not known, so nothing is promised" if past.get("unknown") else ""
 

@@ -32,8 +32,9 @@ class Readings:
         """How often, by whom, and what that means for the score."""
         by = "".join(f", {_times(count)} by {place}" for place, count in self.others.items())
         return (
-            f"This test set has been read {_times(self.total)}: {_times(self.own)} by this run{by}. Each choice made after a "
-            "reading makes the score a little optimistic; reading it again without choosing anything by it does not. "
+            f"This test set has been read {_times(self.total)}: {_times(self.own)} by this run{by}. "
+            "Each choice made after a reading makes the score a little optimistic; "
+            "reading it again without choosing anything by it does not. "
             "For a score nothing was chosen by, evaluate on examples that are new."
         )
 

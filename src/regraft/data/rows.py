@@ -15,7 +15,8 @@ WORDS = {
     "val": ("val", "valid", "validation", "validate", "dev", "devel", "development"),
     "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
-AROUND = (  # what stands before or behind these words and does not change them: train_set, img_test, train_labels
+# What stands before or behind these words and does not change them: train_set, img_test, train_labels
+AROUND = (
     "dataset",
     "set",
     "data",
@@ -71,7 +72,7 @@ class Note:
 
 
 def plainly(name: str) -> str:
-    """A name without case, blanks, hyphens, underscores and dots: `File_Name` and `file name` are the same."""
+    """A name without case, blanks, hyphens, underscores and dots: `File_Name` is the same as `file name`."""
     return re.sub(r"[\s\-_.]+", "", unicodedata.normalize("NFKC", name)).casefold()
 
 

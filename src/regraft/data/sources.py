@@ -65,7 +65,10 @@ def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
     classes = tuple(sorted({row.label for row in source.rows}))
     source.task = Task("single", classes)
     for names in alike(classes):
-        text = f"the classes {' and '.join(map(repr, names))} differ only in case, blanks or hyphens: are they one?"
+        text = (
+            f"the classes {' and '.join(map(repr, names))} differ only in case, "
+            "blanks or hyphens: are they one?"
+        )
         source.notes.append(Note("class names alike", "warning", text))
     return source
 
@@ -103,8 +106,8 @@ def _nothing(source: Source, path: Path) -> DataError:
     return DataError(
         f"no {source.kind.noun}s were found in {path}.",
         [f"it holds: {seen or 'nothing'}", *([f"passed over: {passed}"] if passed else [])],
-        f"Wanted: a folder of {source.kind.noun}s a class, or train/ and test/ of such folders, or a csv with "
-        "`path` and `label`.",
+        f"Wanted: a folder of {source.kind.noun}s a class, "
+        "or train/ and test/ of such folders, or a csv with `path` and `label`.",
     )
 
 
@@ -202,7 +205,10 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
     faults += ["no train.csv"] if "train" not in tables.values() else []
     faults += [f"{name} could be a split, and it is not certain which" for name in perhaps]
     if faults:
-        advice = "Leave train.csv and, where there are, val.csv and test.csv. Or give one table with a column split."
+        advice = (
+            "Leave train.csv and, where there are, val.csv and test.csv. "
+            "Or give one table with a column split."
+        )
         raise DataError(f"{source.root} holds {', '.join([*tables, *perhaps])}:", faults, advice)
     for name, split in tables.items():
         source.rows.extend(read_table(source.root / name, split, source.kind, source.notes))
@@ -220,7 +226,10 @@ def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
     if not splits and not perhaps and not all_perhaps_splits(top.folders):
         return True
     others = [name for name in top.folders if name not in splits]
-    holds = f"{top.place} holds {', '.join(f'{shown(name)}/' for name in top.folders[:8])}{', ...' if top.folders[8:] else ''}:"
+    holds = (
+        f"{top.place} holds "
+        f"{', '.join(f'{shown(name)}/' for name in top.folders[:8])}{', ...' if top.folders[8:] else ''}:"
+    )
     twice = [split for split, count in Counter(splits.values()).items() if count > 1]
     faults = [
         f"more than one folder for {split}: {', '.join(n for n in splits if splits[n] == split)}"
@@ -237,7 +246,9 @@ def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
             and any(inner[name].items for name in others)
         ):
             if len(splits) == 1 and len(others) > 1:
-                return True  # train/ is one of several folders that hold images and no folders, as a class of vehicles does
+                # train/ is one of several folders that hold images and no folders,
+                # as a class of vehicles does
+                return True
             faults.append(
                 f"{some([f'{name}/' for name in splits])} hold {top.kind.noun}s and no class folders"
             )
@@ -249,7 +260,8 @@ def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
         faults.append("no train/")
     elif splits:
         faults.append(
-            f"{some([f'{name}/' for name in splits])} looks like a split beside class folders, and there is no train/"
+            f"{some([f'{name}/' for name in splits])} looks like "
+            "a split beside class folders, and there is no train/"
         )
     if faults:
         raise DataError(holds, faults, f"{SAY} A class of such a name needs another one.")
@@ -287,8 +299,8 @@ def _check_classes(top: _Listing) -> None:
     advice = (
         f"Turn them round: train/{top.folders[0]}/, test/{top.folders[0]}/."
         if splits
-        else f"Give one of them, such as {top.place / top.folders[0]}; or, where {tops} are the classes, a csv with the columns "
-        f"path and label. {SAY.split('. ')[0]}."
+        else f"Give one of them, such as {top.place / top.folders[0]}; or, where {tops} are the classes, "
+        f"a csv with the columns path and label. {SAY.split('. ')[0]}."
     )
     raise DataError(f"{top.place} can be read in two ways:", [fault], advice)
 
@@ -304,7 +316,10 @@ def _flat(place: _Listing, tables: list[str]) -> DataError:
         advice = f"If the labels are in {tables[0]}, give that file instead of the folder. Else: {advice}"
     elif len(names) > 1 and sum(counts[name] for name in names) > 0.8 * len(place.items):
         folders = ", ".join(f"{name}/" for name in names)
-        advice = f"The files' names begin with {', '.join(names)}: if these are classes, make folders {folders}. Else: {advice}"
+        advice = (
+            f"The files' names begin with {', '.join(names)}: "
+            f"if these are classes, make folders {folders}. Else: {advice}"
+        )
     fault = f"{len(place.items):,} {place.kind.noun}(s) lie directly in it, such as {shown(place.items[0])}"
     return DataError(f"{place.place} has no class folders:", [fault], advice)
 

@@ -24,5 +24,6 @@ def require_finite(features: np.ndarray | Sequence[np.ndarray]) -> None:
         count += len(part)
     if wrong:
         raise UsageError(
-            f"the features of {len(wrong)} of {count} examples hold nan or infinity; the first is row {wrong[0]}."
+            f"the features of {len(wrong)} of {count} examples "
+            f"hold nan or infinity; the first is row {wrong[0]}."
         )

@@ -81,7 +81,7 @@ class Metric:
         return self.unit == "%"
 
     def shown(self, value: float) -> str:
-        """93.2% of a share, 0.214 of a plain number, 3.140 cm of one with a unit; "" for what is no number."""
+        """A value in words: 93.2% for a share, 0.214 for a number, 3.140 cm with a unit; "" for NaN."""
         if not math.isfinite(value):
             return ""
         return f"{100 * value:.1f}%" if self.is_share else f"{value:.3f} {self.unit}".rstrip()

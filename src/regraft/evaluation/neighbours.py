@@ -23,7 +23,9 @@ EXACT = 20_000  # rows up to which all are compared with all
 WIDE = 128  # principal directions that count of wider features
 LIST = 1_000  # rows a list holds on average
 LONGEST_LIST = 4_000  # rows of a list that one row is compared with
-PROBES = 8  # lists that are searched for each row. They find 993 in 1,000 of the five nearest above a cosine of 0.5, and all
+# Lists that are searched for each row. They find 993 in 1,000 of the five nearest above a cosine of 0.5,
+# and all
+PROBES = 8
 # above 0.8 (100,000 synthetic rows of 100 classes with planted near-duplicates, 128 wide); 4 lists find 982
 LEARNT = 48  # rows a list from which the lists' centres are found
 ROUNDS = 8  # of k-means

@@ -74,11 +74,17 @@ def choose_thresholds(
                 if all_alone(blocks)
                 else "held-out groups of examples that belong together, all answered"
             )
-            why = f"too few examples to promise {share:.0%}: it takes {needed} {what} without a mistake, or more"
+            why = (
+                f"too few examples to promise {share:.0%}: "
+                f"it takes {needed} {what} without a mistake, or more"
+            )
             thresholds.append(Threshold(share, None, n, kept, precision, bounds[i], why))
         else:
             said = "all answers" if cut == 0 else f"answer only above {cut:.2f}"
-            why = f"{said}: {precision:.1%} right on {kept:.0%} of {n} held-out examples, {bounds[i]:.1%} at least"
+            why = (
+                f"{said}: {precision:.1%} right on {kept:.0%} of "
+                f"{n} held-out examples, {bounds[i]:.1%} at least"
+            )
             thresholds.append(Threshold(share, cut, n, kept, precision, bounds[i], why))
     return thresholds
 

@@ -259,10 +259,14 @@ def _of_near(model: Model, apart: dict[str, Any]) -> list[str]:
     """A sentence on what near-duplicates of the run's examples do to the score; none where there are none."""
     if not apart:
         return []
-    text = f"{several(apart['left_out'], 'example', 'has', 'have')} a near-duplicate among those the run was made with"
+    text = (
+        f"{several(apart['left_out'], 'example', 'has', 'have')} "
+        "a near-duplicate among those the run was made with"
+    )
     if not apart["metrics"]:
         return [
-            f"{text}; {apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."
+            f"{text}; "
+            f"{apart['why'].replace('test examples', 'examples').replace('in train or val', 'there')}."
         ]
     metric = model.task.headline
     e = Estimate.from_dict(apart["metrics"][metric.name])

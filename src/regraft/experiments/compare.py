@@ -82,8 +82,8 @@ class Comparison:
         much = self.optimism >= 0.0005
         by = f"about {metric.step(self.optimism)}" if much else f"less than {metric.step(0.001)}"
         return (
-            f"{len(self.rows)} runs are compared on these {self.examples:,} test examples: picking the best of them by it makes "
-            f"that one's score optimistic, here by {by} of {metric.words}."
+            f"{len(self.rows)} runs are compared on these {self.examples:,} test examples: picking the "
+            f"best of them by it makes that one's score optimistic, here by {by} of {metric.words}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,12 +234,14 @@ def _check_same(folders: Sequence[RunFolder], answers: Sequence[_Answers]) -> No
         elif first.ids != other.ids:
             common = (Counter(first.ids) & Counter(other.ids)).total()
             faults.append(
-                f"{place} has {len(other.ids):,} test examples, {common:,} of them in common with {len(first.ids):,}"
+                f"{place} has {len(other.ids):,} test examples, "
+                f"{common:,} of them in common with {len(first.ids):,}"
             )
         elif first.labels != other.labels:
             wrong = [f"{a} or {b}" for a, b in zip(first.labels, other.labels, strict=True) if a != b]
             faults.append(
-                f"{place} labels {len(wrong):,} of the {len(first.ids):,} test examples otherwise ({_some(wrong)})"
+                f"{place} labels {len(wrong):,} of the {len(first.ids):,} "
+                f"test examples otherwise ({_some(wrong)})"
             )
     if faults:
         raise FaultsError(

@@ -145,7 +145,8 @@ def resume(
             return complete(folder, session.listeners)
         if not folder.examples.is_file():
             raise UsageError(
-                f"{folder.examples} is gone, and with it which examples the run has. Start anew with --overwrite."
+                f"{folder.examples} is gone, and with it which examples the run has. "
+                "Start anew with --overwrite."
             )
         examples = same_data(Examples.load(folder.examples, task_of), data, session.events)
         if data is not None:
@@ -183,8 +184,9 @@ def same_data(
         some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
         where = f"They were looked for in {examples.root}"
         raise UsageError(
-            f"{len(changed)} {what}(s) changed or went since the run began ({some}). {where}: put them back as they were, or say "
-            "with --data FOLDER where the data are now. Files are known by their content, not by their time."
+            f"{len(changed)} {what}(s) changed or went since the run began ({some}). {where}: "
+            "put them back as they were, or say with --data FOLDER where the data are now. "
+            "Files are known by their content, not by their time."
         )
     return examples
 
@@ -212,8 +214,9 @@ def complete(folder: RunFolder, listeners: Sequence[Listener]) -> Run:
     gone = [str(file.relative_to(folder.path)) for file in needed if not file.is_file()]
     if gone:
         raise UsageError(
-            f"{folder.path} is finished, and {', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone. A finished run is not "
-            f"trained anew by --resume: put back what is missing, or start anew with --overwrite."
+            f"{folder.path} is finished, and {', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone. "
+            "A finished run is not trained anew by --resume: "
+            "put back what is missing, or start anew with --overwrite."
         )
     from regraft.report import model_card, write_gallery, write_report
 

@@ -106,7 +106,8 @@ def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None
         raise DataError(
             f"{source.root} has labels that are no classes of {place}:",
             [*faults[:SHOWN], *more],
-            f"Its classes: {', '.join(classes[:SHOWN])}{', ...' if len(classes) > SHOWN else ''}. They go by name.",
+            f"Its classes: {', '.join(classes[:SHOWN])}{', ...' if len(classes) > SHOWN else ''}. "
+            "They go by name.",
         )
 
 
@@ -139,8 +140,8 @@ def _of_left_out(left_out: dict[str, int], by_identity: int) -> list[str]:
     if made_with:
         other = f"; {by_identity:,} of them in other bytes, known by what they show" if by_identity else ""
         said.append(
-            f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} left out "
-            f"({left_out['in train']:,} of its train, {left_out['in val']:,} of its val{other})."
+            f"{several(made_with, 'example')} the run was made with {'was' if made_with == 1 else 'were'} "
+            f"left out ({left_out['in train']:,} of its train, {left_out['in val']:,} of its val{other})."
         )
     if left_out["unreadable"]:
         said.append(f"{several(left_out['unreadable'], 'unreadable file', 'was', 'were')} left out.")
@@ -151,8 +152,8 @@ def _of_unsure(unsure: int) -> list[str]:
     if not unsure:
         return []
     return [
-        f"{several(unsure, 'example', 'looks', 'look')} like what the run was made with, whose files are gone or "
-        "changed: they could not be compared. --data FOLDER says where the run's data are now."
+        f"{several(unsure, 'example', 'looks', 'look')} like what the run was made with, whose files are "
+        "gone or changed: they could not be compared. --data FOLDER says where the run's data are now."
     ]
 
 

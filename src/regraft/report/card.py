@@ -42,7 +42,7 @@ def model_card(run: Json, metrics: Json) -> str:
     modality = str((run.get("data") or {}).get("modality") or "image")
     task = task_of_run(run)
     parts = [
-        f"---\n{yaml.safe_dump(_metadata(task, run, metrics, split), sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{_yaml(_metadata(task, run, metrics, split))}---\n",
         f"# {_text(run.get('name') or 'model')}\n",
         _opening(task, run, metrics, split, modality),
         _intended(task, modality),
@@ -54,6 +54,11 @@ def model_card(run: Json, metrics: Json) -> str:
         _use(modality),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _yaml(values: Json) -> str:
+    """The values as YAML in their own order."""
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[str, Any]:
@@ -126,7 +131,8 @@ def _opening(task: Task, run: Json, metrics: Json, split: str | None, modality: 
     ]
     if run.get("chosen"):
         lines.append(
-            f"\nKept: {_text(run['chosen'])}. {_text(words.sentence(str(run.get('chosen_why') or '')))}".rstrip()
+            f"\nKept: {_text(run['chosen'])}. "
+            f"{_text(words.sentence(str(run.get('chosen_why') or '')))}".rstrip()
         )
     return "\n".join(lines) + "\n"
 
@@ -188,7 +194,10 @@ def _certainty(task: Task, metrics: Json, modality: str) -> str:
     for calibration in (section.calibration for section in sections if isinstance(section, Reliability)):
         if not calibration.get("temperature"):
             continue
-        line = f"- Probabilities are those of the logits divided by {float(calibration['temperature']):.3f} (regraft.json)."
+        line = (
+            "- Probabilities are those of the logits divided by "
+            f"{float(calibration['temperature']):.3f} (regraft.json)."
+        )
         states = [
             words.cell(ERROR, {"value": (calibration.get(name) or {}).get("ece")})
             for name in ("before", "after")
@@ -219,11 +228,13 @@ def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: s
     """What the numbers do not say."""
     noun = words.noun(modality, 2)
     lines = [
-        f"Nothing is known about {noun} from elsewhere: other places, devices or times. Measure before relying on it there."
+        f"Nothing is known about {noun} from elsewhere: other places, "
+        "devices or times. Measure before relying on it there."
     ]
     if split == "cv":
         lines.append(
-            "There is no test set: the numbers are those of models made like this one, each on examples new to it."
+            "There is no test set: the numbers are those of models "
+            "made like this one, each on examples new to it."
         )
     elif split != "test":
         sealed = ((run.get("data") or {}).get("counts") or {}).get("test")
@@ -264,12 +275,13 @@ def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: s
     twins = metrics.get("test_without_near_duplicates") or {}
     if without := words.cell(headline, (twins.get("metrics") or {}).get(headline.name)):
         lines.append(
-            f"{twins.get('left_out')} test examples have near-duplicates in training; without them {headline.words} is"
-            f" {without.text}{_interval(without)}."
+            f"{twins.get('left_out')} test examples have near-duplicates in training; "
+            f"without them {headline.words} is {without.text}{_interval(without)}."
         )
     if len(readings := run.get("readings") or []) > 1:
         lines.append(
-            f"The test set was read {len(readings)} times; what was changed in between makes the numbers look better."
+            f"The test set was read {len(readings)} times; "
+            "what was changed in between makes the numbers look better."
         )
     return "## Limits\n\n" + "".join(f"- {line}\n" for line in lines)
 

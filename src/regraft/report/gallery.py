@@ -182,13 +182,15 @@ def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]
         {
             "name": "labels",
             "title": "Suspected labels",
-            "about": f"{len(suspects):,} that a head trained without them would call something else. Look before changing any.",
+            "about": f"{len(suspects):,} that a head trained without them "
+            "would call something else. Look before changing any.",
             "items": suspects[:SHOWN],
         },
         {
             "name": "duplicates",
             "title": "Near-duplicates",
-            "about": f"{several(len(pairs), 'pair')} of alike pictures that are not the same file, the closest first.",
+            "about": f"{several(len(pairs), 'pair')} of alike pictures "
+            "that are not the same file, the closest first.",
             "items": twins,
         },
     ]
@@ -262,8 +264,9 @@ def _looks(
         "name": "looks",
         "title": "Where it looked",
         "items": items,
-        "about": "One place after another was hidden, in a picture by a grey square. Warm is what the answer rested on: "
-        "hidden, it lowers the answer's odds most. That says what the answer needs, not why, nor what two places do together.",
+        "about": "One place after another was hidden, in a picture by a grey square. "
+        "Warm is what the answer rested on: hidden, it lowers the answer's odds most. "
+        "That says what the answer needs, not why, nor what two places do together.",
     }
 
 

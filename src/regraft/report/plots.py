@@ -66,7 +66,10 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
             title, f"{said}, validation {metric.words} {metric.shown(values[0])}. A curve takes two.", ()
         )
     if not judged:
-        said = f"{_epochs(x)} without a validation set: training loss went from {_said(train[0])} to {_said(train[-1])}."
+        said = (
+            f"{_epochs(x)} without a validation set: "
+            f"training loss went from {_said(train[0])} to {_said(train[-1])}."
+        )
         return Plot(title, said, (_svg(loss, "loss"),))
     left.plot(x, val, color=_ACCENT, **_LINES)
     share, right = _axes(f"validation {_axis(metric)}", "epoch")
@@ -74,9 +77,9 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
     _whole_epochs(right, x)
     return Plot(
         title,
-        f"{_epochs(x)}: validation loss went from {_said(val[0])} to {_said(val[-1])}"
-        f" (lowest {_said(_best(val, min))}), validation {metric.words} from {metric.shown(values[0])}"
-        f" to {metric.shown(values[-1])} (best {metric.shown(_best(values, max if metric.higher else min))}).",
+        f"{_epochs(x)}: validation loss went from {_said(val[0])} to {_said(val[-1])} (lowest "
+        f"{_said(_best(val, min))}), validation {metric.words} from {metric.shown(values[0])} to "
+        f"{metric.shown(values[-1])} (best {metric.shown(_best(values, max if metric.higher else min))}).",
         (_svg(loss, "loss"), _svg(share, metric.name)),
     )
 
@@ -135,8 +138,8 @@ def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
     return Plot(
         "Backbones compared: accuracy against cost",
         f"{len(rows)} candidates from {1000 / quickest['examples_per_second']:.2g} to "
-        f"{1000 / slowest['examples_per_second']:.2g} ms"
-        f" an image and from {least:.1f}% to {most:.1f}% out-of-fold probe accuracy; the large point is the one chosen.",
+        f"{1000 / slowest['examples_per_second']:.2g} ms an image and from {least:.1f}% "
+        f"to {most:.1f}% out-of-fold probe accuracy; the large point is the one chosen.",
         (_svg(figure, "cost"),),
     )
 
@@ -203,7 +206,10 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str, metric: Metric) ->
     best = longest.get(chosen)
     said = f"Not beaten by anything cheaper: {', '.join(front)}."
     if best:
-        said = f"Chosen: {chosen}, val {metric.words} {metric.shown(best['value'])} in {best['seconds']:.0f} s. {said}"
+        said = (
+            f"Chosen: {chosen}, val {metric.words} "
+            f"{metric.shown(best['value'])} in {best['seconds']:.0f} s. {said}"
+        )
     return Plot(f"Freezing strategies, {metric.words} against cost", said, (_svg(figure, "strategies"),))
 
 

@@ -127,7 +127,8 @@ def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) 
     notices, data = [], run.get("data") or {}
     if split and split != "test" and data.get("no_test"):
         notices.append(
-            "No test set was asked for: nothing here was measured on examples that had no part in the choices."
+            "No test set was asked for: "
+            "nothing here was measured on examples that had no part in the choices."
         )
     if (
         split != "test"
@@ -144,13 +145,13 @@ def _notices(run: Json, metrics: Json, split: str | None, findings: list[Json]) 
             f"{str(one.get('time', ''))[:16].replace('T', ' ')}, {one.get('reason', '')}" for one in readings
         )
         notices.append(
-            f"The test set has been read {len(readings)} times ({when}). Each reading that led to a change makes the answer"
-            " look a little better than it is; only a fresh test set mends that."
+            f"The test set has been read {len(readings)} times ({when}). Each reading that led to a "
+            "change makes the answer look a little better than it is; only a fresh test set mends that."
         )
     if (groups := metrics.get("groups")) is not None and groups < FEW_GROUPS:
         notices.append(
-            f"The test examples come from {groups} groups only. Examples of one group are alike, so the intervals rest on the"
-            " groups, and with fewer than twenty they are rough."
+            f"The test examples come from {groups} groups only. Examples of one group are alike, "
+            "so the intervals rest on the groups, and with fewer than twenty they are rough."
         )
     for one in findings:
         if one.get("severity") != "info" and LEAK.search(str(one.get("kind") or "")):

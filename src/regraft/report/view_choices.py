@@ -55,9 +55,15 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
         freeze = f"All {len(names)} stages are frozen while the new layers are trained."
     elif len(moving) == len(names):
         least = min(shares)
-        freeze = f"In colour what fine-tuning may move: {'all' if least == 1 else f'{100 * least:.2g}% or more'} of every stage."
+        freeze = (
+            "In colour what fine-tuning may move: "
+            f"{'all' if least == 1 else f'{100 * least:.2g}% or more'} of every stage."
+        )
     else:
-        freeze = f"In colour what fine-tuning may move: of {', '.join(moving)}. The other {len(names) - len(moving)} stay frozen."
+        freeze = (
+            f"In colour what fine-tuning may move: of {', '.join(moving)}. "
+            f"The other {len(names) - len(moving)} stay frozen."
+        )
     return {
         "input": f"{noun}, {size}" if isinstance(size, int) else noun,
         "stages": [
@@ -67,7 +73,8 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
         "features": features,
         "new": f"{classes} classes" if classes else "new layers",
         "captions": {
-            "obtain": f"The network as it comes: {len(names)} stages, then a classifier for what it was trained on.",
+            "obtain": f"The network as it comes: {len(names)} stages, "
+            "then a classifier for what it was trained on.",
             "base": f"The old classifier is gone: what is left turns each {noun} into {features}.",
             "freeze": freeze,
             "head": f"New layers ({kind}) lead from the {features} to {classes} classes.",

@@ -194,7 +194,10 @@ def _per_class(section: PerClass) -> Json | None:
     said = ""
     if chart:
         worst, best = ordered[0], ordered[-1]
-        said = f"Recall goes from {worst['recall'].text} ({worst['name']}) to {best['recall'].text} ({best['name']})."
+        said = (
+            f"Recall goes from {worst['recall'].text} ({worst['name']}) "
+            f"to {best['recall'].text} ({best['name']})."
+        )
         said += (
             f" Shown are the {len(chart)} classes with the lowest of {len(ordered)}."
             if len(chart) < len(ordered)

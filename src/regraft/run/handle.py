@@ -72,7 +72,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{split}</td><td>{html.escape(name)}</td><td>{e.value:.4f}</td><td>{e.low:.4f} to {e.high:.4f}</td></tr>"
+            f"<tr><td>{split}</td><td>{html.escape(name)}</td><td>{e.value:.4f}</td><td>{e.low:.4f} "
+            f"to {e.high:.4f}</td></tr>"
             for split in ("val", "test", "cv")
             for name, e in self.metrics.get(split, {}).items()
         )

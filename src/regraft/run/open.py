@@ -182,8 +182,9 @@ def examples_of(
 
 
 def _untested(source: Source, settings: Recipe, splits: str | Path | None, earlier: Known | None) -> bool:
-    """Whether no test set is cut, as `--no-test` and `--folds` ask for. Raises UsageError where the data, or the
-    `earlier` assignment of `--splits`, come with one.
+    """True when no test set is cut, as `--no-test` and `--folds` ask for.
+
+    Raises UsageError where the data, or the `earlier` assignment of `--splits`, come with one.
     """
     if settings.data.test_share and not settings.data.folds:
         return False
@@ -254,8 +255,9 @@ def _of_the_past(
         counts[split], hit = len(sources), [*hit, *sources]
     if hit:
         text = (
-            f"{several(len(hit), 'example')} of train or val ({counts['train']:,} and {counts['val']:,}) {backbone} has seen "
-            "before: predictions of them are no evidence, and no precision is promised from them"
+            f"{several(len(hit), 'example')} of train or val ({counts['train']:,} "
+            f"and {counts['val']:,}) {backbone} has seen before: "
+            "predictions of them are no evidence, and no precision is promised from them"
         )
         findings.append(Finding("seen by the backbone", "warning", text, tuple(hit)))
     if past.unknown:
@@ -264,8 +266,8 @@ def _of_the_past(
     if unsure := int(already.unsure.sum()):
         sources_ = tuple(source for source, which in zip(new.sources, already.unsure, strict=True) if which)
         text = (
-            f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, whose files are gone or changed: "
-            "they could not be compared"
+            f"{several(unsure, 'example', 'looks', 'look')} like what {backbone} has seen, "
+            "whose files are gone or changed: they could not be compared"
         )
         findings.append(Finding("perhaps seen by the backbone", "warning", text, sources_))
     runs = list(dict.fromkeys(met.values()))
@@ -287,18 +289,25 @@ def _unseen(looked: Looked, source: Source, settings: Recipe, kept: bool, ears: 
         return
     place = shlex.quote(backbone.partition(":")[2])
     if folds:
-        advice = f"--folds tests each example once. Use --splits {place} instead, which keeps a test set, or another backbone."
+        advice = (
+            f"--folds tests each example once. Use --splits {place} instead, "
+            "which keeps a test set, or another backbone."
+        )
     elif any(row.split == "test" for row in source.rows):
         advice = (
             "They are in the test set that the data come with: take them out of it, or use another backbone."
         )
     elif kept:
-        advice = "A group holds them together with test examples of the earlier run: leave them out, or use another backbone."
+        advice = (
+            "A group holds them together with test examples of the earlier run: "
+            "leave them out, or use another backbone."
+        )
     else:
         advice = f"Keep the split of the run with --splits {place}, or use another backbone."
     more = [f"and {len(hit) - LISTED_SEEN:,} more"] if len(hit) > LISTED_SEEN else []
     raise DataError(
-        f"{len(hit):,} of {len(test):,} test examples would flatter the model, as {backbone} learnt from or was chosen by them:",
+        f"{len(hit):,} of {len(test):,} test examples would flatter the model, "
+        f"as {backbone} learnt from or was chosen by them:",
         [*hit[:LISTED_SEEN], *more],
         advice,
     )

@@ -56,7 +56,10 @@ class Session:
 
     @contextlib.contextmanager
     def tracked(self, names: Sequence[str]) -> Iterator[Session]:
-        """The same session, heard by the trackers named too. Raises UsageError for one that cannot be used."""
+        """The same session, heard by the trackers named too.
+
+        Raises UsageError for a tracker that cannot be used.
+        """
         with tracked(names, self.recipe.run.offline, self.listeners) as listeners:
             yield replace(self, listeners=listeners)
 

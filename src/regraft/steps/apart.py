@@ -62,7 +62,8 @@ def keep_apart(
     separated = apart(examples, near, recut, context.recipe.data.seed)
     if separated.moved:
         events.note(
-            f"{separated.moved:,} examples changed between train and val, so that no near-duplicates lie in both"
+            f"{separated.moved:,} examples changed between train and val, "
+            "so that no near-duplicates lie in both"
         )
         if isinstance(values, np.memmap):  # the rows lie in the store: reading them again copies nothing
             values = frozen(separated.examples.part("train").then(separated.examples.part("val")))

@@ -20,7 +20,7 @@ TRIAL_ITEMS = 32  # images of the trial
 
 @dataclass(frozen=True)
 class Frozen:
-    """The frozen base with the engine that runs it: features of any part, from the store where it has them."""
+    """The frozen base and the engine that runs it: features of any part, from the store if it has them."""
 
     backbone: Backbone
     engine: Engine
@@ -43,8 +43,8 @@ class Frozen:
             needed = (time.monotonic() - began) / done * (total - done)
             if needed > context.seconds_left and done >= 2 * self.engine.batch:
                 raise BudgetError(
-                    f"the {label} alone would take {needed:.0f} s more, the budget leaves {context.seconds_left:.0f} s. "
-                    "Allow more with --budget, or a smaller input with --size."
+                    f"the {label} alone would take {needed:.0f} s more, the budget leaves "
+                    f"{context.seconds_left:.0f} s. Allow more with --budget, or a smaller input with --size."
                 )
 
         return context.store.features(part.ids, part.items, key, pre, self.engine, tick, label)[0]

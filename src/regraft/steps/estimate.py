@@ -14,7 +14,8 @@ from regraft.recipe import Recipe
 from regraft.steps.finetune.rules import REFIT, batch_size, folds, length, trainings
 from regraft.training import FreezePlan, Network, make_head, plan_freeze
 
-SMALL = 8  # images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long
+# Images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long
+SMALL = 8
 TRIES = 2.5  # trainings' worth that strategies against each other take
 
 

@@ -74,8 +74,8 @@ def predicted(model: Model, part: Part, context: Context, say: Callable[[str], N
             needed, left = (time.monotonic() - began) / number * (len(part) - number), context.seconds_left
             if needed > left:
                 say(
-                    f"predicting test takes about {needed:.0f} s more and the budget leaves {max(0.0, left):.0f} s: "
-                    "it is predicted in full all the same"
+                    f"predicting test takes about {needed:.0f} s more and the budget "
+                    f"leaves {max(0.0, left):.0f} s: it is predicted in full all the same"
                 )
     return rows
 

@@ -40,7 +40,10 @@ def head(width: int, classes: int, examples: int, context: Context) -> tuple[Lay
         said = " or ".join(
             f"{layers} ({count} new parameters)" for layers, count in zip(choices, counts, strict=True)
         )
-        why = "step 5 compares them by out-of-fold predictions: the simplest within one standard error of the best is taken"
+        why = (
+            "step 5 compares them by out-of-fold predictions: "
+            "the simplest within one standard error of the best is taken"
+        )
     else:
         said = f"{choices[0]}, {counts[0]} new parameters"
         why = "few new layers first" if choices[0].kind == "linear" else "the recipe names it"

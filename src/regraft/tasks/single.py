@@ -309,7 +309,8 @@ class Single:
         """How many classes there are, and that there is no other answer."""
         return (
             f"Sorts {things} into {self.outputs} classes.",
-            f"It always answers with one of its {self.outputs} classes: there is no answer for what is none of them.",
+            f"It always answers with one of its {self.outputs} classes: "
+            "there is no answer for what is none of them.",
         )
 
     def result(self) -> tuple[str, str]:

@@ -66,7 +66,7 @@ class Calibration(Protocol):
         """(N, K) calibrated outputs of (N, K) outputs."""
 
     def promising_nothing(self, why: str) -> Calibration:
-        """The same without a promise: the examples it was found on were seen before, so they prove nothing."""
+        """The same without a promise: the examples it was fitted on were seen before and prove nothing."""
 
     def saved(self) -> dict[str, Any]:
         """What regraft.json keeps of it, plain values; `Task.calibration` reads it back."""

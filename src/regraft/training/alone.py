@@ -44,7 +44,8 @@ def head_alone(
     if l2 is None:
         if fewest_blocks(targets, blocks) < 2:
             raise UsageError(
-                "a class has a single example, or examples of one group only: no fold can spare it. Name an l2."
+                "a class has a single example, or examples of one group only: "
+                "no fold can spare it. Name an l2."
             )
         path = fit_path(values, targets, weights, task, seed=seed, blocks=blocks)
         l2 = path.l2[path.chosen]

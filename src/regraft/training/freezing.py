@@ -135,6 +135,7 @@ def _trainable(
         names = {name for number in released for name in stages[number].parameters}
     if not names and strategy not in ("head", "lora"):
         raise UsageError(
-            f"{strategy} releases nothing: the backbone has no such parameters. Freeze it with head, or name another."
+            f"{strategy} releases nothing: the backbone has no such parameters. "
+            "Freeze it with head, or name another."
         )
     return names

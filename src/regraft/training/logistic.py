@@ -24,7 +24,8 @@ GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))
 PATH_FLAT = 1e-5
 ITERATIONS = 500  # iterations
 ROUND = 10  # iterations between two looks at the gradient
-ENOUGH = 2_000  # held-out examples that tell strengths apart: with more than five times as many, not every fold is tried
+# Held-out examples that tell strengths apart: with more than five times as many, not every fold is tried
+ENOUGH = 2_000
 HELD = 20_000  # held-out examples that are predicted: of 1,000 classes, 80 MB of logits
 CHUNK = 1 << 24  # bytes of features looked at at once
 LOGITS = 1 << 20  # outputs computed at once: what fits a cache is three times as fast

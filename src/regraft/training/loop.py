@@ -296,7 +296,8 @@ class Loop:
                     raise
                 at.parts *= 2
                 self.listeners.note(
-                    f"short of memory: batches of {count} go on as {at.parts} micro-batches whose gradients add up"
+                    f"short of memory: batches of {count} go on as "
+                    f"{at.parts} micro-batches whose gradients add up"
                 )
 
     def _ended(self, epoch: int) -> str:

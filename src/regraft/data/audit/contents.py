@@ -57,7 +57,10 @@ def missing_classes(files: Files) -> Iterator[Finding]:
             there = files.tested if split == "test" else {label for label, home in counts if home == split}
             missing = [label for label in files.classes if label not in there]
             if missing:
-                text = f"{several(len(missing), 'class', 'has', 'have')} no example in {split}: {', '.join(missing[:10])}"
+                text = (
+                    f"{several(len(missing), 'class', 'has', 'have')} "
+                    f"no example in {split}: {', '.join(missing[:10])}"
+                )
                 yield Finding(f"class missing in {split}", "warning", text)
     few = [label for label in files.classes if counts[(label, "train")] < FEWEST_FOR_TEST]
     if few:
@@ -73,7 +76,10 @@ def imbalance(files: Files) -> Iterator[Finding]:
     )
     (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
     if most >= UNEQUAL * least:
-        text = f"class {large!r} has {most / least:.0f} times the training examples of {small!r} ({most} and {least})"
+        text = (
+            f"class {large!r} has {most / least:.0f} times the "
+            f"training examples of {small!r} ({most} and {least})"
+        )
         yield Finding("imbalance", "warning", text)
 
 
@@ -86,7 +92,10 @@ def groups_across(files: Files) -> Iterator[Finding]:
     astride = sorted(group for group, homes in home.items() if len(homes) > 1)
     if astride:
         some = ", ".join(astride[:10]) + (" ..." if len(astride) > 10 else "")
-        text = f"{several(len(astride), 'group', 'has', 'have')} examples in more than one of the given splits: {some}"
+        text = (
+            f"{several(len(astride), 'group', 'has', 'have')} "
+            f"examples in more than one of the given splits: {some}"
+        )
         members = np.array([row.group is not None and len(home[row.group]) > 1 for row in files.rows])
         yield Finding("groups across splits", "warning", text, files.sources("groups across splits", members))
 

@@ -150,7 +150,10 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
             dict(zip(sources, (f"in {split}" for split in splits), strict=True)),
         )
     if pairs_left := _still(within, WITHIN, seen.kept):
-        text = f"{several(len(pairs_left), 'pair')} of near-duplicates within a split, in {several(groups(pairs_left), 'group')}"
+        text = (
+            f"{several(len(pairs_left), 'pair')} of near-duplicates within a split, "
+            f"in {several(groups(pairs_left), 'group')}"
+        )
         yield _paired(WITHIN, "info", text + more, pairs_left)
     names = {sources[r]: f"labelled {seen.named(r)}" for i, j, _ in differ for r in (i, j)}
     if pairs_left := _still([(sources[i], sources[j], s) for i, j, s in differ], OTHERWISE, seen.kept):
@@ -208,13 +211,15 @@ def wrong_labels(seen: Seen) -> Iterator[Finding]:
     order = [i for i in order if looks[i] != labels[i]]
     suggested = {seen.inputs.sources[seen.rows[i]]: seen.classes[looks[i]] for i in order}
     notes = {
-        seen.inputs.sources[
-            seen.rows[i]
-        ]: f"labelled {seen.classes[labels[i]]}, looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
+        seen.inputs.sources[seen.rows[i]]: f"labelled {seen.classes[labels[i]]}, "
+        f"looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
         for i in order
     }
     if left := without(seen.kept, WRONG, suggested):
-        text = f"{several(len(left), 'label', 'is', 'are')} likely wrong, by predictions of models that had not seen them"
+        text = (
+            f"{several(len(left), 'label', 'is', 'are')} likely wrong, "
+            "by predictions of models that had not seen them"
+        )
         yield Finding(WRONG, "warning", text, tuple(left), notes, (), suggested)
 
 
@@ -280,7 +285,10 @@ def alike_classes(seen: Seen) -> Iterator[Finding]:
             if high < TELLING:
                 said.append(f"{seen.classes[a]} and {seen.classes[b]} ({value:.0%}, at most {high:.0%})")
     if said:
-        text = f"{several(len(said), 'pair')} of classes hardly told apart, by chance 50% right: {'; '.join(said[:10])}"
+        text = (
+            f"{several(len(said), 'pair')} of classes hardly told apart, "
+            f"by chance 50% right: {'; '.join(said[:10])}"
+        )
         yield Finding(ALIKE, "warning", text)
 
 

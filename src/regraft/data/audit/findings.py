@@ -10,7 +10,8 @@ Severity = Literal["info", "warning"]
 # (source, kind) pairs that the user has looked at and wants to hear no more of
 Kept = frozenset[tuple[str, str]]
 LISTED = 50  # examples that go into run.json and onto the screen; audit.json holds all
-STRICT = (  # what `fit --strict` refuses to train on: what makes a score better, or labels worse, than they are
+# What `fit --strict` refuses to train on: what makes a score better, or labels worse, than they are
+STRICT = (
     "near-duplicates across splits",
     "groups across splits",
     "contradicting labels",

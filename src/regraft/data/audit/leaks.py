@@ -28,8 +28,8 @@ class Told:
     def in_words(self) -> str:
         """For a finding's message."""
         return (
-            f"tells the class right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, by chance {self.chance:.0%}): "
-            f"by {' and '.join(self.by)}"
+            f"tells the class right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, "
+            f"by chance {self.chance:.0%}): by {' and '.join(self.by)}"
         )
 
 

@@ -162,7 +162,10 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
         if not audited.rows and (
             neighbour := nearby(source.root, source.rows[0].source, source.kind.endings)
         ):
-            advice = f"{neighbour} is there: paths in a table are relative to its folder, and have the file's ending."
+            advice = (
+                f"{neighbour} is there: paths in a table are relative to its folder, "
+                "and have the file's ending."
+            )
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 

@@ -269,16 +269,25 @@ def advice(trials: list[Trial], chosen: str, task: Task) -> str:
     if gain <= 0:
         said += f"; the head alone has {head.loss:.3f}: fine-tuning gained nothing here on val"
     elif gain < max(best.standard_error, head.standard_error):
-        said += f"; the head alone has {head.loss:.3f}, a difference inside the noise: fine-tuning is hardly worth it"
+        said += (
+            f"; the head alone has {head.loss:.3f}, "
+            "a difference inside the noise: fine-tuning is hardly worth it"
+        )
     else:
         said += f", {gain:.3f} below the head alone: fine-tuning is worth it here"
     others = [trial for trial in longest.values() if trial.strategy != "head"]
     lower = [trial for trial in others if trial.epochs > best.epochs / 2 and trial.loss < best.loss]
     if lower:
-        return f"{said}; {lower[0].strategy} reached {lower[0].loss:.3f}, within a standard error, so the usual way is kept"
+        return (
+            f"{said}; {lower[0].strategy} reached {lower[0].loss:.3f}, "
+            "within a standard error, so the usual way is kept"
+        )
     near = best.loss + min(best.standard_error, gain / 2)
     cheap = [trial for trial in others if trial.loss <= near and trial.seconds < best.seconds / 2]
     if cheap:
         other = min(cheap, key=lambda trial: trial.seconds)
-        return f"{said}; {other.strategy} comes within a standard error ({other.loss:.3f}) in {other.seconds:.0f} s"
+        return (
+            f"{said}; {other.strategy} comes within a standard "
+            f"error ({other.loss:.3f}) in {other.seconds:.0f} s"
+        )
     return said

@@ -87,8 +87,8 @@ def compare(
     )
     wins = gain > error and before - after <= noise
     why = (
-        f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of {gain:.3f}, standard "
-        f"error {error:.3f}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
+        f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of "
+        f"{gain:.3f}, standard error {error:.3f}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
     )
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
     return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error)

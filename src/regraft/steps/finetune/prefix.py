@@ -130,7 +130,8 @@ def cache_prefix(
     )
     if not views:
         _say(
-            "every epoch runs the whole network: activations would take over a quarter of the free memory or disk",
+            "every epoch runs the whole network: "
+            "activations would take over a quarter of the free memory or disk",
             context,
         )
         return None

@@ -131,8 +131,8 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
         if chosen is not best:
             within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
             why = (
-                f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold log loss {chosen.log_loss:.3f}, "
-                f"{best.log_loss:.3f} of {best.name})"
+                f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold "
+                f"log loss {chosen.log_loss:.3f}, {best.log_loss:.3f} of {best.name})"
             )
     elif fair or (not short and fits):
         chosen = (fair or fits)[0]
@@ -140,16 +140,26 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
     elif short:
         chosen = min(short, key=lambda row: row.run_seconds)
         why = (
-            f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); its fine-tuning will be cut short, as a "
-            f"whole run would take about {chosen.run_seconds:.0f} s, more than the budget leaves"
+            f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); "
+            "its fine-tuning will be cut short, as a whole run would take "
+            f"about {chosen.run_seconds:.0f} s, more than the budget leaves"
         )
     else:
         chosen = min(rows, key=lambda row: row.run_seconds)
-        why = f"no candidate's whole run fits the budget; this one comes nearest, with about {chosen.run_seconds:.0f} s"
+        why = (
+            "no candidate's whole run fits the budget; "
+            f"this one comes nearest, with about {chosen.run_seconds:.0f} s"
+        )
     if any(not row.clear and row.log_loss < best.log_loss for row in last) and chosen in good:
-        why += "; stages cut from a network count where that is clearly better, as all of them gain more from fine-tuning"
+        why += (
+            "; stages cut from a network count where that is clearly better, "
+            "as all of them gain more from fine-tuning"
+        )
     if chosen is not best and chosen in fits and best not in fits:
-        why += f"; {best.name} ({best.log_loss:.3f}) would take about {best.run_seconds:.0f} s, more than the budget leaves"
+        why += (
+            f"; {best.name} ({best.log_loss:.3f}) "
+            f"would take about {best.run_seconds:.0f} s, more than the budget leaves"
+        )
     return chosen, f"{why}, on {chosen.examples} examples"
 
 

@@ -151,7 +151,7 @@ class Entrants:
         return entrants
 
     def _sizes(self, obtained: Obtained) -> list[int]:
-        """The input size by the rule of step 2 and the next useful one below it, or the one the user named."""
+        """The input size by the rule of step 2 and the next useful one below it, or the one asked for."""
         fixed, native = bool(obtained.config.get("fixed_input_size")), obtained.provenance.input_size
         if self.recipe.base.size != "auto":
             if fixed and self.recipe.base.size != native:
