@@ -248,7 +248,8 @@ def check_visibility(place: Place, public: bool) -> None:
         )
     if place.public is False and public:
         raise UsageError(
-            f"{place.repo} is there and is private. Leave out --public, or make it public on its own page first."
+            f"{place.repo} is there and is private. Leave out --public, "
+            "or make it public on its own page first."
         )
 
 
@@ -257,7 +258,8 @@ def _hub() -> Any:
 
     if (token := get_token()) is None:
         raise UsageError(
-            "there is no token of the hub on this machine. Make one that may write, then `hf auth login`, or set HF_TOKEN."
+            "there is no token of the hub on this machine. "
+            "Make one that may write, then `hf auth login`, or set HF_TOKEN."
         )
     return HfApi(token=token, library_name="regraft")
 
