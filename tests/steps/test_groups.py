@@ -68,7 +68,8 @@ def test_out_of_fold_predictions_are_at_chance_and_promise_nothing(patients: Par
 
 
 def test_cross_validation_of_the_head_is_at_chance(patients: Part) -> None:
-    accuracy = cross_validate(single(CLASSES), Layers("linear"), patients, _context())["accuracy"]
+    task = single(CLASSES)
+    accuracy = cross_validate(task, task.headline, Layers("linear"), patients, _context())["accuracy"]
     assert accuracy["low"] < 1 / CLASSES < accuracy["high"]
     assert accuracy["high"] - accuracy["low"] > 0.15  # of 60 patients, not of 360 pictures
 

@@ -19,6 +19,7 @@ from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate
 from regraft.steps.head import WIDTHS, head, options
 from regraft.steps.train import Heads, apply_head, train_head
+from regraft.tasks import chosen_by
 from regraft.tasks.imbalance import class_offset
 from regraft.tasks.single import Single
 from regraft.training import Layers
@@ -204,8 +205,8 @@ def test_unequal_classes_are_made_up_for_where_the_metric_gains_by_it() -> None:
     shares = (0.8, 0.1, 0.1)
 
     def chosen(data: Part, metric: str) -> tuple[str, str]:
-        here = context(run={"metric": metric})
-        train_head((LINEAR,), data, len(data), single(3), here)
+        here, task = context(), single(3)
+        train_head((LINEAR,), data, len(data), task, here, chosen_by(task, metric))
         return here.decisions.settled["train.class_weights"].value, here.decisions.steps["train"]["why"]
 
     hard = apart(2000, 3, shares, gap=1.0)
@@ -260,5 +261,6 @@ def test_few_examples_are_cross_validated_with_the_layers_chosen(layers: Layers)
         head={"kind": layers.kind, "hidden": 16, "dropout": 0.0},
         train={"class_weights": "none", "epochs": 10},
     )
-    found = cross_validate(Single(("a", "b")), layers, apart(24, 2, gap=4.0), here)
+    task = Single(("a", "b"))
+    found = cross_validate(task, task.headline, layers, apart(24, 2, gap=4.0), here)
     assert found["accuracy"]["value"] > 0.8

@@ -20,7 +20,7 @@ from regraft.run.handle import Run
 from regraft.run.open import Looked
 from regraft.run.session import Session
 from regraft.runtime import closed_hub
-from regraft.tasks import task_of
+from regraft.tasks import chosen_by, task_of
 
 
 def begin(folder: RunFolder, name: str, looked: Looked, session: Session, until: str = "evaluate") -> Run:
@@ -55,6 +55,9 @@ def go(
     context = Context.begin(
         recipe, session.cache, events, modality, decisions, started=session.started, share=share
     )
+    task = task_of(examples.task.kind, examples.task.classes)
+    metric = chosen_by(task, recipe.run.metric)
+    context.settle("run.metric", metric.name, "the task's headline, or as asked")
     record = Record(folder, examples, about, context)
     try:
         with closed_hub(recipe.run.offline):
@@ -68,7 +71,7 @@ def go(
                 findings=about["findings"],
                 name=about["name"],
             )
-            walk(examples, about, record, context, until)
+            walk(examples, task, metric, about, record, context, until)
     except BaseException as error:
         record.broken_off(error, tested=bool(examples.counts()["test"]))
         if isinstance(error, ChangedError):

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -69,18 +69,20 @@ class Record(Keeper):
 
     # What goes on
 
-    def step(self, name: str, call: Callable[[], Result]) -> Result:
-        """Do a step; its time and what it decided are written to run.json and recipe.yaml."""
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Around a step: its time and what it decided are written to run.json and recipe.yaml, where it ends
+        without an error.
+        """
         self.context.events.emit("step", step=name)
         began = time.monotonic()
-        result = call()
+        yield
         seconds = time.monotonic() - began
         said = self.context.decisions.steps.get(name, {})
         skipped = said.get("decided") == "not done"
         self.state["steps"][name] = {"state": "skipped" if skipped else "done", "seconds": seconds, **said}
         self.metrics["steps"][name] = {"seconds": seconds}
         self.write()
-        return result
 
     def write(self) -> None:
         """Write run.json and recipe.yaml as they stand."""
@@ -112,6 +114,12 @@ class Record(Keeper):
         listed = [finding.to_dict(LISTED) for finding in findings]
         data["findings"] = [*data["findings"], *listed]
         self.context.events.emit("audit", findings=listed)
+
+    def held_out(self, part: Part, logits: np.ndarray, scores: dict[str, Any]) -> None:
+        """Keep what the winner's (N, K) logits say of the held-out examples of val, where there are any."""
+        if len(part):
+            self.metrics["val"] = scores
+            self.predictions.append((part, logits))
 
     def chosen(self, name: str, why: str) -> None:
         """Note which model won, and why."""
@@ -158,6 +166,11 @@ class Record(Keeper):
                 hear({"kind": "note", "text": text})
 
     # What is kept for the steps while they go on
+
+    def keep_examples(self, examples: Examples) -> None:
+        """Write examples.parquet anew, and note the counts of its splits."""
+        examples.save(self.folder.examples)
+        self.counted(examples)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint of a training: "finetune", "refit", "scratch", or the number of one of several."""

@@ -60,7 +60,7 @@ def evaluate(
     elif finished.judged.name == "fine-tuned":
         metrics["cv"] = from_folds(task, finished.judged.held, calibration, context)
     else:
-        metrics["cv"] = cross_validate(task, ground.heads.layers, ground.features, context)
+        metrics["cv"] = cross_validate(task, ground.metric, ground.heads.layers, ground.features, context)
 
 
 def _read_test(

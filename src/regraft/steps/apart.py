@@ -49,7 +49,7 @@ def keep_apart(
     events, test, ahead = context.events, None, None
     if context.out_of_time():
         leave_out("near-duplicates", "no time was left to look for them")
-        return Cut(examples, _of(examples, values))
+        return _cut(examples, values, context)
     if examples.counts()["test"]:
         test = examples.audit_view("near-duplicates of train and val", events.emit)
         try:
@@ -69,9 +69,11 @@ def keep_apart(
             values = frozen(separated.examples.part("train").then(separated.examples.part("val")))
         else:
             values = values[separated.order]
-    return Cut(separated.examples, _of(separated.examples, values), separated.near, test)
+    return replace(_cut(separated.examples, values, context), near=separated.near, test=test)
 
 
-def _of(examples: Examples, values: np.ndarray) -> Part:
+def _cut(examples: Examples, values: np.ndarray, context: Context) -> Cut:
+    """Have the table kept as it is learnt from, and join it with the features of train and val."""
+    context.keeper.keep_examples(examples)
     both = examples.part("train").then(examples.part("val"))
-    return replace(both, values=values)
+    return Cut(examples, replace(both, values=values))

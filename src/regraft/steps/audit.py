@@ -57,12 +57,19 @@ class Audit:
 
 
 def audit(
-    examples: Examples, known: Part, heads: Heads, test: Part | None, near: Near, kept: Kept, context: Context
+    examples: Examples,
+    known: Part,
+    heads: Heads,
+    test: Part | None,
+    near: Near,
+    kept: Kept,
+    task: Task,
+    context: Context,
 ) -> list[Finding]:
     """What features of train and val (`known`, in this order), a head's out-of-fold predictions and
     near-duplicates tell.
     """
-    return audit_features(_seen(examples, known, heads, test, near, kept, context))
+    return audit_features(_seen(examples, known, heads, test, near, kept, task, context))
 
 
 def audit_alone(
@@ -77,9 +84,10 @@ def audit_alone(
         context.events.tick,
     )
     likeness = context.modality.likeness(examples.facts())
+    task = task_of(examples.task.kind, examples.task.classes)
     if not with_features:
         near = find_near(examples.inputs(), test, (None, None), likeness, tick, context.out_of_time)
-        return audit_features(_seen(examples, None, None, test, near, kept, context)), test
+        return audit_features(_seen(examples, None, None, test, near, kept, task, context)), test
     quiet, both = context.trial(), examples.part("train").then(examples.part("val"))
     obtained = obtain_weights("auto", quiet.recipe.run.offline, context.modality.name)
     backbone = base(obtained, examples.facts(), quiet)
@@ -108,9 +116,8 @@ def audit_alone(
     joined = examples.joined([pair[:2] for pair in near.pairs])
     both = joined.part("train").then(joined.part("val"))
     known = replace(both, values=values)
-    task = task_of(examples.task.kind, examples.task.classes)
     heads = train_head((Layers("linear"),), known, len(known), task, quiet)
-    return audit(joined, known, heads, test, near, kept, context), test
+    return audit(joined, known, heads, test, near, kept, task, context), test
 
 
 @dataclass(frozen=True)
@@ -147,14 +154,12 @@ def _seen(
     test: Part | None,
     near: Near,
     kept: Kept,
+    task: Task,
     context: Context,
 ) -> Seen:
     both, counts = examples.part("train").then(examples.part("val")), examples.counts()
     splits = ("train",) * counts["train"] + ("val",) * counts["val"]
-    logits, task = (
-        None if heads is None else heads.oof_logits,
-        task_of(examples.task.kind, examples.task.classes),
-    )
+    logits = None if heads is None else heads.oof_logits
     return Seen(
         examples.task.classes,
         examples.inputs(),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from regraft.artifacts import Events
+from regraft.data import Examples
 from regraft.inference import FeatureStore
 from regraft.modalities import Modality
 from regraft.recipe import Recipe
@@ -25,6 +26,9 @@ from regraft.training import Checkpoint
 
 class Keeper:
     """What a run keeps of its steps while they go on; this one keeps nothing, as for what is only tried."""
+
+    def keep_examples(self, examples: Examples) -> None:
+        """Keep the table as train and val are learnt from, once near-duplicates lie in one of them only."""
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Where the training of this name is kept while it goes on."""

@@ -17,7 +17,7 @@ from regraft.model import Model
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.train import Heads, apply_head, train_head
-from regraft.tasks import Calibration, Held, Task, evaluated
+from regraft.tasks import Calibration, Held, Metric, Task, evaluated
 from regraft.training import Layers
 
 REPEATS = 5
@@ -53,6 +53,21 @@ class Verdict:
         """The tables of the task, and the number of groups where there are any."""
         tables = task.tables(self.targets, self.outputs, self.clusters)
         return tables if self.clusters is None else {**tables, "groups": len(np.unique(self.clusters))}
+
+
+def calibrate(task: Task, held: Held, learnt: str) -> Calibration:
+    """Temperature and thresholds by the winner's held-out outputs. Without a promise where `learnt` says why
+    the backbone has seen the examples.
+    """
+    calibration = task.calibrate(held)
+    return calibration.promising_nothing(learnt) if learnt else calibration
+
+
+def val_scores(task: Task, part: Part, outputs: np.ndarray, calibration: Calibration) -> dict[str, Any]:
+    """Metrics with intervals of the examples of val that were held out, as plain values; none without any."""
+    if not len(part):
+        return {}
+    return Verdict(part.labels, calibration.applied(outputs), part.clusters()).estimates(task)
 
 
 def predicted(model: Model, part: Part, context: Context, say: Callable[[str], None]) -> np.ndarray:
@@ -135,9 +150,11 @@ def from_folds(task: Task, held: Held, calibration: Calibration, context: Contex
     return oof
 
 
-def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> dict[str, Any]:
+def cross_validate(
+    task: Task, metric: Metric, layers: Layers, data: Part, context: Context
+) -> dict[str, Any]:
     """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew
-    inside each fold.
+    inside each fold. `metric` is the run's; what is told is the task's headline.
     """
     seed = context.recipe.run.seed
     repeats = [
@@ -152,16 +169,16 @@ def cross_validate(task: Task, layers: Layers, data: Part, context: Context) -> 
     splits = [(number, *fold) for number, some in enumerate(repeats) for fold in some]
     for done, (number, fit, held) in enumerate(splits, start=1):
         some = data.some(fit)
-        head = train_head((layers,), some, len(some), task, quiet).refitted
+        head = train_head((layers,), some, len(some), task, quiet, metric).refitted
         outputs[number, held] = apply_head(head, data.values[held])
         context.events.tick(label="cross-validating", done=done, total=len(splits))
-    metric = task.headline
+    headline = task.headline
     facts = Repeats([task.facts(data.labels, each) for each in outputs])
     groups = None if data.blocks is None or all_alone(data.blocks) else data.blocks
-    estimate = estimates((repeated(metric),), facts, groups)[metric.name]
+    estimate = estimates((repeated(headline),), facts, groups)[headline.name]
     method = f"{REPEATS} times {folds}-fold cross-validation of the head; {estimate.method}"
     estimate = replace(estimate, method=method)
     context.decide(
-        "evaluate", f"cross-validated {metric.said(estimate)} on {count} examples, no test", NO_TEST
+        "evaluate", f"cross-validated {headline.said(estimate)} on {count} examples, no test", NO_TEST
     )
-    return {metric.name: asdict(estimate)}
+    return {headline.name: asdict(estimate)}

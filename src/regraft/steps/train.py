@@ -12,7 +12,7 @@ from regraft.data.part import Part
 from regraft.evaluation import fewest_blocks, standard_error
 from regraft.steps.context import Context
 from regraft.steps.head import WIDTHS
-from regraft.tasks import Task, chosen_by
+from regraft.tasks import Metric, Task
 from regraft.training import Layers, fit_path, linear_head, mlp_head, mlp_out_of_fold
 
 RESAMPLES = 100
@@ -60,10 +60,15 @@ class Candidate:
 
 
 def train_head(
-    options: tuple[Layers, ...], everything: Part, count: int, task: Task, context: Context
+    options: tuple[Layers, ...],
+    everything: Part,
+    count: int,
+    task: Task,
+    context: Context,
+    metric: Metric | None = None,
 ) -> Heads:
     """The head of the simplest of `options` that is as good as any. The first `count` rows are train, the
-    rest is val.
+    rest is val. `metric` is the run's; None stands for the task's headline.
 
     L2, class weights and layers are chosen out of fold over train and val (rule 12); what is chosen is then
     fitted to train, and to train and val.
@@ -71,7 +76,7 @@ def train_head(
     if fewest_blocks(task.strata(everything.labels), everything.blocks) < 2:
         best, why = _without_folds(options[0], task.outputs, context)
     else:
-        weighting, linear, unequal = _weigh(options, everything, task, context)
+        weighting, linear, unequal = _weigh(options, everything, task, metric or task.headline, context)
         best, why = _choose(options, linear, everything, weighting, task, context)
         best, why = replace(best, class_weights=weighting), "; ".join(filter(None, (why, unequal)))
     _settle(best, why, context)
@@ -118,7 +123,7 @@ def _without_folds(layers: Layers, classes: int, context: Context) -> tuple[Cand
 
 
 def _weigh(
-    options: tuple[Layers, ...], everything: Part, task: Task, context: Context
+    options: tuple[Layers, ...], everything: Part, task: Task, metric: Metric, context: Context
 ) -> tuple[str, Candidate | None, str]:
     """What is done about answers that are more frequent than others, the linear head with it where there is
     to be one, and why.
@@ -132,7 +137,7 @@ def _weigh(
         chosen: str = ways[0] if named == "auto" else named
         return chosen, _linear(layers, everything, chosen, task, context) if layers else None, ""
     heads = _heads(layers or Layers("linear"), everything, ways, task, context)
-    rows, metric = heads[ways[0]].rows, task.weighed_by(chosen_by(task, context.recipe.run.metric))
+    rows, metric = heads[ways[0]].rows, task.weighed_by(metric)
     facts = []
     for way, head in heads.items():
         offset = task.offset(everything.labels, way)
