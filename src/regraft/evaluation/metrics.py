@@ -292,23 +292,11 @@ def per_class(
     if z.shape[1] != k:
         raise UsageError(f"logits have {z.shape[1]} columns, but {k} classes are named.")
     predicted = predicted_classes(z)
-    cells = scores.Cells(y, predicted, k)
-
-    def statistic(weights: Floats) -> Floats:
-        c = cells.counts(weights)
-        shares = [
-            np.divide(c.hits, of, out=np.full_like(c.hits, np.nan), where=of > 0)
-            for of in (c.called, c.support)
-        ]
-        return np.concatenate([*shares, scores.f1(c)], axis=1)
-
-    table = confusion(y, predicted, k)
+    statistic, table = _of_classes(y, predicted, k), confusion(y, predicted, k)
     hits, support, called = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     value = statistic(np.ones((1, len(y))))[0]
     if groups is None:
-        ends = [wilson(h, of) for counted in (called, support) for h, of in zip(hits, counted, strict=True)]
-        jaccard = [wilson(h, s + c - h) for h, s, c in zip(hits, support, called, strict=True)]
-        ends += [(2 * low / (1 + low), 2 * high / (1 + high)) for low, high in jaccard]
+        ends = _wilson_of_classes(hits, support, called)
     else:
         units, rng = (
             np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1),
@@ -319,7 +307,7 @@ def per_class(
             (v, v) if np.isnan(v) else as_proportion(float(v), float(np.nanvar(rows[:, s])), len(y), units)
             for s, v in enumerate(value)
         ]
-    rows_found: list[dict[str, Any]] = []
+    table_rows: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
         row: dict[str, Any] = {"class": name}
         for place, metric, n in (
@@ -334,8 +322,30 @@ def per_class(
                 f"{metric}_low": low if known else None,
                 f"{metric}_high": high if known else None,
             }
-        rows_found.append({**row, "support": int(support[index])})
-    return rows_found
+        table_rows.append({**row, "support": int(support[index])})
+    return table_rows
+
+
+def _of_classes(y: Ints, predicted: Ints, k: int) -> Callable[[Floats], Floats]:
+    """The statistic of weights (R, N) that gives (R, 3 K): precision, recall and F1 of each of K classes."""
+    cells = scores.Cells(y, predicted, k)
+
+    def statistic(weights: Floats) -> Floats:
+        c = cells.counts(weights)
+        shares = [
+            np.divide(c.hits, of, out=np.full_like(c.hits, np.nan), where=of > 0)
+            for of in (c.called, c.support)
+        ]
+        return np.concatenate([*shares, scores.f1(c)], axis=1)
+
+    return statistic
+
+
+def _wilson_of_classes(hits: Ints, support: Ints, called: Ints) -> list[tuple[float, float]]:
+    """95 % low and high of precision, then recall, then F1, each for K classes, from their (K,) counts."""
+    ends = [wilson(h, of) for counted in (called, support) for h, of in zip(hits, counted, strict=True)]
+    jaccard = [wilson(h, s + c - h) for h, s, c in zip(hits, support, called, strict=True)]
+    return ends + [(2 * low / (1 + low), 2 * high / (1 + high)) for low, high in jaccard]
 
 
 def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[Ints, np.ndarray]:

@@ -163,6 +163,21 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str, metric: Metric) ->
     ]
     front.sort(key=lambda name: longest[name]["seconds"])
     figure, axes = _axes(f"val {_axis(metric)}, with its 95% interval", "seconds")
+    _cost_points(axes, longest, front, chosen, metric)
+    best = longest.get(chosen)
+    said = f"Not beaten by anything cheaper: {', '.join(front)}."
+    if best:
+        said = (
+            f"Chosen: {chosen}, val {metric.words} "
+            f"{metric.shown(best['value'])} in {best['seconds']:.0f} s. {said}"
+        )
+    return Plot(f"Freezing strategies, {metric.words} against cost", said, (_svg(figure, "strategies"),))
+
+
+def _cost_points(
+    axes: Any, longest: Mapping[str, Mapping[str, Any]], front: list[str], chosen: str, metric: Metric
+) -> None:
+    """Draw each strategy at its seconds with its interval, and join and name those of the `front`."""
     for name, t in longest.items():
         colour, faint = (_ACCENT, 1.0) if name == chosen else (_SECOND, 0.35)
         axes.plot(
@@ -187,10 +202,8 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str, metric: Metric) ->
         linewidth=0.8,
         linestyle=":",
     )
-    for name in [
-        *front,
-        *([chosen] if chosen in longest and chosen not in front else []),
-    ]:  # left of the front nothing lies
+    also = [chosen] if chosen in longest and chosen not in front else []
+    for name in [*front, *also]:  # left of the front nothing lies
         place = longest[name]["seconds"], _scaled(metric, longest[name]["value"])
         axes.annotate(
             name,
@@ -203,14 +216,6 @@ def strategies(trials: Sequence[dict[str, Any]], chosen: str, metric: Metric) ->
             color=_INK,
         )
     _log_scale(axes, [t["seconds"] for t in longest.values()], room=0.5)
-    best = longest.get(chosen)
-    said = f"Not beaten by anything cheaper: {', '.join(front)}."
-    if best:
-        said = (
-            f"Chosen: {chosen}, val {metric.words} "
-            f"{metric.shown(best['value'])} in {best['seconds']:.0f} s. {said}"
-        )
-    return Plot(f"Freezing strategies, {metric.words} against cost", said, (_svg(figure, "strategies"),))
 
 
 def reliability(calibration: Mapping[str, Any]) -> Plot | None:

@@ -46,13 +46,11 @@ def view(folder: Path) -> Json:
     )
     data: Json = run.get("data") or {}
     steps: Json = run.get("steps") or {}
-    tried = read("strategies.json")
     task = task_of_run(run)
     classes = list(task.classes)
     split = next((name for name in words.SPLITS if metrics.get(name)), None)
     findings = read("audit.json").get("findings") or data.get("findings") or []
     recipe = _text(folder / "recipe.yaml")
-    where = _shown_path(folder)
     sections = view_scores.sections(task, metrics, gallery.get("cells") or {})
     return {
         "name": str(run.get("name") or folder.name),
@@ -70,14 +68,7 @@ def view(folder: Path) -> Json:
         "steps": _steps(steps),
         "drawing": view_choices.network(run, _settings(recipe)),
         "ranking": view_choices.ranking(read("ranking.json")),
-        "strategies": view_choices.strategies(
-            tried, str((steps.get("finetune") or {}).get("why") or ""), task.headline
-        ),
-        "heads": view_choices.heads(events),
-        "curves": plots.learning_curves(
-            [e for e in events if e.get("strategy") in (None, tried.get("chosen"))], task.headline
-        ),
-        "l2": plots.l2_path(events),
+        **_training(steps, events, read("strategies.json"), task),
         "first_batch": picture(folder / "first_batch.png"),
         "pictured": any(i.get("picture") for g in gallery.get("galleries") or [] for i in g["items"]),
         "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
@@ -89,12 +80,31 @@ def view(folder: Path) -> Json:
         "versions": sorted((str(k), str(v)) for k, v in (run.get("versions") or {}).items()),
         "plain_timm": bool(read("model/regraft.json").get("plain_timm")),
         "recipe": recipe,
-        "run_shell": shlex.quote(where),
-        "run_python": json.dumps(where, ensure_ascii=False),
-        "model_python": json.dumps(f"local-dir:{os.path.join(where, 'model')}", ensure_ascii=False),
-        "recipe_shell": shlex.quote(os.path.join(where, "recipe.yaml")),
-        "source_shell": shlex.quote(str(data.get("source") or "DATA")),
+        **_pasted(_shown_path(folder), str(data.get("source") or "DATA")),
         "seconds": words.duration(run.get("seconds")),
+    }
+
+
+def _training(steps: Json, events: list[Json], tried: Json, task: Task) -> Json:
+    """What steps 5 and 6 have shown: heads, L2, the curves of the strategy that was chosen, and all tried."""
+    why = str((steps.get("finetune") or {}).get("why") or "")
+    of_chosen = [event for event in events if event.get("strategy") in (None, tried.get("chosen"))]
+    return {
+        "strategies": view_choices.strategies(tried, why, task.headline),
+        "heads": view_choices.heads(events),
+        "curves": plots.learning_curves(of_chosen, task.headline),
+        "l2": plots.l2_path(events),
+    }
+
+
+def _pasted(folder: str, source: str) -> Json:
+    """Paths as they stand in the commands and the Python of the page, quoted for the shell or as literals."""
+    return {
+        "run_shell": shlex.quote(folder),
+        "run_python": json.dumps(folder, ensure_ascii=False),
+        "model_python": json.dumps(f"local-dir:{os.path.join(folder, 'model')}", ensure_ascii=False),
+        "recipe_shell": shlex.quote(os.path.join(folder, "recipe.yaml")),
+        "source_shell": shlex.quote(source),
     }
 
 
