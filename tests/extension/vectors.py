@@ -22,7 +22,7 @@ from regraft.data.audit.contents import Files
 from regraft.data.kind import Likeness
 from regraft.data.known import KnownFile, NewFile
 from regraft.errors import BackboneError, Unreadable
-from regraft.modalities import Shown
+from regraft.modalities import Extent, Shown
 
 LENGTH = 12
 
@@ -118,6 +118,7 @@ class Vectors:
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
     checks, probes, takes = (constant,), (), ()
+    extent = Extent("bytes", 1_000_000, len)
 
     def inspect(self, item: Any) -> Known:
         values = read(item)

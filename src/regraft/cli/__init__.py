@@ -8,7 +8,7 @@ import sys
 import typer
 
 from regraft import streams
-from regraft.cli import data, machine, publishing, runs, training
+from regraft.cli import data, machine, publishing, runs, serve, training
 from regraft.cli.shown import in_words
 from regraft.errors import RegraftError
 
@@ -17,6 +17,7 @@ VERBS = (  # in the order of `regraft --help`
     training.explore,
     training.demo,
     runs.predict,
+    serve.serve,
     data.rank,
     data.audit,
     machine.models,

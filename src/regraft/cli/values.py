@@ -33,12 +33,20 @@ def parameters(text: str | None) -> int | None:
     return int(_finite("--max-params", float(match[1]) * 1000 ** " kMG".index(match[2] or " ")))
 
 
-def in_bytes(text: str) -> int:
-    """The bytes in `500MB`, `2GB`, `1.5 GB` or a plain number. Raises UsageError."""
+def in_bytes(text: str, option: str = "--limit") -> int:
+    """The bytes in `500MB`, `2GB`, `1.5 GB` or a plain number, given as `option`. Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip())
     if not match:
-        raise UsageError(f"--limit {text!r} is no size. Write 500MB or 2GB.")
-    return int(_finite("--limit", float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")))
+        raise UsageError(f"{option} {text!r} is no size. Write 500MB or 2GB.")
+    return int(_finite(option, float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")))
+
+
+def moment(text: str, option: str) -> float:
+    """The seconds in `5ms`, `0.5s`, `2m` or a plain number, given as `option`. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|)", text.strip())
+    if not match:
+        raise UsageError(f"{option} {text!r} is no time. Write 5ms, 30s or 2m.")
+    return _finite(option, float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "": 1}[match[2]])
 
 
 def _finite(option: str, number: float) -> float:

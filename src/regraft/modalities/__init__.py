@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "Extent",
     "Facts",
     "Likeness",
     "Modality",
@@ -46,6 +47,18 @@ class Shown:
 
     kind: Literal["picture", "text", "sound"]
     content: str
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large an item is, told before all of it is decoded: what a server limits. `of(content)` gives it
+    for the bytes of a file, in `unit` ("pixels"), and raises Unreadable; `usual` is the most that is taken
+    from strangers if nobody says otherwise.
+    """
+
+    unit: str
+    usual: int
+    of: Callable[[bytes], int]
 
 
 class Preprocess(Protocol):
@@ -118,6 +131,7 @@ class Modality(Kind, Protocol):
     takes: tuple[
         str, ...
     ]  # other modalities whose networks its preprocessing can feed, as with pictures of a spectrum
+    extent: Extent
 
     def preprocess(
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from regraft.modalities import Probe
+from regraft.modalities import Extent, Probe
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.checks import CHECKS
 from regraft.modalities.image.formats import ENDINGS
@@ -15,7 +15,7 @@ from regraft.modalities.image.hide import hide
 from regraft.modalities.image.inspect import inspect_image, pixel_digest, small_image_or_none, thumbnail
 from regraft.modalities.image.looks import Look, dhashes
 from regraft.modalities.image.preprocess import ImagePreprocess, Mirrored
-from regraft.modalities.image.reading import load_rgb
+from regraft.modalities.image.reading import load_rgb, pixels_of
 from regraft.modalities.image.same import levelled, likeness, perhaps_same
 from regraft.modalities.image.settings import mirror_allowed, preprocess, settings, views
 from regraft.modalities.image.show import overlay, sheet, show
@@ -62,6 +62,7 @@ class Images:
         ]
     )
     probes = (Probe("mirror", Mirrored, mirror_allowed),)
+    extent = Extent("pixels", 50_000_000, pixels_of)  # what a good telephone takes
     inspect = staticmethod(inspect_image)
     digest = staticmethod(pixel_digest)
     likeness = staticmethod(likeness)

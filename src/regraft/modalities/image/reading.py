@@ -104,6 +104,12 @@ def open_image(item: Any) -> Image.Image:
     return image
 
 
+def pixels_of(item: Any) -> int:
+    """How many pixels an image has, by its header. Raises Unreadable as `open_image` does."""
+    with open_image(item) as image:
+        return int(image.width * image.height)
+
+
 def _read_header(source: Path | io.BytesIO) -> Image.Image:
     """The image with its pixels still undecoded. Raises Unreadable with what the file is instead, where
     that shows.
