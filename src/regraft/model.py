@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from regraft.artifacts import atomic, openable, order_metadata, read_json, to_json, utf8
-from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages
+from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages, joined
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
@@ -197,11 +197,11 @@ class Model:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
 
         A linear head becomes the network's own classifier, so plain timm loads the folder; an MLP head is
-        kept beside, and so is any head of a truncated backbone, which is no network timm knows. All files
-        are written before the first takes its place, and without regraft.json a folder is no model: one
-        that cannot be written leaves the model that was there.
+        kept beside, and so is any head of a backbone that was truncated or joined, which is no network timm
+        knows. All files are written before the first takes its place, and without regraft.json a folder is
+        no model: one that cannot be written leaves the model that was there.
         """
-        state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.module.state_dict().items()}
+        state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.network.state_dict().items()}
         head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
         linear = self.head_kind == "linear" and bool(self.backbone.classifier)
         if linear:
@@ -267,6 +267,7 @@ class Model:
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
             "plain_timm": linear,
             "depth": self.backbone.depth,
+            "join": self.backbone.join,
             "provenance": asdict(self.backbone.provenance),
         }
 
@@ -291,7 +292,8 @@ class Model:
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
         task = task_of(about["task"], about["classes"])
         head = make_head(about["head"]["kind"], int(config["num_features"]), task.outputs, **settings)
-        classifier = str(config["pretrained_cfg"].get("classifier") or "") if depth is None else ""
+        plain = depth is None and not about.get("join")
+        classifier = str(config["pretrained_cfg"].get("classifier") or "") if plain else ""
         if about["head"]["in_classifier"]:
             for leaf in ("weight", "bias"):
                 getattr(head[-1], leaf).data.copy_(state.pop(f"{classifier}.{leaf}"))  # type: ignore[index]
@@ -311,6 +313,7 @@ class Model:
             classifier=classifier,
             depth=depth,
         )
+        backbone = joined(backbone) if about.get("join") else backbone
         familiarity = None
         if (folder / FAMILIARITY).is_file():
             with openable(folder / FAMILIARITY) as place:

@@ -117,7 +117,8 @@ class Vectors:
 
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
-    checks, probes, takes = (constant,), (), ()
+    checks, probes = (constant,), ()
+    takes, joins, resizes = (), False, True
     extent = Extent("bytes", 1_000_000, len)
 
     def inspect(self, item: Any) -> Known:

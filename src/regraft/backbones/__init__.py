@@ -12,6 +12,7 @@ from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make
 from regraft.backbones.batches import Batch, length, padded, split, tensors
 from regraft.backbones.catalogue import Entry, entries, entry_of
 from regraft.backbones.cost import Cost, costs
+from regraft.backbones.joined import joined
 from regraft.backbones.sources import (
     Obtained,
     WeightSource,
@@ -50,6 +51,7 @@ __all__ = [
     "entries",
     "entry_of",
     "find_folds",
+    "joined",
     "length",
     "make_base",
     "obtain_weights",

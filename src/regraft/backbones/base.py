@@ -64,6 +64,12 @@ class Backbone:
     config: dict[str, Any]
     classifier: str
     depth: int | None = None  # stages kept, of one that was truncated
+    join: bool = False  # the features are those of all depths (`joined`)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, without what joins its depths."""
+        return self.module.network if self.join else self.module  # type: ignore[return-value]
 
     def fingerprint(self) -> str:
         """16 hex digits of the network and its weights as they are at this moment: what is stored of it

@@ -4,6 +4,7 @@ cut.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,42 +30,51 @@ class Tapped(nn.Module):
         super().__init__()
         self.prepare = backbone.preprocess.device()
         self.module = backbone.module
-        self.last = getattr(backbone.module, "output_fmt", None) == "NHWC"
-        self.prefix = int(getattr(backbone.module, "num_prefix_tokens", 0))
         wanted = (*depths, *(() if cut is None else (cut,)))
         self.depths, self.cut = depths, cut
         self.entrances = {depth: entrance(backbone, depth) for depth in wanted}
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Features of one batch, at every depth asked for."""
-        caught: dict[int, torch.Tensor] = {}
+        given = self.prepare(batch)
+        last, caught = tapped(self.module, given, self.entrances)
+        shallow = tuple(pooled(self.module, caught[depth], given) for depth in self.depths)
+        return (last, *shallow) if self.cut is None else (last, *shallow, caught[self.cut])
 
-        def catch(depth: int) -> Any:
-            def hook(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-                caught.setdefault(depth, given[0])
 
-            return hook
+def tapped(
+    module: nn.Module, given: Any, entrances: Mapping[int, str]
+) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    """What a network makes of `given`, and what the modules of `entrances` were given meanwhile, by their
+    keys.
+    """
+    caught: dict[int, torch.Tensor] = {}
 
-        handles = [
-            self.module.get_submodule(name).register_forward_pre_hook(catch(depth))
-            for depth, name in self.entrances.items()
-        ]
-        try:
-            given = self.prepare(batch)
-            pooled = self.module(given)
-        finally:
-            for handle in handles:
-                handle.remove()
-        shallow = tuple(self._pooled(caught[depth], given) for depth in self.depths)
-        return (pooled, *shallow) if self.cut is None else (pooled, *shallow, caught[self.cut])
+    def catch(depth: int) -> Any:
+        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            caught.setdefault(depth, inputs[0])
 
-    def _pooled(self, activation: torch.Tensor, given: Any) -> torch.Tensor:
-        """(B, channels) means over the positions; a network that knows which of them are padding, by what it
-        was given, has a `pooled` of its own.
-        """
-        if hasattr(self.module, "pooled"):
-            return self.module.pooled(activation, given)  # type: ignore[no-any-return, operator]
-        return pool(activation, self.last, self.prefix)
+        return hook
+
+    handles = [
+        module.get_submodule(name).register_forward_pre_hook(catch(depth))
+        for depth, name in entrances.items()
+    ]
+    try:
+        return module(given), caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pooled(module: nn.Module, activation: torch.Tensor, given: Any) -> torch.Tensor:
+    """(B, C) means over the positions of an activation within a network: by its own `pooled` where some of
+    them are padding, else by its layout.
+    """
+    if hasattr(module, "pooled"):
+        return module.pooled(activation, given)  # type: ignore[operator, no-any-return]
+    last = getattr(module, "output_fmt", None) == "NHWC"
+    return pool(activation, last, int(getattr(module, "num_prefix_tokens", 0)))
 
 
 def pool(activation: torch.Tensor, channels_last: bool = False, prefix: int = 0) -> torch.Tensor:

@@ -142,6 +142,7 @@ def config_of(arrays: Named) -> dict[str, Any]:
         "input_size": [mels, 2 * sizes["positions"]],
         "fixed_input_size": True,
         "classifier": None,
+        "modality": "audio",
     }
 
 

@@ -203,14 +203,21 @@ def explore(
         print(f"go on to a tested model with  regraft fit --resume --out {quote(str(run.path))}")
 
 
-def demo(out: options.Out = None, quiet: options.Quiet = False, as_json: options.AsJson = False) -> None:
-    """Fit scikit-learn's 1,797 real scans of handwritten digits; no network needed."""
-    from regraft.demo import demo_data, nearest_neighbours
+def demo(
+    what: Annotated[
+        str, typer.Argument(help="image: 1,797 scans of handwritten digits; audio: 240 computed sounds")
+    ] = "image",
+    out: options.Out = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fit data that come with regraft or its libraries; no network needed."""
+    from regraft.demo import demo_data, demo_of
 
-    run = _fit(demo_data(), out, quiet, as_json, {})
-    if not as_json:
-        score = f"{nearest_neighbours(run):.1%}"
-        print(f"beside it: 3 nearest neighbours on the raw pixels reach {score} on the same test")
+    about = demo_of(what)
+    run = _fit(demo_data(modality=what), out, quiet, as_json, {"recipe": dict(about.settings)})
+    if about.beside is not None and not as_json:
+        print(about.beside(run))
 
 
 def show_run(run: Run) -> None:

@@ -43,10 +43,13 @@ BUILT_IN = {"image": "regraft.modalities.image", "audio": "regraft.modalities.au
 
 @dataclass(frozen=True)
 class Shown:
-    """What a report shows of one item: a data URI of a picture or a sound, or a text."""
+    """What a report shows of one item: a data URI of a picture or a sound, or a text; of what is no picture
+    perhaps a `picture` beside it.
+    """
 
     kind: Literal["picture", "text", "sound"]
     content: str
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,17 @@ class Probe:
 class Modality(Kind, Protocol):
     """All that regraft has to know of one sort of examples. See `regraft.data.kind.Kind` for the rest of
     it.
+
+    `takes` are other modalities whose networks its preprocessing can feed, as sounds go to networks of
+    images by pictures of their spectrum; `joins` tells whether features of all depths, joined, are tried
+    where the recipe leaves that open, and `resizes` whether a smaller input holds an item whole, as a
+    smaller picture does and a shorter clip does not.
     """
 
     probes: tuple[Probe, ...]
-    takes: tuple[
-        str, ...
-    ]  # other modalities whose networks its preprocessing can feed, as with pictures of a spectrum
+    takes: tuple[str, ...]
+    joins: bool
+    resizes: bool
     extent: Extent
 
     def preprocess(

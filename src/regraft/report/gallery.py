@@ -221,8 +221,9 @@ def _show(items: list[Item], examples: Examples, modality: Modality) -> None:
     left = BYTES
     for one in items:
         what = shown.get(one["source"])
-        left -= len(what.content) if what else 0
+        left -= len(what.content) + len(what.picture) if what else 0
         if what and left > 0:
+            one["picture"] = what.picture
             one[what.kind] = what.content
         else:
             missing = (

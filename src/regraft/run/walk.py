@@ -29,6 +29,7 @@ from regraft.steps.familiarity import familiarity
 from regraft.steps.finetune.step import Ground, Tried, finetune, judge, refit
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
+from regraft.steps.join import join
 from regraft.steps.obtain import obtain
 from regraft.steps.train import Heads, train_head
 from regraft.tasks import Calibration, Metric, Task
@@ -56,6 +57,7 @@ def walk(
     record.provenance(choice.obtained.provenance, choice.ranking)
     with record.step("base"):
         backbone = base(choice.obtained, facts, context, choice.ranked)
+        backbone = join(backbone, both, sum(counts.values()), task, context)
     with record.step("freeze"):
         plan = freeze(backbone, context)
     with record.step("head"):

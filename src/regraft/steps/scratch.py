@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from regraft.backbones import Backbone, build, cut_short, cut_stages
+from regraft.backbones import Backbone, build, cut_short, cut_stages, joined
 from regraft.data.part import Part
 from regraft.steps.context import Context
 from regraft.steps.finetune.rules import Tuning, length
@@ -32,7 +32,8 @@ def from_scratch(
     module = build(backbone.architecture, 0, backbone.config)
     if backbone.depth is not None:
         cut_short(module, backbone.depth)
-    empty = replace(backbone, module=module.eval(), stages=cut_stages(module))
+    empty = replace(backbone, module=module.eval(), stages=cut_stages(module), join=False)
+    empty = joined(empty) if backbone.join else empty
     plan = plan_freeze(module, empty.stages, "full", "moving")
     own = {
         "epochs": LONGER * length(len(data.items), backbone.preprocess.size),

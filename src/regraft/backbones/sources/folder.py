@@ -67,7 +67,7 @@ def from_folder(path: Path, kind: str) -> Obtained:
             pretrained_on=trained_on,
         ),
         depth,
-        about["preprocess"]["modality"] if about else _modality(architecture),
+        about["preprocess"]["modality"] if about else _modality(architecture, config),
     )
 
 
@@ -76,9 +76,10 @@ def config_of(module: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
     return dict(getattr(module, "pretrained_cfg", config))
 
 
-def _modality(architecture: str) -> str:
+def _modality(architecture: str, config: dict[str, Any]) -> str:
+    """What the network is for: its source's modality, or the one that its config names; images else."""
     source = source_of(architecture)
-    return "image" if source is None else source.modality
+    return str(config.get("modality") or "image") if source is None else source.modality
 
 
 def _transformers(path: Path) -> Obtained:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from regraft.modalities import Extent
 from regraft.modalities.audio.augment import Augment
 from regraft.modalities.audio.checks import CHECKS
 from regraft.modalities.audio.hide import hide
 from regraft.modalities.audio.inspect import Sound, inspect_sound
 from regraft.modalities.audio.preprocess import AudioPreprocess
-from regraft.modalities.audio.reading import ENDINGS
+from regraft.modalities.audio.reading import ENDINGS, seconds_of
 from regraft.modalities.audio.same import likeness
 from regraft.modalities.audio.settings import preprocess, settings, views
 from regraft.modalities.audio.show import overlay, sheet, show
@@ -23,7 +24,8 @@ __all__ = ["MODALITY", "AudioPreprocess", "Augment"]
 class Sounds:
     """The modality of sounds: see `regraft.modalities.Modality`."""
 
-    name, noun, endings, checks, takes = "audio", "sound", ENDINGS, CHECKS, ("image",)
+    name, noun, endings, checks = "audio", "sound", ENDINGS, CHECKS
+    takes, joins, resizes = ("image",), True, False
     columns = (
         "audio",
         "audiopath",
@@ -47,6 +49,7 @@ class Sounds:
         ]
     )
     probes = ()
+    extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)
     likeness = staticmethod(likeness)
     preprocess = staticmethod(preprocess)

@@ -61,6 +61,12 @@ def opened(item: Any) -> Iterator[Any]:
         raise Unreadable(f"no sound that can be read ({text})") from None
 
 
+def seconds_of(item: Any) -> int:
+    """How long a recording is by its header, in whole seconds, none too few. Raises Unreadable."""
+    with opened(item) as sound:
+        return int(-(-sound.frames // sound.samplerate))
+
+
 def _content(item: Any) -> bytes:
     """The bytes of an item. Raises Unreadable."""
     if isinstance(item, (bytes, bytearray, memoryview)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import fft
+import scipy
 
 from regraft.data.kind import Likeness
 from regraft.errors import ChangedError, Unreadable
@@ -86,9 +86,9 @@ def _block(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     (a, there_a), (b, there_b) = ((made[:, :MOST], made[:, MOST:]) for made in (first, second))
 
     def correlated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        size = fft.next_fast_len(2 * MOST, real=True)
-        spectra = fft.rfft(one, size) * np.conj(fft.rfft(other, size))
-        return np.asarray(fft.irfft(spectra, size))
+        size = scipy.fft.next_fast_len(2 * MOST, real=True)
+        spectra = scipy.fft.rfft(one, size) * np.conj(scipy.fft.rfft(other, size))
+        return np.asarray(scipy.fft.irfft(spectra, size))
 
     together = correlated(there_a, there_b)
     power = np.maximum(correlated(a**2, there_b), 0) * np.maximum(correlated(there_a, b**2), 0)

@@ -21,7 +21,9 @@ from regraft.modalities.audio.reading import libraries, resampled, waveform
 
 HEARD = 4 * RATE  # samples of a clip that a page holds
 KEPT_RATE = 8_000  # Hz of these
-WIDE, HIGH = 240, 128  # pixels of a picture
+WIDE, HIGH, SMALL = 240, 128, 80  # pixels of a picture, and the height of a small one
+TONES = 80  # of it
+LEVELS = 16  # shades of a small picture
 SHADES = np.array(
     [[0, 0, 4], [59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]]
 )
@@ -30,11 +32,12 @@ TINT = 0.7
 
 
 def show(items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
-    """A short clip of each item; None where it cannot be read or is another one by now."""
+    """A short clip of each item with its spectrum; None where it cannot be read or is another one by now."""
 
     def small(item: Any) -> Shown | None:
         try:
-            return Shown("sound", clip(waveform(item, RATE, 1, HEARD)))
+            samples = waveform(item, RATE, 1, HEARD)
+            return Shown("sound", clip(samples), _uri(indexed(spectrum(samples, SMALL, 2 * SMALL))))
         except (Unreadable, ChangedError):
             return None
 
@@ -56,7 +59,7 @@ def overlay(preprocess: AudioPreprocess, item: Any, heat: NDArray[np.float64]) -
     """The spectrum of what the model hears of a sound, and the same in grey with (TONES, TIMES) heat on it:
     data URIs of pictures. Raises Unreadable.
     """
-    grey = spectrum(preprocess.host(item), preprocess.mels)
+    grey = spectrum(preprocess.host(item), HIGH, WIDE)
     places = [
         np.linspace(0, side - 1e-6, length).astype(int)
         for side, length in zip(heat.shape, grey.shape, strict=True)
@@ -64,7 +67,8 @@ def overlay(preprocess: AudioPreprocess, item: Any, heat: NDArray[np.float64]) -
     share = heat[np.ix_(*places)][..., None]
     faint = 255 * (0.25 + 0.75 * grey[..., None])
     tinted = faint + TINT * share * (WARM - faint)
-    return _uri(coloured(grey)), _uri(np.rint(np.broadcast_to(tinted, (*grey.shape, 3))).astype(np.uint8))
+    warm = np.rint(np.broadcast_to(tinted, (*grey.shape, 3))).astype(np.uint8)
+    return _uri(png(coloured(grey))), _uri(png(warm))
 
 
 def sheet(batch: dict[str, np.ndarray]) -> bytes:
@@ -74,13 +78,13 @@ def sheet(batch: dict[str, np.ndarray]) -> bytes:
     ]
     columns = min(4, len(some))
     some = some[: len(some) // columns * columns]
-    tiles = [np.pad(coloured(spectrum(one, HIGH)), ((2, 2), (2, 2), (0, 0))) for one in some]
+    tiles = [np.pad(coloured(spectrum(one, HIGH, WIDE)), ((2, 2), (2, 2), (0, 0))) for one in some]
     rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
     return png(np.concatenate(rows))
 
 
-def spectrum(samples: NDArray[np.float32], mels: int) -> NDArray[np.float64]:
-    """(HIGH, WIDE) shades from 0 to 1 of log-mel frames, high tones above, of (n,) samples at RATE."""
+def spectrum(samples: NDArray[np.float32], high: int, wide: int) -> NDArray[np.float64]:
+    """(high, wide) shades from 0 to 1 of log-mel frames, high tones above, of (n,) samples at RATE."""
     import torch
 
     from regraft.modalities.audio.mel import RANGE, LogMel
@@ -90,10 +94,10 @@ def spectrum(samples: NDArray[np.float32], mels: int) -> NDArray[np.float64]:
     padded[0, : len(samples)] = samples
     with torch.no_grad():
         batch = {"samples": torch.from_numpy(padded), "lengths": torch.tensor([len(samples)])}
-        logs = LogMel(mels).frames(batch)[0][0, :, : -(-len(samples) // HOP)].numpy()
+        logs = LogMel(TONES).frames(batch)[0][0, :, : -(-len(samples) // HOP)].numpy()
     shades = np.clip((logs - logs.max()) / RANGE + 1, 0, 1)[::-1]
     rows, columns = (
-        np.linspace(0, n - 1, m).round().astype(int) for n, m in zip(shades.shape, (HIGH, WIDE), strict=True)
+        np.linspace(0, n - 1, m).round().astype(int) for n, m in zip(shades.shape, (high, wide), strict=True)
     )
     return np.asarray(shades[np.ix_(rows, columns)], dtype=np.float64)
 
@@ -108,18 +112,31 @@ def coloured(shades: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """A PNG of (H, W, 3) pixels."""
-    height, width, _ = pixels.shape
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
+    return _png(pixels.shape[1], pixels.reshape(len(pixels), -1), 8, 2)
+
+
+def indexed(shades: NDArray[np.float64]) -> bytes:
+    """A PNG of (H, W) shades from 0 to 1 in LEVELS colours, a tenth as large; W is even."""
+    places = np.rint(shades * (LEVELS - 1)).astype(np.uint8)
+    palette = coloured(np.linspace(0, 1, LEVELS)[None])[0]
+    rows = (16 * places[:, ::2] + places[:, 1::2]).astype(np.uint8)
+    return _png(shades.shape[1], rows, 4, 3, palette.tobytes())
+
+
+def _png(width: int, rows: NDArray[np.uint8], depth: int, kind: int, palette: bytes = b"") -> bytes:
+    """A PNG of (H, bytes) rows; `depth` and `kind` as its header names them."""
+    lines = np.concatenate([np.zeros((len(rows), 1), np.uint8), rows], axis=1)
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
             struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0))
+    colours = chunk(b"PLTE", palette) if palette else b""
+    body = chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + colours + body
 
 
-def _uri(pixels: NDArray[np.uint8]) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode('ascii')}"
+def _uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"

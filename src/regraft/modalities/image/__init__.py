@@ -36,7 +36,8 @@ __all__ = [
 class Images:
     """The modality of images: see `regraft.modalities.Modality`."""
 
-    name, noun, endings, checks, takes = "image", "image", ENDINGS, CHECKS, ()
+    name, noun, endings, checks = "image", "image", ENDINGS, CHECKS
+    takes, joins, resizes = (), False, True
     columns = (
         "image",
         "imagepath",

@@ -159,7 +159,8 @@ class Entrants:
             return [int(self.recipe.base.size)]
         size = self._preprocess(obtained, None).size
         smaller = max(SMALLEST, 32 * round(SMALLER * size / 32))
-        return [size] if fixed or smaller >= size else [size, smaller]
+        whole = fixed or not self.context.modality.resizes
+        return [size] if whole or smaller >= size else [size, smaller]
 
     def _backbone(self, obtained: Obtained, size: int) -> Backbone:
         """The backbone as step 2 would make it."""
@@ -223,6 +224,8 @@ class Entrants:
             if int(asked) > stages:
                 raise UsageError(f"a depth of {asked} was asked for; the backbone has {stages} stages")
             wanted = [int(asked)] if asked != stages else []
+        elif self.context.modality.joins and self.recipe.base.join is not False:
+            return ()  # all depths are joined then, so none of them has to be chosen
         else:
             half = -(-stages // 2)
             places = np.linspace(half, stages - 1, min(DEPTHS, stages - half))

@@ -1,11 +1,7 @@
-"""The data of `regraft demo`, and what its result is held against."""
+"""Handwritten digits, the demo of images, and what its result is held against."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,44 +10,20 @@ import numpy as np
 from regraft.artifacts import Events, RunFolder, write_json
 from regraft.data import Examples, KnownFile, readings
 from regraft.run.handle import Run
-from regraft.runtime import cache_folder
 
 SIDE = 8  # pixels of a digit
 
 
-def demo_data(folder: Path | None = None) -> Path:
-    """The path of scikit-learn's 1,797 scans of handwritten digits as a folder of class folders, written
-    once.
-
-    `folder` defaults to one in the cache, or to a temporary one where the cache cannot be written.
-    """
-    if folder is not None:
-        return _write_digits(folder)
-    cache = cache_folder()
-    if cache is not None:
-        with contextlib.suppress(OSError):
-            return _write_digits(cache / "demo" / "digits")
-    return _write_digits(Path(tempfile.mkdtemp(prefix="regraft-")) / "digits")
-
-
-def _write_digits(folder: Path) -> Path:
+def write_digits(folder: Path) -> None:
+    """scikit-learn's 1,797 real scans of handwritten digits as PNG files, in a folder a digit."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    if os.path.isdir(folder / "9"):
-        return folder
     digits = load_digits()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        for number, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            place = temporary / str(label)
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)).save(place / f"{number:04d}.png")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    for number, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        place = folder / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)).save(place / f"{number:04d}.png")
 
 
 def nearest_neighbours(run: Run, k: int = 3) -> float:

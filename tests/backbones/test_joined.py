@@ -1,0 +1,63 @@
+"""Features of all depths, joined: each of length 1, of any network, saved and loaded with the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.backbones import Backbone, Tapped, joined, make_base, obtain_weights, tensors
+from regraft.modalities import modality_of
+from regraft.model import Model
+from regraft.tasks import task_of
+from regraft.training import linear_head, plan_freeze
+
+
+@pytest.fixture
+def base(tiny: str) -> Backbone:
+    obtained = obtain_weights(tiny)
+    return make_base(obtained, modality_of("image").preprocess(obtained.config, 64, None, 64, True)[0])
+
+
+def batch(base: Backbone) -> dict[str, torch.Tensor]:
+    return tensors(base.preprocess.blank(3, np.random.default_rng(0)))
+
+
+def test_features_are_those_of_every_depth_at_length_one(base: Backbone) -> None:
+    every = joined(base)
+    depths = tuple(range(1, len(base.stages)))
+    with torch.no_grad():
+        last, *shallow = Tapped(base, depths).eval()(batch(base))
+        (found,) = Tapped(every).eval()(batch(base))
+    expected = torch.cat([values / values.norm(dim=1, keepdim=True) for values in (*shallow, last)], dim=1)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert every.width == found.shape[1]
+    assert every.network is base.module
+    assert every.fingerprint() != base.fingerprint()
+
+
+def test_its_stages_are_those_of_the_network_and_can_be_frozen(base: Backbone) -> None:
+    every = joined(base)
+    assert [stage.name for stage in every.stages] == [stage.name for stage in base.stages]
+    plan = plan_freeze(every.module, every.stages, "last-1")
+    plan.apply(every.module)
+    moving = {name for name, parameter in every.module.named_parameters() if parameter.requires_grad}
+    assert moving == set(every.stages[-1].parameters)
+
+
+def test_a_model_of_joined_features_is_saved_and_loaded(base: Backbone, tmp_path: Path) -> None:
+    every, task = joined(base), task_of("single", ("a", "b"))
+    features = Tapped(every).eval()(batch(base))[0].detach().numpy()
+    head = linear_head(features, np.array([0, 1, 1]), np.ones(3), task, 0.1)
+    model = Model(every, head, "linear", task)
+    model.save(tmp_path)
+    again = Model.load(tmp_path)
+    assert again.backbone.join
+    assert again.backbone.width == every.width
+    items = [np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8) for number in range(3)]
+    expected = [one.probability for one in model.predict(items)]
+    assert [one.probability for one in again.predict(items)] == pytest.approx(expected, abs=1e-6)
+    network = obtain_weights(f"run:{tmp_path}").module  # without the join, for another run
+    assert network.state_dict().keys() == base.module.state_dict().keys()

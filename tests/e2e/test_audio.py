@@ -1,0 +1,92 @@
+"""A whole run on sounds with a small encoder: fitted, saved, loaded, asked, shown and gone on from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import regraft
+from regraft.artifacts import read_json
+from regraft.backbones import whisper
+from sounds import draw, hiss, tone, write
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A reference to a small encoder of random weights, in the layout of a model folder."""
+    sizes = {"width": 32, "mels": 80, "layers": 2, "heads": 2, "inner": 64, "positions": 1_500}
+    config = {
+        "whisper": sizes,
+        "mels": 80,
+        "input_size": [80, 3_000],
+        "classifier": None,
+        "modality": "audio",
+    }
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    network = whisper.build(config)
+    torch.nn.init.normal_(network.stem.positions, std=0.1)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": "whisper:encoder", "pretrained_cfg": config})
+    )
+    return f"path:{folder}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, encoder: str) -> regraft.Run:
+    place = tmp_path_factory.mktemp("audio")
+    data = draw(place / "data", 20)
+    recipe = {"obtain": {"backbone": encoder}, "finetune": {"epochs": 1, "folds": 0}}
+    return regraft.fit(data, place / "run", recipe=recipe, cache=None)
+
+
+def test_the_seven_steps_are_walked_on_sounds(run: regraft.Run) -> None:
+    state = run.state
+    assert state["state"] == "finished"
+    assert state["missing"] == {}
+    assert state["data"]["modality"] == "audio"
+    assert (
+        "depths joined" in state["steps"]["base"]["decided"]
+        or "features" in state["steps"]["base"]["decided"]
+    )
+    assert run.metrics["test"]["accuracy"].value > 0.6
+    assert (run.path / "first_batch.png").is_file()
+
+
+def test_it_is_asked_of_files_bytes_and_arrays_of_any_rate(run: regraft.Run, tmp_path: Path) -> None:
+    place = write(tmp_path / "a.wav", tone(1_200, 0.4, 44_100), 44_100)
+    model = regraft.load(run.path)
+    by_file, by_bytes, by_array, broken = model.predict([place, place.read_bytes(), tone(1_200, 0.4), b"no"])
+    assert by_file.probabilities == by_bytes.probabilities
+    assert by_array.label == by_file.label
+    assert "no sound" in str(broken.error)
+    assert sum(by_file.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    alone = model.predict([hiss(0.3)])[0].probabilities
+    beside = model.predict([hiss(0.3), hiss(0.5, seed=3)])[0].probabilities
+    assert alone == pytest.approx(beside, abs=1e-5)
+
+
+def test_its_report_plays_clips_and_shows_where_it_listened(run: regraft.Run) -> None:
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "data:audio/ogg;base64," in page
+    assert 'class="spectrum"' in page
+    assert len(page) < 8_000_000
+    galleries = {one["name"]: one for one in read_json(run.path / "gallery.json")["galleries"]}
+    shown = [item for one in galleries.values() for item in one["items"]]
+    assert all(item.get("sound") or item.get("map") for item in shown)
+    look = run.model.explain(next(iter((run.path.parent / "data" / "high").glob("*.wav"))))
+    assert look is not None
+    assert look.picture.startswith("data:image/png")
+
+
+def test_a_further_run_begins_with_its_encoder(run: regraft.Run, tmp_path: Path) -> None:
+    obtained = regraft.backbone(f"run:{run.path}")
+    clips = [tone(300, 0.4), hiss(0.2)]
+    assert regraft.extract(obtained, clips, cache=None).shape == (2, obtained.width)
+    assert np.isfinite(regraft.extract(obtained, clips, cache=None)).all()
