@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from regraft.backbones import Backbone
     from regraft.experiments.again import Evaluated
     from regraft.experiments.compare import Comparison
+    from regraft.exporting import Exported
     from regraft.model import Model
     from regraft.steps.audit import Audit
     from regraft.steps.rank import Ranking
@@ -42,6 +43,7 @@ __all__ = [
     "compare",
     "evaluate",
     "explore",
+    "export",
     "extract",
     "fit",
     "fit_head",
@@ -282,6 +284,31 @@ def audit(
     later, test = audit_alone(looked.examples, kept, context, features)
     counts = looked.examples.counts()
     return Audit(source.name, counts, (*looked.findings, *later), frozenset(test.sources))
+
+
+def export(
+    run: str | Path | Run,
+    to: str = "onnx",
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Exported:
+    """Write a model for other libraries into a folder, and hold it against the model on up to 200 real
+    examples of val and test.
+
+    `out` defaults to `exports/FORMAT` in the run's folder, next free number. `data` says where the run's
+    data are now, or names examples to compare a model without its run with. Raises RefusedError, with
+    nothing written, where the export answers other things than the model, UsageError for a format that
+    there is not, or that does not suit the model.
+    """
+    session = Session.open({}, None, listeners)
+
+    from regraft.exporting import export as make
+
+    keep_large_blocks()
+    place = run.path if isinstance(run, Run) else Path(run)
+    return make(place, to, out, data, tick=session.events.tick)
 
 
 def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:

@@ -25,7 +25,7 @@ from regraft.evaluation import (
     paired_accuracy,
     softmax,
 )
-from regraft.tasks import Answer, Grid, Held, Known, Section
+from regraft.tasks import Answer, Grid, Held, InGraph, Known, Section
 
 
 class Ranked:
@@ -168,6 +168,9 @@ class Ordinal:
 
     def predict(self, outputs: np.ndarray) -> list[Answer]:
         return [Answer(name, None, {}) for name in self.said(self.answers(outputs))]
+
+    def in_graph(self, calibration: Unchanged) -> InGraph:
+        return InGraph("log_odds", self.classes[:-1], False, torch.nn.Identity(), np.asarray, np.asarray)
 
     def columns(self, outputs: np.ndarray, calibration: Unchanged) -> dict[str, Any]:
         return {

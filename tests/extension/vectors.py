@@ -22,7 +22,7 @@ from regraft.data.audit.contents import Files
 from regraft.data.kind import Likeness
 from regraft.data.known import KnownFile, NewFile
 from regraft.errors import BackboneError, Unreadable
-from regraft.modalities import Extent, Shown
+from regraft.modalities import Extent, Intake, Shown, prepared
 
 LENGTH = 12
 
@@ -94,6 +94,9 @@ class VectorPreprocess:
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         shape = count, self.size
         return self.collate(np.zeros(shape) if rng is None else rng.normal(size=shape))
+
+    def intake(self) -> Intake:
+        return prepared(self)
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -48,6 +48,7 @@ class RunFolder:
         self.predictions = path / "predictions.parquet"
         self.gallery = path / "gallery.json"
         self.model = path / "model"
+        self.exports = path / "exports"
         self.report = path / "report.html"
         self.first_batch = path / "first_batch.png"
         self.checkpoint = path / "checkpoint.safetensors"
@@ -174,7 +175,7 @@ class RunFolder:
             place.unlink(missing_ok=True)
         for name in self.WRITTEN:
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.model, self.folds):
+        for folder in (self.model, self.exports, self.folds):
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
 

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from regraft import streams
-from regraft.cli import data, machine, publishing, runs, serve, training
+from regraft.cli import data, export, machine, publishing, runs, serve, training
 from regraft.cli.shown import in_words
 from regraft.errors import RegraftError
 
@@ -18,6 +18,7 @@ VERBS = (  # in the order of `regraft --help`
     training.demo,
     runs.predict,
     serve.serve,
+    export.export,
     data.rank,
     data.audit,
     machine.models,

@@ -4,6 +4,7 @@ from regraft.console.screen import Screen
 from regraft.console.tables import (
     comparison_table,
     evaluation_table,
+    export_table,
     findings_table,
     ranking_table,
     runs_table,
@@ -14,6 +15,7 @@ __all__ = [
     "Screen",
     "comparison_table",
     "evaluation_table",
+    "export_table",
     "findings_table",
     "ranking_table",
     "runs_table",

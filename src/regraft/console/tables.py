@@ -282,3 +282,32 @@ def strategies_table(explored: dict[str, Any]) -> None:
     console.print(
         f"\n[bold]{escape(explored['advice'][:1].upper() + explored['advice'][1:])}.[/]", soft_wrap=True
     )
+
+
+def export_table(exported: dict[str, Any]) -> None:
+    """What an export is and how it differs from its model, as `Exported.to_dict` gives it, on standard
+    output.
+    """
+    console, proof = _console(), exported["proof"]
+    if proof is None:
+        console.print("Not compared with the model: no examples were at hand. Name some: --data FOLDER")
+    else:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column(f"{proof['runner']} beside the model")
+        for head in ("examples", "largest difference", "same answers"):
+            table.add_column(head, justify="right")
+        rows = {
+            "the same prepared input": proof["same"],
+            "from files on": proof["files"],
+            "against the run's answers, of test": proof["stored"],
+        }
+        for name, one in rows.items():
+            if one:
+                table.add_row(name, f"{one['n']:,}", f"{one['largest']:.1e}", f"{one['agreement']:.2%}")
+        console.print(table)
+        console.print(
+            f"{proof['n']:,} real examples ({proof['of']}). What is prepared in the export differs by "
+            f"{proof['preparing']['mean']:.2g} on average, {proof['preparing']['largest']:.3g} at most.",
+            soft_wrap=True,
+        )
+    console.print(f"written   {escape(exported['path'])}", soft_wrap=True)

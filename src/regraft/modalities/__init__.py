@@ -16,6 +16,7 @@ from regraft.data.sources import Source
 from regraft.data.sources import read_source as _read_source
 from regraft.errors import Unreadable, UsageError
 from regraft.modalities.buckets import bucket_of
+from regraft.modalities.intake import Input, Intake, prepared
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Extent",
     "Facts",
+    "Input",
+    "Intake",
     "Likeness",
     "Modality",
     "Preprocess",
@@ -33,6 +36,7 @@ __all__ = [
     "modality_of",
     "names",
     "of_ending",
+    "prepared",
     "read_source",
     "register",
 ]
@@ -102,6 +106,11 @@ class Preprocess(Protocol):
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` empty examples, for trials and export; of noise where `rng` is given."""
+
+    def intake(self) -> Intake:
+        """How an exported graph takes items: as they are read, or, by `prepared(self)`, as batches that
+        `host` and `collate` have made.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for regraft.json, its modality among them."""

@@ -17,7 +17,7 @@ from regraft.evaluation import Estimate, Metric, estimates
 from regraft.tasks.link import Link, Softmax
 from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Section
 from regraft.tasks.single import Single
-from regraft.tasks.task import Answer, Calibration, Held, Known, Task
+from regraft.tasks.task import Answer, Calibration, Held, InGraph, Known, Task
 
 USUAL = "single"  # what is fitted where nothing else is asked for
 
@@ -95,6 +95,7 @@ __all__ = [
     "Estimate",
     "Grid",
     "Held",
+    "InGraph",
     "Known",
     "Link",
     "Metric",

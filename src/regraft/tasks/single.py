@@ -39,7 +39,7 @@ from regraft.evaluation import (
 from regraft.tasks.imbalance import class_offset, class_weighted
 from regraft.tasks.link import Softmax
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
-from regraft.tasks.task import Answer, Held, Known
+from regraft.tasks.task import Answer, Held, InGraph, Known
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -230,6 +230,19 @@ class Single:
             named = {name: float(p) for name, p in zip(self.classes, shares, strict=True)}
             answers.append(Answer(self.classes[best], float(shares[best]), named))
         return answers
+
+    def in_graph(self, calibration: Temperature) -> InGraph:
+        """The probabilities of the classes."""
+        from regraft.tasks.graph import CalibratedSoftmax
+
+        return InGraph(
+            name="probabilities",
+            names=self.classes,
+            one=True,
+            module=CalibratedSoftmax(calibration.temperature),
+            numbers=softmax,
+            outputs=lambda shares: np.log(np.maximum(shares, TINIEST)),
+        )
 
     def columns(self, outputs: np.ndarray, calibration: Temperature) -> dict[str, Any]:
         """`probability:CLASS` as float64 and `logit:CLASS`, not calibrated, as float32."""

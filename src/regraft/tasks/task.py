@@ -18,7 +18,7 @@ from regraft.tasks.sections import Section
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ class Answer:
     label: str
     probability: float | None
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class InGraph:
+    """What an exported graph answers: M numbers an example, called `name`, one for each of `names`.
+
+    `module` makes them of (B, K) outputs as they come from the model, `numbers` of (N, K) calibrated ones;
+    `outputs` is the way back, as far as answers and losses go by it. With `one` the answer is the name of
+    the largest number.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    one: bool
+    module: nn.Module
+    numbers: Callable[[np.ndarray], np.ndarray]
+    outputs: Callable[[np.ndarray], np.ndarray]
 
 
 class Calibration(Protocol):
@@ -174,6 +191,9 @@ class Task(Protocol):
 
     def predict(self, outputs: np.ndarray) -> list[Answer]:
         """What N rows of (N, K) calibrated outputs say."""
+
+    def in_graph(self, calibration: Calibration) -> InGraph:
+        """What an exported graph says of the model's outputs, calibrated."""
 
     def columns(self, outputs: np.ndarray, calibration: Calibration) -> dict[str, Any]:
         """The columns of predictions.parquet for (N, K) outputs, beside the labels and the answers."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from regraft.artifacts import fingerprint
 from regraft.errors import UsageError
-from regraft.modalities import bucket_of
+from regraft.modalities import Intake, bucket_of, prepared
 from regraft.modalities.audio.augment import Augment
 from regraft.modalities.audio.reading import waveform
 
@@ -108,6 +108,10 @@ class AudioPreprocess:
         from regraft.modalities.audio.mel import Frames, Picture
 
         return Picture(self.mels, self.mean, self.std) if self.mean else Frames(self.mels)
+
+    def intake(self) -> Intake:
+        """A graph takes `samples` and `lengths`, and makes the frames itself."""
+        return prepared(self)
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` silent clips as long as the input, or of noise drawn from `rng`."""

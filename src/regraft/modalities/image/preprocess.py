@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,12 @@ from regraft.errors import UsageError
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.levels import Levels
 from regraft.modalities.image.reading import FILTERS, STANDARD, load_rgb
+from regraft.modalities.intake import Input, Intake
 
 if TYPE_CHECKING:
     from torch import nn
 
+STANDALONE = Path(__file__).with_name("standalone")  # what goes with an export, to be used without regraft
 VERSION = "2"  # should the pixels ever change, this does, and old runs keep theirs
 
 
@@ -107,6 +110,20 @@ class ImagePreprocess:
         from regraft.modalities.image.normalise import Normalise
 
         return Normalise(self.mean, self.std)
+
+    def intake(self) -> Intake:
+        """A graph takes `pixels` (B, H, W, 3), RGB of any height and width, and resizes them itself."""
+        from regraft.modalities.image.resize import Resize
+
+        least = max(1, round(self.size / self.crop))
+        return Intake(
+            module=Resize(self.size, self.crop, self.interpolation),
+            inputs=(Input("pixels", "uint8", ("batch", "height", "width", 3), (2, 301, 407, 3)),),
+            read=lambda item: {"pixels": np.asarray(load_rgb(item, least, self.levels))[None]},
+            reading=(STANDALONE / "read.py.txt").read_text("utf-8"),
+            needs=("pillow",),
+            settings={"least": least, "levels": asdict(self.levels)},
+        )
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` black images, or of noise drawn from `rng`."""

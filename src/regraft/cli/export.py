@@ -1,0 +1,38 @@
+"""The verb that hands a model to other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regraft.cli import options
+from regraft.cli.shown import print_json, progress
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="a finished run, or a model folder")],
+    to: Annotated[str, typer.Option(help="onnx")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="the folder to write; default RUN/exports/FORMAT, next free")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="where the run's data are now, or examples to compare a model without its run with"
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Export the model for other libraries, proven on up to 200 real examples; refused where it differs."""
+    from regraft import api
+    from regraft.console import export_table
+
+    with progress(quiet or as_json) as screen:
+        exported = api.export(run, to, out, data=data, listeners=[screen]).to_dict()
+    if as_json:
+        print_json(exported)
+    else:
+        export_table(exported)

@@ -1,0 +1,118 @@
+"""The folder of an export: written beside its place, and renamed there once it is proven."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from regraft.artifacts import RunFolder, next_free, write_json, write_text
+from regraft.errors import UsageError
+from regraft.exporting.formats import Format
+from regraft.exporting.graph import Graph
+from regraft.exporting.proof import Proof
+
+ABOUT, README, PREDICT = "export.json", "README.md", "predict.py"
+
+
+def place_for(out: str | Path | None, model: Path, run: RunFolder | None, name: str) -> Path:
+    """The folder that an export is to be: `out`, else the next free one in `exports/` of its run or model.
+
+    Raises UsageError where something is there already.
+    """
+    if out is None:
+        return next_free(run.exports if run else model / "exports", name)
+    place = Path(out)
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise UsageError(f"{place} is there already, and not empty. Choose another with --out.")
+    return place
+
+
+@contextlib.contextmanager
+def whole(place: Path) -> Iterator[Path]:
+    """A folder beside `place` to write into. It takes its place when the block is done, and is removed, with
+    the parents that were made for it, where the block fails.
+    """
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    made = [folder for folder in place.parents if not folder.exists()]
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        with contextlib.suppress(OSError):
+            place.rmdir()  # an empty one
+        os.replace(temporary, place)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def complete(
+    folder: Path, form: Format, graph: Graph, question: str, about: Mapping[str, Any], proof: Proof | None
+) -> None:
+    """Write what goes with a graph: what is known of it, a program that uses it, and a README."""
+    from jinja2 import Environment, PackageLoader
+
+    templates = Environment(
+        loader=PackageLoader("regraft.exporting"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    write_json(folder / ABOUT, {**about, "proof": proof and proof.to_dict()})
+    intake, usage = graph.intake, ""
+    if intake.reading:
+        needs = ", ".join(("numpy", *form.needs, *intake.needs))
+        text = templates.get_template("predict.py.jinja").render(
+            needs=needs, imports=form.imports, reading=intake.reading.strip(), running=form.running
+        )
+        write_text(folder / PREDICT, text)
+        usage = f"pip install {needs.replace(',', '')}\npython {PREDICT} FILE..."
+    versions = ", ".join(f"{name} {version}" for name, version in about["made_with"].items())
+    text = templates.get_template("README.md.jinja").render(
+        about=about,
+        title=form.title,
+        question=question,
+        versions=versions,
+        inside=_inside(graph),
+        usage=usage,
+        checked="\n".join(checked(proof)),
+    )
+    write_text(folder / README, text)
+
+
+def _inside(graph: Graph) -> str:
+    """What the graph does itself, a sentence."""
+    names = ", ".join(f"`{one.name}`" for one in graph.intake.inputs)
+    if graph.intake.reading:
+        return f"Items go in as they are read ({names}): resizing, normalising and calibration are inside."
+    return f"Items go in prepared ({names}), as `preprocess` in export.json says; normalising and calibration are inside."
+
+
+def checked(proof: Proof | None) -> list[str]:
+    """What the comparison with the model found, as lines of Markdown."""
+    if proof is None:
+        return ["It was not compared with its model: no examples were at hand."]
+    rows = [("the same prepared input", proof.same), ("from files on", proof.files)]
+    if proof.stored:
+        rows.append(("against the answers the run has kept, of test", proof.stored))
+    return [
+        f"{proof.runner} answered {proof.n} real examples ({proof.of}) beside the model it is of:",
+        "",
+        "| | examples | largest difference | mean difference | same answers |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {one.n} | {one.largest:.1e} | {one.mean:.1e} | {one.agreement:.2%} |"
+            for name, one in rows
+        ),
+        "",
+        f"What the graph prepares differs from what the model's own preprocessing makes by {proof.preparing['mean']:.2g} "
+        f"on average, {proof.preparing['largest']:.3g} at most (of images: grey levels of 255). "
+        f"The least cosine of the features is {proof.features:.6f}.",
+    ]
