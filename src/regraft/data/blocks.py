@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 
 def blocks_of(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
@@ -27,8 +26,8 @@ def blocks_of(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) 
         made += len(number)
     linked = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
     first, second = np.concatenate([*rows, linked[:, 0]]), np.concatenate([*nodes, linked[:, 1]])
-    graph = coo_matrix((np.ones(len(first), dtype=np.int8), (first, second)), shape=(made, made))
-    return renumbered(connected_components(graph, directed=False)[1][:count])
+    graph = scipy.sparse.coo_matrix((np.ones(len(first), dtype=np.int8), (first, second)), shape=(made, made))
+    return renumbered(scipy.sparse.csgraph.connected_components(graph, directed=False)[1][:count])
 
 
 def renumbered(blocks: np.ndarray) -> np.ndarray:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
-from scipy.special import log_softmax
 
 from regraft.evaluation.estimate import wilson
 
@@ -26,7 +25,9 @@ Floats = NDArray[np.float64]
 
 def probabilities(logits: ArrayLike) -> Floats:
     """(N, K) softmax of (N, K) logits."""
-    return np.asarray(special.softmax(np.asarray(logits, dtype=np.float64), axis=1))
+    z = np.asarray(logits, dtype=np.float64)
+    shares = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> Floats:
@@ -80,12 +81,14 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
     def loss(log_temperature: float) -> float:
         total = 0.0
         for some, rows in pieces(z):
-            logs = log_softmax(rows / np.exp(log_temperature), axis=1)
+            logs = scipy.special.log_softmax(rows / np.exp(log_temperature), axis=1)
             own = float(logs[np.arange(len(rows)), y[some]].sum())
             total += rest * float(logs.sum()) + ((n + 1) / (n + 2) - rest) * own
         return float(-total / n)
 
-    minimum = optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
+    minimum = scipy.optimize.minimize_scalar(
+        loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4}
+    )
     return float(np.exp(minimum.x))
 
 

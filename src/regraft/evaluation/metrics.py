@@ -16,9 +16,8 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
-from scipy.special import expit, logit
 
 from regraft.errors import UsageError
 from regraft.evaluation import scores
@@ -68,7 +67,7 @@ def refined_log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
     model look perfect.
     """
     y, z = _checked(labels, logits)
-    minimum = optimize.minimize_scalar(
+    minimum = scipy.optimize.minimize_scalar(
         lambda log_t: float(_log_losses(y, z, np.exp(log_t)).mean()),
         bounds=(0.0, np.log(20.0)),
         method="bounded",
@@ -173,7 +172,9 @@ def _curve(place: int) -> Callable[[Sample], Estimate]:
         v, variance = float(sample.facts.curves[0][place]), float(sample.facts.variances(units)[place])
         low, high = as_proportion(v, 0.0, n, units) if np.isfinite(v) else (v, v)
         if variance > 1e-12 and 0 < v < 1:
-            low, high = expit(logit(v) + TAILS * np.sqrt(variance) / (v * (1 - v))).tolist()
+            low, high = scipy.special.expit(
+                scipy.special.logit(v) + TAILS * np.sqrt(variance) / (v * (1 - v))
+            ).tolist()
         return Estimate(v, low, high, n, f"logit, infinitesimal jackknife over {sample.over}")
 
     return interval

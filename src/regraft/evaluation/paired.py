@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from regraft.errors import UsageError
 from regraft.evaluation.blocks import numbered
@@ -111,7 +111,7 @@ def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:
     moved = moved[moved != 0]
     if len(moved) < 2:
         return 1.0  # either sign lies as far from zero
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (moved,),
         np.sum,
         permutation_type="samples",
@@ -149,4 +149,6 @@ def in_words(diff: PairedDifference) -> str:
 def _mid_p(wins: int, losses: int) -> float:
     """McNemar's exact two-sided p value in which the observed outcome has half its weight."""
     few, pairs = min(wins, losses), wins + losses
-    return float(min(1.0, 2 * stats.binom.cdf(few, pairs, 0.5) - stats.binom.pmf(few, pairs, 0.5)))
+    return float(
+        min(1.0, 2 * scipy.stats.binom.cdf(few, pairs, 0.5) - scipy.stats.binom.pmf(few, pairs, 0.5))
+    )

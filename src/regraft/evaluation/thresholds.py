@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from regraft.evaluation.blocks import all_alone, numbered
 from regraft.evaluation.calibration import answers
@@ -102,7 +102,7 @@ def _counted(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:
 
 def _bound(hits: float, answered: int, looked_at: int) -> float:
     """The lower Clopper-Pearson bound of hits of answered, at an error of ERROR shared by so many looks."""
-    return 0.0 if hits == 0 else float(stats.beta.ppf(ERROR / looked_at, hits, answered - hits + 1))
+    return 0.0 if hits == 0 else float(scipy.stats.beta.ppf(ERROR / looked_at, hits, answered - hits + 1))
 
 
 def verify(threshold: float, labels: ArrayLike, logits: ArrayLike) -> tuple[Estimate, Estimate]:

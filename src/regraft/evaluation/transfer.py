@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from regraft.errors import BudgetError
 from regraft.evaluation.blocks import numbered
@@ -63,7 +63,9 @@ def _spectrum(f: NDArray[Any], classes: NDArray[np.int64], k: int) -> tuple[Floa
     for start in range(0, n, ROWS):
         x, own = f[start : start + ROWS].astype(np.float64), classes[start : start + ROWS]
         square += x.T @ x
-        sums += sparse.csr_matrix((np.ones(len(own)), (own, np.arange(len(own)))), shape=(k, len(own))) @ x
+        sums += (
+            scipy.sparse.csr_matrix((np.ones(len(own)), (own, np.arange(len(own)))), shape=(k, len(own))) @ x
+        )
     if not np.isfinite(square).all():
         require_finite(f)
     values, vectors = np.linalg.eigh(square)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
+import scipy
 
 from regraft.errors import UsageError
 from regraft.evaluation import (
@@ -260,7 +260,7 @@ class Single:
     def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
         """(N, C) softmax of the outputs, in float64 where these are not very many."""
         precise = np.float64 if outputs.size <= LARGE else np.float32
-        return np.asarray(special.softmax(outputs.astype(precise), axis=1))
+        return np.asarray(scipy.special.softmax(outputs.astype(precise), axis=1))
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """The log frequencies of the classes, of which the majority class is the largest."""

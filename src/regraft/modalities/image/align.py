@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from scipy import fft, ndimage
+import scipy
 
 SIDE = 64  # pixels of the pictures
 COARSE = 32  # of those that the first search goes over
@@ -67,8 +67,8 @@ def _grey(pictures: np.ndarray) -> np.ndarray:
 
 def _detail(pictures: np.ndarray, wide: float, fine: float = 0.0) -> np.ndarray:
     """Without what is smoother than `wide` pixels, and without what is finer than `fine`."""
-    smooth = ndimage.gaussian_filter(pictures, (0, fine, fine), mode="nearest") if fine else pictures
-    return np.asarray(smooth - ndimage.gaussian_filter(pictures, (0, wide, wide), mode="nearest"))
+    smooth = scipy.ndimage.gaussian_filter(pictures, (0, fine, fine), mode="nearest") if fine else pictures
+    return np.asarray(smooth - scipy.ndimage.gaussian_filter(pictures, (0, wide, wide), mode="nearest"))
 
 
 def _search(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,7 +77,7 @@ def _search(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     """
     count, half, steps = len(a), SIDE // COARSE, np.arange(-REACH, REACH + 1)
     one, other = (_detail(_smaller(p, COARSE), 3.0) for p in (a, b))
-    one = fft.rfft2(_unit(one))
+    one = scipy.fft.rfft2(_unit(one))
     best, mirrored, place = (
         np.full(count, -1.0),
         np.zeros(count, dtype=bool),
@@ -86,8 +86,10 @@ def _search(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     for sy, sx in product(SCALES, SCALES):
         scaled = _unit(_warp(other, np.tile([sy, sx, 0.0, 0.0], (count, 1))))
         for flip in (False, True):
-            spectrum = np.conj(fft.rfft2(scaled[:, :, ::-1] if flip else scaled))
-            close = fft.irfft2(one * spectrum, s=(COARSE, COARSE))[:, steps][:, :, steps].reshape(count, -1)
+            spectrum = np.conj(scipy.fft.rfft2(scaled[:, :, ::-1] if flip else scaled))
+            close = scipy.fft.irfft2(one * spectrum, s=(COARSE, COARSE))[:, steps][:, :, steps].reshape(
+                count, -1
+            )
             top = close.argmax(axis=1)
             value = close[np.arange(count), top]
             dy, dx = np.unravel_index(top, (len(steps), len(steps)))
@@ -168,7 +170,7 @@ def _compare(first: np.ndarray, second: np.ndarray, place: np.ndarray) -> np.nda
     """(P,) mean local correlation where the pictures agree, else 0."""
     inside = _inside(place, SIDE)
     second = np.stack([_warp(second[..., k], place) for k in range(3)], axis=-1)
-    a, b = (ndimage.gaussian_filter(_grey(p), (0, 0.5, 0.5), mode="nearest") for p in (first, second))
+    a, b = (scipy.ndimage.gaussian_filter(_grey(p), (0, 0.5, 0.5), mode="nearest") for p in (first, second))
     close, textured = _correlation(a, b)
     textured &= inside
     found = np.zeros(len(a))
@@ -182,7 +184,7 @@ def _compare(first: np.ndarray, second: np.ndarray, place: np.ndarray) -> np.nda
         x, y = a[i][here], b[i][here]
         gain = float(((x - x.mean()) * (y - y.mean())).mean() / max(float(y.var()), 1e-3))
         rest = (a[i] - x.mean() - gain * (b[i] - y.mean())) * here
-        gap = np.sqrt(np.maximum(ndimage.uniform_filter(rest**2, WINDOW, mode="nearest"), 0))[there]
+        gap = np.sqrt(np.maximum(scipy.ndimage.uniform_filter(rest**2, WINDOW, mode="nearest"), 0))[there]
         apart = float(np.quantile(gap, 0.95)) / max(float(x.std()), 5.0)
         if apart <= DIFFERENT and _colour_gap(first[i][here], second[i][here]) <= COLOURED:
             found[i] = min(alike, 1.0)
@@ -201,7 +203,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _local(pictures: np.ndarray) -> np.ndarray:
-    return np.asarray(ndimage.uniform_filter(pictures, (0, WINDOW, WINDOW), mode="nearest"))
+    return np.asarray(scipy.ndimage.uniform_filter(pictures, (0, WINDOW, WINDOW), mode="nearest"))
 
 
 def _colour_gap(first: np.ndarray, second: np.ndarray) -> float:
