@@ -19,7 +19,7 @@ from regraft.recipe import Recipe
 from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.run.session import Session
-from regraft.runtime import keep_large_blocks, pick_device, quiet_libraries
+from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from torch import nn
@@ -313,13 +313,14 @@ def export(
 
 def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:
     """The model of a run's folder or of a model folder, to be run on a device ("cpu", "cuda", "mps"; "auto"
-    takes CUDA, MPS, CPU in this order).
+    takes CUDA, MPS, CPU in this order) by an engine ("torch-float32", another of `regraft fit --engine`;
+    "auto" takes float32 PyTorch for up to 63 items, and the fastest that agrees with it for more).
 
     Raises UsageError for what is no model, and for a device or an engine that there is not.
     """
     from regraft.model import Model
 
-    return Model.load(Path(path), pick_device(device))
+    return Model.load(Path(path), pick_device(device), engine, cache_folder())
 
 
 def push(run: str | Path | Run, repo: str, public: bool = False) -> str:

@@ -5,37 +5,47 @@ loads.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import tee
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from regraft.artifacts import atomic, openable, order_metadata, read_json, to_json, utf8
-from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages, joined
+from regraft.backbones import Backbone, Batch, Provenance, build, cut_short, cut_stages, joined
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
 from regraft.errors import UsageError
 from regraft.evaluation import Familiarity
-from regraft.inference import Predictor, occlusion
+from regraft.inference import (
+    REFERENCE,
+    Outcome,
+    Predictor,
+    makers,
+    occlusion,
+    pick_engine,
+    recall,
+    remember,
+    trial_key,
+)
+from regraft.inference.predictor import SHAPES
+from regraft.inference.trial import FEWEST_ITEMS
 from regraft.modalities import Unreadable, modality_of
-from regraft.prediction import Prediction, Reading, named, promises
+from regraft.prediction import Answering, Prediction, Reading, promises
+from regraft.ready import FAMILIARITY, SCHEMA, described, familiarity_of
 from regraft.tasks import Calibration, Held, Task, task_of
 from regraft.training import make_head
 
 __all__ = ["Look", "Model", "Prediction"]
 
-SCHEMA = 1
-FAMILIARITY = "familiarity.safetensors"  # beside the weights; older models have none
+TRIED = 32  # items of the trial of engines, and by which their agreement is told
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,35 @@ class Look:
     map: str
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine is from float32 PyTorch: of `items` real ones, how many have the `same` answer, and
+    the `largest` difference of a probability, or of an output where the task gives no probabilities.
+    """
+
+    engine: str
+    items: int
+    same: int
+    largest: float
+
+    def in_words(self) -> str:
+        """One sentence."""
+        return (
+            f"{self.engine}: of {self.items} items {self.same} have the answer of float32 PyTorch, "
+            f"probabilities differ by {self.largest:.2g} at most"
+        )
+
+
 @dataclass
-class Model:
+class Model(Answering):
     """A finished model. `calibration` is what is done to its outputs before they are read; without one,
     nothing.
 
     `seen` is a file that says what the model has seen (`data.lineage`); where it is kept,
     its copies know it too. `device` is where it runs if a call names no other. `familiarity` tells how
-    unlike the examples that it was made with an item is; None where that is not known.
+    unlike the examples that it was made with an item is; None where that is not known. `engine` is what
+    predictions are run by: one of `ENGINES`, or "auto", the fastest that agrees with float32 where there
+    are many items. Converted networks and what trials found are kept in `cache`.
     """
 
     backbone: Backbone
@@ -71,9 +102,11 @@ class Model:
     seen: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     familiarity: Familiarity | None = None
+    engine: str = REFERENCE
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
-        self._predictors: dict[torch.device, Predictor] = {}
+        self._predictors: dict[tuple[torch.device, str], Predictor] = {}
 
     @property
     def modality(self) -> str:
@@ -103,11 +136,13 @@ class Model:
         """
         return promises(self.calibrated)
 
-    def predictor(self, device: torch.device | None = None) -> Predictor:
-        """What runs the model on a device, the model's own where none is named; built once for each."""
-        device = device or self.device
-        found = self._predictors.get(device)
-        return found or self._predictors.setdefault(device, Predictor(self, device))
+    def predictor(self, device: torch.device | None = None, engine: str = REFERENCE) -> Predictor:
+        """What runs the model on a device, the model's own where none is named, by an engine; built once
+        for each.
+        """
+        key = device or self.device, engine
+        found = self._predictors.get(key)
+        return found or self._predictors.setdefault(key, Predictor(self, *key, self.cache))
 
     def outputs(
         self, items: Iterable[Any], device: torch.device | None = None
@@ -119,40 +154,61 @@ class Model:
         """A copy builds predictors of its own."""
         return {**self.__dict__, "_predictors": {}}
 
-    def predict_each(
-        self,
-        items: Iterable[Any],
-        device: torch.device | None = None,
-        top: int | None = None,
-        precision: float | None = None,
-    ) -> Iterator[Prediction]:
-        """One Prediction an item, in order, as they come: of a stream of any length, memory stays as it is.
-
-        `top` leaves so many of the probabilities, the largest first. With `precision`, such as 0.95, `sure`
-        tells the answers of which so many are promised to be right. Raises UsageError at once for a
-        precision that cannot be promised. Several threads may call it.
+    def rows(self, items: Iterable[Any]) -> Iterator[Outcome | Unreadable]:
+        """For each item, in order, its outputs and features, by the engine of the model; where that is
+        "auto", by the fastest that agrees with float32, if there are many.
         """
-        return self._read(items, device, Reading.of(self.task, self.calibrated, top, precision))
+        engine = self.engine
+        if engine == "auto":
+            stream = iter(items)
+            first = list(islice(stream, FEWEST_ITEMS))
+            items = chain(first, stream)
+            engine = self.fastest(first) if len(first) >= FEWEST_ITEMS else REFERENCE
+        return self.predictor(engine=engine).rows(items)
 
-    def _read(
-        self, items: Iterable[Any], device: torch.device | None, reading: Reading
-    ) -> Iterator[Prediction]:
-        ours, theirs = tee(items)
-        for number, (item, row) in enumerate(zip(ours, self.predictor(device).rows(theirs), strict=True)):
-            source = named(item, number)
-            if isinstance(row, Unreadable):
-                yield reading.unreadable(source, row)
-            else:
-                yield reading([source], row.outputs[None], self._familiar(row.features[None]))[0]
-
-    def predict(self, items: Any, top: int | None = None, precision: float | None = None) -> list[Prediction]:
-        """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one.
-
-        `top` and `precision` are those of `predict_each`.
+    def fastest(self, items: Sequence[Any]) -> str:
+        """The name of the fastest engine that agrees with float32 on some of the items; what a trial found
+        is remembered for this machine.
         """
-        if isinstance(items, (str, bytes, bytearray, os.PathLike, np.ndarray)) or hasattr(items, "convert"):
-            items = [items]
-        return list(self.predict_each(items, None, top, precision))
+        made, pre = makers(self.backbone, self.device, SHAPES[-1], cache=self.cache), self.backbone.preprocess
+
+        def sample() -> Batch:
+            raws = []
+            for item in items[:TRIED]:
+                with contextlib.suppress(Unreadable):
+                    raws.append(pre.host(item))
+            return pre.collate(raws) if raws else pre.blank(TRIED, np.random.default_rng(0))
+
+        key = trial_key(self.backbone, self.device, SHAPES[-1])
+        return pick_engine(made, sample, FEWEST_ITEMS, key, self.cache)[0]
+
+    def agreement(self, items: Sequence[Any]) -> Agreement | None:
+        """How far what the model's engine says of items is from float32 PyTorch; None where it is that, or
+        none of them can be read. Remembered for this machine, weights and engine.
+        """
+        engine = self.fastest(items) if self.engine == "auto" else self.engine
+        if engine == REFERENCE:
+            return None
+        key = *trial_key(self.backbone, self.device, SHAPES[-1]), engine, "predictions"
+        known = recall(self.cache, *key)
+        if known is not None:
+            with contextlib.suppress(TypeError):  # of another version
+                return Agreement(**known)
+        ours, theirs = (self._calibrated(items[:TRIED], name) for name in (engine, REFERENCE))
+        if not len(ours):
+            return None
+        same = int((self.task.answers(ours) == self.task.answers(theirs)).reshape(len(ours), -1).all(1).sum())
+        shares = self.task.probabilities(ours), self.task.probabilities(theirs)
+        pair = (ours, theirs) if shares[0] is None or shares[1] is None else shares
+        found = Agreement(engine, len(ours), same, float(np.abs(pair[0] - pair[1]).max()))  # type: ignore[operator]
+        remember(self.cache, *key, found=asdict(found))
+        return found
+
+    def _calibrated(self, items: Sequence[Any], engine: str) -> np.ndarray:
+        """(N, K) calibrated outputs of those items that can be read."""
+        rows = [row for row in self.predictor(engine=engine).rows(items) if isinstance(row, Outcome)]
+        outputs = np.array([row.outputs for row in rows], dtype=np.float64)
+        return self.calibrated.applied(outputs) if rows else outputs
 
     def answers(
         self, raws: Sequence[Any], top: int | None = None, precision: float | None = None
@@ -163,14 +219,9 @@ class Model:
         reading = Reading.of(self.task, self.calibrated, top, precision)
         if not len(raws):
             return []
-        done = self.predictor().of_raws(raws)
-        names = [f"item {number}" for number in range(len(raws))]
-        return reading(names, done.outputs, self._familiar(done.features))
-
-    def _familiar(self, features: np.ndarray) -> list[float] | list[None]:
-        """The percentiles of (N, width) features."""
-        known = self.familiarity
-        return [None] * len(features) if known is None else [float(each) for each in known(features)]
+        engine = REFERENCE if self.engine == "auto" else self.engine
+        done = self.predictor(engine=engine).of_raws(raws)
+        return self._read(reading, [Outcome(*row) for row in zip(done.outputs, done.features, strict=True)])
 
     def explain(self, item: Any, label: str | None = None, runs: Predictor | None = None) -> Look | None:
         """Where the model looks in an item: places are hidden one after another, and what that does to the
@@ -272,18 +323,19 @@ class Model:
         }
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | None = None) -> Model:
-        """Read a model folder, or a run's, to run on a device. Raises UsageError for what is neither."""
-        folder = folder / "model" if (folder / "model" / "regraft.json").is_file() else folder
-        if not (folder / "regraft.json").is_file():
-            raise UsageError(
-                f"{folder} holds no finished model (no regraft.json). Give the folder of a finished run."
-            )
-        about, config = read_json(folder / "regraft.json"), read_json(folder / "config.json")
-        if about.get("schema") != SCHEMA:
-            raise UsageError(
-                f"{folder}/regraft.json has schema {about.get('schema')!r}; this regraft reads {SCHEMA}."
-            )
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device | None = None,
+        engine: str = REFERENCE,
+        cache: Path | None = None,
+    ) -> Model:
+        """Read a model folder, or a run's, to be run on a device by an engine. Raises UsageError for what
+        is neither, and for an engine that there is not.
+        """
+        device = device or torch.device("cpu")
+        folder, about = described(folder)
+        config = read_json(folder / "config.json")
         module, depth = build(config["architecture"], 0, config["pretrained_cfg"]), about.get("depth")
         if depth is not None:
             cut_short(module, depth)
@@ -314,11 +366,8 @@ class Model:
             depth=depth,
         )
         backbone = joined(backbone) if about.get("join") else backbone
-        familiarity = None
-        if (folder / FAMILIARITY).is_file():
-            with openable(folder / FAMILIARITY) as place:
-                familiarity = Familiarity(**load_arrays(place))
         seen = folder / SEEN if (folder / SEEN).is_file() else None
+        _require(engine, backbone, device)
         return cls(
             backbone,
             head.eval(),
@@ -328,6 +377,23 @@ class Model:
             task.calibration(about),
             settings,
             seen,
-            device or torch.device("cpu"),
-            familiarity,
+            device,
+            familiarity_of(folder),
+            engine,
+            cache,
         )
+
+
+def _require(engine: str, backbone: Backbone, device: torch.device) -> None:
+    """Raises UsageError where an engine does not run here."""
+    made = makers(backbone, device, SHAPES[-1])
+    if engine not in ("auto", *made):
+        raise UsageError(
+            f"the engine {engine!r} does not run on {device}; these do: auto, {', '.join(made)}."
+        )
+    try:
+        made.get(engine, made[REFERENCE])()
+    except ImportError:
+        raise UsageError(
+            f"the engine {engine!r} needs a library that is not installed: pip install openvino"
+        ) from None

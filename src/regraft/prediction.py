@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import tee
 from typing import Any
 
 import numpy as np
 
 from regraft.errors import Unreadable, UsageError
+from regraft.evaluation import Familiarity
+from regraft.inference import Outcome, batched
 from regraft.tasks import Calibration, Task
 
+TOGETHER = 8  # rows that are read together: as many as the smallest batch of a stream has
 UNFAMILIAR = 99.0  # the percentile above which an item is unlike anything the model was trained on
 
 
@@ -97,6 +101,67 @@ class Reading:
     def unreadable(self, source: str, error: Unreadable) -> Prediction:
         """What is said of an item that could not be read."""
         return Prediction(source, None, None, {}, str(error))
+
+
+class Answering:
+    """What answers items in plain values: a `Model`, or one that is ready for a few items without PyTorch.
+
+    `batches` is its own: items and what came of each, several at a time.
+    """
+
+    task: Task
+    familiarity: Familiarity | None
+
+    @property
+    def calibrated(self) -> Calibration:
+        """The calibration of the outputs, or one that changes nothing."""
+        raise NotImplementedError
+
+    def rows(self, items: Iterable[Any]) -> Iterator[Outcome | Unreadable]:
+        """For each item, in order, its outputs and features, or the Unreadable that it is."""
+        raise NotImplementedError
+
+    def predict_each(
+        self, items: Iterable[Any], top: int | None = None, precision: float | None = None
+    ) -> Iterator[Prediction]:
+        """One Prediction an item, in order, as they come: of a stream of any length, memory stays as it is.
+
+        `top` leaves so many of the probabilities, the largest first. With `precision`, such as 0.95, `sure`
+        tells the answers of which so many are promised to be right. Raises UsageError at once for a
+        precision that cannot be promised. Several threads may call it.
+        """
+        return self._answered(items, Reading.of(self.task, self.calibrated, top, precision))
+
+    def predict(self, items: Any, top: int | None = None, precision: float | None = None) -> list[Prediction]:
+        """Predictions for paths, bytes, PIL images or (H, W[, 3]) arrays: a list of them, or a single one.
+
+        `top` and `precision` are those of `predict_each`.
+        """
+        if isinstance(items, (str, bytes, bytearray, os.PathLike, np.ndarray)) or hasattr(items, "convert"):
+            items = [items]
+        return list(self.predict_each(items, top, precision))
+
+    def _answered(self, items: Iterable[Any], reading: Reading) -> Iterator[Prediction]:
+        ours, theirs = tee(items)
+        rows = zip(enumerate(ours), self.rows(theirs), strict=True)
+        for some in batched(rows, TOGETHER):
+            done = [row for _, row in some if not isinstance(row, Unreadable)]
+            found = iter(self._read(reading, done))
+            for (number, item), row in some:
+                source = named(item, number)
+                if isinstance(row, Unreadable):
+                    yield reading.unreadable(source, row)
+                else:
+                    yield replace(next(found), source=source)
+
+    def _read(self, reading: Reading, done: Sequence[Outcome]) -> list[Prediction]:
+        """What several rows say, of sources not named yet."""
+        if not done:
+            return []
+        outputs, features = np.stack([row.outputs for row in done]), np.stack([row.features for row in done])
+        known = self.familiarity
+        familiar = [None] * len(done) if known is None else [float(each) for each in known(features)]
+        return reading([f"item {number}" for number in range(len(done))], outputs, familiar)
 
 
 def promises(calibration: Calibration) -> dict[float, float]:

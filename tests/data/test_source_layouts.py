@@ -17,8 +17,6 @@ from regraft.data.rows import alike, perhaps_split, split_of
 from regraft.errors import DataError, UsageError
 from regraft.modalities import read_source
 
-ENDINGS = IMAGES.endings
-
 
 def touch(root: Path, *names: str) -> Path:
     for name in names:
@@ -319,7 +317,7 @@ def test_prediction_takes_the_files_that_training_takes(tmp_path: Path) -> None:
         (data / "dog" / "linked").symlink_to(touch(tmp_path / "elsewhere", "4.png"))
     passed, source = Passed(noun="image"), read_source(data)
     found = [
-        os.path.relpath(name, data).replace(os.sep, "/") for name in inputs([str(data)], ENDINGS, passed)
+        os.path.relpath(name, data).replace(os.sep, "/") for name in inputs([str(data)], (), IMAGES, passed)
     ]
     assert found == [row.source for row in source.rows]
     assert len(found) == (4 if os.name != "nt" else 3)
@@ -334,15 +332,15 @@ def test_files_that_are_named_are_tried_and_nothing_at_all_is_an_error(tmp_path:
     touch(tmp_path, "._1.png", "x.txt", "only/x.txt", "only/.hidden.png")
     (tmp_path / "empty").mkdir()
     named = [str(tmp_path / name) for name in ("._1.png", "x.txt", "gone.png")]
-    assert list(inputs([*named, str(tmp_path / "empty")], ENDINGS, Passed())) == named
+    assert list(inputs([*named, str(tmp_path / "empty")], (), IMAGES, Passed())) == named
     cases = (
         ([], "no file or folder was named"),
-        (["empty"], "folders are empty"),
+        (["empty"], "there is nothing in it"),
         (["only", "empty"], "1 hidden, 1 no im"),
     )
     for names, said in cases:
         with pytest.raises(DataError, match=said):
-            list(inputs([str(tmp_path / name) for name in names], ENDINGS, Passed(noun="image")))
+            list(inputs([str(tmp_path / name) for name in names], (), IMAGES, Passed(noun="image")))
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +355,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", refuse)
     assert read_source(tmp_path).passed.unreadable == ["cat/shut"]
     passed = Passed()
-    assert len(list(inputs([str(tmp_path)], ENDINGS, passed))) == 2
+    assert len(list(inputs([str(tmp_path)], (), IMAGES, passed))) == 2
     assert "cannot be listed" in passed.in_words()
     with pytest.raises(DataError, match=r"cannot be listed .*shut"):
-        list(inputs([str(tmp_path / "cat" / "shut")], ENDINGS, Passed()))
+        list(inputs([str(tmp_path / "cat" / "shut")], (), IMAGES, Passed()))

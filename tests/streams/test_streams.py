@@ -18,18 +18,19 @@ from commands import start
 
 MODEL = """
 import os, sys
-from regraft import api
+from regraft import ready
 from regraft.model import Prediction
 
 class Model:
     modality = "image"
     classes = ("красный", "\N{GREEN APPLE}")
 
-    def predict_each(self, items, device):
+    def predict_each(self, items, top, precision):
         for item in items:
             yield Prediction(str(item), "красный", 0.75, {"красный": 0.75, "\N{GREEN APPLE}": 0.25})
 
-api.load = lambda run: Model()
+ready.described = lambda run: (run, {"preprocess": {"modality": "image"}, "classes": Model.classes})
+ready.Ready.of = lambda folder, cache: Model()
 """
 LATIN = "sys.stdout.reconfigure(encoding='cp1252', errors='strict')\n"  # a pipe on Windows
 CLOSED = "sys.stdout.close(); os.close(1); sys.stdout = None\n"  # what Python makes of >&-

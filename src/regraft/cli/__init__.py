@@ -8,7 +8,7 @@ import sys
 import typer
 
 from regraft import streams
-from regraft.cli import data, export, machine, publishing, runs, serve, training
+from regraft.cli import data, export, machine, predict, publishing, runs, serve, training
 from regraft.cli.shown import in_words
 from regraft.errors import RegraftError
 
@@ -16,7 +16,7 @@ VERBS = (  # in the order of `regraft --help`
     training.fit,
     training.explore,
     training.demo,
-    runs.predict,
+    predict.predict,
     serve.serve,
     export.export,
     data.rank,

@@ -1,90 +1,15 @@
-"""The verbs around finished runs: predict, compare, evaluate, report, runs."""
+"""The verbs around finished runs: compare, evaluate, report, runs."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from regraft import streams
 from regraft.cli import options
 from regraft.cli.shown import print_json, progress
 from regraft.errors import UsageError
-
-if TYPE_CHECKING:
-    from regraft.data import Passed
-    from regraft.model import Prediction
-
-
-def predict(
-    run: Annotated[Path, typer.Argument(help="a finished run, or a model folder")],
-    files: Annotated[list[str], typer.Argument(help="files, folders, or - for names on standard input")],
-    output: Annotated[str, typer.Option("--format", help="table, csv or jsonl")] = "table",
-    device: options.Device = "auto",
-) -> None:
-    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not
-    be read.
-    """
-    if output not in ("table", "csv", "jsonl"):
-        raise UsageError(f"--format {output!r} is none of table, csv, jsonl.")
-
-    from regraft import api
-    from regraft.data import Passed
-    from regraft.modalities import modality_of
-    from regraft.runtime import pick_device
-
-    model = api.load(run)
-    modality = modality_of(model.modality)
-    passed = Passed(noun=modality.noun)
-    if output != "table":
-        streams.for_programs()
-    failed = False
-    for number, row in enumerate(
-        model.predict_each(_inputs(files, modality.endings, passed), pick_device(device))
-    ):
-        failed |= row.error is not None
-        _write_row(row, output, model.classes, heading=number == 0)
-    if said := passed.in_words():
-        print(f"passed over: {said}", file=sys.stderr)
-    if failed or passed.unreadable:
-        raise typer.Exit(1)
-
-
-def _write_row(row: Prediction, output: str, classes: tuple[str, ...], heading: bool) -> None:
-    import csv
-    import json
-
-    if output == "jsonl":
-        print(json.dumps(row.to_dict(), ensure_ascii=False))
-    elif output == "csv":
-        # The stream makes of it what lines end with here
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        if heading:
-            writer.writerow(["source", "label", "probability", *classes, "error"])
-        shares = [f"{row.probabilities[name]:.6f}" if row.probabilities else "" for name in classes]
-        chance = "" if row.probability is None else f"{row.probability:.6f}"
-        writer.writerow([row.source, row.label or "", chance, *shares, row.error or ""])
-    elif row.label is None:
-        print(f"{row.source}  cannot be read: {row.error}")
-    else:
-        print(f"{row.source}  {row.label:24} {row.probability:.3f}")
-
-
-def _inputs(files: list[str], endings: frozenset[str], passed: Passed) -> Iterator[Any]:
-    """The items to predict, as they are found; `passed` hears of what is passed over. Raises DataError
-    where there are none.
-    """
-    from itertools import chain
-
-    from regraft.data import inputs
-
-    lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-    yield from inputs(
-        chain.from_iterable(lines if name == "-" else (name,) for name in files), endings, passed
-    )
 
 
 def compare(

@@ -12,13 +12,14 @@ from regraft.data.audit import (
     write_fixes,
 )
 from regraft.data.examples import Examples, Task
+from regraft.data.inputs import inputs
 from regraft.data.known import KnownFile
 from regraft.data.part import Part
 from regraft.data.readings import Readings, count_readings, readings
 from regraft.data.rows import Row
 from regraft.data.sources import Source, read_source
 from regraft.data.splits import assign_splits, fold_splits
-from regraft.data.walker import Passed, inputs
+from regraft.data.walker import Passed
 
 __all__ = [
     "Audited",

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.data.rows import shown
-from regraft.errors import DataError
 
 SYSTEM = frozenset(
     (  # what file managers, archives and notebooks leave behind, besides names that begin with a dot
@@ -123,28 +122,6 @@ def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntr
         passed.own.append(passed.name(folder))
         return iter(())
     return iter(entries)
-
-
-def inputs(names: Iterable[str], endings: frozenset[str], passed: Passed) -> Iterator[str]:
-    """The items that names of files and folders stand for, as they are found: a named file always, a
-    folder's by `walk`.
-
-    Raises DataError at the end where there were none.
-    """
-    count, given = 0, 0
-    for name in names:
-        given += 1
-        for path in walk(name, endings, passed) if os.path.isdir(name) else (name,):
-            count += 1
-            yield str(path)
-    if not given:
-        raise DataError("there is nothing to predict: no file or folder was named.", [])
-    if not count:
-        raise DataError(
-            f"no {passed.noun}s were found in what was named.",
-            [f"passed over: {passed.in_words()}"] if passed.in_words() else ["the folders are empty"],
-            "A file that is named itself is always tried.",
-        )
 
 
 def nearby(root: Path, name: str, endings: frozenset[str]) -> str:

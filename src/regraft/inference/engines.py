@@ -4,10 +4,6 @@ agree with.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +13,7 @@ from torch import nn
 
 from regraft.artifacts import fingerprint
 from regraft.backbones import Arithmetic, Backbone, Batch, Tapped, find_folds, length, padded, plain, tensors
+from regraft.inference.graphs import keep, kept, openvino, silence
 from regraft.runtime import survive_forks
 
 
@@ -146,7 +143,7 @@ class OpenVinoEngine:
         cut: int | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.library = _openvino()
+        self.library = openvino()
         self.batch, self.precision, self.name = batch, precision, f"openvino-{precision}"
         self.numerics = f"{self.name}-{self.library.__version__}-b{batch}"
         self.backbone, self.depths, self.cut, self.cache = backbone, depths, cut, cache
@@ -190,17 +187,17 @@ class OpenVinoEngine:
             *versions,
         )
         place = self.cache / "openvino" / f"{key}.xml" if self.cache else None
-        model = _kept(core, place)
+        model = kept(core, place)
         if model is None:
             example = tuple(tensors(backbone.preprocess.blank(1)).values())
             module = _Named(Tapped(backbone, self.depths, self.cut), tuple(blank)).eval()
-            with _silence(), torch.no_grad():
+            with silence(), torch.no_grad():
                 model = self.library.convert_model(
                     module, example_input=example, input=[self._shape(name, blank) for name in blank]
                 )
             for port, name in zip(model.inputs, blank, strict=True):
                 port.get_tensor().set_names({name})
-            _keep(self.library, model, place)
+            keep(self.library, model, place)
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32"}
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return core.compile_model(model, "CPU", {**hint, **threads}).create_infer_request()
@@ -229,60 +226,3 @@ def _same(some: list[object], others: list[object]) -> bool:
 def _versions(tensors: list[torch.Tensor]) -> list[int]:
     """How often torch saw each tensor change. Some changes, as by a fused optimiser, it does not see."""
     return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-
-
-def _openvino() -> Any:
-    """The library, its telemetry kept from loading (it then uses a stub of its own)."""
-    name = "openvino_telemetry"
-    before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
-    return openvino
-
-
-def _kept(core: Any, place: Path | None) -> Any:
-    if place is None or not os.path.isfile(place.with_suffix(".bin")):
-        return None
-    with contextlib.suppress(OSError):  # it can be read, and not be written
-        os.utime(place)  # what was used last is deleted last
-    try:
-        return core.read_model(place)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # torn, of another version, or of a name it cannot take: converted anew
-        return None
-
-
-def _keep(library: Any, model: Any, place: Path | None) -> None:
-    """The weights first, then the description, each renamed into place: half a pair is no pair."""
-    if place is None:
-        return
-    with contextlib.suppress(
-        OSError, RuntimeError, ValueError
-    ):  # a full disk costs the next run a second, not this run
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.stem}.{os.getpid()}.xml")
-        try:
-            library.save_model(model, temporary, compress_to_fp16=False)
-            os.replace(temporary.with_suffix(".bin"), place.with_suffix(".bin"))
-            os.replace(temporary, place)
-        finally:
-            for leftover in (temporary, temporary.with_suffix(".bin")):
-                leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """The converter warns of every Python branch in the network."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import Backbone, padded
-from regraft.inference.engines import TorchEngine
+from regraft.backbones import Backbone, Batch, length, padded
+from regraft.inference.engines import Engine, TorchEngine
 from regraft.inference.feed import alike, batched, prefetch
+from regraft.inference.outcome import Outcome
+from regraft.inference.trial import REFERENCE, makers
 from regraft.modalities import Unreadable
 
-SHAPES = (1, 8, 32)  # the only batch sizes that are run
+SHAPES = (1, 8, 32)  # the only batch sizes that PyTorch runs
+COMPILED = (1, 8)  # those of engines that compile one network a shape: more is not faster
 WAIT = 256  # items after which one is answered though not many of its length came
 FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as much as items do
 
@@ -27,16 +30,6 @@ class Finished(Protocol):
 
     backbone: Backbone
     head: nn.Module
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one pass gives: of one item its (K,) outputs and (width,) features, of N items (N, K) and (N,
-    width). float32.
-    """
-
-    outputs: np.ndarray
-    features: np.ndarray
 
 
 class Predictor:
@@ -51,9 +44,12 @@ class Predictor:
     own items, and the network takes one batch at a time, which has all processors to itself.
     """
 
-    def __init__(self, model: Finished, device: torch.device, precision: str = "float32") -> None:
-        self.model, self.device, self.precision = model, device, precision
-        self.engine = TorchEngine(model.backbone, device, SHAPES[-1], precision)
+    def __init__(
+        self, model: Finished, device: torch.device, engine: str = REFERENCE, cache: Path | None = None
+    ) -> None:
+        self.model, self.device, self.name, self.cache = model, device, engine, cache
+        self.shapes = SHAPES if engine.startswith("torch") else COMPILED
+        self.engines: dict[int, Engine] = {}  # by the size of batch
         self.turn = Lock()
 
     def outputs(self, items: Iterable[Any]) -> Iterator[np.ndarray | Unreadable]:
@@ -69,7 +65,7 @@ class Predictor:
         """
         stream = iter(items)
         first = list(islice(stream, SHAPES[-1]))
-        shape = shape_for(len(first))
+        shape = shape_for(len(first), self.shapes)
         batches = batched(chain(first, stream), shape)
         together = (
             prefetch(batches, self._read) if len(first) > 1 else ((b, [*map(self._read, b)]) for b in batches)
@@ -95,7 +91,7 @@ class Predictor:
     def of_raws(self, raws: Iterable[Any]) -> Outcome:
         """Outputs and features of at least one item that the preprocessing's `host` has prepared."""
         raws = list(raws)
-        shape = shape_for(len(raws))
+        shape = shape_for(len(raws), self.shapes)
         answered: dict[int, Outcome] = {}
         for numbers, some in alike(enumerate(raws), shape):
             answered |= dict(zip(numbers, self._pass(some, shape), strict=True))
@@ -110,19 +106,32 @@ class Predictor:
 
     def _pass(self, raws: Sequence[Any], shape: int) -> list[Outcome]:
         """Of each of at most `shape` prepared items, which go in one shape, its outputs and features."""
-        backbone = self.model.backbone
-        batch = padded(backbone.preprocess.collate(raws), shape)
+        return self.of_batch(self.model.backbone.preprocess.collate(raws), shape)
+
+    def of_batch(self, batch: Batch, shape: int = 1) -> list[Outcome]:
+        """The same of a batch that is collated already."""
+        count = length(batch)
+        batch = padded(batch, shape)
         with self.turn:
-            if self.engine.backbone is not backbone:
-                self.engine = TorchEngine(backbone, self.device, SHAPES[-1], self.precision)
-            features = self.engine.forward(batch)[0]
+            features = self._features(batch, shape)
             head = self.model.head.to("cpu").eval()
             with torch.inference_mode():
                 outputs = head(torch.from_numpy(features)).numpy()
         rows = zip(outputs, features, strict=True)
-        return [Outcome(*row) for row in islice(rows, len(raws))]
+        return [Outcome(*row) for row in islice(rows, count)]
+
+    def _features(self, batch: Batch, shape: int) -> np.ndarray:
+        """(shape, width) features of a full batch."""
+        place = SHAPES[-1] if self.shapes is SHAPES else shape  # PyTorch runs any shape
+        engine = self.engines.get(place)
+        if engine is None or engine.backbone is not self.model.backbone:
+            made = makers(self.model.backbone, self.device, place, cache=self.cache)
+            engine = self.engines[place] = made[self.name]()
+        if isinstance(engine, TorchEngine):
+            return engine.forward(batch)[0]
+        return engine.run(batch)[0]
 
 
-def shape_for(count: int) -> int:
-    """The batch size for a call with `count` items: the largest of SHAPES that is FILLED."""
-    return max((shape for shape in SHAPES if count >= FILLED * shape), default=SHAPES[0])
+def shape_for(count: int, shapes: tuple[int, ...] = SHAPES) -> int:
+    """The batch size for a call with `count` items: the largest of the shapes that is FILLED."""
+    return max((shape for shape in shapes if count >= FILLED * shape), default=shapes[0])

@@ -248,7 +248,7 @@ def _looks(
     from regraft.inference import Predictor
 
     began, place, files, items = time.monotonic(), device or torch.device("cpu"), examples.files(), []
-    runs = model.predictor(place) if precision == "float32" else Predictor(model, place, precision)
+    runs = model.predictor(place) if precision == "float32" else Predictor(model, place, f"torch-{precision}")
     for mistake in mistakes[:LOOKS]:
         start = time.monotonic()
         try:

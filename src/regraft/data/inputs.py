@@ -1,0 +1,129 @@
+"""What is to be answered, as a user names it: files, folders, patterns, tables and lines of names."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from regraft.data.kind import Kind
+from regraft.data.rows import plainly
+from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name
+from regraft.data.walker import Passed, ends_in, walk
+from regraft.errors import DataError
+
+PIECE = 4_096  # rows of a parquet table that are held at once
+
+
+def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passed) -> Iterator[str]:
+    """The items that these names stand for, in order, as they are found.
+
+    A name is a file, a folder (all files of the kind below it), a pattern such as `photos/**/*.jpg`, a
+    table whose column `path` names files relative to it, or `-` for the `lines`, each the name of a file or
+    a folder. A named file is always tried, one of a folder or a pattern by its ending. What is passed over
+    is told to `passed`. Raises DataError for a table without such a column, before anything is found, and at the
+    end where there were no items.
+    """
+    tables = {name: _column(Path(name), kind) for name in names if _is_table(name, kind)}
+
+    def found() -> Iterator[str]:
+        for name in names:
+            if name == "-":
+                for line in lines:
+                    if line.strip():
+                        yield from _files(line.rstrip("\r\n"), kind, passed)
+            elif name in tables:
+                yield from _rows(Path(name), tables[name])
+            elif glob.has_magic(name) and not os.path.lexists(name):
+                yield from _matching(name, kind, passed)
+            else:
+                yield from _files(name, kind, passed)
+
+    return _some(found(), bool(names), passed)
+
+
+def _some(found: Iterator[str], named: bool, passed: Passed) -> Iterator[str]:
+    count = 0
+    for count, name in enumerate(found, start=1):  # noqa: B007
+        yield name
+    if count:
+        return
+    if not named:
+        raise DataError("there is nothing to predict: no file or folder was named.", [])
+    raise DataError(
+        f"no {passed.noun}s were found in what was named.",
+        [f"passed over: {passed.in_words()}"] if passed.in_words() else ["there is nothing in it"],
+        "A file that is named itself is always tried.",
+    )
+
+
+def _files(name: str, kind: Kind, passed: Passed) -> Iterator[str]:
+    """A file, or those below a folder."""
+    if os.path.isdir(name):
+        yield from map(str, walk(name, kind.endings, passed))
+    else:
+        yield name
+
+
+def _matching(pattern: str, kind: Kind, passed: Passed) -> Iterator[str]:
+    """The files that match, sorted; the pattern itself where nothing does: a file of this name is missing."""
+    names = sorted(glob.iglob(pattern, recursive=True))
+    if not names:
+        yield pattern
+    deep = "**" in pattern  # what is below a folder that matches does so too
+    for name in names:
+        if os.path.isdir(name):
+            if not deep:
+                yield from map(str, walk(name, kind.endings, passed))
+        elif ends_in(name, kind.endings):
+            yield name
+        else:
+            passed.stray.append(passed.name(name))
+
+
+def _is_table(name: str, kind: Kind) -> bool:
+    return is_table_name(name) and not ends_in(name, kind.endings) and os.path.isfile(name)
+
+
+def _column(table: Path, kind: Kind) -> tuple[str, str]:
+    """The column of a table that names files, and what separates the cells of a csv ("" of parquet)."""
+    wanted = ("path", *COLUMNS["path"], *kind.columns)
+    headers: list[tuple[list[str], str]]
+    try:
+        if table.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            with open(table, "rb") as handle:
+                headers = [(pq.read_schema(handle).names, "")]
+        else:
+            with open(table, encoding="utf-8-sig", newline="") as text:
+                first = text.readline()
+            headers = [(next(csv.reader([first], delimiter=mark), []), mark) for mark in DELIMITERS]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as a table.", [str(error).splitlines()[0]]) from None
+    for name in wanted:
+        for header, mark in headers:
+            for column in header:
+                if plainly(column) == name:
+                    return column, mark
+    said = ", ".join(max(headers, key=lambda pair: len(pair[0]))[0])
+    raise DataError(
+        f"{table} has no column `path` that names the {kind.noun}s to predict; it has {said[:200]}.", []
+    )
+
+
+def _rows(table: Path, column: tuple[str, str]) -> Iterator[str]:
+    """The files that a table names, relative to it."""
+    name, mark = column
+    if not mark:
+        import pyarrow.parquet as pq
+
+        with open(table, "rb") as handle:
+            for batch in pq.ParquetFile(handle).iter_batches(PIECE, columns=[name]):
+                yield from (str(table.parent / str(cell or "")) for cell in batch.column(0).to_pylist())
+        return
+    with open(table, encoding="utf-8-sig", newline="", errors="surrogateescape") as text:
+        for row in csv.DictReader(text, delimiter=mark):
+            yield str(table.parent / (row[name] or ""))
