@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PLAIN, ALONE, ONE = 600, 3_000, 5  # files of the plain loop; of each half alone; calls with one file
+PLAIN, ALONE, ONE = 64, 200, 1
 
 
 def linked(data: Path, place: Path, count: int) -> list[str]:
@@ -69,6 +69,9 @@ def decode_alone(model, names: list[str]) -> float:
 
 def plain(folder: Path, names: list[str]) -> float:
     """Files a second of timm's own model and transform in a DataLoader, float32."""
+    from regraft.runtime import ready_torchvision
+
+    ready_torchvision()
     import timm
     import torch
     from PIL import Image

@@ -143,7 +143,7 @@ def test_core_types_have_the_fields_that_are_told() -> None:
     told = dict(re.findall(r"^([A-Z]\w+)\(([^)]*)\)", "\n".join(blocks), re.MULTILINE))
     assert len(told) > 35
     find = told_in(
-        "backbones data data.examples evaluation inference modalities model run.session steps.context "
+        "backbones data data.examples evaluation inference modalities model ready run.session steps.context "
         "steps.decisions steps.finetune.step steps.finetune.tune steps.train tasks training training.ranks"
     )
     for name, fields in told.items():
