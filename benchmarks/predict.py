@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PLAIN, ALONE, ONE = 64, 200, 1
+PLAIN, ALONE, ONE = 600, 3_000, 5  # files of the plain loop; of each half alone; calls with one file
 
 
 def linked(data: Path, place: Path, count: int) -> list[str]:
