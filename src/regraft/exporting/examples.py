@@ -51,7 +51,7 @@ def real_examples(model: Model, run: RunFolder | None, data: str | Path | None) 
         if data is None:
             return Real((), "no examples")
         modality = modality_of(model.modality)
-        named = list(inputs([str(data)], modality.endings, Passed(noun=modality.noun)))
+        named = list(inputs([str(data)], (), modality, Passed(noun=modality.noun)))
         return Real(tuple(_evenly(named)), str(data))
     examples = Examples.load(run.examples, task_of)
     if data is not None:
