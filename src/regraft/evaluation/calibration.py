@@ -51,17 +51,17 @@ def answers(logits: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
     """
     z = np.asarray(logits)
     confidence, answer = np.empty(len(z)), np.empty(len(z), dtype=np.int64)
-    for some, rows in pieces(z):
+    for span, rows in pieces(z):
         shares = probabilities(rows)
-        confidence[some], answer[some] = shares.max(axis=1), shares.argmax(axis=1)
+        confidence[span], answer[span] = shares.max(axis=1), shares.argmax(axis=1)
     return confidence, answer
 
 
 def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
     """(N,) answers alone. Of logits that are one row seen N times, argmax of all would make a copy first."""
     z, highest = np.asarray(logits), np.empty(len(logits), dtype=np.int64)  # type: ignore[arg-type]
-    for some, rows in pieces(z):
-        highest[some] = rows.argmax(axis=1)
+    for span, rows in pieces(z):
+        highest[span] = rows.argmax(axis=1)
     return highest
 
 
@@ -80,9 +80,9 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
 
     def loss(log_temperature: float) -> float:
         total = 0.0
-        for some, rows in pieces(z):
+        for span, rows in pieces(z):
             logs = scipy.special.log_softmax(rows / np.exp(log_temperature), axis=1)
-            own = float(logs[np.arange(len(rows)), y[some]].sum())
+            own = float(logs[np.arange(len(rows)), y[span]].sum())
             total += rest * float(logs.sum()) + ((n + 1) / (n + 2) - rest) * own
         return float(-total / n)
 

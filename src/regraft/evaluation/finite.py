@@ -19,8 +19,8 @@ def require_finite(features: np.ndarray | Sequence[np.ndarray]) -> None:
     wrong, count = [], 0
     for part in parts:
         for start in range(0, len(part), ROWS):
-            some = np.asarray(part[start : start + ROWS])
-            wrong += (count + start + np.flatnonzero(~np.isfinite(some).all(axis=1))).tolist()
+            rows = np.asarray(part[start : start + ROWS])
+            wrong += (count + start + np.flatnonzero(~np.isfinite(rows).all(axis=1))).tolist()
         count += len(part)
     if wrong:
         raise UsageError(

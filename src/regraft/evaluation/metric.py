@@ -161,20 +161,20 @@ def _samples(
     once = np.ones((1, n))
     known = [(metric.name, metric.value) for metric in metrics if metric.value is not None]
     whole = [(name, value, float(value(facts, once)[0])) for name, value in known]
-    some = [(name, value, v) for name, value, v in whole if np.isfinite(v)]
-    if not some:
+    defined = [(name, value, v) for name, value, v in whole if np.isfinite(v)]
+    if not defined:
         return {}
 
     def statistic(weights: Floats) -> Floats:
-        return np.stack([value(facts, weights) for _, value, _ in some], axis=1)
+        return np.stack([value(facts, weights) for _, value, _ in defined], axis=1)
 
     rng = np.random.default_rng(seed)
     rows = gathered(statistic, draws(n, resamples, rng, units))
-    values = np.array([v for _, _, v in some])
+    values = np.array([v for _, _, v in defined])
     lows, highs = bca(values, rows, gathered(statistic, left_out(n, rng, units)))
     return {
         name: Sample(facts, n, units, v, rows[:, s], float(lows[s]), float(highs[s]))
-        for s, (name, _, v) in enumerate(some)
+        for s, (name, _, v) in enumerate(defined)
     }
 
 
@@ -206,7 +206,7 @@ def repeated(metric: Metric) -> Metric:
     """
 
     def value(facts: Repeats, weights: Floats) -> Floats:
-        mean = np.mean([metric.scores(one, weights) for one in facts.each], axis=0)
+        mean = np.mean([metric.scores(repeat, weights) for repeat in facts.each], axis=0)
         return np.asarray(mean if metric.higher else -mean)
 
     return replace(metric, value=value, interval=_whole_share if metric.is_share else bootstrapped)

@@ -50,10 +50,10 @@ def log_losses(labels: ArrayLike, logits: ArrayLike) -> Floats:
 
 def _log_losses(y: Ints, z: np.ndarray, temperature: float = 1.0) -> Floats:
     losses = np.empty(len(y))
-    for some, rows in pieces(z):
+    for span, rows in pieces(z):
         shifted = rows / temperature if temperature != 1 else rows
         shifted = shifted - shifted.max(axis=1, keepdims=True)
-        losses[some] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(rows)), y[some]]
+        losses[span] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(rows)), y[span]]
     return losses
 
 
@@ -116,9 +116,9 @@ class Classified:
     def briers(self) -> Floats:
         """(N,) squared distances, 0 to 2, of the probabilities from the label."""
         scores = np.empty(len(self))
-        for some, rows in pieces(self.logits):
-            shares, own = probabilities(rows), (np.arange(len(rows)), self.labels[some])
-            scores[some] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
+        for span, rows in pieces(self.logits):
+            shares, own = probabilities(rows), (np.arange(len(rows)), self.labels[span])
+            scores[span] = (shares**2).sum(axis=1) - 2 * shares[own] + 1
         return scores
 
     @cached_property
@@ -128,10 +128,10 @@ class Classified:
         shares = np.full(len(self), np.nan)
         if self.logits.shape[1] <= TOP:
             return shares
-        for some, rows in pieces(self.logits):
-            own = rows[np.arange(len(rows)), self.labels[some]][:, None]
+        for span, rows in pieces(self.logits):
+            own = rows[np.arange(len(rows)), self.labels[span]][:, None]
             above, ties = ((compare(rows, own)).sum(axis=1) for compare in (np.greater, np.equal))
-            shares[some] = np.clip((TOP - above) / ties, 0, 1)
+            shares[span] = np.clip((TOP - above) / ties, 0, 1)
         return shares
 
     @cached_property
@@ -259,9 +259,9 @@ def _columns(z: np.ndarray) -> Callable[[int], Floats]:
     are held.
     """
     top, total = np.empty(len(z)), np.empty(len(z))
-    for some, rows in pieces(z):
-        top[some] = rows.max(axis=1)
-        total[some] = np.exp(rows - top[some][:, None]).sum(axis=1)
+    for span, rows in pieces(z):
+        top[span] = rows.max(axis=1)
+        total[span] = np.exp(rows - top[span][:, None]).sum(axis=1)
     begin, held = 0, np.zeros((0, len(z)))
 
     def column(k: int) -> Floats:

@@ -52,10 +52,10 @@ class Compact:
         parts = _parts(features)
         width = parts[0].shape[1] if self.turn is None else self.turn.shape[1]
         rows = np.empty((sum(map(len, parts)), width), dtype=np.float32)
-        for some, x in chunks(features):
+        for span, x in chunks(features):
             with np.errstate(over="ignore", invalid="ignore"):
                 x = x - self.mean if self.turn is None else (x - self.mean) @ self.turn
-            rows[some] = _of_length_1(x)
+            rows[span] = _of_length_1(x)
         return rows
 
 
@@ -75,12 +75,12 @@ def compact(features: Features, centre: bool) -> Compact:
         mean = (total / count).astype(np.float32)
     if count <= EXACT or width <= WIDE:
         return Compact(mean, None)
-    some = np.concatenate([np.asarray(part[:: count // EXACT], dtype=np.float32) for part in parts]) - mean
+    sample = np.concatenate([np.asarray(part[:: count // EXACT], dtype=np.float32) for part in parts]) - mean
     if not centre:  # what counts is the direction of a row
-        some /= np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-12)
-    np.nan_to_num(some, copy=False)
-    some /= max(1.0, float(np.abs(some).max()) / HUGE)
-    return Compact(mean, np.ascontiguousarray(np.linalg.eigh(some.T @ some)[1][:, -WIDE:]))
+        sample /= np.maximum(np.linalg.norm(sample, axis=1, keepdims=True), 1e-12)
+    np.nan_to_num(sample, copy=False)
+    sample /= max(1.0, float(np.abs(sample).max()) / HUGE)
+    return Compact(mean, np.ascontiguousarray(np.linalg.eigh(sample.T @ sample)[1][:, -WIDE:]))
 
 
 def _of_length_1(x: Floats32) -> Floats32:
@@ -119,12 +119,12 @@ class Lists:
 
         self.rows, count = rows, max(1, len(rows) // LIST)
         rng = np.random.default_rng(0)
-        some = rows[np.sort(rng.permutation(len(rows))[: LEARNT * count])]
+        sample = rows[np.sort(rng.permutation(len(rows))[: LEARNT * count])]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of fewer different rows than lists
             means = (
                 KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0)
-                .fit(some)
+                .fit(sample)
                 .cluster_centers_
             )
         self.centres = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
@@ -200,24 +200,24 @@ class Lists:
 
         base, step = self.rows[members], max(1, BLOCK // len(members))
         for start in range(0, len(asking), step):
-            some = asking[start : start + step]
-            cosines = asked[some] @ base.T
+            askers = asking[start : start + step]
+            cosines = asked[askers] @ base.T
             if own is not None:
                 # Members are in rising order
-                place = np.minimum(np.searchsorted(members, own[some]), len(members) - 1)
-                mine = np.flatnonzero(members[place] == own[some])
+                place = np.minimum(np.searchsorted(members, own[askers]), len(members) - 1)
+                mine = np.flatnonzero(members[place] == own[askers])
                 cosines[mine, place[mine]] = -2.0
-            better = np.flatnonzero(cosines.max(axis=1) >= floor[some])
+            better = np.flatnonzero(cosines.max(axis=1) >= floor[askers])
             if not len(better):
                 continue
-            some, count = some[better], min(rows.shape[1], len(members))
+            askers, count = askers[better], min(rows.shape[1], len(members))
             values, places = torch.from_numpy(cosines[better]).topk(count, dim=1)
             nearest = np.where(values.numpy() >= least, values.numpy(), np.float32(-2))
-            both = np.concatenate([close[some], nearest], axis=1)
-            who = np.concatenate([rows[some], np.where(nearest > -2, members[places.numpy()], -1)], axis=1)
+            both = np.concatenate([close[askers], nearest], axis=1)
+            who = np.concatenate([rows[askers], np.where(nearest > -2, members[places.numpy()], -1)], axis=1)
             order = np.argsort(-both, axis=1, kind="stable")[:, : rows.shape[1]]
-            rows[some], close[some] = (
+            rows[askers], close[askers] = (
                 np.take_along_axis(who, order, axis=1),
                 np.take_along_axis(both, order, axis=1),
             )
-            floor[some] = np.maximum(least, close[some][:, -1])
+            floor[askers] = np.maximum(least, close[askers][:, -1])

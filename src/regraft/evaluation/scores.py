@@ -55,9 +55,9 @@ class Cells:
 
     def _by_class(self, sums: Floats, classes: Ints) -> Floats:
         """(R, k) totals of (R, cells) sums, the classes of the cells in rising order."""
-        some, starts = np.unique(classes, return_index=True)
+        present, starts = np.unique(classes, return_index=True)
         totals = np.zeros((len(sums), self.k))
-        totals[:, some] = np.add.reduceat(sums, starts, axis=1)
+        totals[:, present] = np.add.reduceat(sums, starts, axis=1)
         return totals
 
 
@@ -167,7 +167,7 @@ def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
         float((inside * true / called).sum() / positives),
     )
     # Of the levels up to one's own
-    lift, drag = ((inside * some / called**2).cumsum() for some in (false, true))
+    lift, drag = ((inside * side / called**2).cumsum() for side in (false, true))
     # Members above, by the number of levels reached
     higher = np.r_[positives, positives - inside.cumsum()] / positives
     gained = higher[reached]

@@ -135,15 +135,15 @@ def knn_logits(
     known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(labels, dtype=np.int64)
     require_finite((known, asked))
     ks = tuple(k for k in NEIGHBOURS if k < len(y)) or (1,)
-    some = np.sort(np.random.default_rng(0).permutation(len(y))[:LOGME_SAMPLE])
+    sample = np.sort(np.random.default_rng(0).permutation(len(y))[:LOGME_SAMPLE])
     alike = compact(known, centre=False)
     unit = alike(known)
     index = Lists(unit) if len(unit) > EXACT else None
-    rows, close = _nearest(unit, unit[some], max(ks), some, index, stop=stop)
+    rows, close = _nearest(unit, unit[sample], max(ks), sample, index, stop=stop)
     right = []
     for k in ks:
         answers = [votes.argmax(axis=1) for _, votes in _votes(rows, close, y, classes, k)]
-        right.append((np.concatenate(answers) == y[some]).mean())
+        right.append((np.concatenate(answers) == y[sample]).mean())
     k = ks[int(np.argmax(right))]
     rows, close = _nearest(unit, alike(asked), k, None, index, tick, stop)
     del unit, index  # before there are logits
@@ -207,9 +207,9 @@ def _votes(
     """
     step = max(1, VOTES // classes)
     for start in range(0, len(rows), step):
-        some = slice(start, start + step)
-        near, closeness = rows[some, :k], close[some, :k].astype(np.float64)
+        span = slice(start, start + step)
+        near, closeness = rows[span, :k], close[span, :k].astype(np.float64)
         votes, known = np.zeros((len(near), classes)), near >= 0
         lines = np.nonzero(known)[0]
         np.add.at(votes, (lines, labels[near[known]]), 1 + 1e-3 * closeness[known])
-        yield some, votes
+        yield span, votes

@@ -90,7 +90,7 @@ def _folds(folder: RunFolder, examples: Examples, session: Session, about: dict[
 
     recipe, count = session.recipe, session.recipe.data.folds
 
-    def walk(number: int, some: Examples) -> Path:
+    def walk(number: int, divided: Examples) -> Path:
         def pass_on(event: dict[str, Any]) -> None:
             whole = {"out": str(folder.path)} if event["kind"] == "begin" else {}
             for hear in session.listeners:
@@ -98,7 +98,7 @@ def _folds(folder: RunFolder, examples: Examples, session: Session, about: dict[
 
         fold, began = RunFolder(folder.folds / str(number)), time.monotonic()
         own = replace(session, listeners=(pass_on,), started=began)
-        if fold.is_run() and _holds(fold, some):
+        if fold.is_run() and _holds(fold, divided):
             return resume(fold.path, own, data=examples.root).path
         due = _due(session, began, count + 2 - number)
         settings = {"data": {"folds": 0}, "run": {"budget_seconds": due}}
@@ -106,11 +106,11 @@ def _folds(folder: RunFolder, examples: Examples, session: Session, about: dict[
         fold.lock()
         try:
             fold.clear()
-            some.save(fold.examples)
+            divided.save(fold.examples)
             before = Seen.load(folder.seen).ancestors() if folder.seen.is_file() else None
-            Seen.of(some, fold.path, before).save(fold.seen)
+            Seen.of(divided, fold.path, before).save(fold.seen)
             named = {**about, "name": f"{about['name']}, fold {number} of {count}", "findings": []}
-            return go(fold, some, own, named).path
+            return go(fold, divided, own, named).path
         finally:
             fold.release()
 
@@ -184,10 +184,10 @@ def same_data(
         examples = examples.moved_to(Path(data))
     changed = examples.changed(splits, ears.tick)
     if changed:
-        some = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
+        named = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
         where = f"They were looked for in {examples.root}"
         raise UsageError(
-            f"{len(changed)} {what}(s) changed or went since the run began ({some}). {where}: "
+            f"{len(changed)} {what}(s) changed or went since the run began ({named}). {where}: "
             "put them back as they were, or say with --data FOLDER where the data are now. "
             "Files are known by their content, not by their time."
         )

@@ -205,21 +205,25 @@ def _certainty(task: Task, metrics: Json, modality: str) -> str:
         if states[0] and states[1]:
             line += f" That takes the calibration error from {states[0].text} to {states[1].text}."
         lines.append(line)
-    for one in (row for section in sections if isinstance(section, Promises) for row in section.rows):
-        wanted, test = f"{100 * float(one['wanted']):.0f}%", one.get("test") or {}
-        wanted += ", indicative" if one.get("indicative") and one.get("threshold") is not None else ""
+    for offer in (row for section in sections if isinstance(section, Promises) for row in section.rows):
+        wanted, test = f"{100 * float(offer['wanted']):.0f}%", offer.get("test") or {}
+        wanted += ", indicative" if offer.get("indicative") and offer.get("threshold") is not None else ""
         right, answered = (words.cell(SHARE, test.get(name)) for name in ("precision", "answered"))
-        at = float(one.get("threshold") or 0)
+        at = float(offer.get("threshold") or 0)
         said = f"Answering {f'only from {at:.3f} up' if at else 'always'} (for {wanted})"
-        if one.get("threshold") is None:
-            lines.append(f"- No threshold promises {wanted}: {_text(one.get('why') or 'too few examples')}.")
+        if offer.get("threshold") is None:
+            lines.append(
+                f"- No threshold promises {wanted}: {_text(offer.get('why') or 'too few examples')}."
+            )
         elif right and answered:
             lines.append(
                 f"- {said}: {right.text} right on test"
                 f"{_interval(right)}, answering {answered.text} of the {words.noun(modality, 2)}."
             )
         else:
-            answer = "on test nothing was as sure" if test else f"not tested ({_text(one.get('why') or '')})"
+            answer = (
+                "on test nothing was as sure" if test else f"not tested ({_text(offer.get('why') or '')})"
+            )
             lines.append(f"- {said}: {answer}.")
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
 

@@ -106,8 +106,8 @@ def write_gallery(
     cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
     if examples.modality in names():
         modality = modality_of(examples.modality)
-        some = [*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)]
-        _show(some, examples, modality)
+        items = [*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)]
+        _show(items, examples, modality)
         if model is not None and predicted is not None and seconds > 0:
             galleries.insert(0, _looks(galleries[0]["items"], examples, model, device, seconds, precision))
     write_json(run.gallery, {"galleries": [g for g in galleries if g["items"]], "cells": cells})
@@ -123,17 +123,17 @@ def read_predictions(path: Path) -> Predicted | None:
     table = read_parquet(path)
     splits = np.array(table["split"].to_pylist())
     split = "test" if (splits == "test").any() else "val"
-    some = np.flatnonzero(splits == split)
-    if not len(some):
+    rows = np.flatnonzero(splits == split)
+    if not len(rows):
         return None
     named = [name for name in table.column_names if name.startswith("probability:")]
     if not named:  # a task whose answers are not more or less sure
         return None
     shares = np.stack([table[name].to_numpy() for name in named], axis=1)
     sources, labels, answers = (
-        np.array(table[n].to_pylist(), dtype=object)[some] for n in ("source", "label", "predicted")
+        np.array(table[n].to_pylist(), dtype=object)[rows] for n in ("source", "label", "predicted")
     )
-    return Predicted(split, sources, labels, answers, shares[some].max(axis=1))
+    return Predicted(split, sources, labels, answers, shares[rows].max(axis=1))
 
 
 def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
@@ -169,9 +169,9 @@ def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]
         for source, label in (finding.get("suggested") or {}).items()
     ]
     pairs = {
-        (one, other): float(similarity)
+        (first, other): float(similarity)
         for finding in findings
-        for one, other, similarity in finding.get("pairs") or []
+        for first, other, similarity in finding.get("pairs") or []
     }
     twins = [
         item(source, *known.get(source, ("", "")), note=f"similarity {pairs[pair]:.3f}")
@@ -219,17 +219,17 @@ def _show(items: list[Item], examples: Examples, modality: Modality) -> None:
     views = modality.show([files[source] for source in sources], examples.facts())
     shown = dict(zip(sources, views, strict=True))
     left = BYTES
-    for one in items:
-        what = shown.get(one["source"])
+    for item in items:
+        what = shown.get(item["source"])
         left -= len(what.content) + len(what.picture) if what else 0
         if what and left > 0:
-            one["picture"] = what.picture
-            one[what.kind] = what.content
+            item["picture"] = what.picture
+            item[what.kind] = what.content
         else:
             missing = (
                 "left out, to keep the page small" if what else "the file changed, is gone or cannot be read"
             )
-            one["note"] = f"{one['note']}; {missing}" if one["note"] else missing
+            item["note"] = f"{item['note']}; {missing}" if item["note"] else missing
 
 
 def _looks(

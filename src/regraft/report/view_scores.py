@@ -91,19 +91,19 @@ def _promises(section: Promises) -> Json | None:
     """When to let the model answer: one row a promise asked for."""
     rows = [
         {
-            "wanted": _share(one.get("wanted"), 0),
-            "threshold": _number(one.get("threshold")),
-            "answered": _share(one.get("answered")),
-            "precision": _share(one.get("precision")),
-            "bound": _share(one.get("bound")),
-            "why": words.sentence(str(one.get("why") or "")),
-            "indicative": one.get("indicative"),
+            "wanted": _share(offer.get("wanted"), 0),
+            "threshold": _number(offer.get("threshold")),
+            "answered": _share(offer.get("answered")),
+            "precision": _share(offer.get("precision")),
+            "bound": _share(offer.get("bound")),
+            "why": words.sentence(str(offer.get("why") or "")),
+            "indicative": offer.get("indicative"),
             "test": {
-                name: words.cell(SHARE, (one.get("test") or {}).get(name))
+                name: words.cell(SHARE, (offer.get("test") or {}).get(name))
                 for name in ("answered", "precision")
             },
         }
-        for one in section.rows
+        for offer in section.rows
     ]
     first: Mapping[str, Any] = section.rows[0] if section.rows else {}
     where = {"val": "the validation set", "out-of-fold": "out-of-fold predictions"}.get(
@@ -222,17 +222,17 @@ def _class_row(row: Mapping[str, Any]) -> Json:
     }
 
 
-def _bin(one: Mapping[str, Any]) -> Json:
+def _bin(bin: Mapping[str, Any]) -> Json:
     accuracy = {
-        "value": one.get("accuracy"),
-        "low": one.get("low"),
-        "high": one.get("high"),
-        "n": one.get("n"),
+        "value": bin.get("accuracy"),
+        "low": bin.get("low"),
+        "high": bin.get("high"),
+        "n": bin.get("n"),
     }
     return {
-        "confidence": _share(one.get("confidence")),
+        "confidence": _share(bin.get("confidence")),
         "accuracy": words.cell(SHARE, accuracy),
-        "n": words.count(one.get("n")),
+        "n": words.count(bin.get("n")),
     }
 
 

@@ -173,7 +173,9 @@ def examples_of(
     more: dict[str, Any] = {"fixes": corrections.to_dict()} if corrections else {}
     if past is not None and new is not None and already is not None:
         seen, runs = already.rows.tolist(), past.table["run"].to_pylist()
-        met = {one: past.runs[runs[row]] for one, row in zip(new.ids, seen, strict=True) if row >= 0}
+        met = {
+            identity: past.runs[runs[row]] for identity, row in zip(new.ids, seen, strict=True) if row >= 0
+        }
         findings, ancestors = _of_the_past(examples, past, met, new, already, settings.obtain.backbone)
         audited.findings += findings
         more |= ancestors

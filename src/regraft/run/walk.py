@@ -87,8 +87,8 @@ def walk(
 
     handed_over = functools.partial(_model, task=task, heads=heads, record=record)
 
-    def predict(some: Backbone, layers: nn.Module, part: Part) -> np.ndarray:
-        return predicted(handed_over(some, layers), part, context, record.say)
+    def predict(network: Backbone, layers: nn.Module, part: Part) -> np.ndarray:
+        return predicted(handed_over(network, layers), part, context, record.say)
 
     judged = judge(ground, tried, predict, context)
     calibration = calibrate(task, judged.held, in_sample(dict(about)))

@@ -56,10 +56,10 @@ def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context:
     made = makers(backbone, context.device, run.feature_batch, cache=memory)
     name: str = run.engine
     if name == "auto":
-        some = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
+        sample = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
         key = trial_key(backbone, context.device, run.feature_batch)
         name, trials = pick_engine(
-            made, lambda: pre.collate([pre.host(path) for path in some]), count, key, memory
+            made, lambda: pre.collate([pre.host(path) for path in sample]), count, key, memory
         )
         for trial in trials:
             context.events.emit("engine", step="features", chosen=trial.engine == name, text=trial.in_words())

@@ -20,12 +20,12 @@ def familiarity(backbone: Backbone, features: Part, frozen: Frozen, context: Con
     block. Raises BudgetError where there is no time for these passes.
     """
     rows = some_rows(len(features))
-    some = features.some(rows)
+    sample = features.some(rows)
     if backbone is not frozen.backbone:
         if context.out_of_time():
             raise BudgetError("no time was left for it")
         made = makers(backbone, context.device, context.recipe.run.feature_batch, cache=context.store.folder)
-        some_values = Frozen(backbone, made[frozen.engine.name](), context)(some)
+        some_values = Frozen(backbone, made[frozen.engine.name](), context)(sample)
     else:
-        some_values = some.values
-    return Familiarity.of(some_values, some.blocks)
+        some_values = sample.values
+    return Familiarity.of(some_values, sample.blocks)

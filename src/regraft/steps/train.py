@@ -149,7 +149,7 @@ def _weigh(
         np.concatenate([members[b] for b in rng.integers(0, len(members), len(members))])
         for _ in range(RESAMPLES)
     ]
-    counts = np.array([np.bincount(some, minlength=len(rows)) for some in drawn], dtype=np.float64)
+    counts = np.array([np.bincount(resample, minlength=len(rows)) for resample in drawn], dtype=np.float64)
     draws = np.array([metric.scores(folded, counts) for folded in facts])
     scores = np.array([metric.scores(folded, np.ones((1, len(rows))))[0] for folded in facts])
     best = int(scores.argmax())
@@ -239,13 +239,13 @@ def _members(blocks: np.ndarray | None, count: int) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1)
 
 
-def _beside(one: Candidate, other: Candidate, blocks: np.ndarray | None) -> tuple[float, float]:
+def _beside(candidate: Candidate, other: Candidate, blocks: np.ndarray | None) -> tuple[float, float]:
     """How much higher the log loss of one is than that of the other, and the standard error of that, which
     counts blocks.
     """
-    differences = one.losses - other.losses
+    differences = candidate.losses - other.losses
     return float(differences.mean()), standard_error(
-        differences, None if blocks is None else blocks[one.rows]
+        differences, None if blocks is None else blocks[candidate.rows]
     )
 
 
@@ -332,8 +332,8 @@ def apply_head(head: nn.Module, features: np.ndarray) -> np.ndarray:
     outputs = np.zeros((0, 0), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(features), ROWS):
-            some = head(torch.from_numpy(np.ascontiguousarray(features[start : start + ROWS]))).numpy()
+            answered = head(torch.from_numpy(np.ascontiguousarray(features[start : start + ROWS]))).numpy()
             if not start:
-                outputs = np.empty((len(features), some.shape[1]), dtype=np.float32)
-            outputs[start : start + len(some)] = some
+                outputs = np.empty((len(features), answered.shape[1]), dtype=np.float32)
+            outputs[start : start + len(answered)] = answered
     return outputs

@@ -72,8 +72,10 @@ class Softmax:
         losses = np.empty(len(targets), dtype=outputs.dtype)
         step = max(1, AT_ONCE // max(1, outputs.shape[1]))
         for start in range(0, len(targets), step):
-            some = outputs[start : start + step]
-            top = some.max(axis=1, keepdims=True)
-            total = np.log(np.exp(some - top).sum(axis=1)) + top[:, 0]
-            losses[start : start + step] = total - some[np.arange(len(some)), targets[start : start + step]]
+            logits = outputs[start : start + step]
+            top = logits.max(axis=1, keepdims=True)
+            total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+            losses[start : start + step] = (
+                total - logits[np.arange(len(logits)), targets[start : start + step]]
+            )
         return losses

@@ -54,8 +54,8 @@ def _chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """The features, a bounded number at a time, with their positions."""
     step = max(1, CHUNK // (features.shape[1] * 4))
     for start in range(0, len(features), step):
-        some = slice(start, min(start + step, len(features)))
-        yield some, features[some]
+        span = slice(start, min(start + step, len(features)))
+        yield span, features[span]
 
 
 def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +98,8 @@ def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tenso
 def linear_outputs(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits of (N, D) features, (K, D) weight and (K,) bias."""
     outputs = np.empty((len(features), len(bias)), dtype=np.float32)
-    for some, x in _chunks(features):
-        outputs[some] = x @ weight.T + bias
+    for span, x in _chunks(features):
+        outputs[span] = x @ weight.T + bias
     return outputs
 
 
@@ -194,8 +194,8 @@ class _Problem:
         folds, classes, width = self.shape
         step = max(1, min(LOGITS // (folds * classes), CHUNK // (4 * width)))
         for start in range(0, len(self.targets), step):
-            some = slice(start, min(start + step, len(self.targets)))
-            yield some, scaled(self.features[some], self.scaling) if self.whole is None else self.whole[some]
+            span = slice(start, min(start + step, len(self.targets)))
+            yield span, scaled(self.features[span], self.scaling) if self.whole is None else self.whole[span]
 
     def _logits(self, x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """(n, F, K)."""
@@ -209,8 +209,8 @@ class _Problem:
         value, gradient = 0.5 * l2 * float(weight.double().square().sum()), torch.zeros_like(theta)
         gradient[:, :, :-1] = l2 * weight
         flat = gradient.view(-1, self.shape[2])
-        for some, x in self._parts():
-            loss, error = self.link.slope(self._logits(x, theta), self.targets[some], self.shares[some])
+        for span, x in self._parts():
+            loss, error = self.link.slope(self._logits(x, theta), self.targets[span], self.shares[span])
             value += loss
             error = error.view(len(x), -1)
             flat[:, :-1].addmm_(error.T, x)
@@ -253,11 +253,11 @@ class _Problem:
         `place` (N,).
         """
         logits, fold = np.empty((len(rows), self.shape[1]), dtype=np.float32), torch.from_numpy(place)
-        for some, x in self._parts():
-            first, last = np.searchsorted(rows, (some.start, some.stop))
+        for span, x in self._parts():
+            first, last = np.searchsorted(rows, (span.start, span.stop))
             if first < last:
                 inside = torch.from_numpy(rows[first:last])
-                given = self._logits(x[inside - some.start], theta)
+                given = self._logits(x[inside - span.start], theta)
                 logits[first:last] = given[torch.arange(len(given)), fold[inside]].numpy()
         return logits
 

@@ -334,11 +334,11 @@ def slope(learner: Learner, batch: Batch, parts: int, examples: int) -> float:
     """
     inputs, targets, weights = batch
     value = 0.0
-    for some in _slices(len(targets), parts):
+    for span in _slices(len(targets), parts):
         with learner.autocast():
-            outputs = learner.module(_rows(inputs, some))
-        losses = learner.loss(outputs.float(), targets[some])
-        loss = (losses * weights[some]).sum() / examples
+            outputs = learner.module(_rows(inputs, span))
+        losses = learner.loss(outputs.float(), targets[span])
+        loss = (losses * weights[span]).sum() / examples
         loss.backward()
         value += float(loss.detach())
     return value
@@ -366,10 +366,10 @@ def within_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
     return bool(above.mean() <= error)
 
 
-def _rows(inputs: Inputs, some: slice) -> Inputs:
+def _rows(inputs: Inputs, span: slice) -> Inputs:
     if isinstance(inputs, dict):
-        return {name: tensor[some] for name, tensor in inputs.items()}
-    return inputs[some]
+        return {name: tensor[span] for name, tensor in inputs.items()}
+    return inputs[span]
 
 
 def _slices(count: int, parts: int) -> Iterator[slice]:

@@ -58,10 +58,10 @@ class _Networks(nn.Module):
 
     def one(self, number: int) -> dict[str, torch.Tensor]:
         """The weights of one network, by their names in what `make_head` makes."""
-        some = slice(number * self.layers.hidden, (number + 1) * self.layers.hidden)
+        units = slice(number * self.layers.hidden, (number + 1) * self.layers.hidden)
         parameters = {
-            "0.weight": self.first[some],
-            "0.bias": self.first_bias[some],
+            "0.weight": self.first[units],
+            "0.bias": self.first_bias[units],
             "3.weight": self.last[number].T,
             "3.bias": self.last_bias[number, 0],
         }
@@ -103,9 +103,9 @@ class _Problem:
             optimiser = torch.optim.AdamW(groups, lr=RATE, fused=True)
             step = 0
             for epoch in range(1, epochs + 1):
-                for some in shuffled(len(self.used), seed, epoch, self.batch):
+                for batch in shuffled(len(self.used), seed, epoch, self.batch):
                     step += 1
-                    self._step(moving, optimiser, self.used[some])
+                    self._step(moving, optimiser, self.used[batch])
                     with torch.no_grad():
                         for mean, now in zip(averaged.parameters(), moving.parameters(), strict=True):
                             mean.lerp_(now, 1 / min(step, AVERAGED))

@@ -77,7 +77,7 @@ def shuffled(
     order = rng.permutation(count)
     if lengths is not None:
         windows = np.split(order, range(WINDOW * batch, count, WINDOW * batch))
-        order = np.concatenate([some[np.argsort(lengths[some], kind="stable")] for some in windows])
+        order = np.concatenate([window[np.argsort(lengths[window], kind="stable")] for window in windows])
     cuts = list(range(0, count, batch))
     if len(cuts) > 1 and count - cuts[-1] == 1:
         cuts.pop()

@@ -138,8 +138,8 @@ class _Race:
         Strategies are left out where the time is up or the user stopped the comparison.
         """
         last, epochs = part == 1, max(1, self.length // part)
-        some = self._part(self.length / (part * epochs))
-        share = len(some.labels) / len(self.data.labels)
+        examples = self._part(self.length / (part * epochs))
+        share = len(examples.labels) / len(self.data.labels)
         trials = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
         for number, (name, tuner) in enumerate(tuners.items()):
             if self.context.out_of_time() or self.stopped:
@@ -147,7 +147,7 @@ class _Race:
             before = trials.get(name)
             if before and not last:
                 continue
-            tried = self._tried(name, tuner, some, epochs, str(number) if last else None)
+            tried = self._tried(name, tuner, examples, epochs, str(number) if last else None)
             if tried is None:
                 continue
             self.stopped = self.stopped or tried.tuned.interrupted
@@ -166,7 +166,7 @@ class _Race:
         order = stratified_order(self.task.strata(data.labels), self.context.recipe.run.seed)
         return data.some(np.sort(order[: max(2, round(share * len(data.labels)))]))
 
-    def _tried(self, name: str, tuner: Tuner, some: Part, epochs: int, training: str | None) -> _Tried | None:
+    def _tried(self, name: str, tuner: Tuner, data: Part, epochs: int, training: str | None) -> _Tried | None:
         """One strategy for so many epochs of some of the examples; None where the time does not allow it.
 
         The last trials, whose `training` has a name and is kept, tell their epochs, others only their
@@ -182,7 +182,7 @@ class _Race:
         began = time.monotonic()
         try:
             with PeakMemory() as memory:
-                tuned = tuner.fit(self.head, some, self.val, here, checkpoint)
+                tuned = tuner.fit(self.head, data, self.val, here, checkpoint)
         except BudgetError:
             return None
         except KeyboardInterrupt:  # outside of training itself
@@ -191,7 +191,7 @@ class _Race:
             self.stopped = True
             return None
         assert tuned.logits is not None
-        seconds, part = time.monotonic() - began, len(some.labels) / len(self.data.labels)
+        seconds, part = time.monotonic() - began, len(data.labels) / len(self.data.labels)
         passes = round(tuned.tuning.epochs * part, 2)  # of all examples
         cost = tuned.parameters, seconds, memory.peak
         trial = _trial(name, passes, tuner.task, tuned.logits, self.val, cost)

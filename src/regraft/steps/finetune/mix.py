@@ -71,8 +71,8 @@ def mixtures(
     end = {name: value.clone() for name, value in network.state_dict().items()}
     outputs: dict[float, list[np.ndarray]] = {share: [] for share in (0.0, *SHARES)}
     for begin in range(0, len(held.items), DECODED):
-        some = held.some(np.arange(begin, min(begin + DECODED, len(held.items))))
-        inputs = list(prepared(tuned.backbone, some, context))
+        decoded = held.some(np.arange(begin, min(begin + DECODED, len(held.items))))
+        inputs = list(prepared(tuned.backbone, decoded, context))
         for share, rows in outputs.items():
             network.load_state_dict(between(start, end, share))
             rows.append(logits_of(network, inputs, plain(context.device)))

@@ -138,7 +138,7 @@ def cache_prefix(
     seed = context.recipe.run.seed
 
     def look(part: Part, view: int) -> np.ndarray:
-        some = _View(backbone.preprocess, augment if view else None, seed, view)
+        viewed = _View(backbone.preprocess, augment if view else None, seed, view)
         how = f"{augment} seed {seed} view {view}" if view else "plain"
         label = f"activations before {suffix.entrance}" + (
             f", view {view + 1} of {views}" if part is data else " of val"
@@ -146,9 +146,9 @@ def cache_prefix(
         pairs = list(zip(part.items, part.ids, strict=True))
         columns = ("pooled", f"cut {suffix.entrance}")
         key = feature_key(runs, how)
-        return context.store.features(part.ids, pairs, key, some, runs, context.events.tick, label, columns)[
-            1
-        ]
+        return context.store.features(
+            part.ids, pairs, key, viewed, runs, context.events.tick, label, columns
+        )[1]
 
     prefix = Prefix(suffix, [look(data, view) for view in range(views)], look(val, 0))
     size = sum(view.nbytes for view in prefix.views) / 1e6
@@ -177,7 +177,7 @@ def _engine(
     if name != REFERENCE:
         try:
             engine = made[name]()
-            features = np.concatenate([engine.run(some)[1] for some in split(sample, engine.batch)])
+            features = np.concatenate([engine.run(batch)[1] for batch in split(sample, engine.batch)])
             if agree(expected, features):
                 return engine, expected
         except (RuntimeError, ImportError) as error:

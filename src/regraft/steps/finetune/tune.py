@@ -233,8 +233,8 @@ class _Work:
             yield from prepared(self.tuned, val, self.context)
             return
         for start in range(0, len(self.prefix.val), size):
-            some = self.prefix.val[start : start + size]
-            yield start + np.arange(len(some)), self.prefix.tensor(some, self.context)
+            activations = self.prefix.val[start : start + size]
+            yield start + np.arange(len(activations)), self.prefix.tensor(activations, self.context)
 
     def judge(self) -> tuple[np.ndarray, dict[str, float]]:
         """Val losses after the best calibration, one a block, and the task's headline of the network as it
@@ -327,10 +327,10 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
             return raw
 
         orders = shuffled(len(data.items), seed, epoch, size, lengths=lengths)[skip:]
-        for some, raws in prefetch([order.tolist() for order in orders], read):
+        for rows, raws in prefetch([order.tolist() for order in orders], read):
             inputs = tensors(backbone.preprocess.collate(raws), device)
-            labels = torch.from_numpy(data.labels[some]).to(device)
-            yield inputs, labels, torch.from_numpy(data.weights[some]).float().to(device)
+            labels = torch.from_numpy(data.labels[rows]).to(device)
+            yield inputs, labels, torch.from_numpy(data.weights[rows]).float().to(device)
 
     return epoch_of
 
@@ -338,7 +338,7 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
 def lengths_of(data: Part, backbone: Backbone) -> np.ndarray:
     """(N,) how long the network sees each example, not augmented."""
     read = prefetch(batched(data.items, READ), lambda item: len(backbone.preprocess.host(item)))
-    return np.array([length for _, some in read for length in some])
+    return np.array([length for _, lengths in read for length in lengths])
 
 
 def _shapes(inputs: Inputs) -> str:

@@ -63,18 +63,20 @@ def rank(
             entrants.extend(racing, examples)
         probes = probe(racing, part.some(entrants.order[:examples]), task, context)
         standing = standings(probes, context.recipe)
-        probes.sort(key=lambda one: standing[id(one)])
+        probes.sort(key=lambda probed: standing[id(probed)])
         rows = {
-            id(one): row_of(one, probes[0], not standing[id(one)].cut, counts, context.recipe)
-            for one in probes
+            id(probed): row_of(probed, probes[0], not standing[id(probed)].cut, counts, context.recipe)
+            for probed in probes
         }
-        stay = [one for one in probes if rows[id(one)].excess <= CLEAR_ERRORS * rows[id(one)].error]
+        stay = [
+            probed for probed in probes if rows[id(probed)].excess <= CLEAR_ERRORS * rows[id(probed)].error
+        ]
         if len(stay) == 1 or number == len(entrants.rounds) - 1 or entrants.out_of_time():
             break
-        gone = [one for one in probes if one not in stay]
-        out = [*(rows[id(one)] for one in gone), *out]
-        for one in gone:
-            del one.entrant.features[one.depth]
+        gone = [probed for probed in probes if probed not in stay]
+        out = [*(rows[id(probed)] for probed in gone), *out]
+        for probed in gone:
+            del probed.entrant.features[probed.depth]
         racing = [entrant for entrant in racing if entrant.features]
     ordered = [*rows.values(), *out]
     chosen, reason = choose(ordered, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))

@@ -130,7 +130,7 @@ class Entrants:
         references = list(dict.fromkeys(entrant.reference for entrant in racing))
         for number, reference in enumerate(references, start=1):
             obtained = self._obtained(reference)
-            for entrant in (one for one in racing if one.reference == reference):
+            for entrant in (entered for entered in racing if entered.reference == reference):
                 label = f"{reference} at {entrant.size} ({number} of {len(references)}), {examples} examples"
                 self._compute(entrant, self._backbone(obtained, entrant.size), examples, label)
 
@@ -205,12 +205,12 @@ class Entrants:
         made = makers(backbone, device, run.feature_batch, depths, cache=folder)
         if run.engine != "auto":
             return (str(run.engine) if run.engine in made else REFERENCE), None
-        some = [self.part.items[row] for row in self.order[:TRIAL_ITEMS]]
+        sample = [self.part.items[row] for row in self.order[:TRIAL_ITEMS]]
         key = trial_key(backbone, device, run.feature_batch, depths)
         trials: list[Trial]
         engine, trials = pick_engine(
             made,
-            lambda: backbone.preprocess.collate([backbone.preprocess.host(path) for path in some]),
+            lambda: backbone.preprocess.collate([backbone.preprocess.host(path) for path in sample]),
             len(self.part),
             key,
             folder,

@@ -100,12 +100,16 @@ def standings(probes: Sequence[Probe], recipe: Recipe) -> dict[int, Standing]:
     the race.
     """
     frozen = recipe.freeze.strategy == "head" or recipe.finetune.epochs == 0
-    whole = {id(one.entrant): one for one in probes if one.depth == one.entrant.stages and not frozen}
+    whole = {
+        id(probed.entrant): probed
+        for probed in probes
+        if probed.depth == probed.entrant.stages and not frozen
+    }
     standing = {}
-    for one in probes:
-        own, uncut = float(one.losses.mean()), whole.get(id(one.entrant))
-        if uncut is None or uncut is one or clearly_lower(one.losses, uncut.losses, one.blocks):
-            standing[id(one)] = Standing(own, False)
+    for probed in probes:
+        own, uncut = float(probed.losses.mean()), whole.get(id(probed.entrant))
+        if uncut is None or uncut is probed or clearly_lower(probed.losses, uncut.losses, probed.blocks):
+            standing[id(probed)] = Standing(own, False)
         else:
-            standing[id(one)] = Standing(max(own, float(uncut.losses.mean())), True)
+            standing[id(probed)] = Standing(max(own, float(uncut.losses.mean())), True)
     return standing
