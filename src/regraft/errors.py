@@ -55,8 +55,8 @@ class ChangedError(RegraftError):
         )
 
     def of_run(self, run: str, changed: Iterable[str]) -> ChangedError:
-        """The same in a run's words: `changed` are all files that are not as they were by now, `run` its
-        folder.
+        """This error as a run tells it: `changed` are all files that are not as they were, `run` the folder
+        of the run.
         """
         others = [name for name in changed if not self.path.endswith(name)]
         some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")

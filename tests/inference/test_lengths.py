@@ -1,4 +1,4 @@
-"""Items of lengths of their own: batches of one shape, and answers that do not depend on what stands beside."""
+"""Items of lengths of their own: batches of one shape, and answers that what stands beside does not change."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Whole:
 
 
 class Means(nn.Module):
-    """(B, L) numbers and their mask to (B, 4): two layers at each position, then the mean over those that count."""
+    """(B, L) numbers with a mask to (B, 4): two layers at each position, then the mean of what counts."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class Events:
         self.path, self.listeners, self.fields = path, listeners, fields
 
     def about(self, **fields: Any) -> Events:
-        """The same log with these fields as part of every event, too."""
+        """A log that writes to the same file and adds these fields to every event."""
         return Events(self.path, self.listeners, **self.fields, **fields)
 
     def emit(self, kind: str, **fields: Any) -> None:

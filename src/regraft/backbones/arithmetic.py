@@ -82,12 +82,12 @@ class Arithmetic:
 
 
 def plain(device: torch.device) -> Arithmetic:
-    """float32 as PyTorch computes it."""
+    """The arithmetic that changes nothing: float32 as PyTorch computes it."""
     return Arithmetic("float32", device, {})
 
 
 def may_gain_from_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is worth a trial: not on MPS, whose autocast knows float16 only, nor where a CPU
+    """True where bfloat16 is worth a trial: not on MPS, whose autocast knows float16 only, nor where a CPU
     emulates it.
     """
     if device.type == "cpu":

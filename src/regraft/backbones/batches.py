@@ -34,5 +34,5 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 
 def tensors(batch: Batch, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-    """The same as tensors on a device."""
+    """The arrays of a batch as tensors on a device, by the same names."""
     return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}

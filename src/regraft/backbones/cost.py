@@ -22,8 +22,8 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the first stages of a backbone: parameters, 10^9 multiply-accumulates an image, seconds an image
-    in float32.
+    """What the first stages of a backbone cost: their parameters, the multiply-accumulates of an example in
+    units of 10^9 and its seconds, both in float32.
     """
 
     parameters: int

@@ -31,7 +31,7 @@ def progress(quiet: bool) -> Iterator[Screen]:
 
 @contextlib.contextmanager
 def progress_of_run(quiet: bool) -> Iterator[Screen]:
-    """The same for a run; where it is stopped, or the disk is full, the message says how to go on with it."""
+    """The progress of a run. Where it is stopped, or the disk is full, a message says how to go on."""
     with progress(quiet) as screen:
         try:
             yield screen

@@ -152,7 +152,7 @@ class Examples:
         return self._inputs(self.__sealed, "test")
 
     def twins_of_test(self) -> tuple[list[str], list[list[str]]]:
-        """Of each test example its identity, and the labels of what was dropped as identical to it."""
+        """The identity of each test example, and the labels of what was dropped as identical to it."""
         return self.__sealed["identity"].to_pylist(), self.__sealed["dropped"].to_pylist()
 
     def _open_labels(self) -> list[str]:

@@ -71,7 +71,7 @@ class Seen:
         )
 
     def ancestors(self) -> Seen:
-        """The same without the run itself."""
+        """What the ancestors of the run have seen, without the run itself."""
         past = self.table.filter(pc.greater(self.table["run"], 0))
         place = past.schema.get_field_index("run")
         past = past.set_column(place, "run", pc.cast(pc.subtract(past["run"], 1), pa.int32()))

@@ -77,9 +77,7 @@ def plainly(name: str) -> str:
 
 
 def split_of(name: str) -> str | None:
-    """train, val or test where a name certainly means that (`Training Set`, `valid`, `img_test`), else
-    None.
-    """
+    """The split that a name certainly means ("train" for `Training Set`, "test" for `img_test`), or None."""
     plain = plainly(name)
     for _ in range(2):
         if plain in CERTAIN:

@@ -170,13 +170,13 @@ class _Listing:
         return [name for name in self.files if is_table_name(name)]
 
     def within(self, name: str) -> _Listing:
-        """The same of a folder in it."""
+        """The listing of the folder called `name` in this one."""
         return _Listing(self.place / name, self.kind)
 
 
 def _inside(root: Path, kind: Kind) -> tuple[Path, list[Note]]:
-    """Where the classes or splits lie: the folder itself, or the one that holds them, where it holds
-    nothing else.
+    """The folder in which the classes or splits lie: `root` itself, or a single folder inside it where there
+    is nothing else.
     """
     place = root
     for _ in range(8):

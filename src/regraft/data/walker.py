@@ -125,8 +125,8 @@ def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntr
 
 
 def nearby(root: Path, name: str, endings: frozenset[str]) -> str:
-    """Where a file that is not at `root / name` lies: there with an ending, or in a folder of root; ""
-    where it is not found.
+    """The place of a file that is not at `root / name`: there with an ending, or in a folder of root. Gives
+    "" where there is none.
     """
     with contextlib.suppress(OSError):
         folders = [

@@ -208,7 +208,7 @@ def _text(path: Path) -> str:
 
 
 def _settings(recipe: str) -> Json:
-    """recipe.yaml's sections; nothing where it cannot be read."""
+    """The sections of recipe.yaml; none where it cannot be read."""
     try:
         settings = yaml.safe_load(recipe)
     except yaml.YAMLError:

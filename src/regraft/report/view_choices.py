@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 def latest(events: list[Json]) -> list[Json]:
-    """A resumed run does some epochs again: of each, the last one counts."""
+    """The events, of an epoch that a resumed run did again only the last one."""
     newest: dict[tuple[object, ...], Json] = {}
     for number, event in enumerate(events):
         kind = event.get("kind")

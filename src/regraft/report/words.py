@@ -102,7 +102,7 @@ def sentence(text: str) -> str:
 
 
 def noun(modality: str, n: int) -> str:
-    """image or images, as the number wants it; example or examples where the modality is not known here."""
+    """The noun of `n` items: "image" or "images"; "example" where the modality is not known here."""
     singular = modality_of(modality).noun if modality in names() else "example"
     return singular if n == 1 else f"{singular}s"
 

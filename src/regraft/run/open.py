@@ -52,7 +52,7 @@ def reserved(out: str | Path | None, name: str, overwrite: bool) -> Iterator[Run
 
 @contextlib.contextmanager
 def reserved_for_several(out: str | Path | None, name: str) -> Iterator[RunFolder]:
-    """The same for a folder that will hold several runs and is none itself."""
+    """Reserve a folder that will hold several runs and is none itself, and release it in the end."""
 
     def no_run(folder: RunFolder) -> None:
         if folder.is_run():
@@ -80,7 +80,7 @@ def _claimed(out: str | Path | None, name: str) -> Iterator[tuple[Path, bool]]:
 
 
 def place_of(out: str | Path | None, name: str) -> Path:
-    """Where a run would go, for a plan: nothing is made, and an earlier run may stand there."""
+    """The folder that a run would go to, for a plan. Nothing is made, and an earlier run may stand there."""
     folder = RunFolder(Path(out) if out is not None else next_free(RUNS, name))
     check(folder, overwrite=True)
     return folder.path

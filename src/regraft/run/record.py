@@ -143,7 +143,7 @@ class Record(Keeper):
             return None
 
     def in_time(self, what: str, make: Callable[[], Result]) -> Result | None:
-        """The same, done only while the budget lasts."""
+        """Make something the run can do without; None where that fails, or the budget is used up."""
 
         def timely() -> Result:
             if self.context.seconds_left <= 0:

@@ -128,7 +128,7 @@ def _baselines(
 
 
 def _from_scratch(model: Model, ground: Ground, context: Context) -> Model:
-    """The same network trained from random weights.
+    """A model of the same network, trained from random weights.
 
     Raises BudgetError, and KeyboardInterrupt when the user stops it.
     """

@@ -75,7 +75,8 @@ def audit(
 def audit_alone(
     examples: Examples, kept: Kept, context: Context, with_features: bool
 ) -> tuple[list[Finding], Part]:
-    """The same with the usual backbone of the modality and a linear probe, and the inputs of test.
+    """What the audit finds outside a run, with the usual backbone of the modality and a linear probe; and the
+    inputs of test.
 
     Without features near-duplicates are found by their facts only.
     """

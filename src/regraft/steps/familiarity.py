@@ -1,4 +1,4 @@
-"""What the model that is handed over was trained on, as it sees it: by this it tells what is unlike all of it."""
+"""What the model that is handed over was trained on: by this it tells what is unlike all of it."""
 
 from __future__ import annotations
 

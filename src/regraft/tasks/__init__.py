@@ -33,7 +33,7 @@ def register(kind: str, make: Callable[[tuple[str, ...]], Task]) -> None:
 
 @contextmanager
 def registered(kind: str, make: Callable[[tuple[str, ...]], Task]) -> Iterator[None]:
-    """The same for a while."""
+    """Register a kind of task until the `with` block ends."""
     before = dict(_KINDS)
     register(kind, make)
     try:

@@ -39,7 +39,7 @@ class Link(Protocol):
 
 
 class Softmax:
-    """Of one class in K: the log loss of the softmax, in nats."""
+    """The link of one class in K: the log loss of the softmax, in nats."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes

@@ -81,7 +81,7 @@ class Temperature:
         return np.asarray(outputs / self.temperature)
 
     def promising_nothing(self, why: str) -> Temperature:
-        """The same without a promise: what the predictions are of was seen before, so they prove nothing."""
+        """This calibration without a promise: the examples were seen before, so predictions prove nothing."""
         offers = (replace(offer, threshold=None, bound=0.0, why=why) for offer in self.offers)
         return replace(self, offers=tuple(offers), kept=None)
 
@@ -95,7 +95,7 @@ class Temperature:
         return self._told([None] * len(self.offers))
 
     def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
-        """The same with the bins of confidence on test, before and after, and what came of each promise."""
+        """Metrics of the calibration on test: its bins before and after, and what came of each promise."""
         scaled = self.applied(outputs)
         tested = self._told([_kept(offer, targets, scaled) for offer in self.offers])
         for side, logits in {"before": outputs, "after": scaled}.items():
@@ -180,7 +180,7 @@ class Single:
         return class_offset(targets, weighting, self.outputs)
 
     def guessing(self, targets: np.ndarray) -> float:
-        """log K, of two classes at least."""
+        """The loss of guessing among the K classes, two at least: log K, in nats."""
         return math.log(max(2, self.outputs))
 
     @property

@@ -83,7 +83,7 @@ class Calibration(Protocol):
         """(N, K) calibrated outputs of (N, K) outputs."""
 
     def promising_nothing(self, why: str) -> Calibration:
-        """The same without a promise: the examples it was fitted on were seen before and prove nothing."""
+        """This calibration without a promise: its examples were seen before and prove nothing."""
 
     def saved(self) -> dict[str, Any]:
         """What regraft.json keeps of it, plain values; `Task.calibration` reads it back."""

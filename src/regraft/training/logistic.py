@@ -301,8 +301,8 @@ def fit_linear(
 
 
 def tried_folds(strata: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:
-    """As many folds, stratified and by block, as hold out ENOUGH examples; of very many held out, a sample
-    of HELD in all.
+    """Folds, stratified and by block, as many as hold out ENOUGH examples. Of very many held-out examples a
+    sample of HELD in all stays.
     """
     splits = folds_of(strata, folds, seed, blocks)
     splits = splits[: max(1, -(-ENOUGH * len(splits) // len(strata)))]

@@ -35,8 +35,8 @@ class Files:
     tested: frozenset[str]
 
     def labelled(self) -> tuple[list[Fact], np.ndarray, np.ndarray]:
-        """Of the M examples of train and val the facts, (M,) numbers of their classes, and (M,) those of
-        their blocks.
+        """The facts of the M examples of train and val, the (M,) numbers of their classes, and the (M,)
+        numbers of their blocks.
         """
         known = [i for i, split in enumerate(self.splits) if split != "test"]
         index = {label: k for k, label in enumerate(self.classes)}

@@ -39,7 +39,7 @@ def between(start: State, end: State, share: float) -> State:
 
 
 def prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Placed]:
-    """Held-out examples as the network is given them, a batch of one shape at a time, with their positions."""
+    """Examples held out as the network is given them, with their positions, in batches of one shape."""
     preprocess, size = backbone.preprocess, context.recipe.run.feature_batch
     read = prefetch(batched(held.items, size), preprocess.host)
     numbered = enumerate(raw for _, raws in read for raw in raws)

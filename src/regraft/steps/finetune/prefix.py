@@ -53,7 +53,7 @@ class Prefix:
 
     @staticmethod
     def tensor(activation: np.ndarray, context: Context) -> torch.Tensor:
-        """float32 on the device, channels last where there are channels."""
+        """An activation as a float32 tensor on the device, channels last where it has channels."""
         tensor = torch.from_numpy(np.ascontiguousarray(activation)).to(context.device).float()
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
