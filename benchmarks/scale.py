@@ -20,13 +20,32 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import softmax
 
 from page import between_marks
+from regraft.data.audit import Seen, audit_features, find_near
+from regraft.data.part import Part
+from regraft.data.splits import assign_splits
+from regraft.evaluation import (
+    choose_thresholds,
+    evaluate_single,
+    fit_temperature,
+    folds_of,
+    knn_logits,
+    paired_accuracy,
+    per_class,
+    predicted_classes,
+    reliability,
+)
+from regraft.modalities import modality_of
+from regraft.predictions import write_predictions
+from regraft.tasks.single import Single, Temperature, majority_logits
+from regraft.training import fit_linear, fit_path, linear_outputs
 
 COUNTS = (10_000, 100_000, 1_000_000)
 CLASSES, WIDTH = 1_000, 64
@@ -45,7 +64,7 @@ class Clock:
     """Seconds and peak anonymous memory of each part."""
 
     def __init__(self) -> None:
-        self.found: dict[str, dict[str, float]] = {}
+        self.parts: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -64,8 +83,8 @@ class Clock:
             seconds, worked = time.perf_counter() - began, time.process_time() - worked
             done.set()
             watcher.join()
-            before = self.found.get(name, {"seconds": 0.0, "peak": 0})
-            self.found[name] = {"seconds": before["seconds"] + seconds, "peak": max(before["peak"], *peak)}
+            before = self.parts.get(name, {"seconds": 0.0, "peak": 0})
+            self.parts[name] = {"seconds": before["seconds"] + seconds, "peak": max(before["peak"], *peak)}
             print(
                 f"{name}: {seconds:.1f} s, {worked:.1f} s of a core, {peak[0] / 1e6:,.0f} MB",
                 file=sys.stderr,
@@ -95,29 +114,42 @@ def picture(name: str) -> np.ndarray:
     return rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
 
 
-def measure(count: int) -> dict[str, dict[str, float]]:
-    """Every part once, in the order of a run."""
-    from regraft.data.audit import Seen, audit_features, find_near
-    from regraft.data.part import Part
-    from regraft.data.splits import assign_splits
-    from regraft.evaluation import (
-        choose_thresholds,
-        evaluate_single,
-        fit_temperature,
-        folds_of,
-        knn_logits,
-        paired_accuracy,
-        per_class,
-        predicted_classes,
-        reliability,
-    )
-    from regraft.modalities import modality_of
-    from regraft.predictions import write_predictions
-    from regraft.tasks.single import Single, Temperature, majority_logits
-    from regraft.training import fit_linear, fit_path, linear_outputs
+@dataclass(frozen=True)
+class Synthetic:
+    """Synthetic examples, those of train and val first: their `ids`, (N,) `labels` and `splits`, and the
+    (N,) position `twin` of the example that each is nearly the same as, itself for most.
+    """
 
-    images, clock, rng = modality_of("image"), Clock(), np.random.default_rng(0)
-    names = tuple(f"class {k:03d}" for k in range(CLASSES))
+    ids: list[str]
+    labels: np.ndarray
+    splits: np.ndarray
+    twin: np.ndarray
+    known: int  # examples of train and val
+
+    def inputs(self, begin: int, end: int, rng: np.random.Generator) -> Part:
+        """The examples from `begin` to `end` as the audit sees them, with random difference hashes."""
+        images, some = modality_of("image"), tuple(self.ids[begin:end])
+        hashes = rng.integers(0, 256, (end - begin, 16), dtype=np.uint8)
+        columns = {"width": [64] * len(some), "height": [64] * len(some)}
+        columns |= {"dhash": [line.tobytes().hex() for line in hashes]}
+        empty = dict.fromkeys(images.facts.names, [None] * len(some))
+        return Part(
+            name="inputs",
+            ids=some,
+            sources=some,
+            items=some,
+            identities=some,
+            facts=pa.table({**empty, **columns}, schema=images.facts),
+        )
+
+    def recalled(self, pairs: set[tuple[int, int]]) -> float:
+        """The share of the planted near-duplicates that is among `pairs`."""
+        planted = {(min(i, j), max(i, j)) for i, j in enumerate(self.twin.tolist()) if i != j}
+        return len(pairs & planted) / len(planted)
+
+
+def synthetic(count: int, names: tuple[str, ...], rng: np.random.Generator, clock: Clock) -> Synthetic:
+    """As many examples, split; one in a hundred is nearly another one of its class."""
     labels = rng.permutation(np.arange(count) % CLASSES)
     twins = np.arange(count)
     copies = rng.permutation(count)[: count // 100]
@@ -127,35 +159,26 @@ def measure(count: int) -> dict[str, dict[str, float]]:
     with clock.part("splits"):
         splits = np.array(assign_splits(ids, [names[k] for k in labels], [None] * count, [None] * count))
     order = np.concatenate([np.flatnonzero(splits == split) for split in ("train", "val", "test")])
-    known = int((splits != "test").sum())
     place = np.empty(count, dtype=np.int64)
     place[order] = np.arange(count)
-    labels, ids = labels[order], [ids[i] for i in order]
+    known = int((splits != "test").sum())
+    return Synthetic([ids[i] for i in order], labels[order], splits[order], place[twins[order]], known)
 
+
+def measure(count: int) -> dict[str, dict[str, float]]:
+    """Every part once, in the order of a run."""
+    clock, rng = Clock(), np.random.default_rng(0)
+    names = tuple(f"class {k:03d}" for k in range(CLASSES))
+    data = synthetic(count, names, rng, clock)
+    labels, known = data.labels, data.known
     with tempfile.TemporaryDirectory() as folder:
-        every = features(labels, place[twins[order]], Path(folder) / "features")
+        every = features(labels, data.twin, Path(folder) / "features")
         values, ahead = every[:known], every[known:]
-
-        def inputs(begin: int, end: int) -> Part:
-            some = tuple(ids[begin:end])
-            hashes = rng.integers(0, 256, (end - begin, 16), dtype=np.uint8)
-            columns = {"width": [64] * len(some), "height": [64] * len(some)}
-            columns |= {"dhash": [line.tobytes().hex() for line in hashes]}
-            empty = dict.fromkeys(images.facts.names, [None] * len(some))
-            return Part(
-                name="inputs",
-                ids=some,
-                sources=some,
-                items=some,
-                identities=some,
-                facts=pa.table({**empty, **columns}, schema=images.facts),
-            )
-
-        both, test = inputs(0, known), inputs(known, count)
+        both, test = data.inputs(0, known, rng), data.inputs(known, count, rng)
         with clock.part("near-duplicates"):
-            likeness = replace(images.likeness(both.facts), read=picture)
+            likeness = replace(modality_of("image").likeness(both.facts), read=picture)
             near = find_near(both, test, (values, ahead), likeness, lambda **_: None)
-        blocks = np.minimum(np.arange(count), place[twins[order]])[:known]
+        blocks = np.minimum(np.arange(count), data.twin)[:known]
         with clock.part("splits"):
             folds_of(labels[:known], 5, 0, blocks)
 
@@ -164,13 +187,11 @@ def measure(count: int) -> dict[str, dict[str, float]]:
             path = fit_path(values, labels[:known], weights, Single(names), blocks=blocks)
             weight, bias = fit_linear(values, labels[:known], weights, Single(names), path.l2[path.chosen])
         with clock.part("audit"):
-            from scipy.special import softmax
-
-            found = audit_features(
+            findings = audit_features(
                 Seen(
                     names,
                     both,
-                    tuple(splits[order[:known]].tolist()),
+                    tuple(data.splits[:known].tolist()),
                     labels[:known],
                     values,
                     path.rows,
@@ -213,21 +234,15 @@ def measure(count: int) -> dict[str, dict[str, float]]:
             }
             for logits in (near_logits, most):
                 paired_accuracy(truth, mine, predicted_classes(logits), "it")
-    pairs = {pair[:2] for pair in near.pairs}
-    planted = {
-        (min(i, j), max(i, j))
-        for i, j in zip(range(count), place[twins[order]].tolist(), strict=True)
-        if i != j
-    }
     said = ", ".join(
-        f"{name} {found['accuracy'].value:.3f}" for name, found in (("head", result), *told.items())
+        f"{name} {scores['accuracy'].value:.3f}" for name, scores in (("head", result), *told.items())
     )
     print(
-        f"{len(pairs & planted) / len(planted):.3f} of planted near-duplicates found, "
-        f"{len(found)} findings; accuracy: {said}",
+        f"{data.recalled({pair[:2] for pair in near.pairs}):.3f} of planted near-duplicates found, "
+        f"{len(findings)} findings; accuracy: {said}",
         file=sys.stderr,
     )
-    return clock.found
+    return clock.parts
 
 
 def main() -> None:
@@ -242,23 +257,23 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one)))
         return
-    found: dict[int, dict[str, dict[str, float]]] = {}
+    sizes: dict[int, dict[str, dict[str, float]]] = {}
     for count in options.counts:
         words = [sys.executable, __file__, "--one", str(count)]
-        found[count] = json.loads(
+        sizes[count] = json.loads(
             subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
         )
-    table = drawn(found)
+    table = drawn(sizes)
     print(table)
     if options.write:
         between_marks(options.write, "scale", table)
 
 
-def drawn(found: dict[int, dict[str, dict[str, float]]]) -> str:
+def drawn(sizes: dict[int, dict[str, dict[str, float]]]) -> str:
     """Seconds of each part and size; how much more than linear the last step is; the peak at the largest
     size.
     """
-    counts = sorted(found)
+    counts = sorted(sizes)
     last, before = counts[-1], counts[-2] if len(counts) > 1 else counts[-1]
     head = [*(f"{count:,}" for count in counts), f"{last:,} against linear", f"peak at {last:,}"]
     rows = [f"| part | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
@@ -270,10 +285,10 @@ def drawn(found: dict[int, dict[str, dict[str, float]]]) -> str:
 
     for name in PARTS:
         rows.append(
-            line(name, lambda count, name=name: found[count][name]["seconds"], found[last][name]["peak"])
+            line(name, lambda count, name=name: sizes[count][name]["seconds"], sizes[last][name]["peak"])
         )
-    whole = max(part["peak"] for part in found[last].values())
-    rows.append(line("all", lambda count: sum(part["seconds"] for part in found[count].values()), whole))
+    whole = max(part["peak"] for part in sizes[last].values())
+    rows.append(line("all", lambda count: sum(part["seconds"] for part in sizes[count].values()), whole))
     return "\n".join(rows)
 
 

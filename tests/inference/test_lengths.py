@@ -1,4 +1,4 @@
-"""Items of lengths of their own: batches of one shape, and answers that what stands beside does not change."""
+"""Items of their own lengths: batches of one shape, and answers that what stands beside does not change."""
 
 from __future__ import annotations
 
