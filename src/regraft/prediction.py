@@ -89,14 +89,14 @@ class Reading:
         each is.
         """
         answers = self.task.predict(self.calibration.applied(outputs.astype(np.float64)))
-        found = []
+        predictions = []
         for source, answer, known in zip(sources, answers, familiarity, strict=True):
             shares, chance = answer.probabilities, answer.probability
             if self.top is not None:
                 shares = dict(sorted(shares.items(), key=lambda item: -item[1])[: self.top])
             sure = None if self.threshold is None or chance is None else chance >= self.threshold
-            found.append(Prediction(source, answer.label, chance, shares, sure=sure, familiarity=known))
-        return found
+            predictions.append(Prediction(source, answer.label, chance, shares, sure=sure, familiarity=known))
+        return predictions
 
     def unreadable(self, source: str, error: Unreadable) -> Prediction:
         """What is said of an item that could not be read."""

@@ -98,13 +98,13 @@ def _names(folder: RunFolder) -> list[str]:
 
 def _places(run: Path, state: Json) -> list[str]:
     """Folders of this machine, absolute, that nothing sent may name."""
-    found = [run.absolute(), run.resolve(), Path.cwd(), Path(tempfile.gettempdir()), cache_folder()]
+    places = [run.absolute(), run.resolve(), Path.cwd(), Path(tempfile.gettempdir()), cache_folder()]
     with contextlib.suppress(RuntimeError):
-        found.append(Path.home())
+        places.append(Path.home())
     if source := (state.get("data") or {}).get("source"):
-        found.append(Path(str(source)))
+        places.append(Path(str(source)))
     return [
-        str(place) for place in found if place is not None and place.is_absolute() and len(place.parts) > 1
+        str(place) for place in places if place is not None and place.is_absolute() and len(place.parts) > 1
     ]
 
 
@@ -116,17 +116,17 @@ def _places_of(provenance: Json) -> list[str]:
 
 def _told(provenance: Json) -> Json:
     """Where a backbone came from, without the folders it lies in."""
-    found = dict(provenance)
-    kind, _, rest = str(found.get("id") or "").partition(":")
+    told = dict(provenance)
+    kind, _, rest = str(told.get("id") or "").partition(":")
     if kind in ("path", "run"):
-        found["id"] = f"{kind}:{_last(rest)}"
-        found["source"] = _last(str(found.get("source") or rest))
+        told["id"] = f"{kind}:{_last(rest)}"
+        told["source"] = _last(str(told.get("source") or rest))
     for key in ("pretrained_on", "source"):
-        if isinstance(found.get(key), str):
-            found[key] = re.sub(
-                r"\b(path|run):([^,]+)", lambda m: f"{m[1]}:{_last(m[2])}", _ABSOLUTE.sub(_base, found[key])
+        if isinstance(told.get(key), str):
+            told[key] = re.sub(
+                r"\b(path|run):([^,]+)", lambda m: f"{m[1]}:{_last(m[2])}", _ABSOLUTE.sub(_base, told[key])
             )
-    return found
+    return told
 
 
 def _last(path: str) -> str:
@@ -150,12 +150,12 @@ def _shown(state: Json, names: list[str]) -> Json:
     data["findings"] = [
         {**item, "message": clean(str(item["message"]))} for item in data.get("findings") or []
     ]
-    found = {**state, "data": data, "provenance": _told(state.get("provenance") or {})}
-    found["missing"] = {what: clean(str(why)) for what, why in (state.get("missing") or {}).items()}
+    shown = {**state, "data": data, "provenance": _told(state.get("provenance") or {})}
+    shown["missing"] = {what: clean(str(why)) for what, why in (state.get("missing") or {}).items()}
     for key in ("chosen", "chosen_why"):
-        if found.get(key):
-            found[key] = clean(str(found[key]))
-    return found
+        if shown.get(key):
+            shown[key] = clean(str(shown[key]))
+    return shown
 
 
 def _without(value: Any, places: list[str]) -> Any:
@@ -187,8 +187,8 @@ def _metadata(weights: Path) -> Json:
     """The texts a safetensors file holds beside its tensors."""
     with weights.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        found = json.loads(file.read(length))
-    return dict(found.get("__metadata__") or {})
+        header = json.loads(file.read(length))
+    return dict(header.get("__metadata__") or {})
 
 
 def find(repo: str) -> Place:

@@ -145,9 +145,9 @@ def find_folds(network: nn.Module, inputs: Inputs) -> dict[int, Norm]:
         network.eval()
         expected = _first(network(few))
         with _Shortcuts(watch.folds, bfloat16=False):
-            found = _first(network(few))
+            folded = _first(network(few))
         network.train(training)
-    same = float((found - expected).abs().max()) <= CLOSE * float(expected.abs().max())
+    same = float((folded - expected).abs().max()) <= CLOSE * float(expected.abs().max())
     return watch.folds if same else {}
 
 

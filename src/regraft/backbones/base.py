@@ -108,8 +108,8 @@ def make_base(obtained: Obtained, preprocess: Preprocess) -> Backbone:
 
 def native_width(module: nn.Module) -> int | None:
     """The width of the features that a network declares, as timm's do; None for one that says nothing."""
-    found = getattr(module, "head_hidden_size", None) or getattr(module, "num_features", None)
-    return None if found is None else int(found)
+    declared = getattr(module, "head_hidden_size", None) or getattr(module, "num_features", None)
+    return None if declared is None else int(declared)
 
 
 def measured_width(module: nn.Module, preprocess: Preprocess) -> int:
@@ -174,20 +174,20 @@ def cut_stages(module: nn.Module) -> tuple[Stage, ...]:
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    found: list[tuple[str, nn.Module]] = []
+    children: list[tuple[str, nn.Module]] = []
     for name, child in module.named_children():
         if isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1:
-            found.extend((f"{name}.{inner}", layer) for inner, layer in child.named_children())
+            children.extend((f"{name}.{inner}", layer) for inner, layer in child.named_children())
         else:
-            found.append((name, child))
-    return found
+            children.append((name, child))
+    return children
 
 
 def _own_modules(module: nn.Module, owner: dict[str, int]) -> dict[str, int]:
     """The stage of every module that lies wholly in one; a module without parameters goes with what stands
     before it.
     """
-    current, found = 0, {}
+    current, numbers = 0, {}
     for name, child in module.named_modules():
         if not name:
             continue
@@ -196,10 +196,10 @@ def _own_modules(module: nn.Module, owner: dict[str, int]) -> dict[str, int]:
         }
         if len(stages) == 1:
             current = next(iter(stages))
-            found[name] = current
+            numbers[name] = current
         elif not stages and not any(True for _ in child.parameters()):
-            found[name] = current
-    return found
+            numbers[name] = current
+    return numbers
 
 
 def _stage_name(names: list[str], number: int) -> str:

@@ -66,11 +66,11 @@ def _at_depths(
     backbone: Backbone, depths: Sequence[int], read: Callable[[], float], run: Callable[[], object]
 ) -> dict[int, float]:
     """What `read` has gone up by when a pass comes to the end of each depth, and of the whole."""
-    found: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     start = read()
 
     def note(depth: int) -> Callable[[nn.Module, object], None]:
-        return lambda *_: found.update({depth: read() - start})
+        return lambda *_: seconds.update({depth: read() - start})
 
     handles = [
         backbone.module.get_submodule(entrance(backbone, depth)).register_forward_pre_hook(note(depth))
@@ -81,4 +81,4 @@ def _at_depths(
     finally:
         for handle in handles:
             handle.remove()
-    return {**found, len(backbone.stages): read() - start}
+    return {**seconds, len(backbone.stages): read() - start}

@@ -110,12 +110,12 @@ class Suffix:
             with torch.no_grad():
                 self._measure(backbone, batch)
                 whole = Tapped(backbone, (), cut).to(device)(batch)
-                found = self(whole[-1])
+                outputs = self(whole[-1])
         except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
             raise ValueError(f"cannot be cut before {self.entrance}: {str(error).splitlines()[0]}") from None
         finally:
             self.module.train(training)
-        if not torch.allclose(found, whole[0], rtol=1e-4, atol=1e-4 * float(whole[0].abs().max())):
+        if not torch.allclose(outputs, whole[0], rtol=1e-4, atol=1e-4 * float(whole[0].abs().max())):
             raise ValueError(f"cannot be cut before {self.entrance}: what follows needs more than its input")
 
     def _measure(self, backbone: Backbone, batch: dict[str, torch.Tensor]) -> None:

@@ -33,10 +33,10 @@ class PooledTransformer(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features of one batch."""
-        found = self.model(pixel_values=images)
-        pooled = getattr(found, "pooler_output", None)
+        outputs = self.model(pixel_values=images)
+        pooled = getattr(outputs, "pooler_output", None)
         if pooled is None:
-            hidden = found.last_hidden_state
+            hidden = outputs.last_hidden_state
             pooled = hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
         return pooled.flatten(1)  # type: ignore[no-any-return]
 
@@ -70,8 +70,8 @@ def _library() -> Any:
 def is_transformers(folder: Path) -> bool:
     """True for a folder whose config.json names a `model_type`."""
     file = folder / "config.json"
-    found = read_json(file) if file.is_file() else None
-    return isinstance(found, dict) and "model_type" in found and "architecture" not in found
+    config = read_json(file) if file.is_file() else None
+    return isinstance(config, dict) and "model_type" in config and "architecture" not in config
 
 
 def read_folder(folder: Path) -> tuple[PooledTransformer, str, dict[str, Any]]:

@@ -69,16 +69,16 @@ def truncated(backbone: Backbone, depth: int) -> Backbone:
             expected = Tapped(backbone, (depth,)).eval().to(device)(drawn)[1]
             cut_short(module, depth)
             shallow = replace(backbone, module=module, stages=cut_stages(module), classifier="", depth=depth)
-            found = Tapped(shallow).eval().to(device)(drawn)[0]
+            features = Tapped(shallow).eval().to(device)(drawn)[0]
     except (RuntimeError, TypeError, AttributeError, IndexError, KeyError, AssertionError) as error:
         raise ValueError(f"{where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     finally:
         backbone.module.train(training)
-    close = found.shape == expected.shape and torch.allclose(
-        found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    close = features.shape == expected.shape and torch.allclose(
+        features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
     )
     if not close or len(shallow.stages) != depth:
         raise ValueError(f"{where}: what is left gives other features than the whole at that depth")
     kept = sum(parameter.numel() for parameter in module.parameters())
     module.train(training)
-    return replace(shallow, width=found.shape[1], provenance=replace(backbone.provenance, parameters=kept))
+    return replace(shallow, width=features.shape[1], provenance=replace(backbone.provenance, parameters=kept))

@@ -40,13 +40,13 @@ def rank(
     with progress(quiet or as_json) as screen:
         from regraft import api
 
-        found = api.rank(data, backbone or ["auto"], recipe=recipe, network=network, listeners=[screen])
+        ranking = api.rank(data, backbone or ["auto"], recipe=recipe, network=network, listeners=[screen])
     if as_json:
-        print_json(found.to_dict())
+        print_json(ranking.to_dict())
     else:
         from regraft.console import ranking_table
 
-        ranking_table(found.to_dict())
+        ranking_table(ranking.to_dict())
 
 
 def audit(
@@ -67,21 +67,21 @@ def audit(
     with progress(quiet or as_json) as screen:
         from regraft import api
 
-        found = api.audit(
+        audited = api.audit(
             data, recipe=recipe, features=features, splits=splits, fixes=fixes, listeners=[screen]
         )
     if as_json:
-        print_json(found.to_dict())
+        print_json(audited.to_dict())
     else:
         from regraft.console import findings_table
 
-        findings_table(found.to_dict())
+        findings_table(audited.to_dict())
     if export is not None:
-        lines = found.export(export)
+        lines = audited.export(export)
         print(
             f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
             f"regraft fit {quote(str(data))} --fixes {quote(str(export))}",
             file=sys.stderr,
         )
-    if strict and found.warnings:
+    if strict and audited.warnings:
         raise typer.Exit(1)

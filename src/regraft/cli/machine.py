@@ -22,12 +22,12 @@ def models(as_json: options.AsJson = False) -> None:
     """List the pre-trained models at hand and in the catalogue, and where others come from."""
     from regraft.backbones import at_hand
 
-    found = at_hand()
+    known = at_hand()
     if as_json:
-        print_json(found)
+        print_json(known)
         return
     print(f"{'':51} {'params':>8} {'GMACs':>6} {'input':>5} {'top-1':>5}  {'licence':14}")
-    for item in found:
+    for item in known:
         print(_line(item))
     for reference, what in OTHERS.items():
         print(f"{reference:34} {what}")

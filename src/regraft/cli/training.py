@@ -161,13 +161,13 @@ def _repeat(
     with progress(quiet or as_json) as screen:
         from regraft import api
 
-        found = api.repeat(data, out, repeats, listeners=[screen], **given)
+        several = api.repeat(data, out, repeats, listeners=[screen], **given)
     if as_json:
-        print_json({"out": found.path, **found.to_dict()})
+        print_json({"out": several.path, **several.to_dict()})
     elif not quiet:
-        for run in found.runs:
+        for run in several.runs:
             print(f"  seed {run.state['seed']}  {run.headline()}  {run.state['chosen']}")
-        print(f"{found.headline()}\nruns    {found.path}")
+        print(f"{several.headline()}\nruns    {several.path}")
 
 
 def explore(
@@ -246,9 +246,9 @@ def _promise(offer: Mapping[str, Any]) -> str:
         return f"{offer['why']} (not tested)" if offer["threshold"] is not None else str(offer["why"])
     answered, right = (offer["test"][key]["value"] for key in ("answered", "precision"))
     said = "answer always" if offer["threshold"] == 0 else f"answer only above {offer['threshold']:.2f}"
-    found = "nothing" if right is None else f"{right:.1%} right on {answered:.0%} of examples"
+    kept = "nothing" if right is None else f"{right:.1%} right on {answered:.0%} of examples"
     kind = ", indicative" if offer.get("indicative") else ""
-    return f"{said} for {offer['wanted']:.0%}{kind}: on test {found}"
+    return f"{said} for {offer['wanted']:.0%}{kind}: on test {kept}"
 
 
 def show_plan(plan: dict[str, Any]) -> None:

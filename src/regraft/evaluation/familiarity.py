@@ -50,15 +50,15 @@ class Familiarity:
         Beyond TAIL of the distances the rest is taken to fall off exponentially, as peaks over a high
         threshold do: so few examples tell more than that something is farther than the farthest of them.
         """
-        found = _distances(_of_length_1(features), self.rows)
+        distances = _distances(_of_length_1(features), self.rows)
         percentiles = (
-            100 * np.searchsorted(self.distances, found, side="left") / (len(self.distances) + 1)
+            100 * np.searchsorted(self.distances, distances, side="left") / (len(self.distances) + 1)
         ).astype(np.float64)
         start = float(np.quantile(self.distances, TAIL))
         above = self.distances[self.distances > start] - start
         if len(above):
-            beyond = found > start
-            rest = np.exp(-(found[beyond] - start) / float(above.mean()))
+            beyond = distances > start
+            rest = np.exp(-(distances[beyond] - start) / float(above.mean()))
             percentiles[beyond] = 100 * (1 - (1 - TAIL) * rest)
         return percentiles
 
@@ -75,7 +75,7 @@ def _distances(
     to the nearest of other blocks.
     """
     base = np.ascontiguousarray(rows.astype(np.float32).T)
-    found, step = np.empty(len(asked), np.float32), max(1, BLOCK // max(1, len(rows)))
+    distances, step = np.empty(len(asked), np.float32), max(1, BLOCK // max(1, len(rows)))
     for start in range(0, len(asked), step):
         close = asked[start : start + step] @ base
         if block is not None:
@@ -84,8 +84,8 @@ def _distances(
         nearest = np.partition(close, -many, axis=1)[:, -many:]
         known = np.isfinite(nearest)
         total, counts = np.where(known, nearest, 0).sum(axis=1), known.sum(axis=1)
-        found[start : start + step] = 1 - total / np.maximum(counts, 1)
-    return found
+        distances[start : start + step] = 1 - total / np.maximum(counts, 1)
+    return distances
 
 
 def _of_length_1(features: np.ndarray) -> NDArray[np.float32]:
