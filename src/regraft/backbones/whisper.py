@@ -13,7 +13,9 @@ from torch import nn
 from regraft.errors import BackboneError
 
 PREFIX = "whisper:"
-WINDOW = 500  # positions of 20 ms, ten seconds, within which a layer attends: three windows cost less than thirty seconds at once
+# positions of 20 ms, ten seconds, within which a layer attends: three windows cost less than thirty seconds
+# at once
+WINDOW = 500
 FAR = -1e4  # added to the attention that nothing may pay to padding
 Named = dict[str, np.ndarray]
 
