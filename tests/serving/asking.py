@@ -73,7 +73,8 @@ def form(
     """The body and the headers of a form with these files."""
     edge, parts = b"a-boundary-of-tests", []
     for name, content in files:
-        about = f'Content-Disposition: form-data; name="{field}"; filename="{name}"\r\nContent-Type: {kind}\r\n\r\n'
+        about = f'Content-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        about += f"Content-Type: {kind}\r\n\r\n"
         parts.append(b"--" + edge + b"\r\n" + about.encode() + content + b"\r\n")
     body = b"".join(parts) + b"--" + edge + b"--\r\n"
     return body, {"Content-Type": f"multipart/form-data; boundary={edge.decode()}"}

@@ -266,7 +266,10 @@ def test_who_never_ends_is_let_go(caller: Caller) -> None:
 def test_what_is_no_http_is_answered_and_forgotten(caller: Caller) -> None:
     assert caller.raw(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert b" 400 " in caller.raw(b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")
-    smuggled = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    smuggled = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
     assert (
         b" 200 "
         not in caller.raw(

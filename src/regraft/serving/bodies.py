@@ -246,7 +246,8 @@ class _Form:
         if field_name not in FIELDS:
             raise Refused(
                 422,
-                f"a field named {field_name!r}: items are named file or text, settings go into the URL (?top=3)",
+                f"a field named {field_name!r}: items are named file or text, "
+                "settings go into the URL (?top=3)",
             )
         name = about.get(b"filename", b"").decode("utf-8", "replace")
         self.items.append(Item(tidy(name) or f"item {len(self.items)}", b"".join(self.content)))

@@ -74,7 +74,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
             listening.bind(address)
         except OSError as error:
             raise UsageError(
-                f"{host}:{port} cannot be listened at: {error.strerror}. Another --port, or 0 for any that is free?"
+                f"{host}:{port} cannot be listened at: {error.strerror}. "
+                "Another --port, or 0 for any that is free?"
             ) from None
         yield listening
 
@@ -86,7 +87,7 @@ def address_of(listening: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]
-    """Ends cleanly on the first SIGTERM or Ctrl-C, at once on the second, and reads models again on SIGHUP."""
+    """Ends cleanly on the first SIGTERM or Ctrl-C, at once on the second; reads models again on SIGHUP."""
 
     def __init__(self, config: uvicorn.Config, shelf: Shelf, listening: Callable[[], None]) -> None:
         super().__init__(config)

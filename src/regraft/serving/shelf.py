@@ -223,7 +223,8 @@ def places_of(runs: Sequence[str]) -> dict[str, Path]:
         name = given if named else path.resolve().name
         if not NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} is no name for a model (letters, digits, . _ -, 100 at most): name it, as flowers={path}."
+                f"{name!r} is no name for a model (letters, digits, "
+                f". _ -, 100 at most): name it, as flowers={path}."
             )
         if name in places:
             raise UsageError(
