@@ -46,6 +46,7 @@ def own_cache(
     """A cache of the test's own: no features in it, but what does not depend on data."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("REGRAFT_CACHE", str(folder))
+    monkeypatch.setenv("REGRAFT_CONFIG", "")  # the settings of whoever runs the tests are not theirs
     for kind in ("openvino", "trials"):
         if (warm / kind).is_dir():
             shutil.copytree(warm / kind, folder / kind)

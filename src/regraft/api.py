@@ -237,7 +237,6 @@ def rank(
     backbones: Sequence[str] = ("auto",),
     *,
     recipe: dict[str, Any] | None = None,
-    network: bool = False,
     cache: str | Path | None = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Ranking:
@@ -245,16 +244,16 @@ def rank(
     test stays sealed.
 
     `backbones` are references; "auto" stands for all at hand (installed, in the hub's cache, earlier runs
-    below `runs/`), with `network` for the whole catalogue. What is allowed stands in `recipe`:
-    obtain.prefer, obtain.max_parameters, run.budget_seconds. An earlier run that has seen some of the data
-    is left out. Raises DataError, UsageError.
+    below `runs/`), with obtain.network in `recipe` for stronger ones of the catalogue too, which are fetched.
+    What is allowed stands there as well: obtain.max_parameters, obtain.accept_licences, run.budget_seconds.
+    An earlier run that has seen some of the data is left out. Raises DataError, UsageError.
     """
     session = Session.open(recipe, cache, listeners)
     examples = examples_of(read_source(data), session.recipe, None, session.events).examples
 
     from regraft.experiments.contest import ranked
 
-    return ranked(examples, backbones, network, session)
+    return ranked(examples, backbones, session)
 
 
 def audit(

@@ -87,6 +87,16 @@ class ObtainRecipe(_Section):
         None,
         description="of an automatic choice: most parameters of the backbone, its old classifier not counted",
     )
+    network: bool = Field(
+        False,
+        description="of an automatic choice: also fetch and compare stronger models of the catalogue that fit the machine "
+        "and the budget; they are not fetched unasked",
+    )
+    accept_licences: list[str] = Field(
+        [],
+        description="licences that forbid commercial use, or are the publisher's own, under which models are taken all the "
+        "same; without it they are passed over",
+    )
 
 
 class BaseRecipe(_Section):

@@ -41,23 +41,36 @@ def options() -> dict[str, set[str]]:
     }
 
 
-def test_the_page_of_settings_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_recipe", ROOT / "docs" / "make_recipe.py")
+def made(name: str) -> str:
+    """What a script of docs/ that makes a page would write now."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
-    assert text == module.page(), "run: python docs/make_recipe.py"
+    return str(module.page())
 
 
-def test_python_in_the_readme_compiles_and_names_what_there_is() -> None:
+@pytest.mark.parametrize("page", ["recipe", "options"])
+def test_a_page_that_is_made_is_up_to_date(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert text == made(f"make_{page}"), f"run: python docs/make_{page}.py"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert {page.name for page in ROOT.glob("docs/*.md")} - {"index.md"} <= set(
+        re.findall(r"\]\((\w+\.md)\)", index)
+    )
+
+
+def test_python_for_users_compiles_and_names_what_there_is() -> None:
     import regraft
 
-    blocks = PYTHON.findall(README)
-    assert len(blocks) >= 3
+    blocks = PYTHON.findall(README + "\n" + (ROOT / "docs" / "using.md").read_text(encoding="utf-8"))
+    assert len(blocks) >= 4
     for block in blocks:
-        compile(block, "README.md", "exec")
+        compile(block, "for users", "exec")
         for name in re.findall(r"\bregraft\.(\w+)\(", block):
             assert hasattr(regraft, name), name
 
@@ -85,20 +98,21 @@ def test_verbs_and_options_exist(page: str) -> None:
     known = options()
     text = (ROOT / page).read_text(encoding="utf-8")
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text):
-        assert option == "--help" or any(option in found for found in known.values()), option
+        assert option in ("--help", "--install-completion", "--show-completion") or any(
+            option in found for found in known.values()
+        ), option
     calls = re.findall(r"^    regraft +(.+)$|`regraft +([a-z][^`]*)`", text, re.MULTILINE)
     for call in map("".join, calls):
         verb, *words = shlex.split(call, comments=True)
+        if verb == "--install-completion":
+            continue
         assert verb in known, call
         for word in words:
             assert not word.startswith("--") or word in known[verb], call
 
 
-def test_no_verb_and_no_option_of_fit_is_left_out_of_the_readme() -> None:
-    known = options()
-    assert set(re.findall(r"regraft (\w+)", README)) >= set(known)
-    said = set(re.findall(r"--[a-z][a-z-]*", README))
-    assert {name for name in known["fit"] if re.match(r"--(?!no-|help)", name)} <= said
+def test_no_verb_is_left_out_of_the_readme() -> None:
+    assert set(re.findall(r"regraft (\w+)", README)) >= set(options())
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -32,7 +32,7 @@ def test_a_model_of_a_registered_source_is_obtained_by_name_and_by_modality() ->
     assert found.module(torch.zeros(2, 12)).shape == (2, 16)
     assert obtain_weights("auto", modality="vector").provenance.id == "toy:tiny"
     assert candidates("vector") == ["toy:tiny"]
-    assert "toy:tiny" not in candidates("image", network=True)
+    assert "toy:tiny" not in candidates("image")
     assert [item["modality"] for item in at_hand() if item["reference"] == "toy:tiny"] == ["vector"]
     assert usual("image") == "packaged:efficientnet_lite0"
     with pytest.raises(BackboneError, match="no toy:huge; there is toy:tiny"):

@@ -10,8 +10,8 @@ from regraft.backbones.arithmetic import (
 )
 from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make_base
 from regraft.backbones.batches import Batch, length, padded, split, tensors
-from regraft.backbones.catalogue import Entry, entries, entry_of
-from regraft.backbones.cost import Cost, costs
+from regraft.backbones.catalogue import Entry, Licence, entries, entry_of, licence_of, licences
+from regraft.backbones.cost import Cost, costs, pace
 from regraft.backbones.joined import joined
 from regraft.backbones.sources import (
     Obtained,
@@ -34,6 +34,7 @@ __all__ = [
     "Batch",
     "Cost",
     "Entry",
+    "Licence",
     "Obtained",
     "Provenance",
     "Stage",
@@ -53,8 +54,11 @@ __all__ = [
     "find_folds",
     "joined",
     "length",
+    "licence_of",
+    "licences",
     "make_base",
     "obtain_weights",
+    "pace",
     "padded",
     "pick_arithmetic",
     "plain",

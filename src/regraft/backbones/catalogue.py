@@ -1,4 +1,6 @@
-"""The catalogue: backbones worth trying, as data (catalogue.json), and which of them are at hand."""
+"""The catalogue: backbones worth trying, as data (catalogue.json), what their licences allow (licences.json),
+and which of them are at hand.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class Entry:
     `input_size` pixels.
 
     `imagenet_top1` is the published accuracy in per cent on ImageNet-1k's validation set, where there is
-    one.
+    one. `download` is the size of the weights' file in bytes, `source` the page that the facts are from;
+    `stronger` marks what `--network` tries beside what is installed.
     """
 
     reference: str
@@ -35,6 +38,51 @@ class Entry:
     imagenet_top1: float | None
     licence: str
     kind: str  # convnet, vit or hybrid
+    download: int | None = None
+    source: str = ""
+    stronger: bool = False
+
+    @property
+    def name(self) -> str:
+        """The reference without its prefix."""
+        return self.reference.partition(":")[2]
+
+    @property
+    def megabytes(self) -> float:
+        """What is to be fetched, in 10^6 bytes; of float32 weights where the size is not known."""
+        return (self.download or 4 * self.parameters) / 1e6
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What a licence allows: `commercial` is "yes", "no", "terms" (they are the publisher's own, to be read)
+    or "unknown". `remark` says why it is not simply taken, "" where it is.
+    """
+
+    name: str
+    commercial: str
+    link: str
+    remark: str
+
+    @property
+    def free(self) -> bool:
+        """Whether the weights are taken without a word of the user's."""
+        return self.commercial == "yes"
+
+
+@cache
+def licences() -> tuple[Licence, ...]:
+    """The licences that are known, as licences.json has them."""
+    import json
+
+    text = files("regraft.backbones").joinpath("licences.json").read_text(encoding="utf-8")
+    return tuple(Licence(**item) for item in json.loads(text)["licences"])
+
+
+def licence_of(name: str) -> Licence:
+    """The licence of this name; one that is not listed is unknown."""
+    known = {one.name.lower(): one for one in licences()}
+    return known.get(name.lower()) or Licence(name, "unknown", "", "what it allows is not known here")
 
 
 @cache

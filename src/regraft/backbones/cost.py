@@ -4,9 +4,11 @@ network itself.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regraft.backbones.base import Backbone
 from regraft.backbones.batches import tensors
+from regraft.backbones.sources.obtained import build
 from regraft.backbones.taps import Tapped, entrance
 
 BATCH = 4
@@ -47,7 +50,7 @@ def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> di
         return time.perf_counter()
 
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _no_gradients(tapped):
             counter = FlopCounterMode(display=False)
             with counter:
                 flops = _at_depths(backbone, depths, counter.get_total_flops, lambda: tapped(one))
@@ -60,6 +63,44 @@ def costs(backbone: Backbone, depths: Sequence[int], device: torch.device) -> di
         depth: Cost(sum(own[:depth]), flops[depth] / 2e9, min(t[depth] for t in times) / BATCH)
         for depth in (*depths, whole)
     }
+
+
+@contextlib.contextmanager
+def _no_gradients(module: nn.Module) -> Iterator[None]:
+    """No parameter asks for a gradient meanwhile: the counter of operations cannot follow one that is handed
+    to a layer as it is, as the latent vector of an attention pool.
+    """
+    asking = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+SMALL = {
+    "convnet": ("convnext_atto", 0.547),
+    "vit": ("vit_tiny_patch16_224", 1.254),
+}  # and their GMACs at 224 pixels
+
+
+@cache
+def pace(kind: str, device: torch.device) -> float:
+    """10^9 multiply-accumulates a second that a network of a kind (of the catalogue) does here in eager
+    float32, by a few passes of a small untrained one; a hybrid is taken for a convnet.
+    """
+    architecture, gmacs = SMALL["vit" if kind == "vit" else "convnet"]
+    with torch.random.fork_rng(devices=[]):
+        module = build(architecture, 0, {}).eval().to(device)
+    batch, times = torch.zeros(BATCH, 3, 224, 224, device=device), []
+    with torch.no_grad():
+        for _ in range(PASSES + 1):
+            began = time.perf_counter()
+            module(batch).sum().item()  # the answer is waited for
+            times.append(time.perf_counter() - began)
+    return BATCH * gmacs / min(times)
 
 
 def _at_depths(

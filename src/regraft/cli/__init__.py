@@ -32,7 +32,6 @@ VERBS = (  # in the order of `regraft --help`
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Transfer learning as a finished tool: from a folder of labelled images to a tested model.",
 )
@@ -67,7 +66,7 @@ def main() -> None:
 def _call() -> tuple[int, str]:
     """Call the verb that the command line names; its exit code, and the message where it failed."""
     try:
-        app()
+        app(prog_name="regraft")  # also under python -m, where completion would be of that
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None), ""
     except RegraftError as error:

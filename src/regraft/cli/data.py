@@ -9,23 +9,26 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli import options, values
+from regraft.cli import completion, options, values
 from regraft.cli.shown import print_json, progress
 
 
 def rank(
     data: options.Data,
     backbone: Annotated[
-        list[str] | None, typer.Option(help="a reference, as often as wanted; auto: all at hand")
+        list[str] | None,
+        typer.Option(
+            help="a reference, as often as wanted; auto: all at hand", autocompletion=completion.backbones
+        ),
     ] = None,
     budget: options.Budget = None,
     prefer: Annotated[
         str | None, typer.Option(help="accuracy: the cheapest as good as the best; speed: nearly as good")
     ] = None,
     max_params: options.MaxParams = None,
-    network: Annotated[
-        bool, typer.Option(help="fetch what the catalogue names; else only what is at hand")
-    ] = False,
+    network: options.Network = None,
+    accept_licence: options.AcceptLicence = None,
+    offline: options.Offline = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -33,14 +36,18 @@ def rank(
     its cache.
     """
     named: values.Settings = {
-        "obtain": {"max_parameters": values.parameters(max_params)},
-        "run": {"prefer": prefer, "budget_seconds": values.seconds(budget)},
+        "obtain": {
+            "max_parameters": values.parameters(max_params),
+            "network": network,
+            "accept_licences": accept_licence or None,
+        },
+        "run": {"prefer": prefer, "budget_seconds": values.seconds(budget), "offline": offline or None},
     }
     recipe = values.settings(None, None, named)
     with progress(quiet or as_json) as screen:
         from regraft import api
 
-        ranking = api.rank(data, backbone or ["auto"], recipe=recipe, network=network, listeners=[screen])
+        ranking = api.rank(data, backbone or ["auto"], recipe=recipe, listeners=[screen])
     if as_json:
         print_json(ranking.to_dict())
     else:

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli import options
+from regraft.cli import completion, options
 from regraft.cli.shown import print_json, progress
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="a finished run, or a model folder")],
+    run: Annotated[
+        Path, typer.Argument(help="a finished run, or a model folder", autocompletion=completion.run_names)
+    ],
     to: Annotated[str, typer.Option(help="onnx")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="the folder to write; default RUN/exports/FORMAT, next free")

@@ -12,6 +12,7 @@ from regraft.errors import UsageError
 
 OTHERS = {
     "timm:NAME": "any timm model, from the hub or the local cache",
+    "transformers:OWNER/NAME": "a repository in transformers' layout, from the hub or the local cache",
     "path:FOLDER": "model.safetensors and config.json, in timm's or transformers' layout",
     "path:FILE@ARCHITECTURE": "a .safetensors file of a timm model",
     "run:FOLDER": "the model of an earlier run",
@@ -34,7 +35,8 @@ def models(as_json: options.AsJson = False) -> None:
 
 
 def _line(item: dict[str, Any]) -> str:
-    where = f"at hand ({item['source']})" if item["at_hand"] else f"not at hand: {item['source']}"
+    fetched = f", {item['download'] / 1e6:,.0f} MB" if item.get("download") else ""
+    where = f"at hand ({item['source']})" if item["at_hand"] else f"not at hand: {item['source']}{fetched}"
     size = f"{item['parameters'] / 1e6:6.1f} M" if item["parameters"] else ""
     macs = f"{item['gmacs']:.2f}" if item["gmacs"] else ""
     top = f"{item['imagenet_top1']:.1f}" if item["imagenet_top1"] else ""

@@ -7,20 +7,62 @@ from typing import Annotated
 
 import typer
 
+from regraft.cli import completion
+
 DATA = "folder of class folders, or with train/ and test/, or a table"
 
 Data = Annotated[Path, typer.Argument(help=DATA)]
 Out = Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")]
 Overwrite = Annotated[bool, typer.Option(help="start anew in --out")]
-Backbone = Annotated[str | None, typer.Option(help="packaged:NAME, timm:NAME, path:PLACE, run:FOLDER")]
-Size = Annotated[int | None, typer.Option(help="input size in pixels")]
-Budget = Annotated[str | None, typer.Option(help="upper bound for the whole run: 10m, 1h30m")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="packaged:NAME, timm:NAME, transformers:OWNER/NAME, path:PLACE or run:RUN; auto (the default) ranks "
+        "those at hand, if more than one is",
+        autocompletion=completion.backbones,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(help="side of the square the model sees, in pixels; else by the images' own size"),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="upper bound for the whole run: 90s, 10m, 1h30m; only test is always predicted in full"
+    ),
+]
 MaxParams = Annotated[
     str | None, typer.Option(help="most parameters of a backbone that is chosen automatically: 5M, 400k")
 ]
-Splits = Annotated[Path | None, typer.Option(help="an earlier run whose split is kept")]
-Fixes = Annotated[Path | None, typer.Option(help="an edited csv of regraft audit --export")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="section.name=value, as in recipe.yaml")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps")]
+Network = Annotated[
+    bool | None,
+    typer.Option(
+        "--network/--no-network", help="fetch and compare stronger models that fit the machine and the budget"
+    ),
+]
+AcceptLicence = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="of --network: take models under this licence, which is not free for every use",
+        autocompletion=completion.licences,
+    ),
+]
+Splits = Annotated[
+    Path | None,
+    typer.Option(
+        help="an earlier run: examples that it knew stay in the split they were in",
+        autocompletion=completion.run_names,
+    ),
+]
+Fixes = Annotated[Path | None, typer.Option(help="corrections: an edited csv of regraft audit --export")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.name=value, as in recipe.yaml", autocompletion=completion.settings),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="never touch the network, even for a model that was named")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps", autocompletion=completion.devices)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 AsJson = Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")]

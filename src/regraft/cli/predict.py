@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regraft import streams
-from regraft.cli import options
+from regraft.cli import completion, options
 from regraft.errors import RegraftError, UsageError
 from regraft.runtime import cache_folder
 
@@ -31,7 +31,9 @@ ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="a finished run, or a model folder")],
+    run: Annotated[
+        Path, typer.Argument(help="a finished run, or a model folder", autocompletion=completion.run_names)
+    ],
     files: Annotated[
         list[str],
         typer.Argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli import options
+from regraft.cli import completion, options
 from regraft.cli.shown import print_json
 from regraft.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="a finished run")],
+    run: Annotated[Path, typer.Argument(help="a finished run", autocompletion=completion.run_names)],
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; NAME alone is one of your own")],
     public: Annotated[bool, typer.Option("--public", help="for everybody to see; else private")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="send without asking")] = False,

@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli import options
+from regraft.cli import completion, options
 from regraft.cli.shown import print_json, progress
 from regraft.errors import UsageError
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="finished runs that share their test set; the first is compared with")
+        list[Path],
+        typer.Argument(
+            help="finished runs that share their test set; the first is compared with",
+            autocompletion=completion.run_names,
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="a page (.html) or the picture alone (.svg) to write")
@@ -41,7 +45,7 @@ def compare(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="a finished run")],
+    run: Annotated[Path, typer.Argument(help="a finished run", autocompletion=completion.run_names)],
     data: Annotated[
         Path | None, typer.Argument(help="labelled examples, all of them a test set; else the run's own")
     ] = None,
@@ -69,7 +73,9 @@ def evaluate(
         print(f"kept in   {found['file']}")
 
 
-def report(run: Annotated[Path, typer.Argument(help="a run's folder")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="a run's folder", autocompletion=completion.run_names)],
+) -> None:
     """Write a run's report.html again, from its files."""
     from regraft import api
 

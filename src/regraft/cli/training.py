@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli import options, values
+from regraft.cli import completion, options, values
 from regraft.cli.shown import print_json, progress, progress_of_run
 from regraft.errors import UsageError
 
@@ -24,18 +24,42 @@ def fit(
     out: options.Out = None,
     backbone: options.Backbone = None,
     freeze: Annotated[
-        str | None, typer.Option(help="head, last-K, half, full, norm, bias, or stages a,b")
+        str | None,
+        typer.Option(
+            help="what fine-tuning may move: full (the default), head, half, last-K, norm, bias, lora, or stages a,b; "
+            "auto tries them against each other",
+            autocompletion=completion.strategies,
+        ),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="linear, mlp or auto")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="linear, mlp, or auto: the simpler, unless the other is clearly better out of fold",
+            autocompletion=completion.heads,
+        ),
+    ] = None,
     size: options.Size = None,
     metric: Annotated[
-        str | None, typer.Option(help="what fine-tuning must not lose in: accuracy, macro_f1, ...")
+        str | None,
+        typer.Option(help="what fine-tuning must not lose in, one of the task's: accuracy, macro_f1, ..."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
-    seed: Annotated[int | None, typer.Option(help="of every random choice in training")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps", autocompletion=completion.devices)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of every random choice in training; the split has its own, data.seed")
+    ] = None,
     budget: options.Budget = None,
-    prefer: Annotated[str | None, typer.Option(help="accuracy or speed")] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy, or speed: no fine-tuning where a short trial shows no gain, nothing trained twice",
+            autocompletion=completion.preferences,
+        ),
+    ] = None,
     max_params: options.MaxParams = None,
+    network: options.Network = None,
+    accept_licence: options.AcceptLicence = None,
     repeats: Annotated[int, typer.Option(help="runs with different seeds: mean and spread")] = 1,
     baseline: Annotated[
         str | None, typer.Option(help="scratch: the same network from random weights, beside the others")
@@ -49,21 +73,32 @@ def fit(
     splits: options.Splits = None,
     fixes: options.Fixes = None,
     strict: Annotated[
-        bool, typer.Option(help="stop where scores would flatter: near-duplicates across splits, leaks")
+        bool,
+        typer.Option(
+            help="stop before training where scores would flatter: near-duplicates or groups across splits, leaks"
+        ),
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="a recipe.yaml")] = None,
-    sets: options.Sets = None,
-    offline: Annotated[bool, typer.Option(help="never touch the network")] = False,
-    track: Annotated[
-        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb hear the run's events")
+    config: Annotated[
+        Path | None, typer.Option(help="settings from a recipe.yaml, such as that of another run")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    sets: options.Sets = None,
+    offline: options.Offline = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tensorboard, mlflow or wandb hear the run's events", autocompletion=completion.trackers
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the run in --out, by its own recipe")] = False,
     moved: Annotated[
         Path | None, typer.Option("--data", help="with --resume: where the run's data are now")
     ] = None,
     overwrite: options.Overwrite = False,
     dry_run: Annotated[
-        bool, typer.Option(help="the plan and the estimated time; nothing is trained")
+        bool,
+        typer.Option(
+            help="counts, findings, what steps 1 to 3 decide and an estimate of the time; nothing is trained"
+        ),
     ] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -75,7 +110,12 @@ def fit(
         )
     named: values.Settings = {
         "data": {"test_share": 0.0 if no_test else None, "folds": folds, "strict": strict or None},
-        "obtain": {"backbone": backbone, "max_parameters": values.parameters(max_params)},
+        "obtain": {
+            "backbone": backbone,
+            "max_parameters": values.parameters(max_params),
+            "network": network,
+            "accept_licences": accept_licence or None,
+        },
         "freeze": {"strategy": freeze.split(",") if freeze and "," in freeze else freeze},
         "head": {"kind": head},
         "base": {"size": size},
@@ -174,8 +214,11 @@ def explore(
     data: options.Data,
     out: options.Out = None,
     backbone: options.Backbone = None,
+    network: options.Network = None,
+    accept_licence: options.AcceptLicence = None,
     size: options.Size = None,
     budget: options.Budget = None,
+    offline: options.Offline = False,
     splits: options.Splits = None,
     sets: options.Sets = None,
     overwrite: options.Overwrite = False,
@@ -184,9 +227,9 @@ def explore(
 ) -> None:
     """Try freezing strategies against each other on DATA; the test set stays sealed."""
     named: values.Settings = {
-        "obtain": {"backbone": backbone},
+        "obtain": {"backbone": backbone, "network": network, "accept_licences": accept_licence or None},
         "base": {"size": size},
-        "run": {"budget_seconds": values.seconds(budget)},
+        "run": {"budget_seconds": values.seconds(budget), "offline": offline or None},
     }
     recipe = values.settings(None, sets, named)
     with progress_of_run(quiet or as_json) as screen:

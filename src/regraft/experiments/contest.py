@@ -13,18 +13,28 @@ from regraft.errors import UsageError
 from regraft.modalities import Modality
 from regraft.run.open import PAST
 from regraft.run.session import Session
-from regraft.steps.rank import Ranking, rank
+from regraft.steps.rank import Ranking, Reached, name_licence, rank, reach, untried
 from regraft.tasks import task_of
 
 
-def ranked(examples: Examples, references: Sequence[str], network: bool, session: Session) -> Ranking:
+def ranked(examples: Examples, references: Sequence[str], session: Session) -> Ranking:
     """The ranking of the backbones named, on train and val. "auto" stands for all at hand and all earlier
-    runs, with `network` for the whole catalogue.
+    runs, with `obtain.network` for the stronger ones of the catalogue too, which are fetched.
     """
     context, events = session.context(examples), session.events
     wanted: list[str] = []
+    modality, reached = context.modality.name, Reached()
     for name in references:
-        wanted += _at_hand(context.modality.name, network, session) if name == "auto" else [name]
+        if name != "auto":
+            name_licence(name, context)
+            wanted.append(name)
+            continue
+        wanted += [*sources.candidates(modality), *sources.earlier_runs(modality=modality)]
+        if session.recipe.obtain.network:
+            reached = reach(examples.counts(), context)
+            wanted += reached.fetched
+        elif not session.recipe.run.offline and (line := untried(modality)):
+            events.note(line)
     every = examples.inputs().then(examples.audit_view(PAST, events.emit))
     seen = {name: why for name in wanted if (why := _has_seen(name, every, context.modality, events))}
     ranking = rank(
@@ -36,12 +46,7 @@ def ranked(examples: Examples, references: Sequence[str], network: bool, session
         context,
         named="auto" not in references,
     )
-    return replace(ranking, left_out={**ranking.left_out, **seen})
-
-
-def _at_hand(modality: str, network: bool, session: Session) -> list[str]:
-    reach = network and not session.recipe.run.offline
-    return [*sources.candidates(modality, reach), *sources.earlier_runs(modality=modality)]
+    return replace(ranking, left_out={**reached.passed_over, **ranking.left_out, **seen})
 
 
 def _has_seen(reference: str, examples: Part, modality: Modality, events: Events) -> str:

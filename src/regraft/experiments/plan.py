@@ -20,11 +20,18 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     """What steps 1 to 3 decide (`steps`), the `epochs` of fine-tuning, how many `walks` there would be, and
     the `estimated_seconds` of all of it from a forward pass and a training step that are measured here.
     """
-    context = session.context(examples).trial()
+    asked = session.recipe.obtain
+    closed = session.recipe.model_copy(update={"obtain": asked.model_copy(update={"network": False})})
+    context = session.context(examples).trial(recipe=closed)
     recipe, counts = context.recipe, examples.counts()
     task = task_of(examples.task.kind, examples.task.classes)
     both = examples.part("train").then(examples.part("val"))
     choice = obtain(both, examples.facts(), counts, task, context)
+    if asked.network:
+        obtained = context.decisions.steps["obtain"]
+        obtained["why"] += (
+            "; --dry-run fetches nothing, so the models that --network would try are not compared"
+        )
     body = base(choice.obtained, examples.facts(), context, choice.ranked)
     freeze(body, context)
     size = body.preprocess.size

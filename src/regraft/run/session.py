@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.artifacts import Events, Listener
 from regraft.recipe import Recipe
 from regraft.runtime import NO_HOME, cache_folder, quiet_libraries
+from regraft.settings import user_settings
 from regraft.tracking import tracked
 
 if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with the data is said before
@@ -37,11 +38,13 @@ class Session:
         cache: str | Path | None = None,
         listeners: Sequence[Listener] = (),
     ) -> Session:
-        """Begin: check the settings, quiet the libraries, find the cache ("auto": the usual one).
+        """Begin: check the settings, quiet the libraries, find the cache ("auto": the usual one). Where
+        `recipe` says nothing, the user's settings file holds.
 
         Raises RecipeError that names all faults of the settings.
         """
-        started, asked = time.monotonic(), Recipe.build(recipe or {})
+        started = time.monotonic()
+        asked = Recipe.build(user_settings().layer(), recipe or {})
         quiet_libraries()
         place = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
         session = cls(asked, place, tuple(listeners), started)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from regraft.backbones import Obtained, candidates, entry_of, obtain_weights, usual
 from regraft.data.part import Part
 from regraft.steps.context import Context
-from regraft.steps.rank import RANKING_SHARE, Ranking, rank
+from regraft.steps.rank import RANKING_SHARE, Ranking, Reached, name_licence, rank, reach, ticking, untried
 from regraft.tasks import Task
 
 FEWEST_SECONDS = 20.0  # seconds below which a comparison is not begun
@@ -47,13 +47,24 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
         reference, why = known[0], "it is at hand and needs no network"
         entry = entry_of(known[0])
         too_large = most is not None and (entry is None or entry.parameters > most)
-        if len(known) > 1 and not too_large and (reason := _not_compared(part, task, context)):
-            why += f"; {len(known)} are at hand, not compared: {reason}"
+        unable, reached = "" if too_large else _not_compared(part, task, context), Reached()
+        if recipe.network and not unable:
+            reached = reach(counts, context)
+            known = [*known, *reached.fetched]
+        elif not recipe.network and not context.recipe.run.offline and (line := untried(modality)):
+            context.events.note(line)
+        if len(known) > 1 and unable:
+            why += f"; {len(known)} are at hand, not compared: {unable}"
         elif len(known) > 1 or too_large:
             ranking = rank(part, facts, counts, task, known, context)
+            ranking = replace(ranking, left_out={**reached.passed_over, **ranking.left_out})
             reference, why = ranking.chosen.reference, ranking.reason
+        if recipe.network and not reached.fetched:
+            why += f"; nothing was fetched{f': {unable}' if unable else ''}"
+    else:
+        name_licence(reference, context)
     context.settle("obtain.backbone", reference, why)
-    obtained = obtain_weights(reference, context.recipe.run.offline, modality)
+    obtained = obtain_weights(reference, context.recipe.run.offline, modality, ticking(context))
     p = obtained.provenance
     others = (
         {"other rules would take": "; ".join(f"{k}: {v}" for k, v in ranking.opinions.items())}

@@ -31,6 +31,11 @@ def register(kind: str, make: Callable[[tuple[str, ...]], Task]) -> None:
     _KINDS[kind] = make
 
 
+def kinds() -> tuple[str, ...]:
+    """The kinds of task there are."""
+    return tuple(_KINDS)
+
+
 @contextmanager
 def registered(kind: str, make: Callable[[tuple[str, ...]], Task]) -> Iterator[None]:
     """Register a kind of task until the `with` block ends."""
@@ -108,6 +113,7 @@ __all__ = [
     "Task",
     "chosen_by",
     "evaluated",
+    "kinds",
     "register",
     "registered",
     "task_of",

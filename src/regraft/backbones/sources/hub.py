@@ -1,23 +1,43 @@
-"""Weights that timm fetches from the Hugging Face hub, or has in the local cache: timm:NAME."""
+"""Weights of the Hugging Face hub, or of its local cache: timm:NAME, transformers:OWNER/NAME."""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 
 from regraft.backbones.base import Provenance, state_sha256
-from regraft.backbones.catalogue import entry_of, is_cached
+from regraft.backbones.catalogue import WEIGHTS, entry_of, is_cached
 from regraft.backbones.ready import timm
+from regraft.backbones.sources.fetch import Tick, fetch
+from regraft.backbones.sources.folder import from_folder
 from regraft.backbones.sources.obtained import Obtained, parameters_of
 from regraft.backbones.sources.packaged import DEFAULT
 from regraft.errors import BackboneError
 from regraft.runtime import closed_hub
 
+# Of a repository in transformers' layout; what ends with "" may be missing
+TRANSFORMERS = (
+    ("config.json",),
+    ("model.safetensors",),
+    ("preprocessor_config.json", ""),
+    ("tokenizer.json", ""),
+    ("tokenizer_config.json", ""),
+    ("special_tokens_map.json", ""),
+    ("vocab.txt", ""),
+    ("README.md", ""),
+)
+OTHERWISE = (
+    f"Run once with a network and without --offline, or download the model's folder and name it as path:FOLDER, or use "
+    f"{DEFAULT}, which needs no network."
+)
 
-def from_timm(name: str, offline: bool) -> Obtained:
+
+def from_timm(name: str, offline: bool, tick: Tick | None = None) -> Obtained:
     """The timm model `name` with its weights, from the local cache or, unless `offline`, from the network.
 
     Raises BackboneError for a name that timm does not have, and for weights that cannot be fetched.
@@ -28,11 +48,17 @@ def from_timm(name: str, offline: bool) -> Obtained:
         raise BackboneError(
             f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else "")
         )
+    known = timm.get_pretrained_cfg(name)
     try:
+        if not (offline or is_cached(name)) and known is not None and known.hf_hub_id:
+            files = (known.hf_hub_filename,) if known.hf_hub_filename else WEIGHTS
+            fetch(name, known.hf_hub_id, [files], tick)
         with closed_hub(offline or is_cached(name)):  # the cache is used without a question to the hub
             if offline:
                 _refuse_download(name)
             module: nn.Module = timm.create_model(name, pretrained=True)
+    except BackboneError as error:
+        raise BackboneError(f"timm:{error} {OTHERWISE}") from None
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         way = (
@@ -40,10 +66,7 @@ def from_timm(name: str, offline: bool) -> Obtained:
             if offline
             else f"it could not be fetched ({first})"
         )
-        raise BackboneError(
-            f"timm:{name}: {way}. Run once with a network and without --offline, or download the model's folder and "
-            f"name it as path:FOLDER, or use {DEFAULT}, which needs no network."
-        ) from None
+        raise BackboneError(f"timm:{name}: {way}. {OTHERWISE}") from None
     config, entry = dict(module.pretrained_cfg), entry_of(f"timm:{name}")  # type: ignore[arg-type]
     return Obtained(
         module,
@@ -59,6 +82,53 @@ def from_timm(name: str, offline: bool) -> Obtained:
             pretrained_on=entry.pretrained_on if entry else str(config.get("tag") or "unknown"),
         ),
     )
+
+
+def from_transformers(repo: str, offline: bool, tick: Tick | None = None) -> Obtained:
+    """The model of the repository OWNER/NAME, which is in transformers' layout, from the local cache or,
+    unless `offline`, from the network. Its licence is the one that its card names.
+
+    Raises BackboneError for what cannot be fetched and what is no model that can be used.
+    """
+    folder = _cached_folder(repo)
+    if folder is None:
+        if offline:
+            way = "it is not in the local cache and --offline is set"
+            raise BackboneError(f"transformers:{repo}: {way}. {OTHERWISE}")
+        try:
+            folder = fetch(repo, repo, TRANSFORMERS, tick)[0].parent
+        except BackboneError as error:
+            raise BackboneError(f"transformers:{error} {OTHERWISE}") from None
+    obtained = from_folder(folder, "path")
+    told = replace(
+        obtained.provenance, id=f"transformers:{repo}", source=repo, licence=_licence(folder / "README.md")
+    )
+    return replace(obtained, provenance=told)
+
+
+def _cached_folder(repo: str) -> Path | None:
+    """Where the hub's local cache has a repository; nothing is asked of the network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        places = [try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors")]
+    except HFValidationError as error:
+        raise BackboneError(f"transformers:{repo} is no name of a repository: {error}") from None
+    return Path(str(places[0])).parent if all(isinstance(place, str) for place in places) else None
+
+
+def _licence(card: Path) -> str:
+    """The licence that a model card names in its head, "unknown" where it names none."""
+    if not card.is_file():
+        return "unknown"
+    head = card.read_text(encoding="utf-8", errors="replace").split("---\n")
+    try:
+        fields = yaml.safe_load(head[1]) if len(head) > 2 and not head[0].strip() else None
+    except yaml.YAMLError:
+        return "unknown"
+    named = (fields.get("license_name") or fields.get("license")) if isinstance(fields, dict) else None
+    return str(named or "unknown")
 
 
 def _refuse_download(name: str) -> None:

@@ -22,14 +22,14 @@ def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
     return [*known, *_cached({item["reference"] for item in known}), *_registered(), *_runs(runs)]
 
 
-def candidates(modality: str = "image", network: bool = False) -> list[str]:
+def candidates(modality: str = "image") -> list[str]:
     """References of a modality that are at hand: of the catalogue, installed or in the hub's cache, then of
-    registered sources; with `network` also those of the catalogue that can be fetched.
+    registered sources.
     """
     listed = [
         (entry.reference, _listed(entry)["at_hand"]) for entry in entries() if entry.modality == modality
     ]
-    known = [name for name, there in listed if there or (network and name.startswith("timm:"))]
+    known = [name for name, there in listed if there]
     return [*known, *(name for one in sources() if one.modality == modality for name in one.candidates())]
 
 
@@ -66,6 +66,7 @@ def _listed(entry: Entry) -> dict[str, Any]:
         "imagenet_top1": entry.imagenet_top1,
         "licence": entry.licence,
         "source": source,
+        "download": None if there else entry.download,
     }
 
 
