@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones import Tapped, make_base, obtain_weights, truncated, whisper
+from regraft.backbones import Tapped, joined, make_base, obtain_weights, truncated, whisper
 from regraft.backbones.base import Provenance
 from regraft.backbones.ctranslate import read_arrays
 from regraft.backbones.sources.obtained import Obtained
 from regraft.errors import BackboneError
+from regraft.inference import OpenVinoEngine, TorchEngine
 from regraft.modalities.audio.preprocess import AudioPreprocess
 
 SIZES = {"width": 16, "mels": 8, "layers": 2, "heads": 2, "inner": 32, "positions": 1_500}
@@ -117,7 +118,7 @@ def test_another_network_is_refused() -> None:
 
 def test_it_gives_what_the_library_gives_on_thirty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whisper, "WINDOW", 1_500)
-    library = whisper._library(SIZES)
+    library = whisper.library(SIZES)
     library.load_state_dict(whisper.renamed(named(), 2), strict=True)
     given = frames([3_000, 3_000], 3_000)
     with torch.no_grad():
@@ -163,3 +164,20 @@ def test_the_packaged_encoder_is_obtained_for_sounds_only() -> None:
     with pytest.raises(BackboneError, match="modality audio"):
         obtain_weights("packaged:whisper_tiny_en", offline=True, modality="image")
     assert obtain_weights("packaged:efficientnet_lite0", offline=True, modality="audio").modality == "audio"
+
+
+@pytest.mark.parametrize("size", [200, 2_000])
+def test_engines_agree_on_clips_of_any_length(size: int) -> None:
+    origin = Provenance("test", "drawn", "0" * 64, "CC0-1.0", 1, 3_000)
+    config = whisper.config_of(named())
+    base = make_base(Obtained(encoder(), "whisper:encoder", config, origin), AudioPreprocess(size, 8))
+    base = joined(base)
+    rng = np.random.default_rng(0)
+    reference = TorchEngine(base, torch.device("cpu"), 2)
+    converted = OpenVinoEngine(base, 2, "float32")
+    for lengths in ((3_000, 9_000), (20_000, 31_000), (size * 160, 100)):
+        batch = base.preprocess.collate([rng.normal(0, 0.1, n).astype(np.float32) for n in lengths])
+        expected = reference.run(batch)[0]
+        assert np.abs(converted.run(batch)[0] - expected).max() < 1e-3
+        one = base.preprocess.collate([batch["samples"][0, : lengths[0]]])
+        assert np.abs(reference.run(one)[0] - expected[:1]).max() < 1e-4

@@ -73,7 +73,7 @@ class WhisperEncoder(nn.Module):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        layers = _library(config).layers
+        layers = library(config).layers
         width = config["width"]
         self.stem = Stem(config["mels"], width, config["positions"])
         self.layers = nn.ModuleList(Layer(layer) for layer in layers)
@@ -103,7 +103,7 @@ def build(config: dict[str, Any]) -> WhisperEncoder:
     return WhisperEncoder(config["whisper"])
 
 
-def _library(sizes: dict[str, Any]) -> Any:
+def library(sizes: dict[str, Any]) -> Any:
     """transformers' own encoder of these sizes, untrained. Raises BackboneError where it is not installed."""
     import regraft.backbones.ready  # noqa: F401  (transformers imports torchvision)
 
@@ -152,24 +152,24 @@ def from_arrays(arrays: Named, config: dict[str, Any]) -> WhisperEncoder:
     """The network with the weights of CTranslate2's arrays, by way of transformers' own encoder, which has to
     fit strictly. Raises KeyError, ValueError or RuntimeError where the arrays are those of another network.
     """
-    library = _library(config["whisper"])
-    library.load_state_dict(renamed(arrays, config["whisper"]["layers"]), strict=True)
+    theirs = library(config["whisper"])
+    theirs.load_state_dict(renamed(arrays, config["whisper"]["layers"]), strict=True)
     network = build(config)
     network.load_state_dict(
         {
             **{
                 f"stem.{name}": value
-                for name, value in library.state_dict().items()
+                for name, value in theirs.state_dict().items()
                 if name.startswith("conv")
             },
-            "stem.positions": library.embed_positions.weight.detach(),
+            "stem.positions": theirs.embed_positions.weight.detach(),
             **{
                 name.replace(f"layers.{number}.", f"layers.{number}.layer.", 1): value
                 for number in range(config["whisper"]["layers"])
-                for name, value in library.state_dict().items()
+                for name, value in theirs.state_dict().items()
                 if name.startswith(f"layers.{number}.")
             },
-            **{f"norm.{leaf}": getattr(library.layer_norm, leaf) for leaf in ("weight", "bias")},
+            **{f"norm.{leaf}": getattr(theirs.layer_norm, leaf) for leaf in ("weight", "bias")},
         },
         strict=True,
     )
