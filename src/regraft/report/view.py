@@ -70,7 +70,11 @@ def view(folder: Path) -> Json:
         "ranking": view_choices.ranking(read("ranking.json")),
         **_training(steps, events, read("strategies.json"), task),
         "first_batch": picture(folder / "first_batch.png"),
-        "pictured": any(i.get("picture") for g in gallery.get("galleries") or [] for i in g["items"]),
+        "pictured": any(
+            i.get("picture") and not i.get("sound")
+            for g in gallery.get("galleries") or []
+            for i in g["items"]
+        ),
         "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
         "data": view_data.data(data),
         "quarantined": view_data.quarantined(data.get("quarantined") or []),
