@@ -34,10 +34,13 @@ class Stem(nn.Module):
         self.register_buffer("positions", torch.zeros(positions, width))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Hidden states of one batch."""
-        there = frames[:, -1, ::2].unsqueeze(-1)
-        hidden = nn.functional.gelu(self.conv1(frames[:, :-1]))
+        """Hidden states of one batch. What lies beyond the sound counts as the end of the array does, so how
+        far a clip is padded changes nothing.
+        """
+        there = frames[:, -1:]
+        hidden = nn.functional.gelu(self.conv1(frames[:, :-1] * there)) * there
         hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        there = there[:, :, ::2].transpose(1, 2)
         length = hidden.shape[1]
         places = self.positions[:WINDOW]
         if length > WINDOW:

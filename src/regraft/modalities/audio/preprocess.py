@@ -8,7 +8,8 @@ frames of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 VERSION = "1"  # should the samples or frames ever change, this does, and old runs keep theirs
+STANDALONE = Path(__file__).with_name("standalone")  # what goes with an export, to be used without regraft
 RATE, HOP = 16_000, 160  # Hz, and samples from one frame to the next
 WINDOW = 1_000  # frames, ten seconds: longer inputs are made of windows
 EVEN = 8 * HOP  # samples: lengths are multiples of it, which networks with strides divide without a rest
@@ -111,7 +113,14 @@ class AudioPreprocess:
 
     def intake(self) -> Intake:
         """A graph takes `samples` and `lengths`, and makes the frames itself."""
-        return prepared(self)
+        settings = {
+            "rate": RATE,
+            "windows": self.windows,
+            "length": self.size * HOP // self.windows,
+            "step": EVEN,
+        }
+        reading = (STANDALONE / "read.py.txt").read_text("utf-8")
+        return replace(prepared(self), reading=reading, needs=("soundfile", "soxr"), settings=settings)
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` silent clips as long as the input, or of noise drawn from `rng`."""
