@@ -111,13 +111,15 @@ class Subset:
         options = head(self.backbone.width, self.task.outputs, len(both), self.context)
         self.heads = train_head(options, self.known, len(self.fit), self.task, self.context)
         asked, size = self.recipe.finetune, self.backbone.preprocess.size
-        found = settled(asked, len(self.fit), images.settings(examples.facts(), size), size)
+        suited = images.settings(examples.facts(), size)
+        found = settled(asked, len(self.fit), suited, size)
         (mirror,) = images.probes
         mirrored = self.features(self.fit, mirror.view(self.backbone.preprocess), "mirror")
-        found["mirror"] = mirror.allowed(self.known.values[: len(self.fit)], mirrored)[0]
+        allowed, _ = mirror.allowed(self.known.values[: len(self.fit)], mirrored)
+        augment = images.augmentation(mirror=allowed, **suited.augment)
         units = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
         found["precision"] = "bfloat16" if units else "float32"
-        self.tuning = Tuning.of(asked, self.heads.chosen.class_weights, **found)
+        self.tuning = Tuning.of(asked, augment, self.heads.chosen.class_weights, **found)
         self.every = self.rows_of(both)
 
     def features(self, part: Part, pre: Any = None, view: str = "plain") -> np.ndarray:

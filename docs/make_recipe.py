@@ -11,13 +11,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from regraft.recipe import Recipe
+from regraft.modalities import modality_of, names
+from regraft.recipe import Recipe, Section
 
 PAGE = Path(__file__).with_name("recipe.md")
 OPENING = """\
 # The recipe: every setting
 
-This page is made from `src/regraft/recipe.py` by `docs/make_recipe.py`: settings are changed there, not here.
+This page is made from `src/regraft/recipe.py` and the modalities by `docs/make_recipe.py`: settings are changed there, not
+here.
 
 A setting is given as `--set finetune.epochs=3`, in a file for `--config` with the sections below as its top level, or
 in Python as `regraft.fit(DATA, recipe={"finetune": {"epochs": 3}})`. Of several, the last of this order wins: the file,
@@ -26,6 +28,12 @@ are reported all at once, with close matches.
 
 `auto` is a choice the run makes from the data. It writes the choice into the run's own `recipe.yaml`, so the recipe of
 a finished run holds no `auto`.
+"""
+AUGMENT = """\
+## augment
+
+How examples are varied in training when the released layers are fine-tuned. Each modality has settings of its own, and
+those of another modality are refused.
 """
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 BOUNDS = (
@@ -59,15 +67,24 @@ def page() -> str:
     """The text of docs/recipe.md."""
     parts = [OPENING]
     for section, field in Recipe.model_fields.items():
-        schema = field.annotation.model_json_schema()  # type: ignore[union-attr]
-        parts.append(f"## {section}\n\n{schema['description']}\n")
-        lines = []
-        for name, setting in schema["properties"].items():
-            reason = setting["description"]
-            text = f"- `{section}.{name}` ({in_words(setting)}; default `{default(setting['default'])}`): {reason}."
-            lines.append(WRAP.fill(text))
-        parts.append("\n".join(lines) + "\n")
+        if section == "augment":
+            parts.append(AUGMENT)
+            made = [modality_of(name).augmentation for name in names()]
+        else:
+            made = [field.annotation]  # type: ignore[list-item]
+            parts.append(f"## {section}\n")
+        parts += [part for one in made for part in described(section, one)]
     return "\n".join(parts)
+
+
+def described(section: str, made: type[Section]) -> list[str]:
+    """What a section is about, and its settings."""
+    schema, lines = made.model_json_schema(), []
+    for name, setting in schema.get("properties", {}).items():
+        reason = setting["description"]
+        text = f"- `{section}.{name}` ({in_words(setting)}; default `{default(setting['default'])}`): {reason}."
+        lines.append(WRAP.fill(text))
+    return [f"{schema['description']}\n", "\n".join(lines) + "\n"] if lines else []
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from regraft.experiments.going import resume as go_on
 from regraft.experiments.repeats import Repeats, repeated, seeds_of
 from regraft.modalities import modality_of, read_source
 from regraft.recipe import Recipe
+from regraft.run.asked import asked
 from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.run.session import Session
@@ -113,7 +114,7 @@ def explore(
     `regraft.fit(out=run.path, resume=True)` goes on to a tested model with the strategy that won. Raises as
     `fit` does, and UsageError where there is no val set to judge by.
     """
-    settings = Recipe.build({"freeze": {"strategy": "auto"}}, recipe or {})
+    settings = asked({"freeze": {"strategy": "auto"}}, recipe or {})
     if settings.data.folds:
         raise UsageError("explore compares strategies once, on val: leave out data.folds.")
     if settings.freeze.strategy != "auto":

@@ -8,9 +8,10 @@ recipe with its decisions, so a finished recipe.yaml holds none.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -28,7 +29,12 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # numpy and scikit-learn take 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings that belong together: typed, frozen, each with its default and a `description` with the reason.
+
+    The recipe has one for each step; a modality declares another for its own way of augmentation.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("folds", check_fields=False)
@@ -39,7 +45,7 @@ class _Section(BaseModel):
         return folds
 
 
-class DataRecipe(_Section):
+class DataRecipe(Section):
     """What is asked of the examples, and how they are divided."""
 
     task: str = Field("single", description="kind of task; single: each example is of one class")
@@ -75,7 +81,7 @@ class DataRecipe(_Section):
         return self
 
 
-class ObtainRecipe(_Section):
+class ObtainRecipe(Section):
     """Step 1: which pre-trained model."""
 
     backbone: str = Field(
@@ -99,12 +105,13 @@ class ObtainRecipe(_Section):
     )
 
 
-class BaseRecipe(_Section):
+class BaseRecipe(Section):
     """Step 2: the backbone without its old classifier."""
 
-    size: Annotated[int, Field(ge=1, le=4_096)] | Auto = Field(
+    size: Count | Auto = Field(
         "auto",
-        description="input size, of images in pixels (32 to 4,096); auto: by the images' own size and the cost",
+        description="input size within the bounds of the modality, of images 32 to 4,096 pixels; auto: by the images' own "
+        "size and the cost",
     )
     depth: Count | Auto = Field(
         "auto",
@@ -117,7 +124,7 @@ class BaseRecipe(_Section):
     )
 
 
-class FreezeRecipe(_Section):
+class FreezeRecipe(Section):
     """Step 3: which parameters may move when fine-tuning."""
 
     strategy: str | list[str] = Field(
@@ -130,7 +137,7 @@ class FreezeRecipe(_Section):
     )
 
 
-class HeadRecipe(_Section):
+class HeadRecipe(Section):
     """Step 4: the few new layers."""
 
     kind: Literal["auto", "linear", "mlp"] = Field(
@@ -145,17 +152,18 @@ class HeadRecipe(_Section):
     )
 
 
-class TrainRecipe(_Section):
+class TrainRecipe(Section):
     """Step 5: the head on frozen features."""
 
     l2: Annotated[float, Field(gt=0, le=1_000)] | Auto = Field(
         "auto",
         description="strength of the L2 penalty, an MLP's weight decay; auto: by out-of-fold log loss, 5 of an MLP",
     )
-    class_weights: Literal["auto", "none", "adjusted", "balanced"] = Field(
+    class_weights: str = Field(
         "auto",
-        description="balanced weighs examples, adjusted moves the logits by the log of the classes' shares; auto: by the "
-        "out-of-fold macro F1, or the run's metric, where the largest class is 3 times the smallest",
+        description="none, or what the task knows to do about answers of which there are many and few; of classes, balanced "
+        "weighs examples and adjusted moves the logits by the log of the classes' shares; auto: by the out-of-fold macro F1, "
+        "or the run's metric, where the largest class is 3 times the smallest",
     )
     folds: int = Field(5, ge=2, le=20, description="folds of the out-of-fold predictions")
     epochs: int = Field(
@@ -166,7 +174,7 @@ class TrainRecipe(_Section):
     )
 
 
-class FinetuneRecipe(_Section):
+class FinetuneRecipe(Section):
     """Step 6: the released layers, gently, from the trained head."""
 
     epochs: Epochs | Auto = Field(
@@ -203,17 +211,9 @@ class FinetuneRecipe(_Section):
         "auto",
         description="train once more on train and val together with what val chose; auto: up to 1,000 of them",
     )
-    mirror: bool | Auto = Field(
-        "auto", description="mirror images; auto: unless a probe can tell them from the data"
-    )
-    crop_scale: Share | Auto = Field(
-        "auto",
-        description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size",
-    )
-    colour: float = Field(0.2, ge=0, lt=1, description="range of random brightness and contrast")
 
 
-class RunRecipe(_Section):
+class RunRecipe(Section):
     """What holds for the whole run."""
 
     seed: Seed = Field(0, description="of every random choice in training")
@@ -248,8 +248,22 @@ class RunRecipe(_Section):
     )
 
 
-class Recipe(_Section):
-    """Every choice of every step."""
+class Declared(Protocol):
+    """What a recipe cannot know by itself: the settings that modalities and tasks declare."""
+
+    def names(self) -> list[str]:
+        """The dotted names of settings that modalities declare, for close matches."""
+
+    def faults(self, settings: Mapping[str, Any]) -> list[str]:
+        """What is wrong with nested settings, as they were given, in the eyes of the tasks and modalities."""
+
+
+class Recipe(Section):
+    """Every choice of every step.
+
+    `augment` is how examples are varied in training. Its settings are the modality's own (see
+    `regraft.modalities.Modality.augmentation`), so here they are plain values by name.
+    """
 
     data: DataRecipe = DataRecipe()  # type: ignore[call-arg]
     obtain: ObtainRecipe = ObtainRecipe()  # type: ignore[call-arg]
@@ -258,6 +272,7 @@ class Recipe(_Section):
     head: HeadRecipe = HeadRecipe()  # type: ignore[call-arg]
     train: TrainRecipe = TrainRecipe()  # type: ignore[call-arg]
     finetune: FinetuneRecipe = FinetuneRecipe()  # type: ignore[call-arg]
+    augment: dict[str, Any] = {}
     run: RunRecipe = RunRecipe()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
@@ -275,17 +290,21 @@ class Recipe(_Section):
         return self
 
     @classmethod
-    def build(cls, *layers: dict[str, Any]) -> Recipe:
-        """Merge nested dictionaries, later ones win. Raises RecipeError that lists every fault."""
+    def build(cls, *layers: dict[str, Any], declared: Declared | None = None) -> Recipe:
+        """Merge nested dictionaries, later ones win. Raises RecipeError that lists every fault, those in the
+        eyes of `declared` among them.
+        """
         merged: dict[str, Any] = {}
         for layer in layers:
             _merge(merged, layer)
+        made, faults = None, declared.faults(merged) if declared else []
         try:
-            return cls.model_validate(merged)
+            made = cls.model_validate(merged)
         except ValidationError as error:
-            raise RecipeError(
-                "the recipe has faults:", _faults(error), "All settings: docs/recipe.md"
-            ) from None
+            faults = [*_faults(error, declared.names() if declared else []), *faults]
+        if made is None or faults:
+            raise faulty(faults)
+        return made
 
     def open_choices(self) -> list[str]:
         """Dotted names still "auto"."""
@@ -310,20 +329,52 @@ def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, dict) else value
 
 
-def _known() -> dict[str, list[str]]:
-    return {name: list(type(getattr(Recipe(), name)).model_fields) for name in Recipe.model_fields}
+def faulty(faults: Iterable[str]) -> RecipeError:
+    """The error that lists faults of a recipe."""
+    return RecipeError("the recipe has faults:", faults, "All settings: docs/recipe.md")
 
 
-def _faults(error: ValidationError) -> list[str]:
-    known = _known()
-    dotted = [f"{section}.{name}" for section, names in known.items() for name in names]
+def faults_of(section: type[Section], name: str, whose: str, values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of a section of this name, in words; `whose` settings they are ("of the
+    modality image").
+    """
+    known = [f"{name}.{field}" for field in section.model_fields]
+    wrong = [one for one in values if one not in section.model_fields]
+    faults = []
+    for one in wrong:
+        near = difflib.get_close_matches(one, section.model_fields, n=2, cutoff=0.5)
+        hint = f"did you mean {', '.join(f'{name}.{like}' for like in near)}?" if near else ""
+        hint = hint or (f"there are {', '.join(known)}" if known else "there is none")
+        faults.append(f"{name}.{one}: is not a setting {whose}; {hint}")
+    try:
+        section.model_validate({one: value for one, value in values.items() if one not in wrong})
+    except ValidationError as error:
+        faults += _told(error, known, name)
+    return faults
+
+
+def _faults(error: ValidationError, more: list[str]) -> list[str]:
+    """The faults of a whole recipe; `more` are further names that are settings."""
+    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    own = [f"{section}.{name}" for section, made in sections.items() for name in _names(made)]
+    return _told(error, [*own, *more, *sections])
+
+
+def _names(section: Any) -> list[str]:
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else []
+
+
+def _told(error: ValidationError, known: list[str], section: str = "") -> list[str]:
+    """The faults in words; `known` are the dotted names of settings, of which those like a wrong one are
+    suggested.
+    """
     faults: dict[str, list[str]] = {}
     for item in error.errors():
-        where = [str(part) for part in item["loc"]][:2]
+        where = [*filter(None, [section]), *(str(part) for part in item["loc"])][:2]
         name = ".".join(where) or "settings that do not go together"
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, [*dotted, *known], n=3, cutoff=0.5)
-            near = near or [d for d in dotted if d.split(".")[1] == where[-1]]
+            near = [one for one in known if one.rpartition(".")[2] == where[-1]]
+            near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             text = "is not a setting" + (f"; did you mean {', '.join(near)}?" if near else "")
             faults.setdefault(name, []).append(text)
         else:

@@ -182,8 +182,9 @@ def test_folds_score_the_procedure_whose_model_is_handed_over(
         (few / name).mkdir(parents=True)
         for number in range(8):
             (few / name / f"{number}.png").symlink_to(colours / name / f"{number}.png")
-    settings = {"epochs": 1, "batch_size": 8, "mirror": False, "precision": "float32"}
-    run = regraft.fit(few, tmp_path / "run", recipe={**quick, "finetune": settings, "data": {"folds": 2}})
+    settings = {"epochs": 1, "batch_size": 8, "precision": "float32"}
+    recipe = {**quick, "finetune": settings, "augment": {"mirror": False}}
+    run = regraft.fit(few, tmp_path / "run", recipe={**recipe, "data": {"folds": 2}})
     states = [
         state_of(run),
         *(json.loads((run.path / "folds" / str(n) / "run.json").read_text()) for n in (1, 2)),
@@ -191,6 +192,6 @@ def test_folds_score_the_procedure_whose_model_is_handed_over(
     for state in states:
         assert "examples held out of train and val in turn" in state["chosen_why"]
         assert "standard error" in state["chosen_why"]
-    alone = regraft.fit(few, tmp_path / "alone", recipe={**quick, "finetune": settings})
+    alone = regraft.fit(few, tmp_path / "alone", recipe=recipe)
     assert "examples held out of train and val in turn" in alone.state["chosen_why"]
     assert alone.metrics["cv"]["accuracy"].n == 16

@@ -31,7 +31,7 @@ from regraft.training import Trained
 
 CLASSES = ("ant", "bee", "cat")
 BASE: dict[str, Any] = {"base": {"size": 32}, "run": {"engine": "torch-float32"}}
-FINETUNED = {**BASE, "finetune": {"epochs": 2, "folds": 0, "refit": False, "mirror": False}}
+FINETUNED = {**BASE, "finetune": {"epochs": 2, "folds": 0, "refit": False}, "augment": {"mirror": False}}
 
 
 @pytest.fixture(scope="module")

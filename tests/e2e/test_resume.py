@@ -193,7 +193,8 @@ def test_a_file_that_goes_under_way_is_named_and_the_run_goes_on_when_it_is_back
         "obtain": {"backbone": tiny},
         "base": {"size": 32},
         "run": {"engine": "torch-float32"},
-        "finetune": {"epochs": 1, "folds": 0, "refit": False, "mirror": False},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+        "augment": {"mirror": False},
     }
     place: dict[str, Path] = {}
 

@@ -112,6 +112,7 @@ class Ordinal:
     kind: str = "ordinal"
     hub: str = "classification"
     loss_name: str = "ordinal loss"
+    known_weightings: tuple[str, ...] = ("none",)
     metrics: tuple[Metric, ...] = (STEPS_OFF, NEAR)
     headline: Metric = STEPS_OFF
 

@@ -18,10 +18,11 @@ import regraft
 from regraft.artifacts import RunFolder, read_events
 from regraft.console import evaluation_table
 from regraft.data import Examples
-from regraft.errors import UsageError
+from regraft.errors import RecipeError, UsageError
 from regraft.evaluation import estimates
 from regraft.experiments.compare import compare
 from regraft.report import write_comparison
+from regraft.run.asked import asked
 from regraft.run.listed import list_runs
 from regraft.tasks import registered, task_of
 
@@ -150,3 +151,13 @@ def test_labels_of_the_data_are_encoded_by_the_task(run: regraft.Run) -> None:
     for split in ("train", "val"):
         np.testing.assert_array_equal(doubled.part(split).labels, 2 * plain.part(split).labels)
         assert len(plain.part(split))
+
+
+def test_a_recipe_names_its_metrics_and_its_weightings_only() -> None:
+    wanted = {"data": {"task": "ordinal"}, "run": {"metric": "steps_off"}}
+    assert asked(wanted).run.metric == "steps_off"
+    with pytest.raises(RecipeError) as caught:
+        asked(wanted, {"run": {"metric": "accuracy"}, "train": {"class_weights": "balanced"}})
+    metric, weights = caught.value.faults
+    assert "these are steps_off, near" in metric
+    assert weights == "train.class_weights: 'balanced' is none of auto, none"

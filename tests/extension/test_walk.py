@@ -16,7 +16,8 @@ from regraft import modalities
 from regraft.artifacts import read_json
 from regraft.backbones import register_source
 from regraft.backbones.sources import registered as sources
-from regraft.errors import UsageError
+from regraft.errors import RecipeError, UsageError
+from regraft.recipe import read_recipe
 from regraft.tasks import registered
 
 TEST = 22  # of 120 vectors, by their content
@@ -47,6 +48,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> regraft.Run:
     place = tmp_path_factory.mktemp("run")
     return regraft.fit(data, place / "run", recipe=TUNED, cache=place / "cache")
+
+
+def test_its_own_settings_of_augmentation_are_settled_and_taken_from_the_recipe(
+    run: regraft.Run, data: Path, tmp_path: Path
+) -> None:
+    assert read_recipe(run.path / "recipe.yaml")["augment"] == {"spread": 0.01}
+    assert read_json(run.path / "run.json")["settled"]["augment.spread"].startswith("by rule")
+    noisy = regraft.fit(data, tmp_path / "run", recipe={**TUNED, "augment": {"spread": 0.5}})
+    assert read_recipe(noisy.path / "recipe.yaml")["augment"] == {"spread": 0.5}
+    assert noisy.state["steps"]["finetune"] != run.state["steps"]["finetune"]
+
+
+def test_settings_of_another_modality_or_out_of_range_are_told_before_any_file_is_looked_at(
+    data: Path, tmp_path: Path
+) -> None:
+    def heard(event: dict[str, Any]) -> None:
+        assert event["kind"] != "tick"
+
+    asked = {**TUNED, "base": {"size": 100}, "augment": {"colour": 0.1}}
+    with pytest.raises(RecipeError) as caught:  # images have both, so only the data say that they do not fit
+        regraft.fit(data, tmp_path / "run", recipe=asked, listeners=[heard])
+    assert caught.value.faults == (
+        "base.size: 100 is no input size of the modality vector: 4 to 64",
+        "augment.colour: is not a setting of the modality vector; there are augment.spread",
+    )
+    with pytest.raises(
+        RecipeError, match=r"augment\.spread: input should be less than or equal to 1 \(found 3\)"
+    ):
+        regraft.fit(tmp_path / "nothing", recipe={**TUNED, "augment": {"spread": 3}})
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_is_obtained_fine_tuned_and_evaluated(run: regraft.Run) -> None:

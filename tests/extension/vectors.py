@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import Field
 from torch import nn
 
 from regraft.artifacts import fingerprint
@@ -22,7 +23,8 @@ from regraft.data.audit.contents import Files
 from regraft.data.kind import Likeness
 from regraft.data.known import KnownFile, NewFile
 from regraft.errors import BackboneError, Unreadable
-from regraft.modalities import Extent, Intake, Shown, prepared
+from regraft.modalities import Extent, Intake, Shown, Suited, prepared
+from regraft.recipe import Auto, Section
 
 LENGTH = 12
 
@@ -109,6 +111,14 @@ class Values(nn.Module):
         return batch["values"]
 
 
+class VectorAugment(Section):
+    """How vectors are varied in training."""
+
+    spread: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        "auto", description="of the noise that is added; auto: 0.01"
+    )
+
+
 def constant(files: Files) -> Iterator[Finding]:
     """Vectors whose numbers are all the same."""
     if sources := files.sources("constant vectors", np.array([f.about.constant for f in files.facts])):
@@ -121,6 +131,7 @@ class Vectors:
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
     checks, probes = (constant,), ()
+    sizes, augmentation = range(4, 65), VectorAugment
     takes, joins, resizes = (), False, True
     extent = Extent("bytes", 1_000_000, len)
 
@@ -171,11 +182,11 @@ class Vectors:
     def preprocess_from(self, values: dict[str, Any]) -> VectorPreprocess:
         return VectorPreprocess(**values)
 
-    def settings(self, facts: pa.Table, size: int) -> dict[str, Any]:
-        return {"lr": 1e-3, "layer_decay": 1.0, "crop_scale": 1.0}
+    def settings(self, facts: pa.Table, size: int) -> Suited:
+        return Suited(1e-3, 1.0, {"spread": 0.01})
 
-    def views(self, recipe: Any) -> float:
-        return 0.01
+    def views(self, augment: VectorAugment) -> float:
+        return float(augment.spread)
 
     def show(self, items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
         return [Shown("text", " ".join(f"{v:.2f}" for v in read(item)[:4])) for item in items]

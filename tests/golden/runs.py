@@ -34,7 +34,8 @@ DECIDED = {
     "freeze": ("strategy",),
     "head": ("kind",),
     "train": ("l2", "class_weights"),
-    "finetune": ("batch_size", "layer_decay", "patience", "interpolation", "refit", "mirror", "crop_scale"),
+    "finetune": ("batch_size", "layer_decay", "patience", "interpolation", "refit"),
+    "augment": ("mirror", "crop_scale", "colour"),
 }
 FIXED = {
     "obtain": {"backbone": "path:tiny.safetensors@test_efficientnet"},

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from regraft.errors import RecipeError
+from regraft.modalities import modality_of, names
 from regraft.recipe import Recipe, parse_settings, read_recipe
 
 
@@ -20,8 +21,9 @@ def test_a_recipe_survives_its_yaml() -> None:
 
 
 def test_every_setting_has_a_reason() -> None:
-    for name in Recipe.model_fields:
-        for field in type(getattr(Recipe(), name)).model_fields.values():
+    sections = [type(getattr(Recipe(), name)) for name in Recipe.model_fields if name != "augment"]
+    for section in [*sections, *(modality_of(name).augmentation for name in names())]:
+        for field in section.model_fields.values():
             assert field.description
 
 
@@ -48,7 +50,6 @@ def test_every_setting_has_a_reason() -> None:
         ("run.budget_seconds=.inf", "finite"),
         ("finetune.lr=.nan", "finite"),
         ("finetune.weight_decay=.inf", "finite"),
-        ("base.size=100000", "4096"),
         ("run.feature_batch=1000000", "1024"),
         ("head.hidden=1000000", "16384"),
         ("train.l2=1e9", "1000"),
@@ -63,7 +64,7 @@ def test_faults_say_where_and_what(pair: str, word: str) -> None:
         Recipe.build(parse_settings([pair]))
 
 
-@pytest.mark.parametrize("name", ["label_smoothing", "warmup", "average", "mixup", "cutmix"])
+@pytest.mark.parametrize("name", ["label_smoothing", "warmup", "average", "mixup", "cutmix", "mirror"])
 def test_what_no_measurement_supported_is_no_setting_any_more(name: str) -> None:
     with pytest.raises(RecipeError, match=rf"finetune\.{name}: is not a setting"):
         Recipe.build(parse_settings([f"finetune.{name}=0.1"]))

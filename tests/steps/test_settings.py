@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bases import IMAGES, base_of, facts_of
+from bases import IMAGES, base_of
 from regraft.artifacts import Events
 from regraft.backbones import Backbone, obtain_weights
 from regraft.data.part import Part
-from regraft.errors import RegraftError, UsageError
+from regraft.errors import RegraftError
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
@@ -52,12 +52,11 @@ def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> 
         "layer_decay": 0.8,
         "patience": 4,
         "interpolation": 1.0,
-        "mirror": False,
-        "crop_scale": 0.8,
         "precision": "float32",
     }
+    augment = {"mirror": False, "crop_scale": 0.8}
     context = Context(
-        Recipe.build({"run": {"threads": 1}, "finetune": usual}, recipe),
+        Recipe.build({"run": {"threads": 1}, "finetune": usual, "augment": augment}, recipe),
         FeatureStore(None),
         torch.device("cpu"),
         Events(),
@@ -67,7 +66,7 @@ def tuned(backbone: Backbone, recipe: dict, weights: list[float], val: bool) -> 
     head = make_head("linear", backbone.width, CLASSES)
     recipe_ = context.recipe
     plan, _ = planned(backbone, recipe_.freeze.strategy, recipe_.freeze.norm_statistics)
-    tuner = Tuner(backbone, plan, Tuning.of(recipe_.finetune), TASK)
+    tuner = Tuner(backbone, plan, Tuning.of(recipe_.finetune, context.augmentation), TASK)
     held = data(6, [1.0] * 6) if val else None
     found = tuner.fit(head, data(COUNT, weights), held, context)
     numbers = [*found.backbone.module.state_dict().values(), *found.head.state_dict().values()]
@@ -99,19 +98,23 @@ values = {
     "layer_decay": [1e-30, 1.0],
     "patience": [1, 10**30],
     "interpolation": ["auto", 1e-30, 0.5],
-    "mirror": [True],
-    "crop_scale": [1e-30, 1.0],
-    "colour": [0.0, 0.999],
 }
-chosen = st.fixed_dictionaries(
-    {}, optional={name: st.sampled_from(several) for name, several in values.items()}
-)
+varied = {"mirror": [True], "crop_scale": [1e-30, 1.0], "colour": [0.0, 0.999]}
+
+
+def some(values: dict) -> st.SearchStrategy[dict]:
+    return st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(several) for name, several in values.items()}
+    )
+
+
 strategies = ["last-1", "last-99", "half", "full", "norm", "bias", "", [], ["nothing"]]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    chosen,
+    some(values),
+    some(varied),
     st.sampled_from(strategies),
     st.sampled_from(["frozen", "moving"]),
     st.booleans(),
@@ -119,11 +122,12 @@ strategies = ["last-1", "last-99", "half", "full", "norm", "bias", "", [], ["not
     st.sampled_from([0, 2**32 - 1]),
 )
 @example(
-    {"lr": 10.0, "weight_decay": 1e3}, "last-1", "moving", False, [0.0] * 9 + [1.0], 0
+    {"lr": 10.0, "weight_decay": 1e3}, {}, "last-1", "moving", False, [0.0] * 9 + [1.0], 0
 )  # statistics overflow
 def test_any_recipe_that_is_accepted_ends_with_numbers(
     backbone: Backbone,
     recipe: dict,
+    augment: dict,
     strategy: str | list[str],
     moving: str,
     val: bool,
@@ -135,6 +139,7 @@ def test_any_recipe_that_is_accepted_ends_with_numbers(
             backbone,
             {
                 "finetune": recipe,
+                "augment": augment,
                 "freeze": {"strategy": strategy, "norm_statistics": moving},
                 "run": {"seed": seed},
             },
@@ -145,10 +150,3 @@ def test_any_recipe_that_is_accepted_ends_with_numbers(
         return
     assert sound
     assert "nan" not in said["decided"] + said["why"]
-
-
-@pytest.mark.parametrize("size", [31, 4_097])
-def test_images_go_in_at_sizes_of_some_sense(size: int) -> None:
-    config = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    with pytest.raises(UsageError, match="32 to 4,096 pixels a side"):
-        IMAGES.preprocess(config, 224, facts_of([(64, 64)]), size, True)

@@ -38,16 +38,9 @@ def data(count: int, seed: int) -> Part:
 
 
 def context(folder: Path | None, notes: list[str] | None = None, **settings: object) -> Context:
-    usual = {
-        "epochs": 3,
-        "batch_size": 8,
-        "lr": 3e-4,
-        "layer_decay": 0.8,
-        "crop_scale": 0.8,
-        "mirror": True,
-        "patience": 4,
-    }
-    recipe = Recipe.build({"finetune": {**usual, "precision": "float32", **settings}})
+    usual = {"epochs": 3, "batch_size": 8, "lr": 3e-4, "layer_decay": 0.8, "patience": 4}
+    finetune = {**usual, "precision": "float32", **settings}
+    recipe = Recipe.build({"finetune": finetune, "augment": {"crop_scale": 0.8, "mirror": True}})
     heard = [] if notes is None else notes
     events = Events(None, (lambda event: heard.append(event["text"]) if event["kind"] == "note" else None,))
     return Context(recipe, FeatureStore(folder), torch.device("cpu"), events, IMAGES)
@@ -57,4 +50,4 @@ def tuner(
     base: Backbone, plan: FreezePlan, here: Context, engine: str = REFERENCE, **changes: object
 ) -> Tuner:
     """One way to fine-tune `base` by the settings of the context's recipe, with `changes`."""
-    return Tuner(base, plan, Tuning.of(here.recipe.finetune, **changes), TASK, engine)
+    return Tuner(base, plan, Tuning.of(here.recipe.finetune, here.augmentation, **changes), TASK, engine)

@@ -61,14 +61,15 @@ def settings(config: Path | None, sets: list[str] | None, named: Settings) -> Se
 
     Options that were not given are None. Raises RecipeError that names all faults.
     """
-    from regraft.recipe import Recipe, parse_settings, read_recipe
+    from regraft.recipe import parse_settings, read_recipe
+    from regraft.run.asked import asked
 
     given = {
         section: {name: value for name, value in values.items() if value is not None}
         for section, values in named.items()
     }
     layers = [read_recipe(config) if config else {}, given, parse_settings(sets or [])]
-    Recipe.build(*layers)
+    asked(*layers)
     merged: Settings = {}
     for layer in layers:
         for section, values in layer.items():

@@ -16,6 +16,7 @@ from regraft.data.lineage import Seen
 from regraft.errors import ChangedError, RegraftError, UsageError
 from regraft.modalities import modality_of
 from regraft.recipe import Recipe, read_recipe
+from regraft.run.asked import asked
 from regraft.run.handle import Run
 from regraft.run.open import Looked
 from regraft.run.session import Session
@@ -161,7 +162,7 @@ def resume(
         about["findings"] = [
             finding for finding in about["findings"] if finding["kind"] not in LATER
         ]  # come anew
-        session = replace(session, recipe=Recipe.build(read_recipe(folder.recipe)))
+        session = replace(session, recipe=asked(read_recipe(folder.recipe)))
         with session.tracked(track) as heard:
             return go(folder, examples, heard, about)
     finally:

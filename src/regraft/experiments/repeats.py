@@ -10,7 +10,8 @@ import numpy as np
 
 from regraft.artifacts import write_json
 from regraft.errors import UsageError
-from regraft.recipe import Recipe, read_recipe
+from regraft.recipe import read_recipe
+from regraft.run.asked import asked
 from regraft.run.handle import Run
 
 Settings = dict[str, Any]
@@ -22,8 +23,8 @@ def seeds_of(recipe: Settings, repeats: int) -> range:
     """
     if repeats < 2:
         raise UsageError(f"--repeats {repeats}: two runs at least tell a spread.")
-    first = Recipe.build(recipe).run.seed
-    Recipe.build(recipe, {"run": {"seed": first + repeats - 1}})
+    first = asked(recipe).run.seed
+    asked(recipe, {"run": {"seed": first + repeats - 1}})
     return range(first, first + repeats)
 
 
@@ -36,8 +37,8 @@ def repeated(folder: Path, recipe: Settings, seeds: range, walk: Callable[[Path,
     runs: list[Run] = []
     kept: Settings = {}
     for seed in seeds:
-        asked = Recipe.build(recipe, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
-        runs.append(walk(folder / f"seed-{seed}", asked))
+        settings = asked(recipe, kept, {"run": {"seed": seed}}).model_dump(exclude_unset=True)
+        runs.append(walk(folder / f"seed-{seed}", settings))
         settled = read_recipe(runs[0].path / "recipe.yaml")
         kept = {
             "obtain": {"backbone": settled["obtain"]["backbone"]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -17,6 +17,7 @@ from regraft.data.sources import read_source as _read_source
 from regraft.errors import Unreadable, UsageError
 from regraft.modalities.buckets import bucket_of
 from regraft.modalities.intake import Input, Intake, prepared
+from regraft.recipe import Section
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,7 @@ __all__ = [
     "Preprocess",
     "Probe",
     "Shown",
+    "Suited",
     "Unreadable",
     "bucket_of",
     "modality_of",
@@ -122,9 +124,20 @@ class Preprocess(Protocol):
 
 
 @dataclass(frozen=True)
+class Suited:
+    """What suits fine-tuning on a set, by rule from its examples: AdamW's peak rate and its factor a layer
+    towards the input, and values of the modality's own settings of augmentation by name.
+    """
+
+    lr: float
+    layer_decay: float
+    augment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Probe:
     """Whether a way of augmentation shows things that the data do not: `setting` is its name in
-    `recipe.finetune`, `view(preprocess)` gives a preprocessing whose `host` shows an item so, and
+    `Modality.augmentation`, `view(preprocess)` gives a preprocessing whose `host` shows an item so, and
     `allowed(plain, seen)` tells from (N, D) features of items and of their views whether these are as good
     as the data, and why.
     """
@@ -138,12 +151,17 @@ class Modality(Kind, Protocol):
     """All that regraft has to know of one sort of examples. See `regraft.data.kind.Kind` for the rest of
     it.
 
-    `takes` are other modalities whose networks its preprocessing can feed, as sounds go to networks of
-    images by pictures of their spectrum; `joins` tells whether features of all depths, joined, are tried
-    where the recipe leaves that open, and `resizes` whether a smaller input holds an item whole, as a
-    smaller picture does and a shorter clip does not.
+    `sizes` are the input sizes that a user may ask for. `augmentation` declares the settings of
+    augmentation, which a recipe holds in its section `augment`: one that is "auto" by default has a value by
+    rule (`settings`) or by a probe. A modality without augmentation takes `Section` itself. `takes` are
+    other modalities whose networks its preprocessing can feed, as sounds go to networks of images by
+    pictures of their spectrum; `joins` tells whether features of all depths, joined, are tried where the
+    recipe leaves that open, and `resizes` whether a smaller input holds an item whole, as a smaller picture
+    does and a shorter clip does not.
     """
 
+    sizes: range
+    augmentation: type[Section]
     probes: tuple[Probe, ...]
     takes: tuple[str, ...]
     joins: bool
@@ -161,13 +179,13 @@ class Modality(Kind, Protocol):
     def preprocess_from(self, values: dict[str, Any]) -> Preprocess:
         """The preprocessing that wrote these values by `to_dict`. Raises UsageError for another version."""
 
-    def settings(self, facts: pa.Table, size: int) -> dict[str, Any]:
-        """Defaults of fine-tuning by rule from the data, by their names in the recipe: `lr`, `layer_decay`
-        and the modality's own settings of augmentation.
-        """
+    def settings(self, facts: pa.Table, size: int) -> Suited:
+        """What suits fine-tuning on a set with these facts at this input size."""
 
-    def views(self, recipe: Any) -> Any:
-        """The augmentation of training by the settled `recipe.finetune`; None for none."""
+    def views(self, augment: Any) -> Any:
+        """What `Preprocess.host` is given to augment an item by the settled settings of `augmentation`; None
+        for no augmentation.
+        """
 
     def show(self, items: Sequence[Any], facts: pa.Table) -> list[Shown | None]:
         """What a report shows of some items of a set with these facts; None for one that cannot be read."""

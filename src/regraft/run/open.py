@@ -27,8 +27,10 @@ from regraft.data.kind import Kind
 from regraft.data.lineage import Seen, assigned, seen_by
 from regraft.data.splits import ORDER
 from regraft.errors import DataError, UsageError
+from regraft.modalities import modality_of
 from regraft.recipe import Recipe
-from regraft.tasks import chosen_by, task_of
+from regraft.run.asked import check_against
+from regraft.tasks import task_of
 
 LISTED_SEEN = 10  # test examples that an error names
 RUNS = Path("runs")  # where runs go unless --out says otherwise
@@ -143,8 +145,7 @@ def examples_of(
 ) -> Looked:
     """The audited and split examples of a source. Raises DataError, UsageError."""
     task = task_of(settings.data.task, source.task.classes)
-    if settings.run.metric != "auto":
-        chosen_by(task, settings.run.metric)
+    check_against(settings, task, modality_of(source.kind.name))
     source.task = task
     earlier = assigned(Path(splits)) if splits else None
     untested = _untested(source, settings, splits, earlier)

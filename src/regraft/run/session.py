@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.artifacts import Events, Listener
 from regraft.recipe import Recipe
+from regraft.run.asked import asked
 from regraft.runtime import NO_HOME, cache_folder, quiet_libraries
 from regraft.settings import user_settings
 from regraft.tracking import tracked
@@ -44,10 +45,10 @@ class Session:
         Raises RecipeError that names all faults of the settings.
         """
         started = time.monotonic()
-        asked = Recipe.build(user_settings().layer(), recipe or {})
+        settings = asked(user_settings().layer(), recipe or {})
         quiet_libraries()
         place = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
-        session = cls(asked, place, tuple(listeners), started)
+        session = cls(settings, place, tuple(listeners), started)
         if cache == "auto" and place is None:
             session.events.note(NO_HOME)
         return session

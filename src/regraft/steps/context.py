@@ -18,7 +18,7 @@ from regraft.artifacts import Events
 from regraft.data import Examples
 from regraft.inference import FeatureStore
 from regraft.modalities import Modality
-from regraft.recipe import Recipe
+from regraft.recipe import Recipe, Section
 from regraft.runtime import keep_large_blocks, pick_device, survive_forks
 from regraft.steps.decisions import Decisions
 from regraft.training import Checkpoint
@@ -85,6 +85,11 @@ class Context:
         context.settle("run.device", str(device), "CUDA, MPS, CPU in this order, or as asked")
         context.settle("run.threads", threads, "as many as torch takes, or as asked")
         return context
+
+    @property
+    def augmentation(self) -> Section:
+        """The settings of augmentation that were asked for, as the modality declares them."""
+        return self.modality.augmentation(**self.recipe.augment)
 
     def settle(self, name: str, value: Any, why: str) -> None:
         """Record what the recipe's setting `name` ("section.name") is in this run, and why."""

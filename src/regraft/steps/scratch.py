@@ -43,7 +43,9 @@ def from_scratch(
         "precision": "auto",
     }
     merged = context.decisions.merged(context.recipe)
-    tuner = Tuner(empty, plan, Tuning.of(merged.finetune, merged.train.class_weights, **own), task)
+    augment = context.modality.augmentation(**merged.augment)
+    tuning = Tuning.of(merged.finetune, augment, merged.train.class_weights, **own)
+    tuner = Tuner(empty, plan, tuning, task)
     head = make_head("linear", backbone.width, task.outputs)
     tuned = tuner.fit(head, data, None, context.trial(), context.keeper.checkpoint("scratch"))
     if tuned.interrupted:

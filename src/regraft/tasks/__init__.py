@@ -94,6 +94,7 @@ def evaluated(
 
 
 __all__ = [
+    "USUAL",
     "Answer",
     "Calibration",
     "Confusion",

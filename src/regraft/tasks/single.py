@@ -159,13 +159,18 @@ class Single:
         """The log loss."""
         return "log loss"
 
+    @property
+    def known_weightings(self) -> tuple[str, ...]:
+        """None, logit adjustment, and weights of the examples."""
+        return ("none", "adjusted", "balanced")
+
     def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
-        """None, logit adjustment and weights, where the largest class is IMBALANCE times the smallest."""
+        """All of them, where the largest class is IMBALANCE times the smallest."""
         sizes = np.bincount(targets, minlength=self.outputs)
         ratio = sizes.max() / max(1, sizes.min())
         if ratio < IMBALANCE:
             return ("none",), ""
-        return ("none", "adjusted", "balanced"), f"the largest class is {ratio:.1f} times the smallest"
+        return self.known_weightings, f"the largest class is {ratio:.1f} times the smallest"
 
     def weighed_by(self, metric: Metric) -> Metric:
         """Macro F1 in place of accuracy, which small classes hardly touch."""

@@ -133,6 +133,10 @@ class Task(Protocol):
     def loss_name(self) -> str:
         """What `losses` are called inside a sentence, such as "log loss"."""
 
+    @property
+    def known_weightings(self) -> tuple[str, ...]:
+        """Every way that `train.class_weights` may name, "none" first."""
+
     def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
         """What could be done about answers that some of (N, ...) targets have far more often than others,
         the simplest first, and why it is worth comparing; ("none",) and "" where there is nothing to do.

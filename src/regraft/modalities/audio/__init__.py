@@ -15,7 +15,7 @@ from regraft.modalities.audio.inspect import Sound, inspect_sound
 from regraft.modalities.audio.preprocess import AudioPreprocess
 from regraft.modalities.audio.reading import ENDINGS, seconds_of
 from regraft.modalities.audio.same import likeness
-from regraft.modalities.audio.settings import preprocess, settings, views
+from regraft.modalities.audio.settings import NAMED, AudioAugment, preprocess, settings, views
 from regraft.modalities.audio.show import overlay, sheet, show
 
 __all__ = ["MODALITY", "AudioPreprocess", "Augment"]
@@ -48,6 +48,7 @@ class Sounds:
             ("tones", pa.string()),  # the print by which near-duplicates are looked for, hexadecimal float16
         ]
     )
+    sizes, augmentation = NAMED, AudioAugment
     probes = ()
     extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
-from regraft.errors import UsageError
+from regraft.modalities import Suited
 from regraft.modalities.audio.augment import Augment
 from regraft.modalities.audio.preprocess import HOP, RATE, WINDOW, AudioPreprocess
+from regraft.recipe import Section
 
 FRAMES = RATE // HOP  # a second
 NAMED = range(16, 4 * WINDOW + 1)  # frames that a user may name
@@ -23,12 +25,8 @@ MELS = 128  # tones of a picture for networks of images
 def preprocess(
     config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
 ) -> tuple[AudioPreprocess, str]:
-    """The preprocessing for weights with this `config`, long enough for a set, and why. Raises UsageError for
-    a length out of bounds that the user named.
-    """
+    """The preprocessing for weights with this `config`, long enough for a set, and why."""
     why = "the user named it"
-    if size is not None and facts is not None and size not in NAMED:
-        raise UsageError(f"base.size is {size}: sounds go in at {NAMED[0]} to {NAMED[-1]:,} frames of 10 ms.")
     if size is None:
         size, why = (native, "it is the weights' own") if facts is None else input_size(seconds(facts))
     size = whole(size)
@@ -66,14 +64,23 @@ def input_size(lengths: np.ndarray) -> tuple[int, str]:
     return windows * WINDOW, why
 
 
-def settings(facts: pa.Table, size: int) -> dict[str, Any]:
-    """`lr` and `layer_decay` of fine-tuning for sounds."""
-    return {"lr": 2e-4, "layer_decay": 0.8}
+class AudioAugment(Section):
+    """How sounds are varied in training."""
+
+    shift: bool = Field(False, description="sounds up to a tenth of the clip earlier or later")
+    gain: bool = Field(False, description="sounds up to 6 decibels louder or softer")
+    masks: bool = Field(False, description="a part of the time and a band of tones left out (SpecAugment)")
+    noise: bool = Field(False, description="white noise, 20 to 40 decibels below the clip")
 
 
-def views(recipe: Any) -> Augment:
-    """The augmentation by the settled `recipe`."""
-    return Augment(*(bool(getattr(recipe, name, False)) for name in ("shift", "gain", "masks", "noise")))
+def settings(facts: pa.Table, size: int) -> Suited:
+    """What suits fine-tuning on sounds."""
+    return Suited(lr=2e-4, layer_decay=0.8)
+
+
+def views(augment: AudioAugment) -> Augment:
+    """The augmentation by its settled settings."""
+    return Augment(augment.shift, augment.gain, augment.masks, augment.noise)
 
 
 def harmless(plain: np.ndarray, seen: np.ndarray) -> tuple[bool, str]:

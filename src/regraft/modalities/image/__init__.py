@@ -17,7 +17,7 @@ from regraft.modalities.image.looks import Look, dhashes
 from regraft.modalities.image.preprocess import ImagePreprocess, Mirrored
 from regraft.modalities.image.reading import load_rgb, pixels_of
 from regraft.modalities.image.same import levelled, likeness, perhaps_same
-from regraft.modalities.image.settings import mirror_allowed, preprocess, settings, views
+from regraft.modalities.image.settings import SIZES, ImageAugment, mirror_allowed, preprocess, settings, views
 from regraft.modalities.image.show import overlay, sheet, show
 
 __all__ = [
@@ -62,6 +62,7 @@ class Images:
             ("top", pa.float64()),
         ]
     )
+    sizes, augmentation = SIZES, ImageAugment
     probes = (Probe("mirror", Mirrored, mirror_allowed),)
     extent = Extent("pixels", 50_000_000, pixels_of)  # what a good telephone takes
     inspect = staticmethod(inspect_image)

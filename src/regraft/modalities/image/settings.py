@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
-from regraft.errors import UsageError
+from regraft.modalities import Suited
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.levels import levels_in
 from regraft.modalities.image.preprocess import ImagePreprocess
 from regraft.modalities.image.reading import STANDARD
+from regraft.recipe import Auto, Section, Share
 
-NAMED = range(32, 4_097)  # pixels a side that a user may name
+SIZES = range(32, 4_097)  # pixels a side that a user may name
 SMALLEST_SIZE = 64
 ENLARGED = 4  # times their short side that small images are enlarged
 # Image passes at native size that a CPU is asked for: about a quarter of an hour on two cores
@@ -30,7 +32,7 @@ def preprocess(
     config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
 ) -> tuple[ImagePreprocess, str]:
     """The weights' own preprocessing (timm's `config`), with an input size and levels that suit a set, and
-    why it has that size. Raises UsageError for a size out of bounds that the user named.
+    why it has that size.
 
     Images smaller than the input have no border to spare: of them the centre crop takes the whole short
     side.
@@ -39,10 +41,6 @@ def preprocess(
     if facts is None:
         size, why = size or native, why if size else "it is the weights' own"
     else:
-        if size is not None and size not in NAMED:
-            raise UsageError(
-                f"base.size is {size}: images go in at {NAMED[0]} to {NAMED[-1]:,} pixels a side."
-            )
         short = short_sides(facts)
         if size is None:
             size, why = input_size(native, bool(config.get("fixed_input_size")), short, len(short), cpu)
@@ -83,16 +81,29 @@ def is_upscaled(short_sides: np.ndarray, size: int) -> bool:
     return float(np.median(short_sides)) < size
 
 
-def settings(facts: pa.Table, size: int) -> dict[str, Any]:
-    """`lr`, `layer_decay` and `crop_scale` of fine-tuning, for images with these facts at this input size."""
+class ImageAugment(Section):
+    """How images are varied in training."""
+
+    mirror: bool | Auto = Field(
+        "auto", description="mirror images; auto: unless a probe can tell them from the data"
+    )
+    crop_scale: Share | Auto = Field(
+        "auto",
+        description="smallest share a random crop keeps; auto: 0.5, or 0.8 where images are below input size",
+    )
+    colour: float = Field(0.2, ge=0, lt=1, description="range of random brightness and contrast")
+
+
+def settings(facts: pa.Table, size: int) -> Suited:
+    """What suits fine-tuning on images with these facts at this input size."""
     short = short_sides(facts)
     rate, decay = rates(short, size)
-    return {"lr": rate, "layer_decay": decay, "crop_scale": crop_scale(short, size)}
+    return Suited(rate, decay, {"crop_scale": crop_scale(short, size)})
 
 
-def views(recipe: Any) -> Augment:
-    """The augmentation by the settled `recipe.finetune`."""
-    return Augment(float(recipe.crop_scale), recipe.mirror is True, recipe.colour)
+def views(augment: ImageAugment) -> Augment:
+    """The augmentation by its settled settings."""
+    return Augment(float(augment.crop_scale), augment.mirror is True, augment.colour)
 
 
 def crop_scale(short_sides: np.ndarray, size: int) -> float:

@@ -4,11 +4,11 @@ what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from regraft.recipe import FinetuneRecipe
+from regraft.modalities import Suited
+from regraft.recipe import FinetuneRecipe, Section
 
 CHEAP = 96  # pixels
 REFIT = 1_000  # examples up to which what val chose is trained once more on train and val together
@@ -53,13 +53,14 @@ def trainings(examples: int, folds: int, refit: bool) -> float:
     return 1.0 + tried * (1 - 1 / folds)
 
 
-def settled(asked: FinetuneRecipe, examples: int, suited: Mapping[str, Any], size: int) -> dict[str, Any]:
+def settled(asked: FinetuneRecipe, examples: int, suited: Suited, size: int) -> dict[str, Any]:
     """The settings that follow from the number of examples, the input size, and what suits the modality's
-    examples (`Modality.settings`).
+    examples.
 
     What the recipe names stays as it is.
     """
-    settings = {**suited, "epochs": length(examples, size), "batch_size": batch_size(examples)}
+    settings: dict[str, Any] = {"lr": suited.lr, "layer_decay": suited.layer_decay}
+    settings |= {"epochs": length(examples, size), "batch_size": batch_size(examples)}
     settings |= {name: getattr(asked, name) for name in settings if getattr(asked, name) != "auto"}
     # A cosine gains the most at its end: stopping early stops short of that.
     usual = max(4, -(-int(settings["epochs"]) // 2))
@@ -73,46 +74,39 @@ def settled_idle(asked: FinetuneRecipe) -> dict[str, Any]:
         "batch_size": 32,
         "lr": 2e-4,
         "layer_decay": 0.8,
-        "crop_scale": 1.0,
         "patience": 4,
         "interpolation": 1.0,
         "precision": "float32",
-        "mirror": False,
         "refit": False,
         "folds": 0,
     }
     return {"epochs": 0, **{name: value for name, value in usual.items() if getattr(asked, name) == "auto"}}
 
 
-def unused(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of augmentation that the modality has no rule for, and what they are called then."""
-    return {name: value for name, value in (("mirror", False), ("crop_scale", 1.0)) if values[name] == "auto"}
-
-
 @dataclass(frozen=True)
 class Tuning:
-    """Every setting of one fine-tuning.
+    """Every setting of one fine-tuning; `augment` are those of the modality's augmentation.
 
     Only two may be open, "auto", when training begins: `precision` is then decided by a trial of a few
     steps, and `interpolation` by val. What training used stands in `Finetuned.tuning`.
     """
 
+    augment: Section
     epochs: int
     batch_size: int
     lr: float
     layer_decay: float
     patience: int
-    mirror: bool
-    crop_scale: float
     weight_decay: float
-    colour: float
     precision: str
     interpolation: float | str
     class_weights: str = "none"
 
     @classmethod
-    def of(cls, asked: FinetuneRecipe, class_weights: str = "none", **settings: Any) -> Tuning:
-        """The settings of a recipe, with what was `found` in place of what it leaves open."""
-        names = [field.name for field in fields(cls) if field.name != "class_weights"]
+    def of(
+        cls, asked: FinetuneRecipe, augment: Section, class_weights: str = "none", **settings: Any
+    ) -> Tuning:
+        """The settings of a recipe, with `settings` in place of what it leaves open."""
+        names = [field.name for field in fields(cls) if field.name not in ("augment", "class_weights")]
         values = {name: getattr(asked, name) for name in names} | settings
-        return cls(**{**values, **unused(values)}, class_weights=class_weights)
+        return cls(augment, **values, class_weights=class_weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,9 @@ from torch import nn
 
 from regraft.backbones import Backbone
 from regraft.data.part import Part
-from regraft.errors import BudgetError
+from regraft.errors import BudgetError, RegraftError
+from regraft.modalities import Suited
+from regraft.recipe import Section
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen
 from regraft.steps.evaluate import out_of_fold
@@ -91,24 +93,22 @@ def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: C
     short. Raises KeyboardInterrupt where the user stops it before there is a model to hand over.
     """
     asked, count = context.recipe.finetune, len(ground.fit)
-    if asked.epochs == 0 or (plan is not None and plan.strategy == "head"):
-        return _not_done("the head alone was asked for", context)
-    if not len(ground.val) and plan is None:
-        return _not_done("there is no val set to compare strategies on", context)
     size = ground.backbone.preprocess.size
-    settings = settled(asked, count, context.modality.settings(ground.facts, size), size)
+    suited = context.modality.settings(ground.facts, size)
+    if asked.epochs == 0 or (plan is not None and plan.strategy == "head"):
+        return _idle("the head alone was asked for", suited, context)
+    if not len(ground.val) and plan is None:
+        return _idle("there is no val set to compare strategies on", suited, context)
+    settings = settled(asked, count, suited, size)
     for name, value in settings.items():
         context.settle(f"finetune.{name}", value, "by rule from the number of examples and what they are")
     try:
-        settings |= _probed(ground, frozen, context)
+        augment = _augmentation(suited, _probed(ground, frozen, context), context)
     except BudgetError as error:
-        return _not_done(str(error), context)
+        return _idle(str(error), suited, context)
     several = _folds(ground, plan, context)
     usual = plan or planned(ground.backbone, "full", context.recipe.freeze.norm_statistics)[0]
-    tuning = Tuning.of(asked, ground.heads.chosen.class_weights, **settings)
-    for name in ("mirror", "crop_scale"):
-        if getattr(asked, name) == "auto" and f"finetune.{name}" not in context.decisions.settled:
-            context.settle(f"finetune.{name}", getattr(tuning, name), "these examples have no such views")
+    tuning = Tuning.of(asked, augment, ground.heads.chosen.class_weights, **settings)
     tuner = Tuner(ground.backbone, usual, tuning, ground.task, frozen.engine.name)
     if plan is not None and (several > 1 or not len(ground.val)):
         return _by_folds(tuner, several, ground, context)
@@ -118,22 +118,37 @@ def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: C
         return _not_done(str(error), context)
 
 
-def _probed(ground: Ground, frozen: Frozen, context: Context) -> dict[str, Any]:
-    """Which ways of augmentation are used, by the names of their settings: a probe tells whether what they
-    show is like the data.
+def _augmentation(suited: Suited, probed: Mapping[str, tuple[bool, str]], context: Context) -> Section:
+    """The settings of augmentation: as they were asked for, by rule, or by what was `probed`, with why.
+
+    A way of augmentation that was not probed is not used.
+    """
+    values: dict[str, Any] = {}
+    known = {name: (value, "by rule from what the examples are") for name, value in suited.augment.items()}
+    known |= {probe.setting: (False, "nothing was probed") for probe in context.modality.probes}
+    known |= probed
+    for name, value in context.augmentation.model_dump().items():
+        if value == "auto" and name not in known:
+            raise RegraftError(f"the modality {context.modality.name} has no rule for augment.{name}.")
+        values[name], why = known[name] if value == "auto" else (value, "as asked, or as usual")
+        context.settle(f"augment.{name}", values[name], why)
+    return context.modality.augmentation(**values)
+
+
+def _probed(ground: Ground, frozen: Frozen, context: Context) -> dict[str, tuple[bool, str]]:
+    """Which ways of augmentation are used and why, by the names of their settings: a probe tells whether
+    what they show is like the data.
 
     Raises BudgetError where there is no time to find out.
     """
-    settings, step = {}, -(-len(ground.fit) // PROBED)
+    probed, step = {}, -(-len(ground.fit) // PROBED)
     for probe in context.modality.probes:
-        if getattr(context.recipe.finetune, probe.setting) != "auto":
+        if getattr(context.augmentation, probe.setting) != "auto":
             continue
         viewed = frozen(ground.fit.every(step), probe.setting)
-        allowed, why = probe.allowed(ground.features.values[: len(ground.fit) : step], viewed)
-        settings[probe.setting] = allowed
-        context.settle(f"finetune.{probe.setting}", allowed, why)
-        context.events.note(why)
-    return settings
+        probed[probe.setting] = probe.allowed(ground.features.values[: len(ground.fit) : step], viewed)
+        context.events.note(probed[probe.setting][1])
+    return probed
 
 
 def _folds(ground: Ground, plan: FreezePlan | None, context: Context) -> int:
@@ -219,6 +234,12 @@ def _done(tuned: Finetuned, tuner: Tuner, context: Context) -> Tried:
         context.settle("finetune.interpolation", used.interpolation, "the lowest val loss, or as asked")
     context.decide("finetune", tuned.decided, tuned.why, frozen_digest=tuned.frozen_digest)
     return Tried(tuned, tuner, stopped=tuned.interrupted)
+
+
+def _idle(why: str, suited: Suited, context: Context) -> Tried:
+    """Say that nothing is fine-tuned, where not even the augmentation was settled yet."""
+    _augmentation(suited, {}, context)
+    return _not_done(why, context)
 
 
 def _not_done(why: str, context: Context) -> Tried:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,8 @@ class Tuner:
         work = _Work(self, head, taught(data), val, context)
         before = work.frozen_digest
         tuning = replace(self.tuning, precision=work.arithmetic.precision)
-        settings = {k: v for k, v in asdict(tuning).items() if k not in ("epochs", "interpolation")}
+        settings = {k: v for k, v in vars(tuning).items() if k not in ("epochs", "interpolation")}
+        settings["augment"] = tuning.augment.model_dump()
         checkpoint.key = fingerprint(
             settings,
             seed,
@@ -157,7 +158,7 @@ class _Work:
         module.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.plan.apply(module)
         self.frozen_digest = self.plan.digest(module)
-        augment = context.modality.views(self.tuning)
+        augment = context.modality.views(self.tuning.augment)
         self.batches = _batches(data, self.tuned, augment, self.tuning.batch_size, context)
         self.first = next(iter(self.batches(1)))
         shown = self.first[0]
