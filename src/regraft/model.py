@@ -39,7 +39,7 @@ from regraft.inference.predictor import SHAPES
 from regraft.inference.trial import FEWEST_ITEMS
 from regraft.modalities import Unreadable, modality_of
 from regraft.prediction import Answering, Prediction, Reading, promises
-from regraft.ready import FAMILIARITY, SCHEMA, described, familiarity_of
+from regraft.ready import FAMILIARITY, SCHEMA, described, familiarity_of, preprocess_of
 from regraft.tasks import Calibration, Held, Task, task_of
 from regraft.training import make_head
 
@@ -278,6 +278,8 @@ class Model(Answering):
                 save_arrays(values, str(stack.enter_context(atomic(folder / FAMILIARITY))))
             else:
                 (folder / FAMILIARITY).unlink(missing_ok=True)
+            for name, content in self.backbone.preprocess.files.items():
+                stack.enter_context(atomic(folder / name)).write_bytes(content)
             if card:
                 stack.enter_context(atomic(folder / "README.md")).write_bytes(utf8(card))
             if self.seen is not None and self.seen.is_file():
@@ -295,7 +297,7 @@ class Model(Answering):
             **{
                 k: v
                 for k, v in self.backbone.config.items()
-                if k not in ("url", "hf_hub_id", "file", "state_dict")
+                if k not in ("url", "hf_hub_id", "file", "state_dict", "tokenizer")
             },
             **pre.config(),
             "num_classes": self.task.outputs if linear else 0,
@@ -357,7 +359,7 @@ class Model(Answering):
         backbone = Backbone(
             module=module,
             stages=cut_stages(module),
-            preprocess=modality_of(about["preprocess"]["modality"]).preprocess_from(about["preprocess"]),
+            preprocess=preprocess_of(folder, about),
             provenance=Provenance(**about["provenance"]),
             width=int(config["num_features"]),
             architecture=config["architecture"],
@@ -394,6 +396,5 @@ def _require(engine: str, backbone: Backbone, device: torch.device) -> None:
     try:
         made.get(engine, made[REFERENCE])()
     except ImportError:
-        raise UsageError(
-            f"the engine {engine!r} needs a library that is not installed: pip install openvino"
-        ) from None
+        why = f"the engine {engine!r} needs a library that is not installed: pip install openvino"
+        raise UsageError(why) from None

@@ -80,7 +80,7 @@ class Ready(Answering):
             return None
         settings = {"INFERENCE_PRECISION_HINT": "f32", **_threads()}
         request = core.compile_model(graph, "CPU", settings).create_infer_request()
-        preprocess = modality_of(about["preprocess"]["modality"]).preprocess_from(about["preprocess"])
+        preprocess = preprocess_of(folder, about)
         task = task_of(about["task"], about["classes"])
         return cls(task, task.calibration(about), preprocess, familiarity_of(folder), request)
 
@@ -160,6 +160,19 @@ def described(folder: Path) -> tuple[Path, dict[str, Any]]:
             f"{folder}/regraft.json has schema {about.get('schema')!r}; this regraft reads {SCHEMA}."
         )
     return folder, about
+
+
+def preprocess_of(folder: Path, about: dict[str, Any]) -> Preprocess:
+    """The preprocessing that a model folder's regraft.json tells `about`, with its files that lie there.
+    Raises UsageError where one is missing.
+    """
+    values = about["preprocess"]
+    try:
+        files = {name: (folder / name).read_bytes() for name in values.get("files", ())}
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror or error}. The model needs this file.") from None
+    modality = modality_of(values["modality"])
+    return modality.preprocess_from({**values, "files": files} if files else values)
 
 
 def familiarity_of(folder: Path) -> Familiarity | None:

@@ -288,14 +288,14 @@ def sheet(form: str, place: Path | None, stream: TextIO, classes: Sequence[str],
     return Lines(target) if form == "jsonl" else Rows(target, names)
 
 
-def remaining(given: Iterable[str], written: Iterator[str], place: Path) -> Iterator[str]:
-    """What of the given sources is still to be answered. Raises UsageError where what was written is
+def remaining(given: Iterable[Any], written: Iterator[str], place: Path) -> Iterator[Any]:
+    """What of the given items, each called as its str says, is still to be answered. Raises UsageError where what was written is
     not how the list begins.
     """
     stream = iter(given)
     for number, source in enumerate(written, start=1):
         ours = next(stream, None)
-        name = None if ours is None else utf8(ours).decode()
+        name = None if ours is None else utf8(str(ours)).decode()
         if name != utf8(source).decode():
             was = "the list ends there" if name is None else f"the list has {name}"
             raise UsageError(

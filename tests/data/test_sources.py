@@ -219,7 +219,6 @@ def test_other_tasks_are_one_clear_error(labels: list, kind: str, tmp_path: Path
     ("text", "said"),
     [
         ("file,rbc,wbc\n1.png,3,4\n", ["no column `label`"]),
-        ("label,text\na,hello\n", ["its examples are `text`"]),
         ("a,b\n1,2\n", ["no column `label`", "no column `path`"]),
         ("path,label,label\n1.png,a,b\n", ["2 columns `label`"]),
         ("path,label\n1.png,a,b\n", ["cannot be read as a table"]),

@@ -129,8 +129,9 @@ class Vectors:
     """See `regraft.modalities.Modality`."""
 
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
+    cells: tuple[str, ...] = ()
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
-    checks, probes = (constant,), ()
+    checks, probes, evidence = (constant,), (), ()
     sizes, augmentation = range(4, 65), VectorAugment
     takes, joins, resizes = (), False, True
     extent = Extent("bytes", 1_000_000, len)

@@ -48,22 +48,32 @@ class PooledTransformer(nn.Module):
         block at the end.
         """
 
-        def ordinal(name: str) -> tuple[int, ...]:
-            numbers = [int(n) for n in re.findall(r"(?:layers?|blocks?|stages?|encoder)\.(\d+)", name)]
-            if numbers:
-                return tuple(numbers[:1] if coarse else numbers)
-            return (-1,) if "embed" in name or "stem" in name else (1 << 20,)
-
-        return ordinal
+        return ordinal_of(coarse)
 
 
-def _library() -> Any:
+def ordinal_of(coarse: bool) -> Any:
+    """The ordinal of a parameter's group by its name, as timm's `group_matcher` gives it: embeddings first, a
+    group a layer, what follows the last at the end.
+    """
+
+    def ordinal(name: str) -> tuple[int, ...]:
+        numbers = [int(n) for n in re.findall(r"(?:layers?|blocks?|stages?|encoder)\.(\d+)", name)]
+        if numbers:
+            return tuple(numbers[:1] if coarse else numbers)
+        return (-1,) if "embed" in name or "stem" in name else (1 << 20,)
+
+    return ordinal
+
+
+def library() -> Any:
+    """transformers, imported when it is needed. Raises BackboneError where it is not installed."""
     try:
         import transformers
     except ImportError:
         raise BackboneError(
             "this model is in the layout of the transformers library: pip install 'regraft[transformers]'"
         ) from None
+    transformers.utils.logging.disable_progress_bar()  # a model is read in moments
     return transformers
 
 
@@ -74,12 +84,12 @@ def is_transformers(folder: Path) -> bool:
     return isinstance(config, dict) and "model_type" in config and "architecture" not in config
 
 
-def read_folder(folder: Path) -> tuple[PooledTransformer, str, dict[str, Any]]:
+def read_folder(folder: Path, name: str = "") -> tuple[PooledTransformer, str, dict[str, Any]]:
     """The model, its name with our prefix, and a config in timm's terms. Raises BackboneError."""
-    library = _library()
+    transformers = library()
     about = read_json(folder / "config.json")
     try:
-        model = library.AutoModel.from_pretrained(
+        model = transformers.AutoModel.from_pretrained(
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
@@ -115,9 +125,11 @@ def read_folder(folder: Path) -> tuple[PooledTransformer, str, dict[str, Any]]:
 
 def build(config: dict[str, Any]) -> PooledTransformer:
     """An untrained network of the same shape, for weights to be loaded into."""
-    library = _library()
+    transformers = library()
     inner = dict(config["transformers"])
-    model = library.AutoModel.from_config(library.AutoConfig.for_model(inner.pop("model_type"), **inner))
+    model = transformers.AutoModel.from_config(
+        transformers.AutoConfig.for_model(inner.pop("model_type"), **inner)
+    )
     module = PooledTransformer(model.float(), int(config["input_size"][-1]))
     module.pretrained_cfg = config
     return module

@@ -248,7 +248,10 @@ def explore(
 
 def demo(
     what: Annotated[
-        str, typer.Argument(help="image: 1,797 scans of handwritten digits; audio: 240 computed sounds")
+        str,
+        typer.Argument(
+            help="image: 1,797 scans of handwritten digits; text: docstrings; audio: 240 computed sounds"
+        ),
     ] = "image",
     out: options.Out = None,
     quiet: options.Quiet = False,

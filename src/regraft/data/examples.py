@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from regraft.artifacts import fingerprint, read_parquet, write_parquet
 from regraft.data.blocks import blocks_of
+from regraft.data.cells import stat_of
 from regraft.data.known import KnownFile
 from regraft.data.part import Part
 from regraft.data.splits import val_apart
@@ -288,7 +289,7 @@ class Examples:
         def changed(number: int) -> bool:
             _, _, _, size, mtime = rows[number]
             try:
-                about = os.stat(files[number])
+                about = stat_of(files[number])
                 if (about.st_size, about.st_mtime_ns) != (size, mtime):
                     files[number].read()
             except (OSError, ChangedError):

@@ -8,16 +8,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from regraft.data.cells import cell_name, first_row
 from regraft.data.kind import Kind
+from regraft.data.known import NewFile
 from regraft.data.rows import plainly
-from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name
+from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name, read_column
 from regraft.data.walker import Passed, ends_in, walk
 from regraft.errors import DataError
 
 PIECE = 4_096  # rows of a parquet table that are held at once
 
 
-def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passed) -> Iterator[str]:
+def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passed) -> Iterator[str | NewFile]:
     """The items that these names stand for, in order, as they are found.
 
     A name is a file, a folder (all files of the kind below it), a pattern such as `photos/**/*.jpg`, a
@@ -28,14 +30,14 @@ def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passe
     """
     tables = {name: _column(Path(name), kind) for name in names if _is_table(name, kind)}
 
-    def found() -> Iterator[str]:
+    def found() -> Iterator[str | NewFile]:
         for name in names:
             if name == "-":
                 for line in lines:
                     if line.strip():
                         yield from _files(line.rstrip("\r\n"), kind, passed)
             elif name in tables:
-                yield from _rows(Path(name), tables[name])
+                yield from _rows(Path(name), tables[name], kind)
             elif glob.has_magic(name) and not os.path.lexists(name):
                 yield from _matching(name, kind, passed)
             else:
@@ -44,7 +46,7 @@ def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passe
     return _some(found(), bool(names), passed)
 
 
-def _some(found: Iterator[str], named: bool, passed: Passed) -> Iterator[str]:
+def _some(found: Iterator[str | NewFile], named: bool, passed: Passed) -> Iterator[str | NewFile]:
     count = 0
     for count, name in enumerate(found, start=1):  # noqa: B007
         yield name
@@ -89,7 +91,7 @@ def _is_table(name: str, kind: Kind) -> bool:
 
 def _column(table: Path, kind: Kind) -> tuple[str, str]:
     """The column of a table that names files, and what separates the cells of a csv ("" of parquet)."""
-    wanted = ("path", *COLUMNS["path"], *kind.columns)
+    wanted = (*kind.cells, "path", *COLUMNS["path"], *kind.columns)
     headers: list[tuple[list[str], str]]
     try:
         if table.suffix.lower() == ".parquet":
@@ -114,9 +116,14 @@ def _column(table: Path, kind: Kind) -> tuple[str, str]:
     )
 
 
-def _rows(table: Path, column: tuple[str, str]) -> Iterator[str]:
-    """The files that a table names, relative to it."""
+def _rows(table: Path, column: tuple[str, str], kind: Kind) -> Iterator[str | NewFile]:
+    """The files that a table names, relative to it; or its cells, where these are the items themselves."""
     name, mark = column
+    if plainly(name) in kind.cells:
+        rows = len(read_column(str(table), name))
+        numbers = range(first_row(table.name), first_row(table.name) + rows)
+        yield from (NewFile(cell_name(str(table), name, number)) for number in numbers)
+        return
     if not mark:
         import pyarrow.parquet as pq
 

@@ -58,14 +58,15 @@ class Kind(Protocol):
 
     `noun` is what one item is called ("image"); `endings` are those of its files, in lower case with the
     dot; `columns` are names of table columns that name an item, in lower case without blanks and
-    underscores; `facts` are its own columns of examples.parquet; `checks` are run on the files once they
-    are split.
+    underscores, `cells` those of columns whose cells are the items themselves; `facts` are its own columns
+    of examples.parquet; `checks` are run on the files once they are split.
     """
 
     name: str
     noun: str
     endings: frozenset[str]
     columns: tuple[str, ...]
+    cells: tuple[str, ...]
     facts: pa.Schema
     checks: tuple[Callable[[Files], Iterator[Finding]], ...]
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 
+from regraft.data.cells import read_content
 from regraft.errors import ChangedError
 
 DIGITS = 32  # hexadecimal digits of the SHA-256 that make a content id
@@ -20,8 +21,8 @@ def content_id(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile(os.PathLike[str]):
-    """A file and the id of the content that it had when it was first looked at. Everything that reads items
-    takes one.
+    """A file, or a cell of a table (`cells`), and the id of the content that it had when it was first looked
+    at. Everything that reads items takes one.
     """
 
     path: str
@@ -30,8 +31,7 @@ class KnownFile(os.PathLike[str]):
     def read(self) -> bytes:
         """The content. Raises ChangedError where it is another one by now, or cannot be had."""
         try:
-            with open(self.path, "rb") as handle:
-                content = handle.read()
+            content = read_content(self.path)
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
             raise ChangedError(
@@ -58,10 +58,12 @@ class NewFile(os.PathLike[str]):
 
     def read(self) -> bytes:
         """The content, as it is. Raises OSError."""
-        with open(self.path, "rb") as handle:
-            content = handle.read()
+        content = read_content(self.path)
         self.id = content_id(content)
         return content
 
     def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
         return self.path

@@ -20,6 +20,7 @@ from regraft.data.walker import Passed, ends_in, is_folder, is_hidden, own_outpu
 from regraft.errors import DataError
 
 LOOKED_AT = 1_000  # files that are looked at to tell of which modality the data are
+MIXED, LEFT_OVER = 0.1, 4  # share of the files, and files, up to which those of another kind are leftovers
 SAY = (
     "Call the folders of splits train/, val/ and test/, each with a folder a class. "
     "Or give a csv with the columns path, label and, where wanted, split."
@@ -80,12 +81,39 @@ def kind_of(folder: Path, kinds: Sequence[Kind]) -> Kind:
     if len(kinds) == 1:
         return kinds[0]
     every = frozenset().union(*(kind.endings for kind in kinds))
-    files = [path.name for path in islice(walk(folder, every, Passed()), LOOKED_AT)]
-    counts = [sum(ends_in(name, kind.endings) for name in files) for kind in kinds]
-    if not files:
+    paths = list(islice(walk(folder, every, Passed()), LOOKED_AT))
+    counts = _counted(paths, kinds)
+    _check_mixed(folder, kinds, counts)
+    if not paths:
         tables = sorted(path for path in folder.iterdir() if is_table_name(path.name))
         return named_kind(tables[0], kinds) if tables else kinds[0]
     return kinds[counts.index(max(counts))]
+
+
+def _counted(paths: Sequence[Path], kinds: Sequence[Kind]) -> list[int]:
+    """How many items of each kind there are. What could stand in a table's cell, and is called as another
+    item beside it (cat.txt beside cat.jpg), tells of that one and is no item.
+    """
+    of_kind = [[path for path in paths if ends_in(path.name, kind.endings)] for kind in kinds]
+    plain = [one for one, kind in zip(of_kind, kinds, strict=True) if not kind.cells]
+    beside = {path.with_suffix("") for some in plain for path in some}
+    return [
+        sum(not kind.cells or path.with_suffix("") not in beside for path in some)
+        for some, kind in zip(of_kind, kinds, strict=True)
+    ]
+
+
+def _check_mixed(folder: Path, kinds: Sequence[Kind], counts: list[int]) -> None:
+    """Raise DataError where items of several kinds lie below a folder, more than a few of each."""
+    few = max(LEFT_OVER, MIXED * sum(counts))
+    there = {kind.noun: count for kind, count in zip(kinds, counts, strict=True) if count > few}
+    if len(there) > 1:
+        said = " and ".join(f"{count:,} {noun}s" for noun, count in there.items())
+        raise DataError(
+            f"{folder} holds {said}: it is not certain which are the examples.",
+            [],
+            "Keep the files of one kind in the folder, or give a csv with the columns path and label.",
+        )
 
 
 def _near(path: Path) -> str:

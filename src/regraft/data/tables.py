@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from regraft.artifacts import read_parquet
+from regraft.data.cells import cell_name, first_row
 from regraft.data.examples import Task
 from regraft.data.kind import Kind
 from regraft.data.rows import Note, Row, plainly, split_of
@@ -72,7 +73,7 @@ def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
     if len(kinds) == 1:
         return kinds[0]
     try:
-        table = read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, kinds)
+        table = read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, _named(kinds))
     except (pa.ArrowException, UnicodeDecodeError, csv.Error):
         return kinds[0]  # reading it says what is wrong
     plain = [plainly(name) for name in table.column_names]
@@ -80,7 +81,9 @@ def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
     place = next((n for n, name in enumerate(plain) if name in ("path", *COLUMNS["path"])), None)
     names = [] if place is None else [str(cell) for cell in table.column(place)[:LOOKED_AT].to_pylist()]
     listed = [kind for kind in kinds if any(ends_in(name, kind.endings) for name in names)]
-    return [*named, *listed, kinds[0]][0]
+    held = [kind for kind in kinds if not set(kind.cells).isdisjoint(plain)]
+    named = [kind for kind in named if kind not in held]  # a caption beside pictures is no item
+    return [*named, *listed, *held, kinds[0]][0]
 
 
 def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> list[Row]:
@@ -91,7 +94,7 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
     """
     parquet = path.suffix.lower() == ".parquet"
     try:
-        table = read_parquet(path) if parquet else _read_csv(path, [kind])
+        table = read_parquet(path) if parquet else _read_csv(path, _named([kind]))
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)
@@ -115,12 +118,15 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
         name: _cells(table.column(numbers[name])) if name in numbers else [None] * table.num_rows
         for name in COLUMNS
     }
+    if _is_cell(table.column_names[numbers["path"]], kind):
+        first, name = first_row(path.name), table.column_names[numbers["path"]]
+        columns["path"] = [cell_name(path.name, name, first + n) for n in range(table.num_rows)]
     if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
         notes.append(_unlabelled(path.name, "has no label in its column `label`", table.num_rows, split))
         return []
     columns["label"] = _names(columns["label"], parquet)
     rows: list[Row] = []
-    for number, cells in enumerate(zip(*columns.values(), strict=True), start=1 if parquet else 2):
+    for number, cells in enumerate(zip(*columns.values(), strict=True), start=first_row(path.name)):
         try:
             rows.append(_row(split, *cells))
         except ValueError as error:
@@ -140,6 +146,8 @@ def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple
         numbers = [n for n, name in enumerate(plain) if name == wanted] or [
             n for n, name in enumerate(plain) if name in others
         ]
+        if wanted == "path":
+            numbers = [plain.index(name) for name in kind.cells if name in plain][:1] or numbers
         if wanted == "split" and not any(name == wanted for name in plain):
             numbers = [n for n in numbers if _tells_splits(table.column(n))]
         if len(numbers) > 1:
@@ -175,7 +183,7 @@ def _tell_columns(
     renamed = [
         f"`{name}` as {wanted}"
         for wanted, name in taken.items()
-        if plainly(name) not in (*DOCUMENTED, kind.name)
+        if plainly(name) not in (*DOCUMENTED, kind.name, *kind.cells[:1])
     ]
     unused = [
         f"`{name.strip()}`" for n, name in enumerate(names) if n not in columns.values() and name.strip()
@@ -202,6 +210,21 @@ def _perhaps(wanted: str, names: list[str], kind: Kind) -> str:
 def _names_of(kind: Kind) -> dict[str, tuple[str, ...]]:
     """COLUMNS with the names by which a kind calls its items."""
     return {**COLUMNS, "path": (*COLUMNS["path"], *kind.columns)}
+
+
+def _is_cell(name: str, kind: Kind) -> bool:
+    return plainly(name) in kind.cells
+
+
+def read_column(path: str, column: str) -> pa.Array:
+    """The cells of one column of a table. Raises OSError where it has no such column, or is none any more."""
+    parquet = path.lower().endswith(".parquet")
+    try:
+        table = read_parquet(Path(path), [column]) if parquet else _read_csv(Path(path), [plainly(column)])
+        found = table.column(column).combine_chunks()
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise FileNotFoundError(2, f"it has no column {column!r} any more ({error})", path) from None
+    return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
@@ -235,11 +258,16 @@ def _encoding(error: Exception) -> str:
     return "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error) else ""
 
 
-def _read_csv(path: Path, kinds: Sequence[Kind]) -> pa.Table:
-    """Every column as text: a class may be called 01 or NA."""
+def _named(kinds: Sequence[Kind]) -> list[str]:
+    """The names of the columns by which these kinds call their items."""
+    return [name for kind in kinds for name in (*kind.columns, *kind.cells)]
+
+
+def _read_csv(path: Path, names_of_items: Sequence[str]) -> pa.Table:
+    """Every column as text: a class may be called 01 or NA. The items' column may have one of these names."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
-    delimiter = _delimiter(first, kinds)
+    delimiter = _delimiter(first, names_of_items)
     names = next(csv.reader(first, delimiter=delimiter), [])
     with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
         return pyarrow.csv.read_csv(
@@ -251,12 +279,12 @@ def _read_csv(path: Path, kinds: Sequence[Kind]) -> pa.Table:
         )
 
 
-def _delimiter(lines: list[str], kinds: Sequence[Kind]) -> str:
+def _delimiter(lines: list[str], names_of_items: Sequence[str]) -> str:
     """What separates the cells: by it the header has the columns that are needed, and the records have as
     many cells.
     """
 
-    wanted = [("path", *COLUMNS["path"], *(name for kind in kinds for name in kind.columns))]
+    wanted = [("path", *COLUMNS["path"], *names_of_items)]
     wanted += [("label", *COLUMNS["label"])]
 
     def fits(mark: str) -> tuple[int, float, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.demo.digits import nearest_neighbours, write_digits
+from regraft.demo.docstrings import write_docstrings
 from regraft.demo.sounds import write_sounds
 from regraft.errors import UsageError
 from regraft.run.handle import Run
@@ -39,6 +40,7 @@ def _beside_digits(run: Run) -> str:
 
 DEMOS = {
     "image": Demo("digits", write_digits, beside=_beside_digits),
+    "text": Demo("docstrings", write_docstrings, {"run": {"prefer": "speed"}}),
     # Fine-tuning takes minutes on a CPU, and a short trial tells whether it is worth these
     "audio": Demo("sounds", write_sounds, {"run": {"prefer": "speed"}}),
 }

@@ -66,6 +66,8 @@ def complete(
         keep_trailing_newline=True,
     )
     write_json(folder / ABOUT, {**about, "proof": proof and proof.to_dict()})
+    for name, content in graph.files.items():
+        (folder / name).write_bytes(content)
     intake, usage = graph.intake, ""
     if intake.reading:
         needs = ", ".join(("numpy", *form.needs, *intake.needs))

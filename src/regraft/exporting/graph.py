@@ -23,13 +23,13 @@ class Graph(nn.Module):
     """A model's inputs to (B, M) float32 answers, such as probabilities, and (B, width) float32 features.
 
     It holds copies of the model's networks, in float32. What goes in is said by `intake`, what comes out by
-    `answer`.
+    `answer`; `files` are what the preprocessing keeps beside it.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         preprocess = model.backbone.preprocess
-        self.intake = preprocess.intake()
+        self.intake, self.files = preprocess.intake(), dict(preprocess.files)
         self.answer = model.task.in_graph(model.calibrated)
         self.prepare = self.intake.module
         self.enter = preprocess.device()

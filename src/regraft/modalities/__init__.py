@@ -44,7 +44,11 @@ __all__ = [
 ]
 
 # A module with the modality as `MODALITY`; the first is the usual one
-BUILT_IN = {"image": "regraft.modalities.image", "audio": "regraft.modalities.audio"}
+BUILT_IN = {
+    "image": "regraft.modalities.image",
+    "text": "regraft.modalities.text",
+    "audio": "regraft.modalities.audio",
+}
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,14 @@ class Preprocess(Protocol):
 @dataclass(frozen=True)
 class Suited:
     """What suits fine-tuning on a set, by rule from its examples: AdamW's peak rate and its factor a layer
-    towards the input, and values of the modality's own settings of augmentation by name.
+    towards the input, values of the modality's own settings of augmentation by name, and the epochs, None
+    for the usual number.
     """
 
     lr: float
     layer_decay: float
     augment: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,24 @@ class Probe:
     setting: str
     view: Callable[[Any], Any]
     allowed: Callable[[np.ndarray, np.ndarray], tuple[bool, str]]
+
+
+class Evidence(Protocol):
+    """What a modality knows of items without a network: a baseline that its reports hold a model against."""
+
+    @property
+    def name(self) -> str:
+        """As reports call it, beside the model."""
+
+    def answers(
+        self,
+        known: Sequence[Any],
+        targets: np.ndarray,
+        weights: np.ndarray,
+        asked: Sequence[Any],
+        outputs: int,
+    ) -> np.ndarray:
+        """(M, outputs) logits of M items, by what N `known` ones with (N,) classes and weights teach."""
 
 
 class Modality(Kind, Protocol):
@@ -167,6 +191,7 @@ class Modality(Kind, Protocol):
     joins: bool
     resizes: bool
     extent: Extent
+    evidence: tuple[Evidence, ...]
 
     def preprocess(
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool

@@ -114,6 +114,10 @@ def _baselines(
             lambda: context.seconds_left <= 0,
         )
     )
+    for evidence in context.modality.evidence if known.labels.ndim == 1 else ():
+        made[evidence.name] = functools.partial(
+            evidence.answers, known.items, known.labels, known.weights, test.items, task.outputs
+        )
     if finished.judged.name == "fine-tuned":
         of_head = task.calibrate(out_of_fold(heads, ground.both))
         made["head only"] = lambda: of_head.applied(apply_head(heads.refitted, features()))

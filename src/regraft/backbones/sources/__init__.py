@@ -1,5 +1,5 @@
-"""Obtaining a pre-trained model by reference: packaged:NAME, timm:NAME, transformers:OWNER/NAME, path:PLACE,
-run:FOLDER, or one of a registered source.
+"""Obtaining a pre-trained model by reference: packaged:NAME, timm:NAME, transformers:OWNER/NAME (or hf:),
+path:PLACE, run:FOLDER, or one of a registered source.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _obtained(reference: str, offline: bool, tick: Tick | None) -> Obtained:
         return from_package(name)
     if kind == "timm" and name:
         return from_timm(name, offline, tick)
-    if kind == "transformers" and name:
+    if kind in ("transformers", "hf") and name:
         return from_transformers(name, offline, tick)
     if kind in ("path", "run") and name:
         return from_folder(Path(os.path.expanduser(name)), kind)
@@ -71,5 +71,5 @@ def _obtained(reference: str, offline: bool, tick: Tick | None) -> Obtained:
     others = "".join(f", {one.prefix}:NAME" for one in sources())
     raise BackboneError(
         f"the backbone {reference!r} is not understood. Wanted packaged:NAME ({', '.join(PACKAGED)}), timm:NAME, "
-        f"transformers:OWNER/NAME, path:FILE_OR_FOLDER or run:RUN{others}. `regraft models` lists what is at hand."
+        f"transformers:OWNER/NAME (or hf:), path:FILE_OR_FOLDER or run:RUN{others}. `regraft models` lists what is at hand."
     )

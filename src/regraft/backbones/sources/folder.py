@@ -4,13 +4,15 @@ run:FOLDER.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from regraft.artifacts import file_sha256, openable, read_json
-from regraft.backbones import transformers_layout
+from regraft.backbones import encoders, transformers_layout
 from regraft.backbones.base import Provenance, state_sha256
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.obtained import Obtained, build, buildable, parameters_of
@@ -28,8 +30,8 @@ def from_folder(path: Path, kind: str) -> Obtained:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if path.is_dir() and transformers_layout.is_transformers(path):
-        return _transformers(path)
+    if path.is_dir() and (layout := layout_of(path)) is not None:
+        return from_layout(path, layout, f"path:{path}", str(path.resolve()))
     weights, architecture, config = _weights_at(path, kind)
     ours = weights.with_name("regraft.json")
     about = read_json(ours) if ours.is_file() else None
@@ -47,6 +49,8 @@ def from_folder(path: Path, kind: str) -> Obtained:
     except (SafetensorError, RuntimeError, OSError) as error:
         raise BackboneError(f"{weights} does not fit {architecture}: {str(error).splitlines()[0]}") from None
     config = config_of(module, config)
+    if weights.with_name(encoders.TOKENIZER).is_file():
+        config["tokenizer"] = encoders.tokenizer_in(weights.parent)
     licence, trained_on = str(config.get("license") or "unknown"), "unknown"
     if about:
         licence, trained_on = (
@@ -76,27 +80,46 @@ def config_of(module: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
     return dict(getattr(module, "pretrained_cfg", config))
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A layout of the transformers library: whether a folder has it, and how it is read; `name` is what the
+    model is called where it comes from. The module, its architecture, and a config of plain values.
+    """
+
+    modality: str
+    takes: Callable[[Path], bool]
+    read: Callable[[Path, str], tuple[nn.Module, str, dict[str, Any]]]
+
+
+LAYOUTS = (
+    Layout("text", encoders.is_encoder, encoders.read_encoder),
+    Layout("image", transformers_layout.is_transformers, transformers_layout.read_folder),
+)
+
+
+def layout_of(folder: Path) -> Layout | None:
+    """The first layout that a folder has; None for timm's, and for what is no model."""
+    return next((layout for layout in LAYOUTS if layout.takes(folder)), None)
+
+
 def _modality(architecture: str, config: dict[str, Any]) -> str:
     """What the network is for: its source's modality, or the one that its config names; images else."""
     source = source_of(architecture)
     return str(config.get("modality") or "image") if source is None else source.modality
 
 
-def _transformers(path: Path) -> Obtained:
-    module, architecture, config = transformers_layout.read_folder(path)
-    return Obtained(
-        module,
-        architecture,
-        config,
-        Provenance(
-            id=f"path:{path}",
-            source=str(path.resolve()),
-            sha256=state_sha256(module),
-            licence="unknown",
-            parameters=parameters_of(module),
-            input_size=int(config["input_size"][-1]),
-        ),
+def from_layout(folder: Path, layout: Layout, name: str, source: str, licence: str = "unknown") -> Obtained:
+    """The model of a folder in a layout of transformers, called `name`. Raises BackboneError."""
+    module, architecture, config = layout.read(folder, name)
+    origin = Provenance(
+        id=name,
+        source=source,
+        sha256=state_sha256(module),
+        licence=licence,
+        parameters=parameters_of(module),
+        input_size=int(config["input_size"][-1]),
     )
+    return Obtained(module, architecture, config, origin, modality=layout.modality)
 
 
 def _weights_at(path: Path, kind: str) -> tuple[Path, str, dict[str, Any]]:

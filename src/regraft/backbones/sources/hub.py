@@ -29,6 +29,9 @@ TRANSFORMERS = (
     ("tokenizer_config.json", ""),
     ("special_tokens_map.json", ""),
     ("vocab.txt", ""),
+    ("1_Pooling/config.json", ""),  # of sentence-transformers, as the next two are
+    ("sentence_bert_config.json", ""),
+    ("config_sentence_transformers.json", ""),
     ("README.md", ""),
 )
 OTHERWISE = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from regraft.backbones import transformers_layout, whisper
+from regraft.backbones import encoders, transformers_layout, whisper
 from regraft.backbones.base import Provenance
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.registered import source_of
@@ -17,6 +17,7 @@ from regraft.errors import BackboneError
 # What makes an untrained network of a config, by what its architecture's name begins with; all else is timm's
 MADE: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     transformers_layout.PREFIX: transformers_layout.build,
+    encoders.PREFIX: encoders.build_encoder,
     whisper.PREFIX: whisper.build,
 }
 

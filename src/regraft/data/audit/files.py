@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regraft.data.audit.findings import Finding, Severity
+from regraft.data.cells import stat_of
 from regraft.data.known import KnownFile, NewFile
 from regraft.data.rows import Row
 from regraft.data.sources import Source
@@ -60,7 +61,7 @@ def audit_files(source: Source, tick: Callable[..., None]) -> Audited:
         file = NewFile(str(source.root / row.source))
         try:
             # Before it is read: a file that changes meanwhile has another time than this
-            about = os.stat(file)
+            about = stat_of(file)
             seen = kind.inspect(file)
             return Fact(file.id, seen.identity or file.id, seen, about.st_size, about.st_mtime_ns)
         except Unreadable as error:

@@ -49,7 +49,7 @@ class Sounds:
         ]
     )
     sizes, augmentation = NAMED, AudioAugment
-    probes = ()
+    probes, cells, evidence = (), (), ()
     extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)
     likeness = staticmethod(likeness)

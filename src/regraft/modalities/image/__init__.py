@@ -37,7 +37,8 @@ class Images:
     """The modality of images: see `regraft.modalities.Modality`."""
 
     name, noun, endings, checks = "image", "image", ENDINGS, CHECKS
-    takes, joins, resizes = (), False, True
+    takes, cells, evidence = (), (), ()
+    joins, resizes = False, True
     columns = (
         "image",
         "imagepath",

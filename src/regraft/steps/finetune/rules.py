@@ -60,7 +60,7 @@ def settled(asked: FinetuneRecipe, examples: int, suited: Suited, size: int) -> 
     What the recipe names stays as it is.
     """
     settings: dict[str, Any] = {"lr": suited.lr, "layer_decay": suited.layer_decay}
-    settings |= {"epochs": length(examples, size), "batch_size": batch_size(examples)}
+    settings |= {"epochs": suited.epochs or length(examples, size), "batch_size": batch_size(examples)}
     settings |= {name: getattr(asked, name) for name in settings if getattr(asked, name) != "auto"}
     # A cosine gains the most at its end: stopping early stops short of that.
     usual = max(4, -(-int(settings["epochs"]) // 2))

@@ -1,0 +1,163 @@
+"""The one preprocessing that training, evaluation, prediction and export of texts share.
+
+`host` turns a text into the numbers of its tokens, `collate` makes a batch of several, padded to a bucket of
+lengths, with a mask.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from regraft.artifacts import fingerprint
+from regraft.errors import BackboneError, UsageError
+from regraft.modalities.buckets import bucket_of
+from regraft.modalities.intake import Intake, prepared
+from regraft.modalities.text.reading import read_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VERSION = "1"  # should the tokens ever change, this does, and old runs keep theirs
+TOKENIZER = "tokenizer.json"
+PADDING = -1  # in what `host` gives: a place that the network does not see
+LONG_TOKEN = 32  # characters a token: a text is cut to so many times its tokens before it is tokenised
+
+
+@dataclass(frozen=True)
+class TextPreprocess:
+    """Preprocessing that travels with the weights.
+
+    A text, behind `prefix`, becomes at most `size` - 1 tokens: what is more is cut off. One place more is
+    padding, so that every batch has some and libraries take the same way for each. `tokenizer` is the
+    content of a tokenizer.json, `padding` the number of its token for padding. Texts of the set that it was
+    made for mostly have `typical` places: `blank` is as long.
+    """
+
+    size: int
+    tokenizer: str
+    padding: int = 0
+    prefix: str = ""
+    typical: int = 32
+    version: str = VERSION
+    modality: str = "text"
+    varying: ClassVar[tuple[str, ...]] = ("ids", "mask")
+
+    def __repr__(self) -> str:
+        return f"TextPreprocess(size={self.size}, prefix={self.prefix!r})"
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The tokenizer, as the `tokenizers` library reads it."""
+        return {TOKENIZER: self.tokenizer.encode()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the tokens a model sees."""
+        known = {k: v for k, v in asdict(self).items() if k not in ("tokenizer", "typical")}
+        return fingerprint(known, hashlib.sha256(self.tokenizer.encode()).hexdigest())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for regraft.json; the tokenizer is a file beside it."""
+        return {k: v for k, v in asdict(self).items() if k != "tokenizer"} | {"files": list(self.files)}
+
+    def config(self) -> dict[str, Any]:
+        """Nothing: a transformers folder tells of its tokens in tokenizer.json."""
+        return {}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TextPreprocess:
+        """The reverse of `to_dict`, with the contents under "files". Raises UsageError for a version this
+        regraft does not have.
+        """
+        if values.get("version") != VERSION:
+            raise UsageError(
+                f"this model prepares texts by version {values.get('version')!r}, and this regraft has "
+                f"version {VERSION!r}: load it with the regraft that made it, or fit it anew."
+            )
+        known = {k: v for k, v in values.items() if k != "files"}
+        return cls(**known, tokenizer=values["files"][TOKENIZER].decode())
+
+    def host(self, item: Any, rng: np.random.Generator | None = None, augment: Any = None) -> np.ndarray:
+        """(L,) int32 numbers of the tokens of a str (the text itself, or the name of a .txt file), path,
+        KnownFile or bytes, and PADDING. Raises Unreadable.
+        """
+        return np.array([*self.encoded(read_text(item).text).ids, PADDING], dtype=np.int32)
+
+    def encoded(self, text: str) -> Any:
+        """What the tokenizer makes of a text: its `ids`, and their `offsets` in prefix and text."""
+        return tokenizer_of(self.tokenizer, self.size - 1).encode(
+            (self.prefix + text)[: LONG_TOKEN * self.size]
+        )
+
+    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of what `host` gave: `ids` and `mask` (B, L) int64, L the bucket of the longest."""
+        longest = min(bucket_of(max(map(len, raws))), max(self.size, *map(len, raws)))
+        ids = np.full((len(raws), longest), PADDING, dtype=np.int64)
+        for row, raw in zip(ids, raws, strict=True):
+            row[: len(raw)] = raw
+        mask = (ids != PADDING).astype(np.int64)
+        return {"ids": np.where(mask, ids, self.padding), "mask": mask}
+
+    def device(self) -> nn.Module:
+        """Nothing is left to do on the network's device: it takes ids and mask."""
+        from torch import nn
+
+        return nn.Identity()
+
+    def intake(self) -> Intake:
+        """A graph takes tokens and their mask; the tokenizer lies beside it."""
+        settings = {
+            "tokenizer": TOKENIZER,
+            "size": self.size,
+            "characters": LONG_TOKEN * self.size,
+            "prefix": self.prefix,
+            "padding": self.padding,
+        }
+        return replace(prepared(self), reading=READING, needs=("tokenizers",), settings=settings)
+
+    def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """A batch of `count` texts of one token over and over, or of tokens drawn from `rng`."""
+        most = tokenizer_of(self.tokenizer, self.size - 1).get_vocab_size()
+        shape = count, min(self.typical, self.size) - 1
+        ids = np.full(shape, most // 2) if rng is None else rng.integers(0, most, shape)
+        return self.collate(list(np.pad(ids, ((0, 0), (0, 1)), constant_values=PADDING)))
+
+
+# What an exported predict.py reads a text by: the same as `host` and `collate`, without regraft
+READING = '''
+def read(path):
+    """{"ids", "mask"}: (1, L) int64 tokens of a text file, the tokenizer being the file beside this one."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(HERE / SETTINGS["tokenizer"]))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=SETTINGS["size"] - 1)
+    with open(path, "rb") as file:
+        text = file.read().decode("utf-8-sig", "replace").replace("\\0", " ")
+    text = (SETTINGS["prefix"] + text)[: SETTINGS["characters"]]
+    ids = [*tokenizer.encode(text).ids, SETTINGS["padding"]]
+    mask = [1] * (len(ids) - 1) + [0]
+    return {"ids": np.array([ids], dtype=np.int64), "mask": np.array([mask], dtype=np.int64)}
+'''
+
+
+@functools.lru_cache(maxsize=8)
+def tokenizer_of(content: str, most: int) -> Any:
+    """The tokenizer that a tokenizer.json holds, which gives `most` tokens at most. Raises BackboneError."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise BackboneError("texts need a tokenizer: pip install 'regraft[text]'") from None
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # the library has no class of its own for it
+        raise BackboneError(f"the tokenizer cannot be read: {str(error).splitlines()[0]}") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=most)
+    return tokenizer
