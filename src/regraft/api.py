@@ -291,16 +291,19 @@ def export(
     to: str = "onnx",
     out: str | Path | None = None,
     *,
+    quantize: str | None = None,
     data: str | Path | None = None,
+    force: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Exported:
-    """Write a model for other libraries into a folder, and hold it against the model on up to 200 real
-    examples of val and test.
+    """Write a model for other libraries into a folder (`to` is onnx, openvino, torch, timm or transformers),
+    and hold it against the model on up to 200 real examples of val and test.
 
-    `out` defaults to `exports/FORMAT` in the run's folder, next free number. `data` says where the run's
-    data are now, or names examples to compare a model without its run with. Raises RefusedError, with
-    nothing written, where the export answers other things than the model, UsageError for a format that
-    there is not, or that does not suit the model.
+    `out` defaults to `exports/FORMAT` in the run's folder, next free number. `quantize` "int8" makes it
+    smaller, and tells what that costs; one that answers too differently is refused without `force`. `data`
+    says where the run's data are now, or names examples to compare a model without its run with. Raises
+    RefusedError, with nothing written, where the export answers other things than the model, UsageError for a
+    format that there is not, or that does not suit the model.
     """
     session = Session.open({}, None, listeners)
 
@@ -308,7 +311,7 @@ def export(
 
     keep_large_blocks()
     place = run.path if isinstance(run, Run) else Path(run)
-    return make(place, to, out, data, tick=session.events.tick)
+    return make(place, to, out, quantize, data, force, tick=session.events.tick)
 
 
 def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:

@@ -15,10 +15,14 @@ def export(
     run: Annotated[
         Path, typer.Argument(help="a finished run, or a model folder", autocompletion=completion.run_names)
     ],
-    to: Annotated[str, typer.Option(help="onnx")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, openvino, torch, timm or transformers")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="the folder to write; default RUN/exports/FORMAT, next free")
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: smaller, of onnx and openvino; says what it costs")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="hand an export in int8 over whatever it costs")] = False,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -33,7 +37,9 @@ def export(
     from regraft.console import export_table
 
     with progress(quiet or as_json) as screen:
-        exported = api.export(run, to, out, data=data, listeners=[screen]).to_dict()
+        exported = api.export(
+            run, to, out, quantize=quantize, data=data, force=force, listeners=[screen]
+        ).to_dict()
     if as_json:
         print_json(exported)
     else:

@@ -310,4 +310,12 @@ def export_table(exported: dict[str, Any]) -> None:
             f"{proof['preparing']['mean']:.2g} on average, {proof['preparing']['largest']:.3g} at most.",
             soft_wrap=True,
         )
+    if cost := exported["int8"]:
+        speeds = ", ".join(f"{speed:.0f} in {name}" for name, speed in cost["speed"].items())
+        console.print(
+            f"int8: {cost['metric']} on {cost['n']:,} examples of val {cost['int8']:.4f}, in float32 "
+            f"{cost['float32']:.4f}: {cost['difference']:+.4f} [{cost['low']:+.4f}, {cost['high']:+.4f}]; "
+            f"examples a second: {speeds}",
+            soft_wrap=True,
+        )
     console.print(f"written   {escape(exported['path'])}", soft_wrap=True)

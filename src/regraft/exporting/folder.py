@@ -13,8 +13,8 @@ from typing import Any
 from regraft.artifacts import RunFolder, next_free, write_json, write_text
 from regraft.errors import UsageError
 from regraft.exporting.formats import Format
-from regraft.exporting.graph import Graph
-from regraft.exporting.proof import Proof
+from regraft.exporting.int8 import Cost
+from regraft.exporting.proof import Proof, Subject
 
 ABOUT, README, PREDICT = "export.json", "README.md", "predict.py"
 
@@ -54,7 +54,13 @@ def whole(place: Path) -> Iterator[Path]:
 
 
 def complete(
-    folder: Path, form: Format, graph: Graph, question: str, about: Mapping[str, Any], proof: Proof | None
+    folder: Path,
+    form: Format,
+    subject: Subject,
+    question: str,
+    about: Mapping[str, Any],
+    proof: Proof | None,
+    cost: Cost | None,
 ) -> None:
     """Write what goes with a graph: what is known of it, a program that uses it, and a README."""
     from jinja2 import Environment, PackageLoader
@@ -65,11 +71,13 @@ def complete(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    write_json(folder / ABOUT, {**about, "proof": proof and proof.to_dict()})
-    for name, content in graph.files.items():
+    found = {"proof": proof and proof.to_dict(), "int8": cost and cost.to_dict()}
+    write_json(folder / ABOUT, {**about, **found})
+    for name, content in subject.files.items():
         (folder / name).write_bytes(content)
-    intake, usage = graph.intake, ""
-    if intake.reading:
+    intake = subject.intake
+    usage = form.usage.replace("TEMPERATURE", f"{about['calibration'].get('temperature', 1.0):.6g}")
+    if intake.reading and form.running:
         needs = ", ".join(("numpy", *form.needs, *intake.needs))
         text = templates.get_template("predict.py.jinja").render(
             needs=needs, imports=form.imports, reading=intake.reading.strip(), running=form.running
@@ -82,15 +90,21 @@ def complete(
         title=form.title,
         question=question,
         versions=versions,
-        inside=_inside(graph),
+        inside=_inside(form, subject),
+        graph=not form.usage,
         usage=usage,
-        checked="\n".join(checked(proof)),
+        checked="\n".join([*checked(proof), *costing(cost)]),
     )
     write_text(folder / README, text)
 
 
-def _inside(graph: Graph) -> str:
+def _inside(form: Format, graph: Subject) -> str:
     """What the graph does itself, a sentence."""
+    if form.usage:
+        return (
+            f"{form.title} prepares images by its own code, and the network gives logits: their softmax gives "
+            "the probabilities of the model where they are divided by its temperature before."
+        )
     names = ", ".join(f"`{one.name}`" for one in graph.intake.inputs)
     if graph.intake.reading:
         return f"Items go in as they are read ({names}): resizing, normalising and calibration are inside."
@@ -117,4 +131,18 @@ def checked(proof: Proof | None) -> list[str]:
         f"What the graph prepares differs from what the model's own preprocessing makes by {proof.preparing['mean']:.2g} "
         f"on average, {proof.preparing['largest']:.3g} at most (of images: grey levels of 255). "
         f"The least cosine of the features is {proof.features:.6f}.",
+    ]
+
+
+def costing(cost: Cost | None) -> list[str]:
+    """What int8 costs, as lines of Markdown; none where it was not asked for, or there is no val set."""
+    if cost is None:
+        return []
+    speeds = ", ".join(f"{speed:.0f} in {name}" for name, speed in cost.speed.items())
+    return [
+        "",
+        f"In int8 the {cost.metric} on {cost.n} examples of val is {cost.int8:.4f}, in float32 {cost.float32:.4f}: a "
+        f"difference of {cost.difference:+.4f} (95 % interval {cost.low:+.4f} to {cost.high:+.4f}). Examples a second "
+        f"when it was made, from decoded input to answer: {speeds}. The model may have learnt from val meanwhile, so "
+        "both are too good; their difference is what counts.",
     ]

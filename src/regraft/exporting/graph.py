@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from regraft._version import __version__
+from regraft.exporting.proof import Subject
 from regraft.model import Model
 
 FEATURES = "features"
@@ -69,7 +70,7 @@ class Graph(nn.Module):
             return torch.export.export(self, self.example(), dynamic_shapes={"arrays": shapes})
 
 
-def described(graph: Graph, model: Model, versions: Mapping[str, Any]) -> dict[str, Any]:
+def described(graph: Subject, model: Model, versions: Mapping[str, Any]) -> dict[str, Any]:
     """What is to be known of an export: what goes in and comes out, the names, where it all comes from.
 
     `versions` are those of what made it.
@@ -90,6 +91,7 @@ def described(graph: Graph, model: Model, versions: Mapping[str, Any]) -> dict[s
             {"name": FEATURES, "shape": ["batch", model.backbone.width]},
         ],
         "classes": list(model.classes),
+        "calibration": model.calibrated.saved(),
         "thresholds": {f"{wanted:g}": at for wanted, at in sorted(model.thresholds.items())},
         "licence": provenance["licence"],
         "provenance": provenance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -18,6 +19,7 @@ from regraft.exporting.graph import Graph
 
 OPSET = 18
 FILE = "model.onnx"
+PART = "part"  # of a node's metadata: "prepare", "enter", "backbone", "head" or "read"
 
 
 def versions() -> dict[str, Any]:
@@ -46,7 +48,7 @@ def write(graph: Graph, about: Mapping[str, Any], folder: Path) -> Path:
     assert made is not None  # what it gives where it traces nothing itself
     made.model.producer_name, made.model.producer_version = "regraft", str(about["version"])
     _name_sizes(made.model, graph)
-    strip(made.model)
+    _strip(made.model)
     made.model.metadata_props.update(metadata(about))
     place = folder / FILE
     made.save(str(place))
@@ -61,11 +63,16 @@ def _name_sizes(model: Any, graph: Graph) -> None:
         value.shape = type(value.shape)(("batch", *list(value.shape)[1:]))
 
 
-def strip(model: Any) -> None:
-    """Take off where in the sources each node comes from: paths of this machine."""
+def _strip(model: Any) -> None:
+    """Of where in the sources each node comes from, which names paths of this machine, keep the part of the
+    graph that it is in.
+    """
     for node in model.graph.all_nodes():
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         node.metadata_props.clear()
         node.doc_string = None
+        if len(scopes) > 1:
+            node.metadata_props[PART] = str(scopes[1]).partition(".")[0]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:

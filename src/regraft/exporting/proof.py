@@ -11,13 +11,31 @@ import torch
 
 from regraft.errors import RegraftError
 from regraft.exporting.examples import Real
-from regraft.exporting.graph import Graph
 from regraft.inference import TorchEngine, agreement
-from regraft.modalities import Unreadable
+from regraft.modalities import Intake, Unreadable
 from regraft.model import Model
+from regraft.tasks import InGraph
 
 SAME = 1e-3  # the largest difference on the same pixels, in float32
 AGREEING = 0.995  # the share of answers that are the same from files, in float32
+THEIR_OWN = 0.98  # the same where the other library resizes by its own code
+
+
+class Subject(Protocol):
+    """What is exported of a model: how it takes items, what of an item it prepares, and what it answers."""
+
+    @property
+    def intake(self) -> Intake: ...
+
+    @property
+    def answer(self) -> InGraph: ...
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What lies beside the export, by name."""
+
+    def prepared(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch that its inputs become, before it goes to the network."""
 
 
 class Runner(Protocol):
@@ -97,7 +115,7 @@ class _Compared:
 
 
 def prove(
-    runner: Runner, graph: Graph, model: Model, real: Real, tick: Callable[..., None] = lambda **_: None
+    runner: Runner, graph: Subject, model: Model, real: Real, tick: Callable[..., None] = lambda **_: None
 ) -> Proof:
     """Run an export on real examples, beside the model. Raises RefusedError where none can be read, and where
     a batch of two is answered otherwise than one example.
@@ -138,7 +156,7 @@ def prove(
     )
 
 
-def _numbers(model: Model, graph: Graph, outputs: np.ndarray) -> np.ndarray:
+def _numbers(model: Model, graph: Subject, outputs: np.ndarray) -> np.ndarray:
     """(N, M) what the model says, of its (N, K) outputs."""
     return graph.answer.numbers(model.calibrated.applied(outputs.astype(np.float64)))
 
@@ -155,7 +173,7 @@ def _apart(batch: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> 
     return float(together.mean()), float(together.max())
 
 
-def _difference(model: Model, graph: Graph, expected: np.ndarray, said: np.ndarray) -> Difference:
+def _difference(model: Model, graph: Subject, expected: np.ndarray, said: np.ndarray) -> Difference:
     """(N, M) numbers of the export against those that are expected."""
     gaps = np.abs(expected - said)
     ours, theirs = (model.task.answers(graph.answer.outputs(numbers)) for numbers in (expected, said))
@@ -172,7 +190,7 @@ def _check_batches(runner: Runner, given: Mapping[str, np.ndarray], alone: np.nd
 
 
 def _beside_stored(
-    model: Model, graph: Graph, real: Real, said: Mapping[int, np.ndarray]
+    model: Model, graph: Subject, real: Real, said: Mapping[int, np.ndarray]
 ) -> Difference | None:
     """The difference to the answers that the run has kept; None where there are none."""
     rows = [(row, place) for row, place in enumerate(real.positions) if place in said]

@@ -1,4 +1,6 @@
-"""The export to ONNX: one graph from pixels to calibrated probabilities, proven, and usable alone."""
+"""Exports: one graph from pixels to calibrated probabilities, or another library's folder; proven, and usable
+alone.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def written(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Any:
         return Path(shutil.copy(exported.path / writer.FILE, folder))
 
     def use(runner: Any = writer.Runner) -> None:
-        monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=copy, runner=runner))
+        monkeypatch.setattr(writer, "write", copy)
+        used = replace(FORMATS["onnx"], write=copy, runner=lambda place, graph: runner(place))
+        monkeypatch.setitem(FORMATS, "onnx", used)
 
     use()
     return use
@@ -160,7 +164,7 @@ def test_a_model_alone_is_proven_on_named_files_or_not_at_all(
 
 
 def test_a_wrong_call_is_said_in_a_sentence(run: Path, exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no export to 'tflite'; there are onnx"):
+    with pytest.raises(UsageError, match="no export to 'tflite'; there are onnx, openvino, torch, timm"):
         regraft.export(run, "tflite")
     with pytest.raises(UsageError, match="not empty"):
         regraft.export(run, "onnx", exported.path)
@@ -202,3 +206,111 @@ def test_a_graph_holds_copies(run: Path) -> None:
     for parameter in model.backbone.module.parameters():
         parameter.data.zero_()
     assert all((before[name] == tensor).all() for name, tensor in graph.state_dict().items())
+
+
+def answers_of(folder: Path, names: list[str]) -> list[dict[str, Any]]:
+    """What the program beside an export says of files."""
+    done = subprocess.run(
+        [sys.executable, str(folder / "predict.py"), *names], capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("to", ["openvino", "torch"])
+def test_the_other_graphs_answer_the_same(to: str, run: Path, fitted: Fitted, written: Any) -> None:
+    made = regraft.export(run, to)
+    assert made.proof is not None
+    assert made.proof.same.largest < 1e-4
+    assert made.proof.files.agreement == 1
+    names = [str(path) for path in sorted((fitted.data / "green").iterdir())[:3]]
+    for line, wanted in zip(answers_of(made.path, names), regraft.load(run).predict(names), strict=True):
+        assert abs(line["probability"] - wanted.probability) < 1e-3
+    content = b"".join(path.read_bytes() for path in made.path.iterdir())
+    assert str(run).encode() not in content
+    assert str(Path(writer.__file__).parent).encode() not in content
+    assert b"provenance" in content
+
+
+def test_timm_loads_its_folder(run: Path, tmp_path: Path) -> None:
+    import timm
+
+    made = regraft.export(run, "timm", tmp_path / "timm")
+    assert made.proof is not None
+    assert made.proof.same.largest < 1e-4
+    assert {path.name for path in made.path.iterdir()} == {
+        "README.md",
+        "config.json",
+        "export.json",
+        "model.safetensors",
+    }
+    network = timm.create_model(f"local-dir:{made.path}", pretrained=True)
+    assert network.pretrained_cfg["label_names"] == ["blue", "green", "red"]
+    assert "softmax(dim=1)" in (made.path / "README.md").read_text("utf-8")
+
+
+def test_what_no_other_library_can_load_is_refused_with_a_reason(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="none of transformers' networks; --to timm"):
+        regraft.export(run, "transformers")
+    model = regraft.load(run)
+    model.head_kind = "mlp"
+    with pytest.raises(UsageError, match=r"its head is an MLP.*head.kind=linear"):
+        FORMATS["timm"].begin(model)
+    assert not (run / "exports" / "transformers").exists()
+
+
+def test_transformers_loads_its_folder(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="pip install 'regraft[transformers]'")
+    from regraft.backbones import make_base, obtain_weights
+    from regraft.modalities import modality_of
+    from regraft.model import Model
+    from regraft.tasks import task_of
+    from regraft.training import make_head
+
+    torch.manual_seed(0)
+    shape = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8, "layer_type": "basic"}
+    config = transformers.ResNetConfig(image_size=32, **shape)
+    transformers.ResNetModel(config).save_pretrained(tmp_path / "theirs")
+    obtained = obtain_weights(f"path:{tmp_path / 'theirs'}", True)
+    preprocess, _ = modality_of("image").preprocess(obtained.config, 32, None, None, cpu=True)
+    backbone = make_base(obtained, preprocess)
+    head = make_head("linear", backbone.width, 3)
+    Model(backbone, head, "linear", task_of("single", ["a", "b", "c"])).save(tmp_path / "model")
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        noise = Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8))
+        noise.resize((40 + 3 * number, 40)).save(data / f"{number}.png")
+    made = regraft.export(tmp_path / "model", "transformers", tmp_path / "made", data=data)
+    assert made.proof is not None
+    assert made.proof.same.largest < 1e-4
+    network = transformers.AutoModelForImageClassification.from_pretrained(str(made.path))
+    assert network.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+def test_int8_says_what_it_costs_and_is_refused_where_it_costs_too_much(
+    run: Path, written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = regraft.export(run, "onnx", tmp_path / "small", quantize="int8", force=True)
+    assert made.cost is not None
+    assert made.cost.n == made.cost.to_dict()["n"] > 0
+    assert made.cost.low <= made.cost.difference <= made.cost.high
+    assert {"float32", "int8"} <= set(made.cost.speed)
+    assert "In int8 the accuracy" in (made.path / "README.md").read_text("utf-8")
+    kept = read_json(made.path / "export.json")
+    assert kept["precision"] == "int8"
+    assert kept["int8"] == made.cost.to_dict()
+    assert {path.name for path in made.path.iterdir()} == {
+        "README.md",
+        "export.json",
+        "model.onnx",
+        "predict.py",
+    }
+    session = onnxruntime.InferenceSession(made.path / "model.onnx")
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["blue", "green", "red"]
+    monkeypatch.setattr("regraft.exporting.int8.AGREEING", 1.1)
+    with pytest.raises(RefusedError, match=r"fewer than 110.0%.*--force hands it over"):
+        regraft.export(run, "openvino", tmp_path / "other", quantize="int8")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UsageError, match="--quantize knows int8, --to onnx or openvino"):
+        regraft.export(run, "torch", quantize="int8")
