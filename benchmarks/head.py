@@ -55,7 +55,7 @@ def measure(count: int, width: int, classes: int) -> dict:
     from regraft.runtime import keep_large_blocks
     from regraft.tasks import Single
     from regraft.training import fit_linear, fit_path
-    from regraft.training.logistic import _Problem, pareto_scaling
+    from regraft.training.linear import _Problem, pareto_scaling
 
     keep_large_blocks()
     with tempfile.TemporaryDirectory() as folder:

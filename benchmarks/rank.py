@@ -35,8 +35,8 @@ SOURCES = ("sign_digits", "apple_leaf4", "trashnet")
 CUT = 6
 SCORES: dict[str, Callable[[dict], float]] = {
     "the ranking": lambda row: -row["rank"],
-    "nearest neighbours": lambda row: row["knn"]["value"],
-    "LogME": lambda row: row["logme"],
+    "nearest neighbours": lambda row: row["scores"][1]["value"],
+    "LogME": lambda row: row["scores"][2]["value"],
     "parameters": lambda row: row["parameters"],
 }
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.artifacts import RunFolder
-from regraft.data import Examples, Task
+from regraft.data import Examples, Named
 from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA
 from regraft.evaluation import evaluate_single
@@ -64,7 +64,7 @@ def write_run(
     }
     rows["group"] = list(groups) or rows["group"]
     rows["block"] = blocks_of(ids, rows["group"])
-    task = Task("single", tuple(sorted(classes)))
+    task = Named("single", tuple(sorted(classes)))
     Examples(pa.table(rows, schema=SCHEMA), task, folder, "image").save(folder / "examples.parquet")
     metrics = {split: {name: e.to_dict() for name, e in evaluate_single(codes, np.log(shares)).items()}}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")

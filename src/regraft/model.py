@@ -244,6 +244,13 @@ class Model(Answering):
         picture, heated = modality.overlay(preprocess, item, found.heat())
         return Look(self.classes[answer], found.whole, float(found.hidden.min()), picture, heated)
 
+    @property
+    def library(self) -> str:
+        """What loads the saved folder, as hubs call it: timm where a linear head is its network's own
+        classifier, else only regraft.
+        """
+        return "timm" if self.head_kind == "linear" and self.backbone.classifier else "regraft"
+
     def save(self, folder: Path, card: str = "") -> None:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
 
@@ -254,7 +261,7 @@ class Model(Answering):
         """
         state = {k: v.detach().cpu().contiguous() for k, v in self.backbone.network.state_dict().items()}
         head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
-        linear = self.head_kind == "linear" and bool(self.backbone.classifier)
+        linear = self.library == "timm"
         if linear:
             last = self.head[-1]  # type: ignore[index]
             state[f"{self.backbone.classifier}.weight"] = last.weight.detach().cpu().contiguous()

@@ -48,7 +48,10 @@ class Section(BaseModel):
 class DataRecipe(Section):
     """What is asked of the examples, and how they are divided."""
 
-    task: str = Field("single", description="kind of task; single: each example is of one class")
+    task: str = Field(
+        "auto",
+        description="kind of task; single: each example is of one class; auto: by what the labels are, single for names",
+    )
     test_share: float = Field(
         0.2,
         ge=0,

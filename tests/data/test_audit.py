@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bases import IMAGES
-from regraft.data import Audited, Examples, Row, Source, Task, audit_files, make_examples
+from regraft.data import Audited, Examples, Named, Row, Source, audit_files, make_examples
 from regraft.data.audit import IN_TEST, Fact, contradicting_test
 from regraft.data.lineage import assigned
 from regraft.errors import DataError, SealedError, UsageError
@@ -257,7 +257,7 @@ def test_no_content_and_no_pixels_straddle_splits(
     ]
     look = Look(8, 8, "PNG", "RGB", False, bytes(3 * SIDE**2))
     facts = [Fact(f"{content:032x}", f"{content // 2:032x}", look, 1, 1) for content, *_ in drawn]
-    source = Source("drawn", Path("/nowhere"), rows, IMAGES, Task("single", ("a", "b")))
+    source = Source("drawn", Path("/nowhere"), rows, IMAGES, Named("single", ("a", "b")))
     looked = Audited(list(rows), facts)
     try:
         examples = make_examples(source, looked)

@@ -38,5 +38,5 @@ def test_run_json_is_asked_where_the_log_is_gone(tmp_path: Path) -> None:
     (run / "events.jsonl").unlink()
     assert readings(RunFolder(run)) == []
     kept = [{"time": "2026-01-01T00:00:00+00:00", "reason": "step 7", "examples": 30}]
-    (run / "run.json").write_text(json.dumps({"schema": 2, "readings": kept}))
+    (run / "run.json").write_text(json.dumps({"schema": RunFolder.SCHEMA, "readings": kept}))
     assert readings(RunFolder(run)) == kept

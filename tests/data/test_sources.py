@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regraft.data import Source
-from regraft.errors import DataError, UsageError
+from regraft.errors import DataError
 from regraft.modalities import read_source
 
 
@@ -208,11 +208,20 @@ def test_parquet(tmp_path: Path) -> None:
     assert read_source(tmp_path / "t.parquet").task.classes == ("0", "1")
 
 
-@pytest.mark.parametrize(("labels", "kind"), [([["a", "b"], ["a"]], "multi"), ([1.5, 2.0], "regression")])
-def test_other_tasks_are_one_clear_error(labels: list, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "are", "texts"),
+    [
+        ([["a", "b"], ["a"]], "names", ['["a", "b"]', '["a"]']),
+        ([1.5, 2.0], "number", ["1.5", "2.0"]),
+        ([1.0, 2.0], "name", ["1", "2"]),
+        (["a", "b"], "name", ["a", "b"]),
+    ],
+)
+def test_a_source_tells_what_its_labels_are(labels: list, are: str, texts: list[str], tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["1.png", "2.png"], "label": labels}), tmp_path / "t.parquet")
-    with pytest.raises(UsageError, match=f"kind '{kind}'"):
-        read_source(tmp_path / "t.parquet")
+    source = read_source(tmp_path / "t.parquet")
+    assert source.labels == are
+    assert [row.label for row in source.rows] == texts
 
 
 @pytest.mark.parametrize(

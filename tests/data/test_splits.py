@@ -115,7 +115,7 @@ def test_what_shows_the_same_is_in_one_fold() -> None:
     labels = ["ab"[i % 2] for i in range(60)]
     pixels = [ids[i % 4] if i < 12 else ids[i] for i in range(60)]  # three examples each of four looks
     tests = 0
-    for splits in fold_splits(ids, labels, [None] * 60, 5, pixels=pixels):
+    for splits in fold_splits(ids, labels, [None] * 60, 5, identities=pixels):
         for look in range(4):
             assert len({splits[i] for i in range(look, 12, 4)}) == 1
         tests += splits.count("test")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.data import Examples, Task
+from regraft.data import Examples, Named
 from regraft.data.audit import Near
 from regraft.data.blocks import blocks_of
 from regraft.data.examples import SCHEMA
@@ -30,7 +30,7 @@ def table(splits: list[str], blocks: list[int], labels: list[str]) -> Examples:
         "block": blocks,
     }
     columns |= {"identity": ids}
-    task = Task("single", tuple(sorted(set(labels))))
+    task = Named("single", tuple(sorted(set(labels))))
     return Examples(pa.table(columns, schema=SCHEMA), task, Path("/nowhere"), "image")
 
 

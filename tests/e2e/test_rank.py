@@ -18,10 +18,10 @@ from commands import call
 from regraft.artifacts import RunFolder, read_json
 from regraft.backbones import obtain_weights
 from regraft.errors import BackboneError, UsageError
-from regraft.evaluation import Estimate
 from regraft.report import write_report
 from regraft.steps import obtain as step
 from regraft.steps.rank import Ranking, Row, choose, clearly_lower, round_sizes, stratified_order
+from regraft.tasks import Score
 
 LITE = "packaged:efficientnet_lite0"
 QUICK = {"base": {"size": 64}, "run": {"engine": "torch-float32"}, "freeze": {"strategy": "head"}}
@@ -68,12 +68,16 @@ def test_trained_features_come_before_random_ones(shapes: Path, tmp_path: Path) 
     names = [row.reference for row in found.rows if row.depth == row.stages]
     assert names == [LITE, random]
     assert {row.depth for row in found.rows if row.reference == LITE} == {4, 5, 6, 7, 8}
-    assert all(row.accuracy.low <= row.accuracy.value <= row.accuracy.high for row in found.rows)
+    for row in found.rows:
+        probe, near, evidence = row.scores
+        assert (probe.title, near.title, evidence.title) == ("Probe accuracy", "Nearest neighbours", "LogME")
+        assert all(score.low <= score.value <= score.high for score in (probe, near))
+        assert evidence.low is None
     assert found.rows[0].excess == 0
     lite = {row.depth: row for row in found.rows if row.reference == LITE}
     assert lite[4].parameters < lite[7].parameters < lite[8].parameters
     assert lite[4].examples_per_second > lite[8].examples_per_second
-    assert json.dumps(found.to_dict()["rows"][0]["accuracy"])
+    assert json.dumps(found.to_dict()["rows"][0]["scores"])
 
 
 def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
@@ -100,7 +104,7 @@ def test_fit_takes_what_the_comparison_chose_and_resumes_with_it(
     assert run.state["steps"]["obtain"]["why"] == ranking["reason"]
     page = (run.path / "report.html").read_text()
     assert "Backbones compared" in page
-    assert "ms an image" in page
+    assert "ms an example" in page
     files = [str(path) for path in sorted(shapes.rglob("*.png"))[::9]]
     before = np.stack(list(run.model.outputs(files)))
     state = read_json(run.path / "run.json")
@@ -146,26 +150,12 @@ def row(
     name: str, log_loss: float, excess: float, error: float, speed: float, seconds: float, examples: int = 300
 ) -> Row:
     """A candidate of which only the result matters."""
-    share = Estimate(0.9, 0.8, 0.95, examples, "Wilson")
+    scores = (
+        Score("probe_accuracy", "Probe accuracy", True, "%", 0.9, 0.8, 0.95, examples),
+        Score("logme", "LogME", True, "", 0.1),
+    )
     return Row(
-        name,
-        224,
-        8,
-        8,
-        examples,
-        log_loss,
-        excess,
-        error,
-        share,
-        share,
-        0.1,
-        1000,
-        0.1,
-        speed,
-        seconds,
-        None,
-        "",
-        "",
+        name, 224, 8, 8, examples, log_loss, excess, error, scores, 1000, 0.1, speed, seconds, None, "", ""
     )
 
 
@@ -270,7 +260,9 @@ def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:
         replace(row(name, 0.2, 0.0, 0.0, speed, 5), licence="<MIT>")
         for name, speed in (("<b>one</b>", 10), ("two", 30))
     ]
-    found = Ranking(tuple(rows), rows[0], "the best", {"LogME": "two at 224"}, {"three": "it is gone"})
+    found = Ranking(
+        tuple(rows), rows[0], "the best", {"LogME": "two at 224"}, {"three": "it is gone"}, "log loss"
+    )
     folder = RunFolder(tmp_path)
     folder.state.write_text(
         json.dumps({"schema": folder.SCHEMA, "state": "running", "name": "x", "steps": {}})
@@ -280,4 +272,8 @@ def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:
     assert "&lt;b&gt;one&lt;/b&gt; at 224" in page
     assert "<b>one" not in page
     assert "LogME would take two at 224" in page
+    assert "90.0%" in page
+    assert [
+        head for head in ("Probe accuracy", "LogME", "Log loss") if f'<th scope="col">{head}</th>' not in page
+    ] == []
     assert "three (it is gone)" in page

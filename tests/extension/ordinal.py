@@ -25,7 +25,7 @@ from regraft.evaluation import (
     paired_accuracy,
     softmax,
 )
-from regraft.tasks import Answer, Grid, Held, InGraph, Known, Section
+from regraft.tasks import Answer, Grid, Held, InGraph, Known, Probed, Score, Section, headline_score
 
 
 class Ranked:
@@ -129,6 +129,18 @@ class Ordinal:
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         return targets
+
+    def stratum(self, number: int) -> str:
+        return f"place {self.classes[number]!r}"
+
+    def named(self, label: str) -> tuple[str, ...]:
+        return (label,)
+
+    def lacking(self, labels: Sequence[str]) -> str:
+        return "" if len(self.classes) > 1 else "an order needs two places"
+
+    def scores(self, probed: Probed) -> tuple[Score, ...]:
+        return (headline_score(self, probed),)
 
     def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
         return ("none",), ""

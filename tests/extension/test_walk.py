@@ -16,6 +16,7 @@ from regraft import modalities
 from regraft.artifacts import read_json
 from regraft.backbones import register_source
 from regraft.backbones.sources import registered as sources
+from regraft.console import ranking_table
 from regraft.errors import RecipeError, UsageError
 from regraft.recipe import read_recipe
 from regraft.tasks import registered
@@ -176,11 +177,20 @@ def test_its_model_is_the_backbone_of_another_run(run: regraft.Run, data: Path, 
     assert second.metrics["test"]["steps_off"].n > 0
 
 
-def test_strategies_are_explored_and_backbones_ranked_on_it(data: Path, tmp_path: Path) -> None:
+def test_strategies_are_explored_and_backbones_ranked_on_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = {**TUNED, "freeze": {}, "finetune": {"epochs": 1}}
     tried = regraft.explore(data, tmp_path / "run", recipe=recipe).strategies["trials"]
     assert {"head", "last-1", "full", "bias", "lora"} <= {trial["strategy"] for trial in tried}
-    ranking = regraft.rank(data, recipe={"run": {"engine": "torch-float32"}})
+    ranking = regraft.rank(data, recipe={"data": {"task": "ordinal"}, "run": {"engine": "torch-float32"}})
+    assert [score.title for score in ranking.rows[0].scores] == ["Steps off"], (
+        "what the task has, nothing else"
+    )
+    assert ranking.loss == "ordinal loss"
+    assert "ordinal loss (" in ranking.reason
+    ranking_table(ranking.to_dict())
+    assert "steps off" in capsys.readouterr().out
     assert {row.reference for row in ranking.rows} == {"toy:tiny"}
     assert {row.depth for row in ranking.rows} > {4}
     assert regraft.audit(data).counts["test"] == TEST

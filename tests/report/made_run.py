@@ -15,7 +15,7 @@ from PIL import Image
 
 from bases import IMAGES
 from regraft.artifacts import RunFolder
-from regraft.data.examples import SCHEMA, Examples, Task
+from regraft.data.examples import SCHEMA, Examples, Named
 from regraft.data.known import content_id
 from regraft.evaluation import evaluate_single, paired_accuracy, per_class, wilson
 from regraft.evaluation.metrics import confusion
@@ -194,6 +194,7 @@ def numbers(classes: tuple[str, ...], n: int = 250) -> tuple[dict[str, Any], dic
         "steps": {name: dict(step) for name in STEPS},
         "chosen": "fine-tuned",
         "chosen_why": "It was better on validation.",
+        "library": "timm",
         "provenance": {
             "id": "packaged:efficientnet_lite0",
             "source": "PyPI",
@@ -375,7 +376,7 @@ def predictions(
     ]
     Examples(
         pa.Table.from_pylist(rows, schema=pa.schema([*SCHEMA, *IMAGES.facts])),
-        Task("single", classes),
+        Named("single", classes),
         root,
         "image",
     ).save(folder / "examples.parquet")

@@ -361,6 +361,7 @@ def test_the_card_of_a_run_with_little() -> None:
         "timm/resnet18",
     )
     assert "metrics" not in fields
+    assert fields["library_name"] == "regraft", "nothing says that another library loads it"
 
 
 def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -> None:

@@ -21,10 +21,7 @@ def probes(gain: float) -> tuple[Probe, Probe]:
     losses, noise = rng.uniform(0.5, 1.5, 100), rng.normal(0, 0.5, 100)
     of_cut = losses - gain + noise - noise.mean()
     blocks = np.arange(100)
-    return (
-        Probe(entrant, WHOLE, losses, blocks, NONE, NONE, 0.0),
-        Probe(entrant, CUT, of_cut, blocks, NONE, NONE, 0.0),
-    )
+    return (Probe(entrant, WHOLE, losses, blocks, ()), Probe(entrant, CUT, of_cut, blocks, ()))
 
 
 def test_a_cut_that_is_not_clearly_better_stands_behind_the_whole() -> None:

@@ -22,7 +22,7 @@ from regraft.errors import UsageError
 from regraft.evaluation import folds_of, knn_logits, knn_out_of_fold, logme
 from regraft.tasks.imbalance import class_weighted
 from regraft.training import Layers, fit_linear, fit_path, mlp_head, mlp_out_of_fold, shuffled
-from regraft.training import logistic as module
+from regraft.training import linear as module
 
 CLASSES = 3
 HARM: dict[str, Callable[[np.ndarray], None]] = {

@@ -50,11 +50,10 @@ def ranking_table(ranking: dict[str, Any]) -> None:
     console, table = _console(), Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("candidate", overflow="fold")
+    scores = [Metric.shown_as(score) for score in ranking["rows"][0]["scores"]]
     heads = (
-        "probe accuracy",
-        "log loss",
-        "kNN",
-        "LogME",
+        *(score.words for score in scores),
+        ranking["loss"],
         "on",
         "params",
         "GMACs",
@@ -66,14 +65,12 @@ def ranking_table(ranking: dict[str, Any]) -> None:
         table.add_column(head, justify="right")
     table.add_column("licence")
     for row in ranking["rows"]:
-        accuracy, top = row["accuracy"], row["imagenet_top1"]
+        top = row["imagenet_top1"]
         table.add_row(
             str(row["rank"]),
             escape(row["name"]),
-            f"{accuracy['value']:.1%} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
+            *map(_scored, scores, row["scores"], [True] + [False] * len(scores)),
             f"{row['log_loss']:.3f}",
-            f"{row['knn']['value']:.1%}",
-            f"{row['logme']:.3f}",
             f"{row['examples']:,}",
             f"{row['parameters'] / 1e6:.1f} M",
             f"{row['gmacs']:.2f}",
@@ -89,6 +86,13 @@ def ranking_table(ranking: dict[str, Any]) -> None:
         console.print(f"  {rule}: {escape(name)}", soft_wrap=True)
     for name, why in ranking["left_out"].items():
         console.print(f"  [dim]left out {escape(name)}: {escape(why)}[/]", soft_wrap=True)
+
+
+def _scored(metric: Metric, score: dict[str, Any], whole: bool) -> str:
+    """A score of a ranking, the `whole` one with its interval."""
+    told = metric.shown(score["value"])
+    low, high = score["low"], score["high"]
+    return f"{told} [{metric.shown(low)}, {metric.shown(high)}]" if whole and low is not None else told
 
 
 def comparison_table(comparison: dict[str, Any]) -> None:

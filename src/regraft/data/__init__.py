@@ -11,7 +11,7 @@ from regraft.data.audit import (
     several,
     write_fixes,
 )
-from regraft.data.examples import Examples, Task
+from regraft.data.examples import Examples, Named
 from regraft.data.inputs import inputs
 from regraft.data.known import KnownFile
 from regraft.data.part import Part
@@ -27,13 +27,13 @@ __all__ = [
     "Finding",
     "Fixes",
     "KnownFile",
+    "Named",
     "Part",
     "Passed",
     "Quarantined",
     "Readings",
     "Row",
     "Source",
-    "Task",
     "assign_splits",
     "audit_files",
     "count_readings",

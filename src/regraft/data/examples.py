@@ -22,6 +22,7 @@ from regraft.data.splits import val_apart
 from regraft.errors import ChangedError, SealedError, UsageError
 
 SPLITS = ("train", "val", "test")
+SEALED = -1  # stands for the strata of test, which are not known
 SCHEMA = pa.schema(  # the columns that all modalities share; behind them come those of the facts
     [
         ("id", pa.string()),  # SHA-256 of the content, 32 hex digits
@@ -62,12 +63,22 @@ class Asked(Protocol):
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """(N, ...) targets of N labels."""
 
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """(N,) int64: what should be as frequent in every split."""
+
+    def stratum(self, number: int) -> str:
+        """What an error calls one of the strata, such as "class 'cat'"."""
+
+    def named(self, label: str) -> tuple[str, ...]:
+        """The classes that a label names: one, several or, where answers are no names, none."""
+
+    def lacking(self, labels: Sequence[str]) -> str:
+        """Why nothing could be learnt from training examples with these labels; "" where it can."""
+
 
 @dataclass(frozen=True)
-class Task:
-    """A plain description of what is asked, where no task is at hand: a label is its position in the
-    classes.
-    """
+class Named:
+    """A plain description of what is asked, where no task is at hand: a label is one of the classes."""
 
     kind: str
     classes: tuple[str, ...]
@@ -77,13 +88,28 @@ class Task:
         index = {label: position for position, label in enumerate(self.classes)}
         return np.array([index[label] for label in labels], dtype=np.int64)
 
-    def require_supported(self) -> None:
-        """Raise UsageError for a kind that cannot be fitted yet."""
-        if self.kind != "single":
-            raise UsageError(
-                f"this is a task of kind {self.kind!r}; regraft fits single-label classification so far. "
-                "Give one class per example in the column `label`."
-            )
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """The classes themselves."""
+        return targets
+
+    def stratum(self, number: int) -> str:
+        """The class by name."""
+        return f"class {self.classes[number]!r}"
+
+    def named(self, label: str) -> tuple[str, ...]:
+        """The label itself."""
+        return (label,)
+
+    def lacking(self, labels: Sequence[str]) -> str:
+        """Two classes are the least that can be told apart."""
+        return one_class(self.classes)
+
+
+def one_class(classes: Sequence[str]) -> str:
+    """Why fewer than two classes cannot be told apart; "" for more."""
+    return (
+        "" if len(classes) > 1 else f"all examples are of one class ({', '.join(classes)}); two are the least"
+    )
 
 
 def clusters(groups: Sequence[str | None]) -> np.ndarray | None:
@@ -127,7 +153,8 @@ class Examples:
         labels, splits = self.table["label"].to_pylist(), self.table["split"].to_pylist()
         counts = {split: dict.fromkeys(self.task.classes, 0) for split in ("train", "val")}
         for label, split in zip(labels, splits, strict=True):
-            counts[split][label] += 1
+            for name in self.task.named(label):
+                counts[split][name] += 1
         return counts
 
     def ids(self) -> frozenset[str]:
@@ -182,9 +209,9 @@ class Examples:
         """
         both = pa.concat_tables([self.table, self.__sealed])
         ids, splits, blocks = (both[name].to_pylist() for name in ("id", "split", "block"))
-        return self._with(
-            "split", pa.array(val_apart(ids, self._open_labels(), splits, blocks, seed), pa.string())
-        )
+        own = self.task.strata(self.task.encode(self.table["label"].to_pylist()))
+        strata = np.concatenate([own, np.full(self.__sealed.num_rows, SEALED)])
+        return self._with("split", pa.array(val_apart(ids, strata, splits, blocks, seed), pa.string()))
 
     def order(self) -> np.ndarray:
         """(N,) positions in examples.parquet of train, of val and of test, one after the other."""
@@ -255,7 +282,7 @@ class Examples:
         write_parquet(path, table.replace_schema_metadata({"regraft": json.dumps(about)}))
 
     @classmethod
-    def load(cls, path: Path, asked: Callable[[str, tuple[str, ...]], Asked] = Task) -> Examples:
+    def load(cls, path: Path, asked: Callable[[str, tuple[str, ...]], Asked] = Named) -> Examples:
         """Read examples.parquet back; `asked` makes the task of its kind and classes, by which labels are
         encoded.
 

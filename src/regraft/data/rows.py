@@ -46,13 +46,16 @@ UNCERTAIN = ("eval", "evaluation", "evaluate", "trainval", "traintest")
 SHORT = frozenset(("tr", "te", "ts", "va", "vl"))
 PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 
+# What the cells of a table's label column are: a name each, several names each, or a number that is no name
+Labels = Literal["name", "names", "number"]
+
 
 @dataclass(frozen=True)
 class Row:
     """One example as the source names it.
 
     `source` is relative to the root with forward slashes, or the path as the table has it; `weight` counts
-    it so often.
+    it so often. `label` is its text; of several names it is a list in JSON.
     """
 
     source: str

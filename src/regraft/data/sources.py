@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from regraft.data.examples import Asked, Task
+from regraft.data.examples import Asked, Named
 from regraft.data.kind import Kind
-from regraft.data.rows import Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
+from regraft.data.rows import Labels, Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
 from regraft.data.tables import is_table_name, named_kind, read_table
 from regraft.data.walker import Passed, ends_in, is_folder, is_hidden, own_output, some, walk
 from regraft.errors import DataError
@@ -31,16 +31,20 @@ SAY = (
 class Source:
     """What a place holds: rows, the kind of item they name, what was passed over (`empty`: class folders
     without an item), and how it was read.
+
+    `labels` says what the labels are. As long as nobody has decided which `task` they ask for, each is taken
+    for the name of a class.
     """
 
     name: str
     root: Path
     rows: list[Row]
     kind: Kind
-    task: Asked = field(default_factory=lambda: Task("single", ()))
+    task: Asked = field(default_factory=lambda: Named("single", ()))
     passed: Passed = field(default_factory=Passed)
     empty: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    labels: Labels = "name"
 
     def __post_init__(self) -> None:
         self.passed.base, self.passed.noun = self.root, self.kind.noun
@@ -48,8 +52,7 @@ class Source:
 
 def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
     """Read any of the layouts of the README, as the one of these kinds that its files or columns are of
-    (the first where that does not show). Raises DataError with every fault found, UsageError for other
-    tasks.
+    (the first where that does not show). Raises DataError with every fault found.
     """
     path = Path(os.path.expanduser(data))
     try:
@@ -64,8 +67,8 @@ def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
             f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]
         ) from None
     classes = tuple(sorted({row.label for row in source.rows}))
-    source.task = Task("single", classes)
-    for names in alike(classes):
+    source.task = Named("single", classes)
+    for names in alike(classes) if source.labels == "name" else ():
         text = (
             f"the classes {' and '.join(map(repr, names))} differ only in case, "
             "blanks or hyphens: are they one?"
@@ -147,7 +150,7 @@ def _read_file(path: Path, kinds: Sequence[Kind]) -> Source:
         )
         raise DataError(f"{path} is a file, but no .csv or .parquet.", [], advice)
     source = Source(path.stem, path.parent, [], named_kind(path, kinds))
-    source.rows = read_table(path, None, source.kind, source.notes)
+    source.rows, source.labels = read_table(path, None, source.kind, source.notes)
     return source
 
 
@@ -239,7 +242,9 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
         )
         raise DataError(f"{source.root} holds {', '.join([*tables, *perhaps])}:", faults, advice)
     for name, split in tables.items():
-        source.rows.extend(read_table(source.root / name, split, source.kind, source.notes))
+        rows, labels = read_table(source.root / name, split, source.kind, source.notes)
+        source.rows.extend(rows)
+        source.labels = max(source.labels, labels, key=("name", "number", "names").index)
     if others := [name for name in top.tables if name not in tables]:
         source.notes.append(
             Note("layout", "info", f"tables that name no split were not read: {some(others)}")

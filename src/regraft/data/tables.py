@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -16,9 +17,8 @@ import pyarrow.csv
 
 from regraft.artifacts import read_parquet
 from regraft.data.cells import cell_name, first_row
-from regraft.data.examples import Task
 from regraft.data.kind import Kind
-from regraft.data.rows import Note, Row, plainly, split_of
+from regraft.data.rows import Labels, Note, Row, plainly, split_of
 from regraft.data.walker import ends_in, some
 from regraft.errors import DataError
 
@@ -86,11 +86,11 @@ def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
     return [*named, *listed, *held, kinds[0]][0]
 
 
-def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> list[Row]:
-    """The rows of a table of items of a kind; `split` is theirs where the table does not say. A table of
-    val or test without labels has none.
+def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> tuple[list[Row], Labels]:
+    """The rows of a table of items of a kind, and what its labels are; `split` is theirs where the table does
+    not say. A table of val or test without labels has no rows.
 
-    Raises DataError with every fault, UsageError for labels of other tasks.
+    Raises DataError with every fault.
     """
     parquet = path.suffix.lower() == ".parquet"
     try:
@@ -107,7 +107,7 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
         and faults == ["no column `label`"]
     ):
         notes.append(_unlabelled(path.name, "has no column `label`", table.num_rows, split))
-        return []
+        return [], "name"
     if faults:
         raise DataError(
             f"{path} has the columns {', '.join(table.column_names)}:",
@@ -123,8 +123,8 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
         columns["path"] = [cell_name(path.name, name, first + n) for n in range(table.num_rows)]
     if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
         notes.append(_unlabelled(path.name, "has no label in its column `label`", table.num_rows, split))
-        return []
-    columns["label"] = _names(columns["label"], parquet)
+        return [], "name"
+    columns["label"], labels = _names(columns["label"], parquet)
     rows: list[Row] = []
     for number, cells in enumerate(zip(*columns.values(), strict=True), start=first_row(path.name)):
         try:
@@ -134,7 +134,7 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
     if faults:
         more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
         raise DataError(f"{path} has faults:", [*faults[:20], *more])
-    return rows
+    return rows, labels
 
 
 def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple[dict[str, int], list[str]]:
@@ -302,28 +302,25 @@ def _delimiter(lines: list[str], names_of_items: Sequence[str]) -> str:
     return max(DELIMITERS, key=fits)
 
 
-def _names(labels: list[Any], parquet: bool) -> list[Any]:
-    """Labels as they are, but whole numbers without their decimals: 0.0 and 1.0 are the classes 0 and 1.
-
-    Raises UsageError for lists, and for numbers that are no classes.
+def _names(labels: list[Any], parquet: bool) -> tuple[list[Any], Labels]:
+    """Labels as they are, and what they are; but whole numbers without their decimals (0.0 and 1.0 are the
+    classes 0 and 1), and lists as texts.
     """
     if any(isinstance(label, (list, tuple)) for label in labels):
-        Task("multi", ()).require_supported()
+        return [json.dumps(label) if isinstance(label, (list, tuple)) else label for label in labels], "names"
     known = [label for label in labels if label not in (None, "")]
     if not parquet:
         texts = {label.strip() for label in known}
         if not texts or not all(
             re.fullmatch(r"[+-]?\d+\.\d+(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts
         ):
-            return labels
-        if not all(float(text).is_integer() for text in texts):
-            if len(texts) > max(20, len(known) / 2):  # fewer may be names, such as versions
-                Task("regression", ()).require_supported()
-            return labels
-        return [str(int(float(label))) if label not in (None, "") else label for label in labels]
+            return labels, "name"
+        if not all(float(text).is_integer() for text in texts):  # few may be names, such as versions
+            return labels, "number" if len(texts) > max(20, len(known) / 2) else "name"
+        return [str(int(float(label))) if label not in (None, "") else label for label in labels], "name"
     if any(isinstance(label, float) and not label.is_integer() for label in known):
-        Task("regression", ()).require_supported()
-    return [_whole(label) for label in labels]
+        return [repr(label) if isinstance(label, float) else label for label in labels], "number"
+    return [_whole(label) for label in labels], "name"
 
 
 def _whole(value: Any) -> Any:

@@ -28,10 +28,9 @@ def cross_validated(
     ids, labels, groups, identities = (
         table[name].to_pylist() for name in ("id", "label", "group", "identity")
     )
-    runs = []
-    for number, splits in enumerate(
-        fold_splits(ids, labels, groups, folds, seed, val_share, identities), start=1
-    ):
+    strata, runs = task.strata(task.encode(labels)), []
+    divisions = fold_splits(ids, strata, groups, folds, seed, val_share, identities, task.stratum)
+    for number, splits in enumerate(divisions, start=1):
         divided = table.set_column(
             table.schema.get_field_index("split"), "split", pa.array(splits, pa.string())
         )

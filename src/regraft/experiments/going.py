@@ -59,6 +59,7 @@ def go(
     task = task_of(examples.task.kind, examples.task.classes)
     metric = chosen_by(task, recipe.run.metric)
     context.settle("run.metric", metric.name, "the task's headline, or as asked")
+    context.settle("data.task", task.kind, "by what the labels are, or as asked")
     record = Record(folder, examples, about, context)
     try:
         with closed_hub(recipe.run.offline):

@@ -17,7 +17,7 @@ from regraft.data.lineage import of_run, seen_by
 from regraft.errors import DataError
 from regraft.modalities import modality_of
 from regraft.model import Model
-from regraft.tasks import task_of
+from regraft.tasks import Task, task_of
 
 SHOWN = 20  # wrong labels and classes that an error lists
 
@@ -33,7 +33,7 @@ class Unseen:
 
     files: list[KnownFile]
     sources: tuple[str, ...]
-    labels: np.ndarray  # (N,) int64, by the model's classes
+    labels: np.ndarray  # (N, ...) targets of the model's task
     clusters: np.ndarray | None  # (N,) numbers of the groups
     own: int
     near: frozenset[str]
@@ -50,7 +50,7 @@ def unseen(
     `moved` says where the run's own data are now. Raises DataError for labels that are no classes of the
     run, and where no example is left.
     """
-    _check_labels(source, model.classes, folder.path)
+    _check_labels(source, model.task, folder.path)
     audited = audit_files(source, events.tick)
     (made, test, unknown), inputs = _made_with(folder, moved), inputs_of(audited, source)
     known = made.then(test)
@@ -77,14 +77,13 @@ def unseen(
         *_of_left_out(left_out, by_identity),
         *_of_unsure(int(met.unsure.sum())),
         *_of_copies(len(kept) - len({inputs.ids[place] for place in kept})),
-        *_of_missing(set(model.classes) - {row.label for row in rows}),
+        *_of_missing(set(model.classes) - {name for row in rows for name in model.task.named(row.label)}),
         *unknown,
     ]
-    index = {name: number for number, name in enumerate(model.classes)}
     return Unseen(
         files=[inputs.items[place] for place in kept],
         sources=tuple(row.source for row in rows),
-        labels=np.array([index[row.label] for row in rows], dtype=np.int64),
+        labels=model.task.encode([row.label for row in rows]),
         clusters=clusters([row.group for row in rows]),
         own=splits.count("test"),
         near=frozenset(np.array(inputs.sources, dtype=object)[near].tolist()),
@@ -93,8 +92,9 @@ def unseen(
     )
 
 
-def _check_labels(source: Source, classes: tuple[str, ...], place: Path) -> None:
-    counts, faults = Counter(row.label for row in source.rows), []
+def _check_labels(source: Source, task: Task, place: Path) -> None:
+    classes, faults = task.classes, []
+    counts = Counter(name for row in source.rows for name in task.named(row.label))
     for label in sorted(counts.keys() - set(classes)):
         near = difflib.get_close_matches(label, classes, n=1)
         faults.append(

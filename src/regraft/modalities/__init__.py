@@ -259,6 +259,6 @@ def of_ending(ending: str) -> Modality | None:
 
 def read_source(data: str | Path) -> Source:
     """Read any of the layouts of the README, as examples of the registered modality that its files or
-    columns are of. Raises DataError with every fault found, UsageError for other tasks.
+    columns are of. Raises DataError with every fault found.
     """
     return _read_source(data, [modality_of(name) for name in names()])

@@ -15,7 +15,6 @@ from regraft.report import words
 from regraft.report.view_scores import ERROR
 from regraft.tasks import PerClass, Promises, Reliability, Task, task_of_run
 
-_LIBRARIES = {"image": "timm", "text": "transformers", "audio": "transformers"}
 _LICENCES = (
     "apache-2.0",
     "mit",
@@ -72,7 +71,7 @@ def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[s
     if base := _hub_id(str(provenance.get("id") or "")):
         fields["base_model"] = base
     fields |= {
-        "library_name": _LIBRARIES.get(modality, "regraft"),
+        "library_name": str(run.get("library") or "regraft"),
         "pipeline_tag": hub,
         "tags": ["regraft", "transfer-learning", hub],
     }

@@ -116,30 +116,35 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
     return Plot("Choosing the head's L2 penalty", f"{lines[0].upper()}{lines[1:]}.", (_svg(figure, "l2"),))
 
 
-def accuracy_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
-    """Each candidate's probe accuracy with its interval against the time of an image; the chosen one is
-    ringed.
+def score_against_cost(ranking: Mapping[str, Any]) -> Plot | None:
+    """The first score of each candidate, with its interval, against the time of an example; the chosen one
+    is ringed.
     """
     rows = [row for row in ranking.get("rows") or [] if _is_number(row.get("examples_per_second"))]
     if len(rows) < 2:
         return None
-    figure, axes = _axes("probe accuracy, %, with its 95% interval", "milliseconds an image")
+    metric = Metric.shown_as(rows[0]["scores"][0])
+    scale = 100 if metric.is_share else 1
+    unit = f", {metric.unit}" if metric.unit else ""
+    figure, axes = _axes(f"{metric.words}{unit}, with its 95% interval", "milliseconds an example")
     for row in rows:
-        chosen = row["name"] == ranking.get("chosen")
-        value, low, high = (100 * row["accuracy"][key] for key in ("value", "low", "high"))
+        chosen, score = row["name"] == ranking.get("chosen"), row["scores"][0]
         colour, cost = (_ACCENT if chosen else _SECOND), 1000 / row["examples_per_second"]
-        axes.plot([cost, cost], [low, high], color=colour, linewidth=1.2, alpha=1.0 if chosen else 0.5)
+        if _is_number(score["low"]) and _is_number(score["high"]):
+            ends = [scale * score["low"], scale * score["high"]]
+            axes.plot([cost, cost], ends, color=colour, linewidth=1.2, alpha=1.0 if chosen else 0.5)
+        size = 6 if chosen else 3.5
         axes.plot(
-            [cost], [value], color=colour, marker="o", markersize=6 if chosen else 3.5, linestyle="none"
+            [cost], [scale * score["value"]], color=colour, marker="o", markersize=size, linestyle="none"
         )
     _log_scale(axes, [1000 / row["examples_per_second"] for row in rows])
     slowest, quickest = (pick(rows, key=lambda row: row["examples_per_second"]) for pick in (min, max))
-    least, most = (100 * pick(row["accuracy"]["value"] for row in rows) for pick in (min, max))
+    least, most = (metric.shown(pick(row["scores"][0]["value"] for row in rows)) for pick in (min, max))
     return Plot(
-        "Backbones compared: accuracy against cost",
+        f"Backbones compared: {metric.words} against cost",
         f"{len(rows)} candidates from {1000 / quickest['examples_per_second']:.2g} to "
-        f"{1000 / slowest['examples_per_second']:.2g} ms an image and from {least:.1f}% "
-        f"to {most:.1f}% out-of-fold probe accuracy; the large point is the one chosen.",
+        f"{1000 / slowest['examples_per_second']:.2g} ms an example, and from {least} to {most} "
+        f"out of fold in {metric.words}; the large point is the one chosen.",
         (_svg(figure, "cost"),),
     )
 

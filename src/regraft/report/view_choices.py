@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regraft.evaluation import SHARE, Metric
+from regraft.evaluation import Metric
 from regraft.report import plots, words
 
 # what tells apart the events of what a resumed run does again
@@ -90,8 +90,7 @@ def ranking(ranked: Json) -> Json | None:
         {
             "name": str(row["name"]),
             "chosen": row["name"] == ranked.get("chosen"),
-            "accuracy": words.cell(SHARE, row["accuracy"]),
-            "knn": words.cell(SHARE, row["knn"]),
+            "scores": [words.cell(Metric.shown_as(score), score) for score in row["scores"]],
             "others": [
                 (f"{row['log_loss']:.3f}", row["log_loss"]),
                 (f"{row['examples_per_second']:.0f}", row["examples_per_second"]),
@@ -101,7 +100,6 @@ def ranking(ranked: Json) -> Json | None:
                 (f"{row['imagenet_top1']:.1f}%", row["imagenet_top1"])
                 if row.get("imagenet_top1")
                 else ("–", ""),
-                (f"{row['logme']:.3f}", row["logme"]),
                 (words.count(row["examples"]), row["examples"]),
                 (str(row["licence"]), str(row["licence"])),
             ],
@@ -110,9 +108,11 @@ def ranking(ranked: Json) -> Json | None:
     ]
     return {
         "rows": rows,
+        "loss": str(ranked["loss"]),
+        "heads": [score["title"] for score in ranked["rows"][0]["scores"]],
         "opinions": [(str(rule), str(name)) for rule, name in (ranked.get("opinions") or {}).items()],
         "left_out": [(str(name), str(why)) for name, why in (ranked.get("left_out") or {}).items()],
-        "plot": plots.accuracy_against_cost(ranked),
+        "plot": plots.score_against_cost(ranked),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from regraft.errors import UsageError
 from regraft.modalities import Modality, modality_of, names
 from regraft.recipe import Recipe, faults_of, faulty
-from regraft.tasks import USUAL, Task, chosen_by, task_of
+from regraft.tasks import Task, chosen_by, kinds, task_of
 
 WITHOUT_DATA: tuple[str, ...] = ()  # a task knows its metrics and weightings before it knows any class
 
@@ -17,8 +17,9 @@ WITHOUT_DATA: tuple[str, ...] = ()  # a task knows its metrics and weightings be
 def asked(*layers: dict[str, Any]) -> Recipe:
     """The recipe of nested settings, of which later ones win. Raises RecipeError that names all faults.
 
-    What depends on the task is checked by the one that `data.task` names. What depends on the modality is
-    told where it suits none of them: which one it is, only the data say (`check_against`).
+    What depends on the task is checked by the one that `data.task` names. Where it names none, and for what
+    depends on the modality, only the data say which one it is (`check_against`): until then what suits none
+    of them is told.
     """
     return Recipe.build(*layers, declared=_Seams())
 
@@ -41,19 +42,24 @@ class _Seams:
     def faults(self, settings: Mapping[str, Any]) -> list[str]:
         """Faults in the eyes of the task, and of the modality that they suit best."""
         section = {name: values if isinstance(values, dict) else {} for name, values in settings.items()}
-        kind = section.get("data", {}).get("task", USUAL)
+        kind = section.get("data", {}).get("task", "auto")
         metric = section.get("run", {}).get("metric", "auto")
         weights = section.get("train", {}).get("class_weights", "auto")
-        faults = []
-        try:
-            task = task_of(kind, WITHOUT_DATA) if isinstance(kind, str) else None
-        except UsageError as error:
-            faults, task = [f"data.task: {error}"], None
-        if task is not None:
-            faults += _of_task(metric, weights, task)
+        faults = _of_any_task(kind, metric, weights) if isinstance(kind, str) else []
         size, augment = section.get("base", {}).get("size", "auto"), section.get("augment", {})
         size = size if isinstance(size, int) and size > 0 else "auto"  # what is no size the recipe tells
         return faults + _of_any_modality(size, augment)
+
+
+def _of_any_task(kind: str, metric: Any, weights: Any) -> list[str]:
+    """What the task of a kind says; where only the data will say which kind it is, that which says least."""
+    try:
+        tasks = [task_of(name, WITHOUT_DATA) for name in (kinds() if kind == "auto" else (kind,))]
+    except UsageError as error:
+        return [f"data.task: {error}"]
+    told = [_of_task(metric, weights, task) for task in tasks]
+    fewest: list[str] = min(told, key=len)
+    return fewest
 
 
 def _of_any_modality(size: Any, augment: dict[str, Any]) -> list[str]:

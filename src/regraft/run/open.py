@@ -30,7 +30,7 @@ from regraft.errors import DataError, UsageError
 from regraft.modalities import modality_of
 from regraft.recipe import Recipe
 from regraft.run.asked import check_against
-from regraft.tasks import task_of
+from regraft.tasks import task_for
 
 LISTED_SEEN = 10  # test examples that an error names
 RUNS = Path("runs")  # where runs go unless --out says otherwise
@@ -144,7 +144,7 @@ def examples_of(
     source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
 ) -> Looked:
     """The audited and split examples of a source. Raises DataError, UsageError."""
-    task = task_of(settings.data.task, source.task.classes)
+    task = task_for(settings.data.task, (row.label for row in source.rows), source.labels, source.root)
     check_against(settings, task, modality_of(source.kind.name))
     source.task = task
     earlier = assigned(Path(splits)) if splits else None

@@ -208,6 +208,7 @@ class Record(Keeper):
         for place in (self.folder.report, self.folder.gallery):  # of an earlier ending of this run
             place.unlink(missing_ok=True)
         write_json(self.folder.metrics, self.metrics)
+        self.state["library"] = model.library
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.kept = True
         return model

@@ -6,41 +6,69 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from regraft.data.rows import Labels
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, Metric, estimates
 from regraft.tasks.link import Link, Softmax
 from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Section
 from regraft.tasks.single import Single
-from regraft.tasks.task import Answer, Calibration, Held, InGraph, Known, Task
+from regraft.tasks.task import Answer, Calibration, Held, InGraph, Known, Probed, Score, Task, headline_score
 
 USUAL = "single"  # what is fitted where nothing else is asked for
+# The kind of task that labels ask for, by what they are, and that in words
+ASKED_FOR: dict[Labels, tuple[str, str]] = {
+    "name": (USUAL, "one name an example"),
+    "names": ("multi", "several names an example"),
+    "number": ("regression", "numbers"),
+}
 
-_KINDS: dict[str, Callable[[tuple[str, ...]], Any]] = {"single": Single}
+
+def distinct(labels: Iterable[str]) -> tuple[str, ...]:
+    """The sorted names among labels of one name each."""
+    return tuple(sorted(set(labels)))
 
 
-def register(kind: str, make: Callable[[tuple[str, ...]], Task]) -> None:
-    """Add a kind of task: `make` gives the task of some classes, sorted names. A kind that is there is
-    replaced.
+@dataclass(frozen=True)
+class _Kind:
+    make: Callable[[tuple[str, ...]], Any]
+    classes: Callable[[Iterable[str]], tuple[str, ...]]
+
+
+_KINDS: dict[str, _Kind] = {USUAL: _Kind(Single, distinct)}
+
+
+def register(
+    kind: str,
+    make: Callable[[tuple[str, ...]], Task],
+    classes: Callable[[Iterable[str]], tuple[str, ...]] = distinct,
+) -> None:
+    """Add a kind of task: `make` gives the task of some classes, sorted names, and `classes` tells these
+    from the labels of a set. A kind that is there is replaced.
     """
-    _KINDS[kind] = make
+    _KINDS[kind] = _Kind(make, classes)
 
 
 def kinds() -> tuple[str, ...]:
-    """The kinds of task there are."""
+    """The names of all kinds of task, the usual one first."""
     return tuple(_KINDS)
 
 
 @contextmanager
-def registered(kind: str, make: Callable[[tuple[str, ...]], Task]) -> Iterator[None]:
+def registered(
+    kind: str,
+    make: Callable[[tuple[str, ...]], Task],
+    classes: Callable[[Iterable[str]], tuple[str, ...]] = distinct,
+) -> Iterator[None]:
     """Register a kind of task until the `with` block ends."""
     before = dict(_KINDS)
-    register(kind, make)
+    register(kind, make, classes)
     try:
         yield
     finally:
@@ -54,8 +82,23 @@ def task_of(kind: str, classes: Sequence[str]) -> Task:
     """
     if kind not in _KINDS:
         raise UsageError(f"{kind!r} is no kind of task that is known here; there are {', '.join(_KINDS)}.")
-    task: Task = _KINDS[kind](tuple(classes))
+    task: Task = _KINDS[kind].make(tuple(classes))
     return task
+
+
+def task_for(kind: str, labels: Iterable[str], are: Labels, place: object) -> Task:
+    """The task of a set with these labels; `are` says what they are, by which the kind "auto" is decided, and
+    `place` where they stand. Raises UsageError for a kind that is not known.
+    """
+    wanted, words = ASKED_FOR[are]
+    if kind == "auto" and wanted not in _KINDS:
+        raise UsageError(
+            f"the labels of {place} are {words}, which is a task of kind {wanted!r}; known here are "
+            f"{', '.join(_KINDS)}. Give one class an example in the column `label`, or say with data.task "
+            "what they are."
+        )
+    kind = wanted if kind == "auto" else kind
+    return task_of(kind, _KINDS[kind].classes(labels) if kind in _KINDS else ())
 
 
 def task_of_run(state: Mapping[str, Any]) -> Task:
@@ -106,17 +149,21 @@ __all__ = [
     "Link",
     "Metric",
     "PerClass",
+    "Probed",
     "Promises",
     "Reliability",
+    "Score",
     "Section",
     "Single",
     "Softmax",
     "Task",
     "chosen_by",
     "evaluated",
+    "headline_score",
     "kinds",
     "register",
     "registered",
+    "task_for",
     "task_of",
     "task_of_run",
 ]

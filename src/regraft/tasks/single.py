@@ -14,19 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy
 
+from regraft.data.examples import one_class
 from regraft.errors import UsageError
 from regraft.evaluation import (
     METRICS,
+    SHARE,
     Classified,
+    Estimate,
     Metric,
     PairedDifference,
     Threshold,
     choose_thresholds,
     confusion,
     ece,
+    effective_count,
     fit_temperature,
     knn_logits,
+    knn_out_of_fold,
     log_losses,
+    logme,
     named,
     paired_accuracy,
     per_class,
@@ -35,11 +41,12 @@ from regraft.evaluation import (
     reliability,
     softmax,
     verify,
+    wilson,
 )
 from regraft.tasks.imbalance import class_offset, class_weighted
 from regraft.tasks.link import Softmax
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
-from regraft.tasks.task import Answer, Held, InGraph, Known
+from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +56,10 @@ IMBALANCE = 3.0  # times the smallest class: from there on it may pay to treat c
 LARGE = 1 << 24  # probabilities up to which they are float64
 NAMED = 6  # classes that the question names before it gives examples only
 TINIEST = 1e-300  # probability whose logarithm is taken
+PROBE, NEIGHBOURS = (
+    replace(SHARE, name=name, title=title)
+    for name, title in (("probe_accuracy", "Probe accuracy"), ("knn", "Nearest neighbours"))
+)
 
 
 @dataclass(frozen=True)
@@ -154,10 +165,33 @@ class Single:
         """The classes themselves."""
         return np.asarray(targets, dtype=np.int64)
 
+    def stratum(self, number: int) -> str:
+        """The class by name."""
+        return f"class {self.classes[number]!r}"
+
+    def named(self, label: str) -> tuple[str, ...]:
+        """The label itself."""
+        return (label,)
+
+    def lacking(self, labels: Sequence[str]) -> str:
+        """Two classes are the least that can be told apart."""
+        return one_class(self.classes)
+
     @property
     def loss_name(self) -> str:
         """The log loss."""
         return "log loss"
+
+    def scores(self, probed: Probed) -> tuple[Score, ...]:
+        """The probe's accuracy, that of the nearest neighbours, and LogME."""
+        targets = probed.targets
+        right = self.answers(probed.outputs) == targets[probed.rows]
+        near = knn_out_of_fold(probed.values, targets, list(probed.folds)) == targets
+        return (
+            Score.of(PROBE, _share(right, probed.row_blocks)),
+            Score.of(NEIGHBOURS, _share(near, probed.blocks)),
+            Score("logme", "LogME", True, "", logme(probed.values, targets)),
+        )
 
     @property
     def known_weightings(self) -> tuple[str, ...]:
@@ -334,6 +368,12 @@ class Single:
     def result(self) -> tuple[str, str]:
         """Accuracy in a sentence."""
         return "the model is right", "of the time"
+
+
+def _share(right: np.ndarray, blocks: np.ndarray | None) -> Estimate:
+    """The share of (N,) truths, with an interval that counts blocks."""
+    value, count = float(right.mean()), effective_count(right, blocks)
+    return Estimate(value, *wilson(value * count, count), len(right), "Wilson, out of fold")
 
 
 def majority_logits(targets: np.ndarray, count: int, classes: int) -> np.ndarray:

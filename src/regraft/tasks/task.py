@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from regraft.evaluation import Metric, PairedDifference
+from regraft.evaluation import Estimate, Metric, PairedDifference, estimates
 from regraft.tasks.link import Link
 from regraft.tasks.sections import Section
 
@@ -68,6 +68,55 @@ class InGraph:
     module: nn.Module
     numbers: Callable[[np.ndarray], np.ndarray]
     outputs: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Frozen features (N, D) `values` of a set with (N, ...) `targets`, and what a linear head makes of them:
+    (M, K) `outputs` for the examples at (M,) `rows`, each by a head that had not seen it.
+
+    No two `folds` (positions that are fitted, positions that are held out) part one of the `blocks` (N,).
+    """
+
+    values: np.ndarray
+    targets: np.ndarray
+    blocks: np.ndarray | None
+    folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    rows: np.ndarray
+    outputs: np.ndarray
+
+    @property
+    def row_blocks(self) -> np.ndarray | None:
+        """(M,) the blocks of `rows`."""
+        return None if self.blocks is None else self.blocks[self.rows]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well frozen features suit a set by one measure, and what it takes to show it (see `Metric`)."""
+
+    name: str
+    title: str
+    higher: bool
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+    @classmethod
+    def of(cls, metric: Metric, estimate: Estimate) -> Score:
+        """The value of a metric, with its interval."""
+        return cls(
+            **metric.described(), value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n
+        )
+
+
+def headline_score(task: Task, probed: Probed) -> Score:
+    """The task's headline metric of the linear head on frozen features."""
+    facts = task.facts(probed.targets[probed.rows], probed.outputs)
+    headline = task.headline
+    return Score.of(headline, estimates((headline,), facts, probed.row_blocks)[headline.name])
 
 
 class Calibration(Protocol):
@@ -127,11 +176,28 @@ class Task(Protocol):
         """(N, ...) targets of N labels as the data name them. Raises UsageError for one that is none."""
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
-        """(N,) int64: what should be as frequent in every fold."""
+        """(N,) int64 from 0 up: what should be as frequent in every split and fold."""
+
+    def stratum(self, number: int) -> str:
+        """What an error calls one of the strata, such as "class 'cat'"."""
+
+    def named(self, label: str) -> tuple[str, ...]:
+        """The classes that a label names: one, several or, where answers are no names, none."""
+
+    def lacking(self, labels: Sequence[str]) -> str:
+        """Why nothing could be learnt from training examples with these labels; "" where it can. That each
+        class has training examples is asked of every task that has classes.
+        """
 
     @property
     def loss_name(self) -> str:
         """What `losses` are called inside a sentence, such as "log loss"."""
+
+    def scores(self, probed: Probed) -> tuple[Score, ...]:
+        """How well frozen features suit a set, beside the mean of `losses` that a ranking goes by: what its
+        tables and its plot show, the most telling first. A task without measures of its own gives its
+        headline (`headline_score`).
+        """
 
     @property
     def known_weightings(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, plan_freeze
-from regraft.training.logistic import Path, fit_linear, fit_path, linear_outputs
+from regraft.training.linear import Path, fit_linear, fit_path, linear_outputs
 from regraft.training.loop import (
     Batch,
     Batches,

@@ -10,7 +10,7 @@ from torch import nn
 from regraft.errors import UsageError
 from regraft.evaluation import fewest_blocks
 from regraft.tasks import task_of
-from regraft.training.logistic import fit_path
+from regraft.training.linear import fit_path
 from regraft.training.network import linear_head
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from regraft.tasks import Task
-from regraft.training.logistic import pareto_scaling, scaled, tried_folds
+from regraft.training.linear import pareto_scaling, scaled, tried_folds
 from regraft.training.network import Layers, make_head
 from regraft.training.ranks import shuffled
 

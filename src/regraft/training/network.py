@@ -11,7 +11,7 @@ from torch import nn
 
 from regraft.backbones import Backbone, Suffix
 from regraft.tasks import Task
-from regraft.training.logistic import fit_linear
+from regraft.training.linear import fit_linear
 
 
 @dataclass(frozen=True)

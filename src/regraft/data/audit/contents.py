@@ -13,6 +13,7 @@ import numpy as np
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, several, without
 from regraft.data.blocks import blocks_of
+from regraft.data.examples import Asked
 from regraft.data.rows import Row
 from regraft.data.splits import FEWEST_FOR_TEST
 
@@ -27,7 +28,7 @@ class Files:
     `tested` are the classes that occur in test.
     """
 
-    classes: tuple[str, ...]
+    task: Asked
     rows: list[Row]
     facts: list[Fact]
     splits: list[str]
@@ -35,14 +36,28 @@ class Files:
     tested: frozenset[str]
 
     def labelled(self) -> tuple[list[Fact], np.ndarray, np.ndarray]:
-        """The facts of the M examples of train and val, the (M,) numbers of their classes, and the (M,)
-        numbers of their blocks.
+        """The facts of the M examples of train and val, the (M,) numbers of their strata (of classes: their
+        classes), and the (M,) numbers of their blocks.
         """
         known = [i for i, split in enumerate(self.splits) if split != "test"]
-        index = {label: k for k, label in enumerate(self.classes)}
-        labels, facts = np.array([index[self.rows[i].label] for i in known]), [self.facts[i] for i in known]
+        strata = self.task.strata(self.task.encode([self.rows[i].label for i in known]))
+        facts = [self.facts[i] for i in known]
         groups, ids = [self.rows[i].group for i in known], [fact.id for fact in facts]
-        return facts, labels, blocks_of(ids, groups, [fact.identity for fact in facts])
+        return facts, strata, blocks_of(ids, groups, [fact.identity for fact in facts])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the task tells apart."""
+        return self.task.classes
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How many examples name a class and are in a split, by (class, split); of test none are known."""
+        return Counter(
+            (name, split)
+            for row, split in zip(self.rows, self.splits, strict=True)
+            if split != "test"
+            for name in self.task.named(row.label)
+        )
 
     def sources(self, kind: str, which: np.ndarray) -> tuple[str, ...]:
         """The sources at (N,) truths, without those of which this kind is not to be told."""
@@ -51,18 +66,18 @@ class Files:
 
 def missing_classes(files: Files) -> Iterator[Finding]:
     """Classes without an example in val or test, or with few to train on."""
-    counts = Counter(zip((row.label for row in files.rows), files.splits, strict=True))
+    counts, classes = files.counts(), files.classes
     for split in ("val", "test"):
         if split in files.splits:
             there = files.tested if split == "test" else {label for label, home in counts if home == split}
-            missing = [label for label in files.classes if label not in there]
+            missing = [label for label in classes if label not in there]
             if missing:
                 text = (
                     f"{several(len(missing), 'class', 'has', 'have')} "
                     f"no example in {split}: {', '.join(missing[:10])}"
                 )
                 yield Finding(f"class missing in {split}", "warning", text)
-    few = [label for label in files.classes if counts[(label, "train")] < FEWEST_FOR_TEST]
+    few = [label for label in classes if counts[(label, "train")] < FEWEST_FOR_TEST]
     if few:
         text = f"{several(len(few), 'class', 'has', 'have')} fewer than {FEWEST_FOR_TEST} training examples"
         text += f": {', '.join(few[:10])}"
@@ -71,9 +86,9 @@ def missing_classes(files: Files) -> Iterator[Finding]:
 
 def imbalance(files: Files) -> Iterator[Finding]:
     """Training classes of very different sizes."""
-    counts = Counter(
-        row.label for row, split in zip(files.rows, files.splits, strict=True) if split == "train"
-    )
+    counts = Counter({name: count for (name, split), count in files.counts().items() if split == "train"})
+    if not counts:  # the task tells no classes apart
+        return
     (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
     if most >= UNEQUAL * least:
         text = (

@@ -44,17 +44,17 @@ def make_examples(
     What else is found is added to the audit's findings. From the split on no check sees the label of a test
     example, only which classes there are in test: `log` is told. Raises DataError with every fault.
     """
-    facts = audited.facts
+    facts, task = audited.facts, source.task
     splits: list[str | None] = list(
         assign_splits(
             [fact.id for fact in facts],
-            [row.label for row in audited.rows],
+            task.strata(task.encode([row.label for row in audited.rows])),
             [row.group for row in audited.rows],
             [row.split for row in audited.rows],
             seed=seed,
             shares=Shares(test_share, val_share),
             known=known,
-            pixels=[fact.identity for fact in facts],
+            identities=[fact.identity for fact in facts],
         )
     )
     rows, splits = fixes.applied(audited.rows, splits) if fixes else (audited.rows, splits)
@@ -62,17 +62,18 @@ def make_examples(
     audited.findings += _idle(rows, splits)
     _check(source, audited, [row for row, split in zip(rows, splits, strict=True) if split is not None])
     flags: list[list[str]] = [[] for _ in rows]
-    tested = _classes_of_test(rows, splits, log)
+    tested = _classes_of_test(source, rows, splits, log)
     shown = [
         replace(row, label="") if split == "test" else row for row, split in zip(rows, splits, strict=True)
     ]
     findings, dropped = drop_copies(shown, facts, splits, flags, kept_quiet)
     audited.findings += findings
     kept = [i for i, split in enumerate(splits) if split is not None]
-    classes = source.task.classes
-    _check_splits(classes, {rows[i].label for i in kept if splits[i] == "train"})
+    _check_splits(
+        task.classes, {name for i in kept if splits[i] == "train" for name in task.named(rows[i].label)}
+    )
     files = Files(
-        classes,
+        task,
         [shown[i] for i in kept],
         [facts[i] for i in kept],
         [str(splits[i]) for i in kept],
@@ -82,7 +83,7 @@ def make_examples(
     audited.findings += [finding for check in (*CHECKS, *source.kind.checks) for finding in check(files)]
     labels = [rows[i].label for i in kept]
     table = _table(source, files, labels, [flags[i] for i in kept], [dropped[i] for i in kept])
-    return Examples(table, source.task, source.root, source.kind.name)
+    return Examples(table, task, source.root, source.kind.name)
 
 
 def _table(
@@ -128,10 +129,11 @@ def _idle(rows: list[Row], splits: list[str | None]) -> list[Finding]:
 
 
 def _classes_of_test(
-    rows: Sequence[Row], splits: Sequence[str | None], log: Callable[..., None]
+    source: Source, rows: Sequence[Row], splits: Sequence[str | None], log: Callable[..., None]
 ) -> frozenset[str]:
     """The classes that occur in test: all that is read of its labels before the seal is broken."""
-    classes = frozenset(row.label for row, split in zip(rows, splits, strict=True) if split == "test")
+    labels = {row.label for row, split in zip(rows, splits, strict=True) if split == "test"}
+    classes = frozenset(name for label in labels for name in source.task.named(label))
     if classes:
         log("test_classes", reason=CLASSES_OF_TEST, classes=len(classes))
     return classes
@@ -139,11 +141,14 @@ def _classes_of_test(
 
 def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
     """Whether there is enough to learn from, by what is not given as test."""
-    counts = Counter(row.label for row in rows if row.split in (None, "train") and row.weight != 0)
-    given = [row for row in source.rows if row.split != "test"]
-    named, faults = Counter(row.label for row in given), []
-    idle = Counter(row.label for row in given if row.weight == 0)
-    for label in source.task.classes:
+    task, given = source.task, [row for row in source.rows if row.split != "test"]
+    learnt = [row for row in rows if row.split in (None, "train") and row.weight != 0]
+    counts, named, idle = (
+        Counter(name for row in some for name in task.named(row.label))
+        for some in (learnt, given, [row for row in given if row.weight == 0])
+    )
+    faults = []
+    for label in task.classes:
         if not named[label]:
             faults.append(f"class {label!r} is only in test: there is nothing to train on")
         elif counts[label] == 0:
@@ -151,8 +156,8 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
             faults.append(f"class {label!r} has no readable training example (of {named[label]} named{more})")
         elif counts[label] == 1:
             faults.append(f"class {label!r} has a single training example; two are the least")
-    if len(source.task.classes) < 2:
-        faults.append(f"all examples are of one class ({', '.join(source.task.classes)}); two are the least")
+    if lacking := task.lacking([row.label for row in learnt]):
+        faults.append(lacking)
     if faults:
         faults += [f"folder {folder!r} holds no {source.kind.noun}s" for folder in source.empty]
         for q in audited.quarantined[:10]:

@@ -1,7 +1,7 @@
 """Step 1 at full strength: backbones, input sizes and depths compared on the user's own examples, in
 growing rounds.
 
-The score is the out-of-fold log loss of a regularised linear probe on frozen features of train and val
+The score is the out-of-fold loss (the task's) of a regularised linear probe on frozen features of train and val
 (rule 12). Beside it stand nearest neighbours, LogME and the honest baseline, size, as no score is the best
 on all data (Agostinelli et al. 2022).
 
@@ -85,5 +85,7 @@ def rank(
             del probed.entrant.features[probed.depth]
         racing = [entrant for entrant in racing if entrant.features]
     ordered = [*rows.values(), *out]
-    chosen, reason = choose(ordered, context.recipe.run.prefer, context.seconds_left, sum(counts.values()))
-    return Ranking(tuple(ordered), chosen, reason, opinions(ordered), left_out)
+    chosen, reason = choose(
+        ordered, context.recipe.run.prefer, context.seconds_left, sum(counts.values()), task.loss_name
+    )
+    return Ranking(tuple(ordered), chosen, reason, opinions(ordered), left_out, task.loss_name)

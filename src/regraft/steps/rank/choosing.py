@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from regraft.backbones import entry_of
-from regraft.evaluation import Estimate, standard_error
+from regraft.evaluation import Metric, standard_error
 from regraft.recipe import Recipe
 from regraft.steps.estimate import run_seconds
 from regraft.steps.rank.probing import CLEAR_ERRORS, Probe
+from regraft.tasks import Score
 
 TIES = {"accuracy": 1.0, "speed": 2.0}  # standard errors within which the cheapest is taken
 
@@ -20,7 +21,7 @@ class Row:
     """A candidate, the first `depth` of `stages` stages of a backbone, and its results in the last round it
     was in, which looked at so many `examples`.
 
-    `excess` is its mean log loss (nats) above that of the best of the round, `error` the standard error of
+    `excess` is its mean loss above that of the best of the round, `error` the standard error of
     that difference. `parameters` and `gmacs` (10^9 multiply-accumulates an image) are those of the stages
     kept, without the old classifier. `clear` is false for a network cut short that is to be fine-tuned and
     is not clearly better than the whole one, behind which it stands.
@@ -34,9 +35,7 @@ class Row:
     log_loss: float
     excess: float
     error: float
-    accuracy: Estimate
-    knn: Estimate
-    logme: float
+    scores: tuple[Score, ...]
     parameters: int
     gmacs: float
     examples_per_second: float
@@ -67,6 +66,7 @@ class Ranking:
     reason: str
     opinions: Mapping[str, str]
     left_out: Mapping[str, str]
+    loss: str  # what the losses are called
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -74,7 +74,8 @@ class Ranking:
             {"rank": place, "name": row.name, **asdict(row)} for place, row in enumerate(self.rows, start=1)
         ]
         return {
-            "schema": 1,
+            "schema": 2,
+            "loss": self.loss,
             "chosen": self.chosen.name,
             "reason": self.reason,
             "opinions": dict(self.opinions),
@@ -97,9 +98,7 @@ def row_of(probe: Probe, best: Probe, clear: bool, counts: Mapping[str, int], re
         log_loss=float(probe.losses.mean()),
         excess=float(excess.mean()),
         error=standard_error(excess, probe.blocks),
-        accuracy=probe.accuracy,
-        knn=probe.knn,
-        logme=probe.logme,
+        scores=probe.scores,
         parameters=entrant.cost[depth].parameters,
         gmacs=entrant.cost[depth].gmacs,
         examples_per_second=1 / forward,
@@ -111,7 +110,9 @@ def row_of(probe: Probe, best: Probe, clear: bool, counts: Mapping[str, int], re
     )
 
 
-def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -> tuple[Row, str]:
+def choose(
+    rows: Sequence[Row], prefer: str, seconds_left: float, images: int, loss: str = "log loss"
+) -> tuple[Row, str]:
     """The candidate to take, and why: of those as good as the best of the last round and whose whole run
     fits the time left, the cheapest.
 
@@ -127,16 +128,16 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
     short = [row for row in good if 1.2 * images / row.examples_per_second <= seconds_left / 2]
     if cheap := [row for row in good if row in fits]:
         chosen = max(cheap, key=lambda row: row.examples_per_second)
-        why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of {len(rows)} candidates"
+        why = f"lowest out-of-fold {loss} ({chosen.log_loss:.3f}) of {len(rows)} candidates"
         if chosen is not best:
             within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
             why = (
                 f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold "
-                f"log loss {chosen.log_loss:.3f}, {best.log_loss:.3f} of {best.name})"
+                f"{loss} {chosen.log_loss:.3f}, {best.log_loss:.3f} of {best.name})"
             )
     elif fair or (not short and fits):
         chosen = (fair or fits)[0]
-        why = f"lowest out-of-fold log loss ({chosen.log_loss:.3f}) of those whose whole run fits the budget"
+        why = f"lowest out-of-fold {loss} ({chosen.log_loss:.3f}) of those whose whole run fits the budget"
     elif short:
         chosen = min(short, key=lambda row: row.run_seconds)
         why = (
@@ -164,8 +165,8 @@ def choose(rows: Sequence[Row], prefer: str, seconds_left: float, images: int) -
 
 
 def opinions(rows: Sequence[Row]) -> dict[str, str]:
-    """What other rules would take, in words. Size and ImageNet accuracy do not look at the data; LogME and
-    nearest neighbours judge the candidates of the last round.
+    """What other rules would take, in words. Size and ImageNet accuracy do not look at the data; the task's
+    scores behind the first judge the candidates of the last round.
     """
     last = [row for row in rows if row.examples == rows[0].examples]
     favourites = {"most parameters": max(rows, key=lambda row: (row.parameters, row.size)).name}
@@ -174,6 +175,8 @@ def opinions(rows: Sequence[Row]) -> dict[str, str]:
         favourites["highest ImageNet accuracy"] = max(
             known, key=lambda row: (row.imagenet_top1 or 0.0, row.depth, row.size)
         ).name
-    favourites["LogME"] = max(last, key=lambda row: row.logme).name
-    favourites["nearest neighbours"] = max(last, key=lambda row: row.knn.value).name
+    for place, score in enumerate(last[0].scores[1:], start=1):
+        sign = 1 if score.higher else -1
+        words = Metric.shown_as(asdict(score)).words
+        favourites[words] = max(last, key=lambda row: sign * row.scores[place].value).name
     return favourites

@@ -1,4 +1,4 @@
-"""How good each candidate is: a linear probe, nearest neighbours and LogME on its frozen features."""
+"""How good each candidate is: a linear probe on its frozen features, and what the task knows beside it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from regraft.data.part import Part
-from regraft.evaluation import (
-    Estimate,
-    effective_count,
-    folds_of,
-    knn_out_of_fold,
-    logme,
-    standard_error,
-    wilson,
-)
+from regraft.evaluation import folds_of, standard_error
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.tasks import Task
+from regraft.tasks import Probed, Score, Task
 from regraft.training import fit_path
 
 if TYPE_CHECKING:
@@ -37,11 +29,9 @@ class Probe:
 
     entrant: Entrant
     depth: int
-    losses: np.ndarray  # (N,) nats
+    losses: np.ndarray  # (N,) of the task
     blocks: np.ndarray | None  # (N,) of the same rows
-    accuracy: Estimate
-    knn: Estimate
-    logme: float
+    scores: tuple[Score, ...]
 
 
 class Standing(NamedTuple):
@@ -75,22 +65,14 @@ def probe(racing: Sequence[Entrant], part: Part, task: Task, context: Context) -
 def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, task: Task, seed: int) -> Probe:
     values, labels, blocks = entrant.features[depth], part.labels, part.blocks
     path = fit_path(values, labels, weights, task, FOLDS, seed, blocks=blocks)
-    near = knn_out_of_fold(values, labels, folds_of(task.strata(labels), FOLDS, seed, blocks))
-    right = task.answers(path.logits) == labels[path.rows]
+    folds = folds_of(task.strata(labels), FOLDS, seed, blocks)
     return Probe(
         entrant=entrant,
         depth=depth,
         losses=task.losses(labels[path.rows], path.logits),
         blocks=part.blocks_at(path.rows),
-        accuracy=_accuracy(right, part.blocks_at(path.rows)),
-        knn=_accuracy(near == labels, blocks),
-        logme=logme(values, labels),
+        scores=task.scores(Probed(values, labels, blocks, folds, path.rows, path.logits)),
     )
-
-
-def _accuracy(right: np.ndarray, blocks: np.ndarray | None) -> Estimate:
-    value, count = float(right.mean()), effective_count(right, blocks)
-    return Estimate(value, *wilson(value * count, count), len(right), "Wilson, out of fold")
 
 
 def standings(probes: Sequence[Probe], recipe: Recipe) -> dict[int, Standing]:

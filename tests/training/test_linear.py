@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from bases import single
 from regraft.evaluation import folds_of
 from regraft.training import fit_linear, fit_path, linear_outputs
-from regraft.training import logistic as module
-from regraft.training.logistic import pareto_scaling
+from regraft.training import linear as module
+from regraft.training.linear import pareto_scaling
 
 
 @pytest.fixture
