@@ -127,6 +127,8 @@ class Batcher(Generic[Raw, Result]):
                     continue
                 (batch if not batch or one[1] == batch[0][1] else others).append(one)
             self.waiting.extendleft(reversed(others))
+            while self.calls and self.calls[0][0].cancelled():
+                self.calls.popleft()
             return batch, self.calls.popleft() if self.calls else None
 
     def _tell(self, futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> None:
