@@ -97,11 +97,11 @@ def litserve(folder: str, port: int) -> None:
 
 def timm_model(folder: str):
     """The network of a model folder, its classes, and its transform, by plain timm."""
-    import timm
-
     from regraft.runtime import ready_torchvision
 
     ready_torchvision()
+    import timm
+
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     names = json.loads((Path(folder) / "config.json").read_text())["label_names"]
     return model, names, timm.data.create_transform(**timm.data.resolve_model_data_config(model))
@@ -110,8 +110,9 @@ def timm_model(folder: str):
 def own(run: str) -> None:
     """`model.predict` of one photograph at a time: milliseconds for each line of standard input."""
     import regraft
+    from regraft.recipe import read_recipe
 
-    model = regraft.load(run)
+    model = regraft.load(run, engine=read_recipe(Path(run) / "recipe.yaml")["run"]["engine"])
     contents = pictures()
     model.predict(contents[0])
     print("ready", flush=True)

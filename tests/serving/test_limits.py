@@ -28,13 +28,16 @@ TOKEN = "a token of the tests"
 class Model:
     """Answers when `gate` is open; what it was asked together is in `batches`."""
 
-    modality, classes, thresholds = "image", ("a", "b"), {0.95: 0.7}
+    modality, classes, thresholds, engine = "image", ("a", "b"), {0.95: 0.7}, "auto"
     task = SimpleNamespace(kind="single")
 
     def __init__(self) -> None:
         self.gate, self.batches = threading.Event(), []  # type: ignore[var-annotated]
-        preprocess = SimpleNamespace(host=lambda content: np.frombuffer(content, np.uint8))
+        preprocess = SimpleNamespace(host=lambda content: np.frombuffer(content, np.uint8), blank=int)
         self.backbone = SimpleNamespace(preprocess=preprocess)
+
+    def predictor(self) -> SimpleNamespace:
+        return SimpleNamespace(shapes=(32,), of_batch=lambda *_: None)
 
     def answers(self, raws: list[Any], top: int | None, precision: float | None) -> list[Prediction]:
         self.gate.wait(30)
@@ -49,7 +52,7 @@ def served(
 
     async def hold() -> Any:
         model, meter = Model(), Meter()
-        shelf = Shelf({"m": Path("m")}, lambda _: model, limits or Limits(), meter)  # type: ignore[arg-type,return-value]
+        shelf = Shelf({"m": Path("m")}, lambda *_: model, limits or Limits(), meter)  # type: ignore[arg-type,return-value]
         app = application(shelf, limits or Limits(), access or Access(), meter)
         shelf.start()
 

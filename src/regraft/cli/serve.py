@@ -6,14 +6,19 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli import options, values
+from regraft.cli import completion, options, values
 from regraft.errors import UsageError
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "h11", "prometheus_client", "python_multipart")
 
 
 def serve(
-    runs: Annotated[list[str], typer.Argument(help="finished runs or model folders, or NAME=RUN")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="finished runs or model folders, or NAME=RUN", autocompletion=completion.run_names
+        ),
+    ],
     host: Annotated[
         str, typer.Option(help="address to listen at; all but this machine's own want a token")
     ] = "127.0.0.1",
@@ -38,7 +43,9 @@ def serve(
         int, typer.Option(min=1, help="most items that wait; then callers are told to come again")
     ] = 256,
     timeout: Annotated[str, typer.Option(help="longest time for a request: 30s")] = "30s",
-    engine: Annotated[str, typer.Option(help="auto, or an engine as in fit: torch-float32")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="torch-float32, openvino-bfloat16, ...; auto: as the run settled on")
+    ] = "auto",
     device: options.Device = "auto",
 ) -> None:
     """Serve finished models over HTTP, with a page to try them in, until Ctrl-C. SIGHUP reads them again."""
@@ -62,10 +69,11 @@ def serve(
     access = checked_access(host, token, allow_host or [])
     serve(
         places_of(runs),
-        lambda place: api.load(place, engine, device),
+        lambda place, by: api.load(place, by, device),
         host,
         port,
         access,
         limits,
+        engine,
         lambda line: print(f"{line}  (Ctrl-C ends it)", flush=True),
     )

@@ -31,17 +31,19 @@ def serve(
     port: int = 8000,
     access: Access | None = None,
     limits: Limits | None = None,
+    engine: str = "auto",
     said: Callable[[str], None] = print,
 ) -> None:
     """Serve the models in these folders, by name, until SIGTERM or Ctrl-C; then what was begun is ended.
     SIGHUP reads them again.
 
+    `load` is given a folder and the name of an engine: the one named here, or else what the run settled on.
     `said` hears where, once requests are taken. Raises UsageError where a folder holds no model, or the
     address cannot be had.
     """
     limits, meter = limits or Limits(), Meter()
     with bound(host, port) as listening:
-        shelf = Shelf(places, load, limits, meter)
+        shelf = Shelf(places, load, limits, meter, engine)
         app = application(shelf, limits, access or Access(), meter)
         config = uvicorn.Config(
             app,

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from regraft.errors import RegraftError, Unreadable, UsageError
+from regraft.inference import Predictor
 from regraft.modalities import modality_of
 from regraft.model import Model
 from regraft.prediction import Prediction
+from regraft.recipe import read_recipe
 from regraft.serving.batching import Batcher
 from regraft.serving.bodies import Item
 from regraft.serving.limits import Limits, Refused
 from regraft.serving.metrics import Meter
 
-Load = Callable[[Path], Model]
+Load = Callable[[Path, str], Model]  # a folder, and the name of an engine
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -70,8 +72,10 @@ class Served:
 class Shelf:
     """The models by name; the first is the usual one. Everything but `load` happens on the event loop."""
 
-    def __init__(self, places: dict[str, Path], load: Load, limits: Limits, meter: Meter) -> None:
-        self.places, self.load, self.limits, self.meter = places, load, limits, meter
+    def __init__(
+        self, places: dict[str, Path], load: Load, limits: Limits, meter: Meter, engine: str = "auto"
+    ) -> None:
+        self.places, self.load, self.limits, self.meter, self.engine = places, load, limits, meter, engine
         self.models = {name: self._loaded(name) for name in places}
         self.served: dict[str, Served] = {}
         self.readers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read")
@@ -120,7 +124,21 @@ class Shelf:
                 print(f"{name} was read again", file=sys.stderr)
 
     def _loaded(self, name: str) -> Model:
-        return self.load(self.places[name])
+        """The model of a name, by the engine asked for or else the one that its run settled on, and warm: what
+        an engine compiles, it has compiled.
+        """
+        place = self.places[name]
+        engine = settled(place) if self.engine == "auto" else self.engine
+        try:
+            model = self.load(place, engine)
+        except UsageError:
+            if engine == self.engine:
+                raise
+            model = self.load(place, self.engine)  # settled on another machine, with what is not here
+        runs = runner(model)
+        for size in runs.shapes:
+            runs.of_batch(model.backbone.preprocess.blank(size), size)
+        return model
 
     def _serve(self, name: str, model: Model) -> Served:
         def heard(size: int, seconds: float) -> None:
@@ -130,9 +148,9 @@ class Shelf:
         def work(how: How, raws: list[Any]) -> list[Any]:
             return model.answers(raws, how.top, how.precision)
 
-        return Served(
-            name, model, Batcher(work, wait=self.limits.wait, heard=heard), about=self._about(name, model)
-        )
+        largest = max(runner(model).shapes)
+        batcher: Batcher[Any, Any] = Batcher(work, largest, self.limits.wait, heard)
+        return Served(name, model, batcher, about=self._about(name, model))
 
     def _about(self, name: str, model: Model) -> dict[str, Any]:
         modality = modality_of(model.modality)
@@ -190,7 +208,9 @@ class Shelf:
 
     async def _look(self, served: Served, item: Item) -> dict[str, Any] | None:
         """Where the model looked in an item."""
-        look = await served.batcher.call(lambda: served.model.explain(item.content))
+        look = await served.batcher.call(
+            lambda: served.model.explain(item.content, runs=runner(served.model))
+        )
         if look is None:
             return None
         return {
@@ -200,6 +220,17 @@ class Shelf:
             "picture": look.picture,
             "map": look.map,
         }
+
+
+def runner(model: Model) -> Predictor:
+    """What answers for a model."""
+    return model.predictor() if model.engine == "auto" else model.predictor(engine=model.engine)
+
+
+def settled(place: Path) -> str:
+    """The engine that a run settled on; "auto" for a model's folder alone."""
+    recipe = place / "recipe.yaml"
+    return str(read_recipe(recipe).get("run", {}).get("engine", "auto")) if recipe.is_file() else "auto"
 
 
 def told(reason: str) -> str:
