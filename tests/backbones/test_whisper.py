@@ -184,3 +184,30 @@ def test_engines_agree_on_clips_of_any_length(size: int) -> None:
         assert np.abs(converted.run(batch)[0] - expected).max() < 1e-3
         one = base.preprocess.collate([batch["samples"][0, : lengths[0]]])
         assert np.abs(reference.run(one)[0] - expected[:1]).max() < 1e-4
+
+
+def test_a_folder_of_transformers_gives_the_same_encoder(tmp_path: Path) -> None:
+    import regraft.backbones.ready  # noqa: F401
+
+    transformers = pytest.importorskip("transformers")
+    config = transformers.WhisperConfig(
+        **{theirs: SIZES[ours] for ours, theirs in whisper.NAMES.items()},
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        vocab_size=64,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1),
+    )
+    torch.manual_seed(0)
+    library = transformers.WhisperModel(config)
+    library.save_pretrained(tmp_path, safe_serialization=True)
+    assert whisper.is_whisper(tmp_path)
+    obtained = obtain_weights(f"path:{tmp_path}", modality="audio")
+    assert (obtained.modality, obtained.provenance.input_size) == ("audio", 3_000)
+    given = frames([900], 3_000)
+    state = obtained.module.state_dict()
+    assert torch.equal(state["layers.1.layer.fc1.weight"], library.encoder.layers[1].fc1.weight)
+    assert torch.isfinite(obtained.module.eval()(given)).all()
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(BackboneError, match="does not fit Whisper"):
+        whisper.read_folder(tmp_path)

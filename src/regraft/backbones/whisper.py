@@ -4,12 +4,14 @@ thirty seconds.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from regraft.artifacts import openable, read_json
 from regraft.errors import BackboneError
 
 PREFIX = "whisper:"
@@ -18,6 +20,14 @@ PREFIX = "whisper:"
 WINDOW = 500
 FAR = -1e4  # added to the attention that nothing may pay to padding
 Named = dict[str, np.ndarray]
+NAMES = {  # what the sizes are called in transformers
+    "width": "d_model",
+    "mels": "num_mel_bins",
+    "layers": "encoder_layers",
+    "heads": "encoder_attention_heads",
+    "inner": "encoder_ffn_dim",
+    "positions": "max_source_positions",
+}
 
 
 class Stem(nn.Module):
@@ -115,16 +125,8 @@ def library(sizes: dict[str, Any]) -> Any:
         from transformers.models.whisper.modeling_whisper import WhisperEncoder as Library
     except ImportError:
         raise BackboneError("Whisper needs the library transformers: pip install 'regraft[audio]'") from None
-    config = WhisperConfig(
-        d_model=sizes["width"],
-        encoder_layers=sizes["layers"],
-        encoder_attention_heads=sizes["heads"],
-        encoder_ffn_dim=sizes["inner"],
-        num_mel_bins=sizes["mels"],
-        max_source_positions=sizes["positions"],
-        attn_implementation="sdpa",
-    )
-    return Library(config)
+    named = {theirs: sizes[ours] for ours, theirs in NAMES.items()}
+    return Library(WhisperConfig(**named, attn_implementation="sdpa"))
 
 
 def config_of(arrays: Named) -> dict[str, Any]:
@@ -141,22 +143,65 @@ def config_of(arrays: Named) -> dict[str, Any]:
         "inner": arrays["encoder/layer_0/ffn/linear_0/weight"].shape[0],
         "positions": len(arrays["encoder/position_encodings/encodings"]),
     }
+    return _config(sizes)
+
+
+def _config(sizes: dict[str, int]) -> dict[str, Any]:
     return {
         "whisper": sizes,
-        "mels": mels,
-        "input_size": [mels, 2 * sizes["positions"]],
+        "mels": sizes["mels"],
+        "input_size": [sizes["mels"], 2 * sizes["positions"]],
         "fixed_input_size": True,
         "classifier": None,
         "modality": "audio",
     }
 
 
+def is_whisper(folder: Path) -> bool:
+    """True for a folder in the layout of transformers whose model is a Whisper."""
+    file = folder / "config.json"
+    about = read_json(file) if file.is_file() else None
+    return isinstance(about, dict) and about.get("model_type") == "whisper" and "architecture" not in about
+
+
+def read_folder(folder: Path, name: str = "") -> tuple[WhisperEncoder, str, dict[str, Any]]:
+    """The encoder of such a folder, what its architecture is called, and its config; nothing of the decoder
+    is kept. `name` is what an error calls it. Raises BackboneError.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise BackboneError(f"{name or folder}: there is no model.safetensors in it.")
+    try:
+        about = read_json(folder / "config.json")
+        config = _config({ours: int(about[theirs]) for ours, theirs in NAMES.items()})
+        with openable(weights) as file:
+            every = load_file(file)
+        state = {
+            name.removeprefix("model.").removeprefix("encoder."): tensor.float()
+            for name, tensor in every.items()
+            if name.removeprefix("model.").startswith("encoder.")
+        }
+        return _from_library(state, config), f"{PREFIX}encoder", config
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
+        raise BackboneError(
+            f"{name or folder} does not fit Whisper's encoder: {str(error).splitlines()[0]}"
+        ) from None
+
+
 def from_arrays(arrays: Named, config: dict[str, Any]) -> WhisperEncoder:
     """The network with the weights of CTranslate2's arrays, by way of transformers' own encoder, which has to
     fit strictly. Raises KeyError, ValueError or RuntimeError where the arrays are those of another network.
     """
+    return _from_library(renamed(arrays, config["whisper"]["layers"]), config)
+
+
+def _from_library(state: dict[str, torch.Tensor], config: dict[str, Any]) -> WhisperEncoder:
+    """The network with the weights of transformers' encoder, which `state` has to fit strictly."""
     theirs = library(config["whisper"])
-    theirs.load_state_dict(renamed(arrays, config["whisper"]["layers"]), strict=True)
+    theirs.load_state_dict(state, strict=True)
     network = build(config)
     network.load_state_dict(
         {
