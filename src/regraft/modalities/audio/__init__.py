@@ -15,7 +15,7 @@ from regraft.modalities.audio.inspect import Sound, inspect_sound
 from regraft.modalities.audio.preprocess import AudioPreprocess
 from regraft.modalities.audio.reading import ENDINGS, seconds_of
 from regraft.modalities.audio.same import likeness
-from regraft.modalities.audio.settings import NAMED, AudioAugment, preprocess, settings, views
+from regraft.modalities.audio.settings import NAMED, PROBES, AudioAugment, preprocess, settings, views
 from regraft.modalities.audio.show import overlay, sheet, show
 
 __all__ = ["MODALITY", "AudioPreprocess", "Augment"]
@@ -49,7 +49,7 @@ class Sounds:
         ]
     )
     sizes, augmentation = NAMED, AudioAugment
-    probes, cells, evidence = (), (), ()
+    probes, cells, evidence = PROBES, (), ()
     extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)
     likeness = staticmethod(likeness)

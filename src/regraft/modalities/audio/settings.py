@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from regraft.modalities import Suited
+from regraft.modalities import Probe, Suited
 from regraft.modalities.audio.augment import Augment
-from regraft.modalities.audio.preprocess import HOP, RATE, WINDOW, AudioPreprocess
-from regraft.recipe import Section
+from regraft.modalities.audio.preprocess import HOP, RATE, WINDOW, AudioPreprocess, Viewed
+from regraft.recipe import Auto, Section
 
 FRAMES = RATE // HOP  # a second
 NAMED = range(16, 4 * WINDOW + 1)  # frames that a user may name
@@ -20,6 +21,8 @@ STEP = 8  # frames: lengths are multiples of it, which networks with strides div
 MOST_WINDOWS = 4
 USUAL = 0.95  # quantile of the lengths: what a few recordings are longer is no reason to hear more of all
 MELS = 128  # tones of a picture for networks of images
+LEAST = 0.8  # share of views that a probe must find nearest to their own sound
+WAYS = {"shift": "a shift in time", "gain": "a gain", "masks": "masking", "noise": "mild noise"}
 
 
 def preprocess(
@@ -65,12 +68,14 @@ def input_size(lengths: np.ndarray) -> tuple[int, str]:
 
 
 class AudioAugment(Section):
-    """How sounds are varied in training."""
+    """How sounds are varied in training; auto: unless a probe shows that it makes them others."""
 
-    shift: bool = Field(False, description="sounds up to a tenth of the clip earlier or later")
-    gain: bool = Field(False, description="sounds up to 6 decibels louder or softer")
-    masks: bool = Field(False, description="a part of the time and a band of tones left out (SpecAugment)")
-    noise: bool = Field(False, description="white noise, 20 to 40 decibels below the clip")
+    shift: bool | Auto = Field("auto", description="up to a tenth of the clip earlier or later")
+    gain: bool | Auto = Field("auto", description="up to 6 decibels louder or softer")
+    masks: bool | Auto = Field(
+        "auto", description="without a part of the time and a band of tones (SpecAugment)"
+    )
+    noise: bool | Auto = Field("auto", description="with white noise, 20 to 40 decibels below the clip")
 
 
 def settings(facts: pa.Table, size: int) -> Suited:
@@ -80,10 +85,10 @@ def settings(facts: pa.Table, size: int) -> Suited:
 
 def views(augment: AudioAugment) -> Augment:
     """The augmentation by its settled settings."""
-    return Augment(augment.shift, augment.gain, augment.masks, augment.noise)
+    return Augment(*(getattr(augment, name) is True for name in WAYS))
 
 
-def harmless(plain: np.ndarray, seen: np.ndarray) -> tuple[bool, str]:
+def harmless(plain: np.ndarray, seen: np.ndarray, way: str = "they") -> tuple[bool, str]:
     """Whether augmented views stay what they were, and that in words, by (N, D) features of items and of their
     views: a view must lie nearer to its own item than to any other in LEAST of the cases.
 
@@ -98,7 +103,14 @@ def harmless(plain: np.ndarray, seen: np.ndarray) -> tuple[bool, str]:
     np.fill_diagonal(close, -np.inf)
     kept = float((own >= close.max(axis=1)).mean()) if len(plain) > 1 else 1.0
     used = "used" if kept >= LEAST else "not used"
-    return kept >= LEAST, f"{used} in training: {kept:.0%} of the views stay nearest to their own sound"
+    return (
+        kept >= LEAST,
+        f"{way} is {used} in training: {kept:.0%} of such views stay nearest to their own sound",
+    )
 
 
-LEAST = 0.8
+def _probe(way: str) -> Probe:
+    return Probe(way, partial(Viewed, augment=Augment(**{way: True})), partial(harmless, way=WAYS[way]))
+
+
+PROBES = tuple(map(_probe, WAYS))
