@@ -64,6 +64,14 @@ def test_every_page_is_in_the_index() -> None:
     )
 
 
+def test_pictures_are_small_and_shown() -> None:
+    pictures = sorted((ROOT / "docs" / "pictures").glob("*"))
+    assert {place.name for place in pictures} == {"report.png", "page.png"}
+    for place in pictures:
+        assert place.stat().st_size < 120_000
+        assert f"](docs/pictures/{place.name})" in README
+
+
 def test_python_for_users_compiles_and_names_what_there_is() -> None:
     import regraft
 
