@@ -1,6 +1,6 @@
 """Sounds: regraft beside an expert by hand with the same frozen weights, and the speed of extraction.
 
-    python benchmarks/audio.py [accuracy] [speed] [--sets esc10 fsdd fsdd5] [--seeds 0 1 2] [--epochs 0]
+    python benchmarks/audio.py [accuracy] [joining] [speed] [--sets esc10 fsdd fsdd5] [--seeds 0 1 2] [--epochs 0]
                              [--backbone auto]
 
 The sets are looked for in $REGRAFT_DATA. esc10 is scored by its five folds in turn (the file's name begins
@@ -10,8 +10,9 @@ then scikit-learn's logistic regression on standardised features, its C chosen o
 and refitted on all. Features by hand are those of PyTorch in float32, each clip at its own length.
 `--epochs 0` is regraft without fine-tuning, `auto` with it.
 
-`speed` extracts from fsdd's test clips with regraft's usual engine, and with transformers as its page shows
-it: WhisperFeatureExtractor, which pads to thirty seconds, and the encoder in batches of eight.
+`joining` compares single depths of Whisper with all of them joined in several ways, by regraft's linear head
+on esc10's folds. `speed` extracts from fsdd's test clips with regraft's usual engine, and with transformers
+as its page shows it: WhisperFeatureExtractor, which pads to thirty seconds, and the encoder, eight at once.
 """
 
 from __future__ import annotations
@@ -35,10 +36,14 @@ from regraft.backbones import Backbone, make_base, obtain_weights
 from regraft.inference import FeatureStore, TorchEngine, feature_key, makers, pick_engine, trial_key
 from regraft.modalities import modality_of
 from regraft.runtime import cache_folder, keep_large_blocks
+from regraft.steps.train import apply_head
+from regraft.tasks import task_of
+from regraft.training import fit_path, linear_head
 
 RESULTS = Path(__file__).parent / "results" / "audio.json"
 WHISPER, LITE = "packaged:whisper_tiny_en", "packaged:efficientnet_lite0"
 SOUNDS = modality_of("audio")
+VERBS = ["accuracy", "joining", "speed"]
 
 
 @dataclass(frozen=True)
@@ -86,20 +91,29 @@ def backbone(reference: str, paths: list[Path]) -> Backbone:
     return make_base(obtained, SOUNDS.preprocess(obtained.config, native, facts, None, True)[0])
 
 
+def extracted(
+    base: Backbone, paths: list[Path], store: FeatureStore, depths: tuple[int, ...] = ()
+) -> list[np.ndarray]:
+    """Features of the last stage, then those of `depths`, by PyTorch in float32."""
+    engine = TorchEngine(base, torch.device("cpu"), 8, "float32", depths)
+    columns = ("pooled", *(f"depth {depth}" for depth in depths))
+    ids = [file_sha256(path)[:32] for path in paths]
+    return store.features(
+        ids, paths, feature_key(engine), base.preprocess, engine, lambda **_: None, columns=columns
+    )
+
+
+def at_depths(base: Backbone, paths: list[Path], store: FeatureStore) -> list[np.ndarray]:
+    """(N, C) features after each stage, the shallowest first."""
+    last, *shallow = extracted(base, paths, store, tuple(range(1, len(base.stages))))
+    return [*shallow, last]
+
+
 def by_hand(paths: list[Path], store: FeatureStore) -> dict[str, np.ndarray]:
     """(N, D) features of each row by hand."""
-    ids = [file_sha256(path)[:32] for path in paths]
-
-    def extract(base: Backbone, depths: tuple[int, ...]) -> list[np.ndarray]:
-        engine = TorchEngine(base, torch.device("cpu"), 8, "float32", depths)
-        columns = ("pooled", *(f"depth {depth}" for depth in depths))
-        return store.features(
-            ids, paths, feature_key(engine), base.preprocess, engine, lambda **_: None, columns=columns
-        )
-
     whisper = backbone(WHISPER, paths)
-    last, *shallow = extract(whisper, (1, 2, 3, 4))
-    every = [*shallow, last]
+    every = at_depths(whisper, paths, store)
+    last = every[-1]
     frames = whisper.preprocess.device()
     statistics = []
     for path in paths:
@@ -109,7 +123,7 @@ def by_hand(paths: list[Path], store: FeatureStore) -> dict[str, np.ndarray]:
         statistics.append(np.concatenate([mels.mean(axis=1), mels.std(axis=1)]))
     return {
         "log-mel statistics": np.stack(statistics),
-        "Lite0 on spectrograms": extract(backbone(LITE, paths), ())[0],
+        "Lite0 on spectrograms": extracted(backbone(LITE, paths), paths, store)[0],
         "Whisper, last layer": last,
         "Whisper, layers 1 to 4 averaged": np.mean(every[1:], axis=0),
         "Whisper, all joined": np.concatenate(every, axis=1),
@@ -178,6 +192,41 @@ def accuracy(
     return scores
 
 
+def joining(root: Path) -> dict[str, list[float]]:
+    """Mean test accuracy and log loss over esc10's folds of regraft's linear head on each depth, and on all
+    depths joined in several ways.
+    """
+    rounds = list(cuts("esc10", root, []))
+    paths, labels = rounds[0].paths, rounds[0].labels
+    classes = tuple(sorted(set(labels)))
+    targets, task = np.searchsorted(classes, labels), task_of("single", classes)
+    every = at_depths(backbone(WHISPER, paths), paths, FeatureStore(cache_folder()))
+    centred = [values - values.mean(axis=0) for values in every]
+    ways = {
+        **{f"depth {number}": values for number, values in enumerate(every, start=1)},
+        "joined as they are": every,
+        "joined, each depth of the same spread": [x / np.sqrt((x**2).sum(axis=1).mean()) for x in centred],
+        "joined, each depth of length 1": [x / np.linalg.norm(x, axis=1, keepdims=True) for x in every],
+        "joined, each column of the same spread": [x / (x.std(axis=0) + 1e-6) for x in centred],
+    }
+    rows: dict[str, list[float]] = {}
+    for way, values in ways.items():
+        joined = np.hstack(values) if isinstance(values, list) else values
+        features, scores = np.ascontiguousarray(joined, dtype=np.float32), []
+        for cut in rounds:
+            train = ~cut.test
+            known, answers, weights = features[train], targets[train], np.ones(int(train.sum()))
+            path = fit_path(known, answers, weights, task, 5, 0)
+            outputs = apply_head(
+                linear_head(known, answers, weights, task, path.l2[path.chosen]), features[cut.test]
+            )
+            truth = targets[cut.test]
+            scores.append(((outputs.argmax(axis=1) == truth).mean(), task.losses(truth, outputs).mean()))
+        rows[way] = np.mean(scores, axis=0).tolist()
+        print(f"{way:40} {rows[way][0]:.2%}  log loss {rows[way][1]:.3f}", flush=True)
+    return rows
+
+
 def speed(root: Path, count: int = 96) -> dict[str, float]:
     """Clips a second of extraction: regraft's usual engine, reading included, and plain transformers."""
     from transformers import WhisperFeatureExtractor
@@ -220,7 +269,7 @@ def speed(root: Path, count: int = 96) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["accuracy", "speed"], default=["accuracy", "speed"])
+    parser.add_argument("what", nargs="*", choices=VERBS, default=VERBS)
     parser.add_argument("--sets", nargs="+", default=["esc10", "fsdd", "fsdd5"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", default="auto", help="of fine-tuning; 0 stops at the head")
@@ -230,6 +279,8 @@ def main() -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if "speed" in asked.what:
         kept["speed"] = speed(root)
+    if "joining" in asked.what:
+        kept["joining"] = joining(root)
     if "accuracy" in asked.what:
         kept |= accuracy(asked.sets, root, asked.seeds, asked.epochs, asked.backbone)
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")

@@ -189,7 +189,7 @@ def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]
         {
             "name": "duplicates",
             "title": "Near-duplicates",
-            "about": f"{several(len(pairs), 'pair')} of alike pictures "
+            "about": f"{several(len(pairs), 'pair')} of alike examples "
             "that are not the same file, the closest first.",
             "items": twins,
         },
@@ -265,7 +265,7 @@ def _looks(
         "name": "looks",
         "title": "Where it looked",
         "items": items,
-        "about": "One place after another was hidden, in a picture by a grey square. "
+        "about": "One place after another was hidden: in a picture by a grey square, of a sound a band of its tones. "
         "Warm is what the answer rested on: hidden, it lowers the answer's odds most. "
         "That says what the answer needs, not why, nor what two places do together.",
     }
