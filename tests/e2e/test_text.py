@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,18 @@ def test_the_command_predicts_files_and_lines(run: regraft.Run, tmp_path: Path) 
         "rain and snow",
         "bread and butter",
     ]
+
+
+def test_an_exported_graph_answers_alike_by_its_own_program(run: regraft.Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="needs the exporter: pip install 'regraft[export]'")
+    done = regraft.export(run.path, out=tmp_path / "graph")
+    assert (done.path / "tokenizer.json").read_bytes() == (run.path / "model" / "tokenizer.json").read_bytes()
+    (tmp_path / "one.txt").write_text(texts.sentence("kitchen", 77))
+    words = [sys.executable, str(done.path / "predict.py"), str(tmp_path / "one.txt")]
+    answer = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    expected = run.model.predict([tmp_path / "one.txt"])[0]
+    assert answer["label"] == expected.label
+    assert answer["probability"] == pytest.approx(expected.probability, abs=1e-5)
 
 
 def test_a_run_on_top_of_a_run_keeps_its_tokenizer(run: regraft.Run, tmp_path: Path) -> None:

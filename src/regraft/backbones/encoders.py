@@ -156,6 +156,7 @@ def tokenizer_in(folder: Path) -> str:
 def build_encoder(config: Mapping[str, Any]) -> PooledEncoder:
     """An untrained network of the same shape, for weights to be loaded into."""
     transformers, inner = library(), dict(config["transformers"])
+    inner.pop("loss_type", None)  # of a model without a loss; the library warns of it
     known = transformers.AutoConfig.for_model(inner.pop("model_type"), **inner)
     return PooledEncoder(
         transformers.AutoModel.from_config(known).float(), str(config.get("pooling") or "mean")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 from typing import Any
 
 ROW = re.compile(r"(.*\.(?:csv|tsv|parquet))#([^#]*):(\d+)", re.IGNORECASE | re.DOTALL)
@@ -42,6 +43,14 @@ def stat_of(path: str | os.PathLike[str]) -> os.stat_result:
     name = os.fspath(path)
     named = ROW.fullmatch(name)
     return os.stat(name if named is None or os.path.exists(name) else named[1])
+
+
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """True for a file, and for a cell whose table is one."""
+    try:
+        return stat.S_ISREG(stat_of(path).st_mode)
+    except OSError:
+        return False
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from regraft.artifacts import RunFolder, read_parquet
 from regraft.data import Examples, Passed, inputs
+from regraft.data.cells import is_there
 from regraft.errors import UsageError
 from regraft.modalities import modality_of
 from regraft.model import Model
@@ -62,7 +63,7 @@ def real_examples(model: Model, run: RunFolder | None, data: str | Path | None) 
     rows = np.array(_evenly(range(table.num_rows)), dtype=np.int64)
     table, files = table.take(rows), examples.files()
     items = tuple(files[source] for source in table["source"].to_pylist())
-    if gone := [str(item) for item in items if not Path(item).is_file()]:
+    if gone := [str(item) for item in items if not is_there(item)]:
         raise UsageError(
             f"{len(gone)} of {len(items)} examples that the export is to be held against are gone, such as "
             f"{gone[0]}. Say where the run's data are now: --data FOLDER"
