@@ -62,7 +62,7 @@ def test_a_registered_modality_is_found_by_name_ending_folder_and_column(tmp_pat
     (tmp_path / "empty" / "a" / "b.txt").write_text("x")
     passed = Passed(noun="vector")
     with pytest.raises(DataError, match="no vectors were found"):
-        list(inputs([str(tmp_path / "empty")], modality_of("vector").endings, passed))
+        list(inputs([str(tmp_path / "empty")], (), modality_of("vector"), passed))
 
 
 def test_its_facts_checks_and_identity_are_those_of_the_audit(tmp_path: Path) -> None:

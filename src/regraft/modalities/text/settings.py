@@ -12,7 +12,7 @@ from regraft.modalities import Suited
 from regraft.modalities.buckets import bucket_of
 from regraft.modalities.text.preprocess import TextPreprocess
 
-NAMED = range(8, 8_193)  # tokens that a user may name
+NAMED = range(8, 4_097)  # tokens that a user may name
 A_WORD, A_CHARACTER = 1.35, 0.25  # tokens that a word, or a character, makes in the usual vocabularies
 SPARE = 1.5  # times the longest estimate: a vocabulary may cut words finer
 SHORTER = 128  # tokens below which no CPU asks for less
