@@ -84,6 +84,7 @@ def test_the_report_shows_texts_escaped_and_in_their_own_direction(run: regraft.
     page = (run.path / "report.html").read_text()
     assert "<script>alert" not in page
     assert 'class="text" dir="auto"' in page
+    assert "centre square" not in page
 
 
 def test_the_command_predicts_files_and_lines(run: regraft.Run, tmp_path: Path) -> None:

@@ -100,7 +100,6 @@ def read_encoder(folder: Path, name: str = "") -> tuple[PooledEncoder, str, dict
     config = {
         "modality": "text",
         "input_size": [min(longest, positions - OFFSET.get(kind, 0))],
-        "fixed_input_size": True,
         "classifier": None,
         "license": "unknown",
         "pooling": pooling_of(folder),

@@ -71,7 +71,7 @@ def view(folder: Path) -> Json:
         **_training(steps, events, read("strategies.json"), task),
         "first_batch": picture(folder / "first_batch.png"),
         "pictured": any(
-            i.get("picture") and not i.get("sound")
+            i.get("picture") and not (i.get("sound") or i.get("text"))
             for g in gallery.get("galleries") or []
             for i in g["items"]
         ),

@@ -19,8 +19,8 @@ from regraft.modalities.text.preprocess import TextPreprocess
 from regraft.modalities.text.reading import read_text
 
 SHOWN = 280  # characters of a text in a gallery
-DRAWN = 420  # and in a drawing
-LINE = 44  # characters of a line of it
+DRAWN = 300  # and in a drawing
+LINE = 28  # characters of a line of it
 ACROSS, DOWN, SIDE = 7.25, 20, 8  # pixels of a character, of a line, and of the margin
 WARM = "232,89,12"  # what a word that counts is tinted with
 RIGHT_TO_LEFT = frozenset(("R", "AL"))
