@@ -13,7 +13,7 @@ from regraft.data.audit.contents import Files
 from regraft.data.audit.findings import Finding, Severity, several
 from regraft.data.audit.leaks import Told, told
 from regraft.modalities.text.inspect import TextFacts
-from regraft.modalities.text.reading import words_of
+from regraft.modalities.text.reading import estimated, words_of
 
 SIGNS: tuple[tuple[str, str, Severity, str], ...] = (
     (
@@ -38,6 +38,7 @@ SIGNS: tuple[tuple[str, str, Severity, str], ...] = (
 )
 MAIN = 0.8  # share of the texts of a known language from which on the others are odd
 LONG = 20.0  # times the usual length
+USUAL = 256  # tokens that the packaged encoder, and many others, take
 WORDS = 200  # commonest words by which a label may be told
 SAMPLE = 5_000  # texts that are looked at for it
 FEWEST = 5  # texts that a word must be in
@@ -81,6 +82,22 @@ def lengths(files: Files) -> Iterator[Finding]:
     ):
         if sources := files.sources(kind, which):
             yield Finding(kind, "info", f"{several(len(sources), 'text', 'is', 'are')} {text}", sources)
+
+
+def cut(files: Files) -> Iterator[Finding]:
+    """Texts whose end a network that takes as many tokens as most do is not shown, and how much that is."""
+    tokens = estimated(
+        [fact.about.words for fact in files.facts], [fact.about.characters for fact in files.facts]
+    )
+    over = tokens > USUAL
+    if sources := files.sources("cut texts", over):
+        lost = float((tokens[over] - USUAL).sum() / tokens.sum())
+        text = (
+            f"{several(len(sources), 'text', 'is', 'are')} longer than the {USUAL} tokens most networks see"
+        )
+        yield Finding(
+            "cut texts", "info", f"{text}: {lost:.1%} of all words lie behind them, by an estimate", sources
+        )
 
 
 def leaks(files: Files) -> Iterator[Finding]:
@@ -148,4 +165,4 @@ def told_by_words(
     return told(columns, labels, blocks)
 
 
-CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (signs, languages, lengths, leaks)
+CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (signs, languages, lengths, cut, leaks)

@@ -11,9 +11,9 @@ from regraft.errors import UsageError
 from regraft.modalities import Suited
 from regraft.modalities.buckets import bucket_of
 from regraft.modalities.text.preprocess import TextPreprocess
+from regraft.modalities.text.reading import estimated
 
 NAMED = range(8, 4_097)  # tokens that a user may name
-A_WORD, A_CHARACTER = 1.35, 0.25  # tokens that a word, or a character, makes in the usual vocabularies
 SPARE = 1.5  # times the longest estimate: a vocabulary may cut words finer
 SHORTER = 128  # tokens below which no CPU asks for less
 PASS = 2_500_000  # tokens of a set that a CPU is asked for in one pass
@@ -49,8 +49,7 @@ def preprocess(
 
 def tokens_in(facts: pa.Table) -> np.ndarray:
     """(N,) about how many tokens texts have, those at both ends included."""
-    words, characters = (facts[name].to_numpy().astype(float) for name in ("words", "characters"))
-    return np.asarray(np.ceil(np.maximum(A_WORD * words, A_CHARACTER * characters)) + 2)
+    return estimated(facts["words"].to_numpy(), facts["characters"].to_numpy())
 
 
 def longest(native: int, tokens: np.ndarray, cpu: bool) -> tuple[int, str]:
