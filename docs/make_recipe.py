@@ -18,7 +18,7 @@ PAGE = Path(__file__).with_name("recipe.md")
 OPENING = """\
 # The recipe: every setting
 
-This page is made from `src/regraft/recipe.py` and the modalities by `docs/make_recipe.py`: settings are changed there, not
+This page is made from `src/regraft/recipe/sections.py` and the modalities by `docs/make_recipe.py`: settings are changed there, not
 here.
 
 A setting is given as `--set finetune.epochs=3`, in a file for `--config` with the sections below as its top level, or

@@ -4,6 +4,7 @@ first used.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from regraft._version import __version__
@@ -15,21 +16,18 @@ if TYPE_CHECKING:
         Repeats,
         Run,
         audit,
-        backbone,
         compare,
         evaluate,
         explore,
         export,
-        extract,
         fit,
-        fit_head,
-        freeze,
         load,
         push,
         rank,
         repeat,
     )
     from regraft.model import Prediction
+    from regraft.parts import backbone, extract, fit_head, freeze
 
 __all__ = [
     "Estimate",
@@ -55,16 +53,14 @@ __all__ = [
 ]
 
 
+# Where a name is found that is not in regraft.api
+_ELSEWHERE = {"Prediction": "model", **dict.fromkeys(("backbone", "extract", "fit_head", "freeze"), "parts")}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Prediction":
-        from regraft.model import Prediction
-
-        return Prediction
-    if name in __all__:
-        from regraft import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module 'regraft' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'regraft' has no attribute {name!r}")
+    return getattr(import_module(f"regraft.{_ELSEWHERE.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

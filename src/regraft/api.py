@@ -1,12 +1,10 @@
-"""What Python users hold: fit, load, Run, and the parts for those with their own loop."""
+"""What Python users hold: fit, load, Run and the verbs; the parts for those with their own loop are in parts.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from regraft.artifacts import Listener
 from regraft.errors import UsageError
@@ -14,25 +12,21 @@ from regraft.evaluation import Estimate
 from regraft.experiments.going import begin
 from regraft.experiments.going import resume as go_on
 from regraft.experiments.repeats import Repeats, repeated, seeds_of
-from regraft.modalities import modality_of, read_source
+from regraft.modalities import read_source
 from regraft.recipe import Recipe
 from regraft.run.asked import asked
 from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.run.session import Session
-from regraft.runtime import cache_folder, keep_large_blocks, pick_device, quiet_libraries
+from regraft.runtime import cache_folder, keep_large_blocks, pick_device
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
-    from torch import nn
-
-    from regraft.backbones import Backbone
     from regraft.experiments.again import Evaluated
     from regraft.experiments.compare import Comparison
     from regraft.exporting import Exported
     from regraft.model import Model
     from regraft.steps.audit import Audit
     from regraft.steps.rank import Ranking
-    from regraft.training import FreezePlan
 
 __all__ = [
     "Estimate",
@@ -40,15 +34,11 @@ __all__ = [
     "Repeats",
     "Run",
     "audit",
-    "backbone",
     "compare",
     "evaluate",
     "explore",
     "export",
-    "extract",
     "fit",
-    "fit_head",
-    "freeze",
     "load",
     "push",
     "rank",
@@ -338,102 +328,3 @@ def push(run: str | Path | Run, repo: str, public: bool = False) -> str:
 
     parcel, place = publish.pack(run.path if isinstance(run, Run) else run), publish.find(repo)
     return publish.send(parcel, place, public)
-
-
-def backbone(
-    reference: str = "auto", size: int | None = None, offline: bool = False, depth: int | None = None
-) -> Backbone:
-    """A base model: pre-trained weights without their classifier, with their own preprocessing; "auto" is
-    the usual one for images. Raises BackboneError.
-
-    With `depth` its first stages only, pooled by the mean; raises ValueError where it cannot end there.
-    """
-    quiet_libraries()
-    from regraft.backbones import make_base, obtain_weights, truncated
-
-    obtained = obtain_weights(reference, offline)
-    native = obtained.provenance.input_size
-    preprocess, _ = modality_of(obtained.modality).preprocess(obtained.config, native, None, size, cpu=False)
-    whole = make_base(obtained, preprocess)
-    return whole if depth in (None, len(whole.stages)) else truncated(whole, depth)
-
-
-@overload
-def extract(
-    base: Backbone,
-    items: Sequence[Any],
-    cache: str | Path | None = None,
-    device: str = "auto",
-    engine: str = "auto",
-) -> np.ndarray: ...
-
-
-@overload
-def extract(
-    base: Backbone,
-    items: Sequence[Any],
-    cache: str | Path | None = None,
-    device: str = "auto",
-    engine: str = "auto",
-    *,
-    depths: Sequence[int],
-) -> list[np.ndarray]: ...
-
-
-def extract(
-    base: Backbone,
-    items: Sequence[Any],
-    cache: str | Path | None = None,
-    device: str = "auto",
-    engine: str = "auto",
-    *,
-    depths: Sequence[int] | None = None,
-) -> np.ndarray | list[np.ndarray]:
-    """(N, width) float32 pooled features, in the order given. `items` are paths, bytes, PIL images or
-    arrays.
-
-    With `cache` (a folder; items are paths then) each is computed once. `engine` is "torch-float32",
-    another of the engines a run may take, or "auto": the fastest that agrees with float32 on some of the
-    items. With `depths` it is a list: the features, then, for each, the pooled (N, channels) output of so
-    many first stages, all from one pass. Raises Unreadable for an item that is none, UsageError for an
-    engine that does not run here and a depth there is not.
-    """
-    from regraft.inference.alone import features_alone
-
-    place = None if cache is None else Path(cache)
-    features = features_alone(base, items, place, device, engine, tuple(depths or ()))
-    return features[0] if depths is None else features
-
-
-def freeze(
-    module: nn.Module, strategy: str | Sequence[str] = "head", norm_statistics: str = "frozen"
-) -> FreezePlan:
-    """Freeze parts of any nn.Module in place, so that they stay frozen whatever calls `.train()`; gives the
-    plan applied.
-    """
-    from regraft.backbones import cut_stages
-    from regraft.training import plan_freeze
-
-    plan = plan_freeze(module, cut_stages(module), strategy, norm_statistics)
-    plan.apply(module)
-    return plan
-
-
-def fit_head(
-    features: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
-    l2: float | None = None,
-    seed: int = 0,
-    groups: Sequence[Any] | np.ndarray | None = None,
-) -> nn.Module:
-    """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels; L2 by out-of-fold log loss
-    where None.
-
-    `groups` (N,), any hashable values, name what belongs together, such as a patient's pictures: no fold
-    parts a group. An example whose group is None is alone. Raises UsageError for features that hold nan or
-    infinity, and for whatever else no head can be fitted to.
-    """
-    from regraft.data.blocks import blocks_of
-    from regraft.training import head_alone
-
-    return head_alone(features, labels, l2, seed, blocks_of(list(groups)) if groups is not None else None)
