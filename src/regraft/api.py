@@ -284,14 +284,16 @@ def export(
     quantize: str | None = None,
     data: str | Path | None = None,
     force: bool = False,
+    web: str | Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Exported:
     """Write a model for other libraries into a folder (`to` is onnx, openvino, torch, timm or transformers),
     and hold it against the model on up to 200 real examples of val and test.
 
     `out` defaults to `exports/FORMAT` in the run's folder, next free number. `quantize` "int8" makes it
-    smaller, and tells what that costs; one that answers too differently is refused without `force`. `data`
-    says where the run's data are now, or names examples to compare a model without its run with. Raises
+    smaller, and tells what that costs; one that answers too differently is refused without `force`. `web` is
+    an unpacked npm package onnxruntime-web, for the page beside an ONNX graph to work offline. `data` says
+    where the run's data are now, or names examples to compare a model without its run with. Raises
     RefusedError, with nothing written, where the export answers other things than the model, UsageError for a
     format that there is not, or that does not suit the model.
     """
@@ -301,7 +303,7 @@ def export(
 
     keep_large_blocks()
     place = run.path if isinstance(run, Run) else Path(run)
-    return make(place, to, out, quantize, data, force, tick=session.events.tick)
+    return make(place, to, out, quantize, data, force, web, tick=session.events.tick)
 
 
 def load(path: str | Path, engine: str = "auto", device: str = "auto") -> Model:

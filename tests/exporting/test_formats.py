@@ -5,10 +5,14 @@ alone.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from regraft.artifacts import read_json, read_parquet
 from regraft.errors import UsageError
 from regraft.exporting import FORMATS, Exported, RefusedError
 from regraft.exporting import onnx as writer
+from regraft.exporting.folder import WEB
 from regraft.exporting.graph import Graph
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'regraft[export]'")
@@ -303,6 +308,7 @@ def test_int8_says_what_it_costs_and_is_refused_where_it_costs_too_much(
     assert {path.name for path in made.path.iterdir()} == {
         "README.md",
         "export.json",
+        "index.html",
         "model.onnx",
         "predict.py",
     }
@@ -314,3 +320,75 @@ def test_int8_says_what_it_costs_and_is_refused_where_it_costs_too_much(
     assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match="--quantize knows int8, --to onnx or openvino"):
         regraft.export(run, "torch", quantize="int8")
+
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+PACKAGE = os.environ.get("REGRAFT_ORT_WEB", "")
+
+
+def test_the_page_says_what_it_lacks_and_takes_it_from_a_package(
+    run: Path, exported: Exported, written: Any, tmp_path: Path
+) -> None:
+    page = (exported.path / "index.html").read_text("utf-8")
+    assert "npm pack onnxruntime-web" in page
+    assert "Tell apart blue, green and red." in page
+    package = tmp_path / "package" / "dist"
+    package.mkdir(parents=True)
+    with pytest.raises(UsageError, match="no unpacked onnxruntime-web"):
+        regraft.export(run, "onnx", tmp_path / "made", web=package.parent)
+    for name in WEB:
+        (package / name).write_text("no program")
+    made = regraft.export(run, "onnx", tmp_path / "made", web=package.parent)
+    assert {path.name for path in (made.path / "ort").iterdir()} == set(WEB)
+    with pytest.raises(UsageError, match="--web is for --to onnx"):
+        regraft.export(run, "torch", web=package.parent)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the path")
+@pytest.mark.skipif(
+    not PACKAGE,
+    reason="set REGRAFT_ORT_WEB to the unpacked npm package: npm pack onnxruntime-web, tar xzf its file",
+)
+def test_the_page_answers_in_a_browser_as_the_model_does(
+    run: Path, fitted: Fitted, written: Any, tmp_path: Path
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    made = regraft.export(run, "onnx", tmp_path / "made", web=PACKAGE)
+    photograph = Image.open(fitted.data / "green" / "3.png")
+    photograph.resize((640, 403)).save(tmp_path / "large.png")  # averaged before
+    names = [str(fitted.data / kind / "5.png") for kind in ("red", "green", "blue")]
+    names.append(str(tmp_path / "large.png"))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(made.path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with playwright.sync_playwright() as driver:
+            chromium = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+            page = chromium.new_page(viewport={"width": 375, "height": 700})
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(f"http://127.0.0.1:{server.server_port}/")
+            page.wait_for_function("document.getElementById('status').textContent != 'The model is loading.'")
+            assert page.text_content("#status") == "Ready."
+            for wanted in regraft.load(run).predict(names):
+                page.set_input_files("#file", wanted.source)
+                page.wait_for_function(
+                    "name => document.getElementById('status').textContent.startsWith(name)",
+                    arg=f"{Path(wanted.source).name}: {wanted.label}",
+                )
+                said = [line.split() for line in page.inner_text("#answers").split("\n") if line.strip()]
+                flat = [word for words in said for word in words]
+                numbers = dict(zip(flat[::2], map(float, flat[1::2]), strict=True))
+                gaps = [abs(numbers[name] - share) for name, share in wanted.probabilities.items()]
+                assert max(gaps) < 2e-3, wanted.source
+                page.set_input_files("#file", [])
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 375
+            chromium.close()
+    finally:
+        server.shutdown()
+    assert {url.split("/")[2] for url in asked if not url.startswith("blob:")} == {
+        f"127.0.0.1:{server.server_port}"
+    }

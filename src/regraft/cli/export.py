@@ -23,6 +23,10 @@ def export(
         str | None, typer.Option(help="int8: smaller, of onnx and openvino; says what it costs")
     ] = None,
     force: Annotated[bool, typer.Option(help="hand an export in int8 over whatever it costs")] = False,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="an unpacked npm package onnxruntime-web, for the page beside an ONNX graph"),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -38,7 +42,7 @@ def export(
 
     with progress(quiet or as_json) as screen:
         exported = api.export(
-            run, to, out, quantize=quantize, data=data, force=force, listeners=[screen]
+            run, to, out, quantize=quantize, data=data, force=force, web=web, listeners=[screen]
         ).to_dict()
     if as_json:
         print_json(exported)

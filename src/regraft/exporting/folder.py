@@ -6,7 +6,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from regraft.exporting.formats import Format
 from regraft.exporting.int8 import Cost
 from regraft.exporting.proof import Proof, Subject
 
-ABOUT, README, PREDICT = "export.json", "README.md", "predict.py"
+ABOUT, README, PREDICT, PAGE = "export.json", "README.md", "predict.py", "index.html"
+# Of the npm package onnxruntime-web, in its folder dist/; they go to ort/
+WEB = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
 def place_for(out: str | Path | None, model: Path, run: RunFolder | None, name: str) -> Path:
@@ -84,6 +87,16 @@ def complete(
         )
         write_text(folder / PREDICT, text)
         usage = f"pip install {needs.replace(',', '')}\npython {PREDICT} FILE..."
+    if intake.page and form.web:
+        missing = (
+            f"of the npm package onnxruntime-web, put {', '.join(WEB)} into the folder ort/ (npm pack "
+            "onnxruntime-web; they are in its dist/), and open this page by python -m http.server."
+        )
+        text = templates.get_template("index.html.jinja").render(
+            title=escape(about["model"]), question=escape(question), reading=intake.page, missing=missing
+        )
+        write_text(folder / PAGE, text)
+        usage += f"\npython -m http.server    # then {PAGE} in a browser; nothing leaves the computer"
     versions = ", ".join(f"{name} {version}" for name, version in about["made_with"].items())
     text = templates.get_template("README.md.jinja").render(
         about=about,
@@ -96,6 +109,24 @@ def complete(
         checked="\n".join([*checked(proof), *costing(cost)]),
     )
     write_text(folder / README, text)
+
+
+def web_files(package: Path) -> list[Path]:
+    """The files of onnxruntime-web in an unpacked npm package. Raises UsageError where they are not there."""
+    for place in (package / "dist", package, package / "package" / "dist"):
+        if all((place / name).is_file() for name in WEB):
+            return [place / name for name in WEB]
+    raise UsageError(
+        f"{package} is no unpacked onnxruntime-web: {', '.join(WEB)} were looked for in it and in its dist/. "
+        "npm pack onnxruntime-web fetches it, tar xzf unpacks it."
+    )
+
+
+def put_web(files: Sequence[Path], folder: Path) -> None:
+    """Copy the files that a page needs to run the graph into `ort/` of an export."""
+    (folder / "ort").mkdir()
+    for file in files:
+        shutil.copyfile(file, folder / "ort" / file.name)
 
 
 def _inside(form: Format, graph: Subject) -> str:

@@ -21,7 +21,8 @@ class Format:
     `write` puts it and what is known of it into a folder and gives the file, which `runner` runs.
 
     For use without regraft: `needs` are packages, `imports` and `running` the Python that imports them and
-    defines `run(arrays)`, `usage` the lines of a README where there is no such program.
+    defines `run(arrays)`, `usage` the lines of a README where there is no such program; `web` says that a
+    browser can run it.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Format:
     imports: str = ""
     running: str = ""
     usage: str = ""
+    web: bool = False
 
 
 RUN_ONNX = """session = onnxruntime.InferenceSession(str(HERE / "model.onnx"))
@@ -82,6 +84,7 @@ FORMATS: dict[str, Format] = {
         ("onnxruntime",),
         "import onnxruntime",
         RUN_ONNX,
+        web=True,
     ),
     "openvino": Format(
         "OpenVINO",

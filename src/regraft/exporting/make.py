@@ -11,7 +11,7 @@ from regraft.data import Examples
 from regraft.errors import RegraftError, UsageError
 from regraft.exporting import int8, onnx, openvino
 from regraft.exporting.examples import real_examples, run_of
-from regraft.exporting.folder import complete, place_for, whole
+from regraft.exporting.folder import complete, place_for, put_web, web_files, whole
 from regraft.exporting.formats import Format, format_of
 from regraft.exporting.graph import described
 from regraft.exporting.int8 import Cost
@@ -49,17 +49,22 @@ def export(
     quantize: str | None = None,
     data: str | Path | None = None,
     force: bool = False,
+    web: str | Path | None = None,
     tick: Tick = lambda **_: None,
 ) -> Exported:
     """Export the model of a run or a model folder. Nothing is written where it does not answer as the model
     does.
 
     `data` says where the run's data are now, or names examples to compare a model without its run with. With
-    `force` an export in int8 is handed over whatever it costs. Raises RefusedError, UsageError.
+    `force` an export in int8 is handed over whatever it costs. `web` is an unpacked npm package onnxruntime-web,
+    whose files the page beside an ONNX graph then has. Raises RefusedError, UsageError.
     """
     form = format_of(to)
     if quantize not in (None, "int8") or (quantize and to not in ("onnx", "openvino")):
         raise UsageError(f"--quantize knows int8, --to onnx or openvino; asked for was {quantize} of {to}.")
+    if web is not None and not form.web:
+        raise UsageError(f"--web is for --to onnx: browsers cannot run what is for {form.title}.")
+    runtime = [] if web is None else web_files(Path(web))
     versions = form.versions()
     model, run = Model.load(place), run_of(place)
     target = place_for(out, place, run, f"{to}-int8" if quantize else to)
@@ -82,6 +87,8 @@ def export(
             exact = SAME, THEIR_OWN if form.usage else AGREEING
             limits = (float("inf"), int8.AGREEING) if quantize else exact
             _check(proof, to, limits, " --force hands it over all the same." if quantize else "")
+        if runtime:
+            put_web(runtime, folder)
         complete(folder, form, subject, model.task.question(), about, proof, cost)
     return Exported(target, to, proof, cost)
 

@@ -31,8 +31,9 @@ class Intake:
     `module` makes of the `inputs`, in this order, the batch that the preprocessing's `device` takes, and
     `read` makes the inputs of one item, a batch of one. `reading` is the source of a Python function
     `read(path)` that does the same without regraft; it needs the packages `needs`, and finds the values of
-    `settings` in a dictionary SETTINGS. `page` is the script of a web page that reads what a visitor gives
-    (`standalone/` of the images' package tells what it defines). Both are empty where there is none.
+    `settings` in a dictionary SETTINGS. `page` is JavaScript that defines the same for a web page: ACCEPT, the
+    kinds of files, `show(file)`, an element, and `read(file)`, of each input its type, its data and its
+    shape. Both are empty where there is none.
     """
 
     module: nn.Module

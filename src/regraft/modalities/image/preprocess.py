@@ -122,6 +122,7 @@ class ImagePreprocess:
             read=lambda item: {"pixels": np.asarray(load_rgb(item, least, self.levels))[None]},
             reading=(STANDALONE / "read.py.txt").read_text("utf-8"),
             needs=("pillow",),
+            page=(STANDALONE / "page.js.txt").read_text("utf-8"),
             settings={"least": least, "levels": asdict(self.levels)},
         )
 
