@@ -5,8 +5,9 @@
 The files are the photos of flowers5, hard-linked again and again. The bound is 1 / (1/forward + 1/decode): the
 engine alone on prepared batches, and the reading threads alone without a network, one after the other on all
 processors. The plain loop is what timm's documentation shows: its model in float32, its transform, a DataLoader
-with a worker a processor, batches of 32. One file is the whole process, from the shell's call to its end, the
-graph in the cache; beside it what the interpreter and the largest imports take alone.
+with a worker a processor, batches of 32. Halves and whole are measured in turn, as the machine's speed wanders.
+One file is the whole process, from the shell's call to its end, the graph in the cache; beside it what the
+interpreter and the largest imports take alone.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PLAIN, ALONE, ONE = 600, 3_000, 5  # files of the plain loop; of each half alone; calls with one file
+# Files of the plain loop; of each half alone in a round; rounds; calls with one file
+PLAIN, ALONE, ROUNDS, ONE = 400, 500, 10, 5
 
 
 def linked(data: Path, place: Path, count: int) -> list[str]:
@@ -41,20 +42,13 @@ def linked(data: Path, place: Path, count: int) -> list[str]:
     return names
 
 
-def forward_alone(model, names: list[str]) -> tuple[str, float]:
-    """The engine that many items go by, and its items a second on prepared batches."""
-    from regraft.backbones import padded
-
-    engine = model.fastest(names)
-    runs, pre = model.predictor(engine=engine), model.backbone.preprocess
-    shape = runs.shapes[-1]
-    batch = padded(pre.collate([pre.host(name) for name in names[:shape]]), shape)
-    runs.of_batch(batch, shape)
-    began, done = time.perf_counter(), 0
-    while done < ALONE:
+def forward_alone(runs, batch: dict, count: int) -> float:
+    """Items a second of the engine on one prepared batch, again and again."""
+    shape, done, began = runs.shapes[-1], 0, time.perf_counter()
+    while done < count:
         runs.of_batch(batch, shape)
         done += shape
-    return engine, done / (time.perf_counter() - began)
+    return done / (time.perf_counter() - began)
 
 
 def decode_alone(model, names: list[str]) -> float:
@@ -62,9 +56,9 @@ def decode_alone(model, names: list[str]) -> float:
     from regraft.inference import batched, prefetch
 
     began = time.perf_counter()
-    for _ in prefetch(batched(names[:ALONE], 8), model.backbone.preprocess.host):
+    for _ in prefetch(batched(names, 8), model.backbone.preprocess.host):
         pass
-    return min(ALONE, len(names)) / (time.perf_counter() - began)
+    return len(names) / (time.perf_counter() - began)
 
 
 def plain(folder: Path, names: list[str]) -> float:
@@ -96,33 +90,39 @@ def plain(folder: Path, names: list[str]) -> float:
 
 
 def measure(run: Path, names: list[str], threads: int) -> dict:
-    """All of it in one process but the plain loop, which has one of its own."""
+    """The two halves and the whole in turn, ROUNDS times, as the machine's speed wanders: medians of each, and
+    of the share of the bound that a round reached.
+    """
     import torch
 
     import regraft
+    from regraft.backbones import padded
     from regraft.runtime import keep_large_blocks
 
     torch.set_num_threads(threads)
     keep_large_blocks()
     model = regraft.load(run)
-    engine, forward = forward_alone(model, names)
-    decode = decode_alone(model, names)
-
-    def through() -> Iterator[float]:
+    engine = model.fastest(names)
+    runs, pre = model.predictor(engine=engine), model.backbone.preprocess
+    shape, each = runs.shapes[-1], -(-len(names) // ROUNDS)
+    batch = padded(pre.collate([pre.host(name) for name in names[:shape]]), shape)
+    model.predict(names[:100])  # compiled, and read from the disk
+    found: dict[str, list[float]] = {"forward": [], "decode": [], "ours": [], "share": []}
+    for number in range(ROUNDS):
+        some = names[number * each : (number + 1) * each]
+        forward = forward_alone(runs, batch, min(ALONE, each))
+        decode = decode_alone(model, some[:ALONE])
         began = time.perf_counter()
-        for _ in model.predict_each(names):
+        for _ in model.predict_each(some):
             pass
-        yield len(names) / (time.perf_counter() - began)
-
-    (ours,) = through()
+        ours = len(some) / (time.perf_counter() - began)
+        for name, value in zip(
+            found, (forward, decode, ours, ours * (1 / forward + 1 / decode)), strict=True
+        ):
+            found[name].append(value)
     agreed = model.agreement(names)
-    return {
-        "engine": engine,
-        "forward": forward,
-        "decode": decode,
-        "ours": ours,
-        "agreement": agreed.in_words() if agreed else "",
-    }
+    told = {name: middle(values) for name, values in found.items()}
+    return {**told, "engine": engine, "agreement": agreed.in_words() if agreed else ""}
 
 
 def child(threads: int, *words: object) -> tuple[str, float]:
@@ -202,7 +202,7 @@ def main() -> None:
     print(f"| forward alone ({found['engine']}) | {found['forward']:.0f} |")
     print(f"| decode alone | {found['decode']:.0f} |")
     print(f"| bound | {bound:.0f} |")
-    print(f"| model.predict_each | {found['ours']:.0f} ({found['ours'] / bound:.2f} of the bound) |")
+    print(f"| model.predict_each | {found['ours']:.0f} ({found['share']:.2f} of the bound) |")
     print(f"| regraft predict, whole process | {options.files / whole:.0f} |")
     print(f"| timm and DataLoader, float32 | {loop:.0f} ({found['ours'] / loop:.1f} times slower) |")
     print(f"\n{found['agreement']}\n\none file, whole process: {one:.2f} s")

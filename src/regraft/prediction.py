@@ -16,7 +16,7 @@ from regraft.evaluation import Familiarity
 from regraft.inference import Outcome, batched
 from regraft.tasks import Calibration, Task
 
-TOGETHER = 8  # rows that are read together: as many as the smallest batch of a stream has
+TOGETHER = 32  # rows that are read together: one product with the training features serves them all
 UNFAMILIAR = 99.0  # the percentile above which an item is unlike anything the model was trained on
 
 

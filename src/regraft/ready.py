@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from regraft.artifacts import file_sha256, fingerprint, openable, read_json
+from regraft.data.lineage import FILE as SEEN
 from regraft.errors import Unreadable, UsageError
 from regraft.evaluation import Familiarity
 from regraft.inference import Outcome, batched, prefetch
@@ -187,10 +188,9 @@ def familiarity_of(folder: Path) -> Familiarity | None:
 
 def _place(folder: Path, cache: Path, version: str) -> Path:
     """Where the graph of a model folder is kept: it goes by the content of all that makes the network."""
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".json") and path.is_file()
-    )
-    made_of = [(path.name, file_sha256(path)) for path in files if path.name != FAMILIARITY]
+    beside = (FAMILIARITY, SEEN, "README.md")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in beside)
+    made_of = [(path.name, file_sha256(path)) for path in files]
     return cache / "openvino" / f"{fingerprint('ready', VERSION, version, made_of)}.xml"
 
 

@@ -56,9 +56,7 @@ def predict(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Predict the class of images, in the order given. Exit code 1 if any, or a folder of them, could not
-    be read.
-    """
+    """Answer items, in the order given. Exit code 1 if any, or a folder of them, could not be read."""
     from regraft.data import Passed, inputs
     from regraft.modalities import modality_of
     from regraft.ready import described, make_ready

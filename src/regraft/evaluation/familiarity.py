@@ -8,6 +8,7 @@ detection with deep nearest neighbors", with a percentile in place of a threshol
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,7 +42,13 @@ class Familiarity:
         block = numbered(np.arange(len(rows)) if blocks is None else blocks)
         if len(rows) == 0 or block.max() == 0:
             return None
-        return cls(rows, np.sort(_distances(rows.astype(np.float32), rows, block)))
+        base = _columns(rows)
+        return cls(rows, np.sort(_distances(base.T, base, block)))
+
+    @cached_property
+    def base(self) -> NDArray[np.float32]:
+        """(D, n) the same rows, as products take them."""
+        return _columns(self.rows)
 
     def __call__(self, features: np.ndarray) -> NDArray[np.float64]:
         """(N,) percentiles from 0 to 100 of (N, D) features: the share of the examples that lie nearer to
@@ -50,7 +57,7 @@ class Familiarity:
         Beyond TAIL of the distances the rest is taken to fall off exponentially, as peaks over a high
         threshold do: so few examples tell more than that something is farther than the farthest of them.
         """
-        distances = _distances(_of_length_1(features), self.rows)
+        distances = _distances(_of_length_1(features), self.base)
         percentiles = (
             100 * np.searchsorted(self.distances, distances, side="left") / (len(self.distances) + 1)
         ).astype(np.float64)
@@ -68,14 +75,17 @@ def some_rows(count: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(count)[:ROWS])
 
 
+def _columns(rows: NDArray[np.float16]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(rows.astype(np.float32).T)
+
+
 def _distances(
-    asked: NDArray[np.float32], rows: NDArray[np.float16], block: NDArray[np.int64] | None = None
+    asked: NDArray[np.float32], base: NDArray[np.float32], block: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
-    """(Q,) mean cosine distances of (Q, D) to the nearest of the rows; where these are the rows themselves,
-    to the nearest of other blocks.
+    """(Q,) mean cosine distances of (Q, D) to the nearest of the rows that are the columns of (D, n) `base`;
+    where these themselves are asked for, to the nearest of other blocks.
     """
-    base = np.ascontiguousarray(rows.astype(np.float32).T)
-    distances, step = np.empty(len(asked), np.float32), max(1, BLOCK // max(1, len(rows)))
+    distances, step = np.empty(len(asked), np.float32), max(1, BLOCK // max(1, base.shape[1]))
     for start in range(0, len(asked), step):
         close = asked[start : start + step] @ base
         if block is not None:
