@@ -23,7 +23,6 @@ from regraft.report import model_card
 from regraft.runtime import cache_folder, quiet_libraries
 
 WEIGHTS = ("model.safetensors", "head.safetensors")
-BESIDE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 ELSEWHERE = "(a place on the machine that made it)"
 _ABSOLUTE = re.compile(r"(?<![\w.:/\\])(?:~?(?:/[^\s/\"'`|;,()<>]+){2,}|[A-Za-z]:\\[^\s\"'`|;,()<>]+)/?")
 
@@ -78,7 +77,7 @@ def pack(run: str | Path) -> Parcel:
         "config.json": utf8(to_json(_without(config, private)) + "\n"),
         "regraft.json": utf8(to_json(about) + "\n"),
     }
-    for name in (*WEIGHTS, *BESIDE):
+    for name in (*WEIGHTS, *about["preprocess"].get("files", ())):  # such as a tokenizer
         if (folder.model / name).is_file():
             contents[name] = folder.model / name
     _check(contents, private)

@@ -103,6 +103,12 @@ def test_licences_are_taken_when_that_is_said(served: StandIn, colours: Path) ->
     found = regraft.rank(colours, recipe={**QUICK, "obtain": {"network": True, "accept_licences": taken}})
     assert {row.reference for row in found.rows} == {LITE, STRONG, CLOSED, OWN}
     assert {row.licence for row in found.rows} == {"Apache-2.0", "CC-BY-NC-4.0", "DINOv3 License"}
+    # At hand they are from now on, and for an automatic choice the licence counts still
+    assert set(candidates()) == {LITE, STRONG, CLOSED, OWN}
+    said: list[str] = []
+    again = regraft.rank(colours, recipe=QUICK, listeners=[lambda event: said.append(str(event.get("text")))])
+    assert {row.reference for row in again.rows} == {LITE, STRONG}
+    assert any("passed over, though it is at hand" in text and "CC-BY-NC-4.0" in text for text in said)
     with pytest.raises(UsageError, match=r"Did you mean 'CC-BY-NC-4\.0'"):
         regraft.rank(colours, recipe={**QUICK, "obtain": {"network": True, "accept_licences": ["cc-by-nc"]}})
 

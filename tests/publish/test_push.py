@@ -46,7 +46,7 @@ def test_what_arrives_is_the_model_and_no_more(
     assert set(there.files) == SENT
     for name, content in there.files.items():
         assert f"{name:24} {len(content):>13,} bytes" in said.err
-    assert "stays here: seen.parquet" in said.err
+    assert "stays here: familiarity.safetensors, seen.parquet" in said.err
     assert "Bearer a-token-of-nobody" in hub.tokens
     place = tmp_path / "fetched"
     place.mkdir()

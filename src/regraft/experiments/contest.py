@@ -13,7 +13,7 @@ from regraft.errors import UsageError
 from regraft.modalities import Modality
 from regraft.run.open import PAST
 from regraft.run.session import Session
-from regraft.steps.rank import Ranking, Reached, name_licence, rank, reach, untried
+from regraft.steps.rank import Ranking, Reached, name_licence, rank, reach, taken, untried
 from regraft.tasks import task_of
 
 
@@ -29,7 +29,7 @@ def ranked(examples: Examples, references: Sequence[str], session: Session) -> R
             name_licence(name, context)
             wanted.append(name)
             continue
-        wanted += [*sources.candidates(modality), *sources.earlier_runs(modality=modality)]
+        wanted += [*taken(sources.candidates(modality), context), *sources.earlier_runs(modality=modality)]
         if session.recipe.obtain.network:
             reached = reach(examples.counts(), context)
             wanted += reached.fetched

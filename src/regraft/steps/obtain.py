@@ -11,7 +11,17 @@ import pyarrow as pa
 from regraft.backbones import Obtained, candidates, entry_of, obtain_weights, usual
 from regraft.data.part import Part
 from regraft.steps.context import Context
-from regraft.steps.rank import RANKING_SHARE, Ranking, Reached, name_licence, rank, reach, ticking, untried
+from regraft.steps.rank import (
+    RANKING_SHARE,
+    Ranking,
+    Reached,
+    name_licence,
+    rank,
+    reach,
+    taken,
+    ticking,
+    untried,
+)
 from regraft.tasks import Task
 
 FEWEST_SECONDS = 20.0  # seconds below which a comparison is not begun
@@ -43,7 +53,7 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
     modality = context.modality.name
     reference = recipe.backbone
     if reference == "auto":
-        known, most = candidates(modality) or [usual(modality)], recipe.max_parameters
+        known, most = taken(candidates(modality), context) or [usual(modality)], recipe.max_parameters
         reference, why = known[0], "it is at hand and needs no network"
         entry = entry_of(known[0])
         too_large = most is not None and (entry is None or entry.parameters > most)

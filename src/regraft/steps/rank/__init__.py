@@ -20,7 +20,7 @@ from regraft.errors import UsageError
 from regraft.steps.context import Context
 from regraft.steps.rank.choosing import Ranking, Row, choose, opinions, row_of
 from regraft.steps.rank.entrants import RANKING_SHARE, Entrants, round_sizes, stratified_order
-from regraft.steps.rank.network import Reached, name_licence, reach, ticking, untried
+from regraft.steps.rank.network import Reached, name_licence, reach, taken, ticking, untried
 from regraft.steps.rank.probing import CLEAR_ERRORS, clearly_lower, probe, standings
 from regraft.tasks import Task
 
@@ -36,6 +36,7 @@ __all__ = [
     "reach",
     "round_sizes",
     "stratified_order",
+    "taken",
     "ticking",
     "untried",
 ]

@@ -75,6 +75,22 @@ def reach(counts: Mapping[str, int], context: Context) -> Reached:
     return reached
 
 
+def taken(references: Sequence[str], context: Context) -> list[str]:
+    """Of models at hand those that an automatic choice may take: the first, and the others whose licence is
+    free for every use or accepted. What is passed over is told.
+    """
+    accepted = _accepted(context.recipe.obtain.accept_licences)
+    known = {entry.reference: entry for entry in entries()}
+    found = list(references[:1])
+    for reference in references[1:]:
+        why = _licence_in_the_way(known[reference], accepted) if reference in known else ""
+        if why:
+            context.events.note(f"passed over, though it is at hand: {known[reference].name}: {why}")
+        else:
+            found.append(reference)
+    return found
+
+
 def name_licence(reference: str, context: Context) -> None:
     """Tell the licence of a model that the user named, before it is fetched, where it is not one that simply
     lets everybody use it.
