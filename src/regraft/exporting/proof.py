@@ -18,7 +18,7 @@ from regraft.tasks import InGraph
 
 SAME = 1e-3  # the largest difference on the same pixels, in float32
 AGREEING = 0.995  # the share of answers that are the same from files, in float32
-THEIR_OWN = 0.98  # the same where the other library resizes by its own code
+THEIR_OWN = 0.9  # the same where another library resizes by its own code, which no export can change
 
 
 class Subject(Protocol):
