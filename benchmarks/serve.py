@@ -17,8 +17,6 @@ With `--mixed` good and bad requests come for so many seconds; what is told are 
 server's memory.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib
@@ -64,35 +62,10 @@ def plain(folder: str, port: int) -> None:
 
 
 def litserve(folder: str, port: int) -> None:
-    """LitServe as its own guide has it, with batches."""
-    import io
+    """LitServe, which wants its model in a module of its own."""
+    from serve_lit import run
 
-    import litserve as ls
-    import torch
-    from PIL import Image
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.model, self.names, self.transform = timm_model(folder)
-
-        def decode_request(self, request, **_):
-            return self.transform(Image.open(io.BytesIO(request["file"].file.read())).convert("RGB"))
-
-        def batch(self, inputs):
-            return torch.stack(inputs)
-
-        def predict(self, batch, **_):
-            with torch.inference_mode():
-                return self.model(batch).softmax(1)
-
-        def unbatch(self, output):
-            return list(output)
-
-        def encode_response(self, output, **_):
-            return dict(zip(self.names, output.tolist(), strict=True))
-
-    server = ls.LitServer(Api(max_batch_size=16, batch_timeout=0.005), accelerator="cpu")
-    server.run(port=port, host="127.0.0.1", log_level="warning", generate_client_file=False, access_log=False)
+    run(folder, port)
 
 
 def timm_model(folder: str):

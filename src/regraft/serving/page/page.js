@@ -1,7 +1,8 @@
 
 "use strict";
 // What a modality offers: offer(name, {hint, also, looks, ways(place, give), pasted(clipboard), preview(item)}).
-// An item is {name, blob}; give(items) has them predicted. `looks` is true where a map can be shown on it.
+// An item is {name, blob}; give(items) has them predicted. `looks` says where the map of what an answer rests on is
+// shown: "beside" the item, which is then shown as the model sees it, or "under" it; "" for nowhere.
 const offers = {};
 const offer = (name, piece) => { offers[name] = piece; };
 const the = (id) => document.getElementById(id);
@@ -110,7 +111,7 @@ const page = {
     const asked = items.map((item) => {
       const seen = make("div", { className: "seen" });
       const told = make("div", { className: "told" }, make("p", { className: "source", textContent: item.name }), make("p", { className: "busy", textContent: "asking" }));
-      const preview = this.piece.preview(item), look = the("explain").checked && this.piece.looks;
+      const preview = this.piece.preview(item), look = the("explain").checked ? this.piece.looks : "";
       if (preview) seen.append(preview);
       return { item, seen, told, preview, look, card: make("li", {}, seen, told), model: this.model, piece: this.piece };
     });
@@ -136,7 +137,7 @@ const page = {
 
   async answer(one) {
     const precision = the("precision").value;
-    if (one.look) one.seen.append(make("div", { className: "wait", textContent: "" }));
+    if (one.look) one.seen.append(make("div", { className: `wait ${one.look}` }));
     else if (one.preview) one.preview.classList.add("alone");
     const { status, body } = await this.send(one, precision ? { precision } : {});
     const wrong = status === 200 ? body.predictions[0].error : body.error;
@@ -172,13 +173,14 @@ const page = {
     if (rows.length < 2) return [];
     const body = make("tbody");
     const table = make("table", { className: "bars" }, make("caption", { className: "unseen", textContent: "Probabilities" }), body);
-    for (const [name, share] of rows.slice(0, 5)) {
+    const shown = rows.length > 6 ? 5 : 6;
+    for (const [name, share] of rows.slice(0, shown)) {
       const bar = make("span");
       bar.style.width = `${100 * share}%`;
       body.append(make("tr", {}, make("th", { scope: "row", title: name, textContent: name }), make("td", { className: "track", ariaHidden: "true" }, bar), make("td", { className: "share", textContent: percent(share) })));
     }
-    const left = rows.slice(5).reduce((sum, [, share]) => sum + share, 0);
-    return rows.length > 5 ? [table, make("p", { className: "more", textContent: `${rows.length - 5} others together ${percent(left)}` })] : [table];
+    const left = rows.slice(shown).reduce((sum, [, share]) => sum + share, 0);
+    return rows.length > shown ? [table, make("p", { className: "more", textContent: `${rows.length - shown} others together ${percent(left)}` })] : [table];
   },
 
   // How far it is from the training examples: 0 to 100, the last percent marked
@@ -207,7 +209,9 @@ const page = {
     const map = make("img", { src: look.map, alt: `The places that the answer ${look.label} rests on, in warm colours` });
     const picture = make("img", { src: look.picture, alt: `${one.item.name}, as the model sees it` });
     await Promise.all([map.decode(), picture.decode()]).catch(() => {});
-    if (one.preview) one.preview.replaceWith(picture); else one.seen.prepend(picture);
+    map.className = one.look;
+    if (one.look === "beside" && one.preview) one.preview.replaceWith(picture);
+    else if (one.look === "beside") one.seen.prepend(picture);
     place.replaceWith(map);
     const fall = `Where it looked: with the warmest place hidden, ${look.label} falls from ${percent(look.probability)} to ${percent(look.hidden)}.`;
     const none = `Where it looked: no single place matters, hiding any leaves ${look.label} at ${percent(look.hidden)} or more.`;

@@ -4,7 +4,7 @@ offer("audio", {
   hint: "Drop sounds here",
   also: "",
   nouns: "sounds",
-  looks: false,
+  looks: "under",
 
   ways(place, give) {
     place.append(chooser("Choose sounds", "audio/*", give));

@@ -3,7 +3,7 @@
 offer("file", {
   hint: "Drop files here",
   nouns: "examples",
-  looks: false,
+  looks: "",
   ways(place, give) { place.append(chooser("Choose files", "", give)); },
   pasted(clipboard) { return [...clipboard.files].map((file) => ({ name: file.name, blob: file })); },
   preview() { return null; },

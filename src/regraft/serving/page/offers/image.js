@@ -4,7 +4,7 @@ offer("image", {
   hint: "Drop pictures here",
   also: "or paste them, with Ctrl+V or ⌘V",
   nouns: "pictures",
-  looks: true,
+  looks: "beside",
 
   ways(place, give) {
     place.append(chooser("Choose pictures", "image/*", give));

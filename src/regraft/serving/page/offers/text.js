@@ -4,7 +4,7 @@ offer("text", {
   hint: "Write or paste a text",
   also: "Ctrl+Enter asks too. Text files can be dropped here.",
   nouns: "texts",
-  looks: false,
+  looks: "under",
 
   ways(place, give) {
     const box = make("textarea", { ariaLabel: "Text", placeholder: "" });
