@@ -19,24 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from regraft.artifacts import atomic, openable, order_metadata, read_json, to_json, utf8
-from regraft.backbones import Backbone, Batch, Provenance, build, cut_short, cut_stages, joined
+from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages, joined
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
-from regraft.errors import UsageError
 from regraft.evaluation import Familiarity
-from regraft.inference import (
-    REFERENCE,
-    Outcome,
-    Predictor,
-    makers,
-    occlusion,
-    pick_engine,
-    recall,
-    remember,
-    trial_key,
-)
-from regraft.inference.predictor import SHAPES
-from regraft.inference.trial import FEWEST_ITEMS
+from regraft.inference import REFERENCE, Outcome, Predictor, occlusion, recall, remember, trial_key
+from regraft.inference.fastest import FEWEST_ITEMS, SHAPES, fastest, require_engine
 from regraft.modalities import Unreadable, modality_of
 from regraft.prediction import Answering, Prediction, Reading, promises
 from regraft.ready import FAMILIARITY, SCHEMA, described, familiarity_of, preprocess_of
@@ -170,17 +158,7 @@ class Model(Answering):
         """The name of the fastest engine that agrees with float32 on some of the items; what a trial found
         is remembered for this machine.
         """
-        made, pre = makers(self.backbone, self.device, SHAPES[-1], cache=self.cache), self.backbone.preprocess
-
-        def sample() -> Batch:
-            raws = []
-            for item in items[:TRIED]:
-                with contextlib.suppress(Unreadable):
-                    raws.append(pre.host(item))
-            return pre.collate(raws) if raws else pre.blank(TRIED, np.random.default_rng(0))
-
-        key = trial_key(self.backbone, self.device, SHAPES[-1])
-        return pick_engine(made, sample, FEWEST_ITEMS, key, self.cache)[0]
+        return fastest(self.backbone, self.device, items[:TRIED], self.cache)
 
     def agreement(self, items: Sequence[Any]) -> Agreement | None:
         """How far what the model's engine says of items is from float32 PyTorch; None where it is that, or
@@ -376,7 +354,7 @@ class Model(Answering):
         )
         backbone = joined(backbone) if about.get("join") else backbone
         seen = folder / SEEN if (folder / SEEN).is_file() else None
-        _require(engine, backbone, device)
+        require_engine(engine, backbone, device)
         return cls(
             backbone,
             head.eval(),
@@ -391,17 +369,3 @@ class Model(Answering):
             engine,
             cache,
         )
-
-
-def _require(engine: str, backbone: Backbone, device: torch.device) -> None:
-    """Raises UsageError where an engine does not run here."""
-    made = makers(backbone, device, SHAPES[-1])
-    if engine not in ("auto", *made):
-        raise UsageError(
-            f"the engine {engine!r} does not run on {device}; these do: auto, {', '.join(made)}."
-        )
-    try:
-        made.get(engine, made[REFERENCE])()
-    except ImportError:
-        why = f"the engine {engine!r} needs a library that is not installed: pip install openvino"
-        raise UsageError(why) from None
