@@ -15,7 +15,7 @@ from pathlib import Path
 from regraft.data.examples import Asked, Named
 from regraft.data.kind import Kind
 from regraft.data.rows import Labels, Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
-from regraft.data.tables import is_table_name, named_kind, read_table
+from regraft.data.tables import is_table_name, named_kind, read_table, told_kind
 from regraft.data.walker import Passed, ends_in, is_folder, is_hidden, own_output, some, walk
 from regraft.errors import DataError
 
@@ -78,17 +78,20 @@ def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
 
 
 def kind_of(folder: Path, kinds: Sequence[Kind]) -> Kind:
-    """The kind that most of the first files below a folder are of; where there are none, that of its first
-    table; else the first of all.
+    """The kind that the tables of splits in a folder tell; else that most of the first files below it are
+    of; where there are none, that of its first table; else the first of all.
     """
     if len(kinds) == 1:
         return kinds[0]
+    tables = sorted(path for path in folder.iterdir() if is_table_name(path.name))
+    told = (told_kind(table, kinds) for table in tables if split_of(table.stem))
+    if (kind := next((kind for kind in told if kind is not None), None)) is not None:
+        return kind
     every = frozenset().union(*(kind.endings for kind in kinds))
     paths = list(islice(walk(folder, every, Passed()), LOOKED_AT))
     counts = _counted(paths, kinds)
     _check_mixed(folder, kinds, counts)
     if not paths:
-        tables = sorted(path for path in folder.iterdir() if is_table_name(path.name))
         return named_kind(tables[0], kinds) if tables else kinds[0]
     return kinds[counts.index(max(counts))]
 

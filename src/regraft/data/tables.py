@@ -67,23 +67,27 @@ def is_table_name(name: str) -> bool:
 
 
 def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
-    """The kind that a column of a table is named after, or else that of the files it names; the first where
-    that does not show.
+    """The kind of a table's items (`told_kind`); the first where that does not show."""
+    return kinds[0] if len(kinds) == 1 else told_kind(path, kinds) or kinds[0]
+
+
+def told_kind(path: Path, kinds: Sequence[Kind]) -> Kind | None:
+    """The kind that a column of a table is named after, or else that of the files it names, or else that of
+    its cells; None where that does not show.
     """
-    if len(kinds) == 1:
-        return kinds[0]
     try:
         table = read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, _named(kinds))
     except (pa.ArrowException, UnicodeDecodeError, csv.Error):
-        return kinds[0]  # reading it says what is wrong
+        return None  # reading it says what is wrong
     plain = [plainly(name) for name in table.column_names]
     named = [kind for kind in kinds if not {kind.name, *kind.columns}.isdisjoint(plain)]
     place = next((n for n, name in enumerate(plain) if name in ("path", *COLUMNS["path"])), None)
     names = [] if place is None else [str(cell) for cell in table.column(place)[:LOOKED_AT].to_pylist()]
     listed = [kind for kind in kinds if any(ends_in(name, kind.endings) for name in names)]
-    held = [kind for kind in kinds if not set(kind.cells).isdisjoint(plain)]
-    named = [kind for kind in named if kind not in held]  # a caption beside pictures is no item
-    return [*named, *listed, *held, kinds[0]][0]
+    # A remark beside a path is no item, and a text beside pictures is their caption
+    held = [k for k in kinds if not set(k.cells[: None if place is None else 1]).isdisjoint(plain)]
+    named = [kind for kind in named if kind not in held]
+    return next(iter((*named, *listed, *held)), None)
 
 
 def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> tuple[list[Row], Labels]:

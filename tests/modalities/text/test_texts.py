@@ -152,6 +152,22 @@ def test_a_mixed_folder_is_an_error_that_says_what_was_found(tmp_path: Path) -> 
         read_source(tmp_path)
 
 
+def test_tables_of_splits_tell_what_they_hold_whatever_lies_beside_them(tmp_path: Path) -> None:
+    from PIL import Image
+
+    texts.write_table(tmp_path / "t" / "train.csv", texts.labelled(4))
+    (tmp_path / "t" / "drawings").mkdir()
+    for number in range(8):
+        Image.new("RGB", (8, 8)).save(tmp_path / "t" / "drawings" / f"{number}.png")
+    assert read_source(tmp_path / "t").kind.name == "text"
+    pictures = "path,label,comment\n" + "".join(f"drawings/{n}.png,{n % 2},one\n" for n in range(8))
+    (tmp_path / "t" / "train.csv").write_text(pictures)
+    (tmp_path / "t" / "notes.txt").write_text("what this is")
+    assert read_source(tmp_path / "t").kind.name == "image"
+    (tmp_path / "t" / "train.csv").write_text(pictures.replace(".png", ""))
+    assert read_source(tmp_path / "t").kind.name == "image"
+
+
 def test_a_row_that_changes_is_told_and_one_whose_table_was_only_touched_is_not(tmp_path: Path) -> None:
     from regraft.data import KnownFile
     from regraft.data.known import content_id
