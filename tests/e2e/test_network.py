@@ -166,3 +166,15 @@ def test_the_budget_decides_what_is_fetched(served: StandIn, colours: Path) -> N
     regraft.rank(colours, recipe=recipe, listeners=[lambda event: said.append(str(event.get("text")))])
     assert any("it has 0.3 M parameters, more than the 0.2 M allowed" in text for text in said)
     assert not served.asked
+
+
+def test_downloads_take_a_share_of_the_budget_only(
+    served: StandIn, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.repositories[f"timm/{STRONG[5:]}"].fault = "slow"
+    monkeypatch.setattr("regraft.steps.rank.network.FETCHING", 0.005)
+    monkeypatch.setattr("regraft.backbones.sources.fetch.PIECE", 1)
+    recipe = {**QUICK, "obtain": {"network": True}, "run": {"engine": "torch-float32", "budget_seconds": 120}}
+    found = regraft.rank(colours, recipe=recipe)
+    assert {row.reference for row in found.rows} == {LITE}
+    assert "the share of the budget for fetching" in found.left_out[STRONG]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from regraft.steps.estimate import epochs_of, run_seconds
 PATIENCE = 3600.0  # seconds that a whole run may take with a fetched model where no budget was named
 STEP = 3.0  # forward passes that a training step is taken for
 COPIES = 4  # of the weights while they are trained: they themselves, gradients, two moments
+FETCHING = 0.25  # share of the time left that all downloads may take
 MEMORY = 0.5  # share of the free memory that these copies may take; activations want some too
 
 
@@ -64,9 +66,11 @@ def reach(counts: Mapping[str, int], context: Context) -> Reached:
         else:
             fitting.append(entry)
     _tell(fitting, reached, context)
+    hear = _in_time(context)
     for entry in sorted(fitting, key=lambda entry: entry.megabytes):
         try:
-            obtain_weights(entry.reference, False, context.modality.name, ticking(context))
+            hear(entry.name, 0, 0)
+            obtain_weights(entry.reference, False, context.modality.name, hear)
         except BackboneError as error:
             reached.passed_over[entry.reference] = str(error)
             context.events.note(str(error))
@@ -165,6 +169,20 @@ def _tell(fitting: Sequence[Entry], reached: Reached, context: Context) -> None:
         reasons.setdefault(why, []).append(reference.partition(":")[2])
     for why, names in reasons.items():
         context.events.note(f"passed over: {', '.join(names)}: {why}")
+
+
+def _in_time(context: Context) -> Callable[[str, int, int], None]:
+    """The same, which ends a download with BackboneError when its share of the budget is used up."""
+    tell, deadline = ticking(context), time.monotonic() + FETCHING * context.seconds_left
+
+    def hear(label: str, done: int, total: int) -> None:
+        if time.monotonic() > deadline:
+            raise BackboneError(
+                f"{label}: the share of the budget for fetching, {FETCHING:.0%}, was used up."
+            )
+        tell(label, done, total)
+
+    return hear
 
 
 def ticking(context: Context) -> Callable[[str, int, int], None]:
