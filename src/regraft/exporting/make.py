@@ -101,7 +101,7 @@ def _in_int8(
     exact = onnx.write(graph, about, folder).rename(folder / "float32.onnx")
     place = folder / onnx.FILE
     int8.quantise(exact, place, graph, examples, tick)
-    if form.title == "OpenVINO":
+    if about["format"] == "openvino":
         place = openvino.convert(place, about, folder)
     runners = {"float32": form.runner(exact, graph), "int8": form.runner(place, graph)}
     cost = int8.cost_of(model, graph, examples, {**runners, **int8.bfloat16(exact)}, tick)
