@@ -60,6 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: StandIn
 
+    def parse_request(self) -> bool:
+        """No request on a connection that was kept open is answered once the server is closed."""
+        if self.server.closing.is_set():
+            self.close_connection = True
+            return False
+        return super().parse_request()
+
     def log_message(self, *_: Any) -> None:
         """Nothing: the client's own errors tell."""
 

@@ -130,8 +130,8 @@ def test_no_hub_at_all_a_closed_one_and_a_cache_that_cannot_be_written(
     with pytest.raises(BackboneError, match=r"Not a directory: .*file"):
         obtain_weights(f"timm:{NAME}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    hub.close()
-    with pytest.raises(BackboneError, match="could not be talked to"):
+    hub.close()  # a connection that was kept open breaks off, a new one is refused
+    with pytest.raises(BackboneError, match="could not be talked to|broke off"):
         obtain_weights(f"timm:{NAME}")
 
 

@@ -192,7 +192,7 @@ def only_strays(root: Path) -> str:
     root.mkdir()
     (root / "a.txt").write_text("x")
     (root / "photo.jpg").mkdir()
-    return "no images were found"
+    return "no images or texts or sounds were found"
 
 
 def a_table_of_nothing(root: Path) -> str:

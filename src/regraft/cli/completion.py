@@ -54,9 +54,14 @@ def licences(incomplete: str) -> list[str]:
 
 def settings(incomplete: str) -> list[str]:
     """Settings of the recipe for --set, and behind `=` the values of one that takes a few only."""
-    from regraft.recipe import Recipe
+    from regraft.recipe import Recipe, Section
 
-    sections = {name: type(getattr(Recipe(), name)).model_fields for name in Recipe.model_fields}
+    made = Recipe()
+    sections = {
+        name: type(section).model_fields
+        for name in Recipe.model_fields
+        if isinstance(section := getattr(made, name), Section)
+    }
     name, equals, value = incomplete.partition("=")
     if not equals:
         dotted = [f"{section}.{field}=" for section, fields in sections.items() for field in fields]

@@ -61,7 +61,7 @@ def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
         path = path.resolve()
         source = _read_file(path, kinds) if path.is_file() else _read_folder(path, kind_of(path, kinds))
         if not source.rows:
-            raise _nothing(source, path)
+            raise _nothing(source, path, kinds)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]
@@ -133,14 +133,17 @@ def _near(path: Path) -> str:
     )
 
 
-def _nothing(source: Source, path: Path) -> DataError:
-    """The error for a place without examples: what is there instead."""
+def _nothing(source: Source, path: Path, kinds: Sequence[Kind]) -> DataError:
+    """The error for a place without examples: what is there instead. A folder shows no kind then, so all
+    are named; a table has shown its own.
+    """
     seen = ", ".join(sorted(shown(item.name) for item in path.iterdir())[:8]) if path.is_dir() else "no rows"
     passed = source.passed.in_words()
+    nouns = " or ".join(f"{kind.noun}s" for kind in (kinds if path.is_dir() else [source.kind]))
     return DataError(
-        f"no {source.kind.noun}s were found in {path}.",
+        f"no {nouns} were found in {path}.",
         [f"it holds: {seen or 'nothing'}", *([f"passed over: {passed}"] if passed else [])],
-        f"Wanted: a folder of {source.kind.noun}s a class, "
+        f"Wanted: a folder of {nouns} a class, "
         "or train/ and test/ of such folders, or a csv with `path` and `label`.",
     )
 

@@ -44,9 +44,9 @@ def test_frames_do_not_depend_on_the_padding() -> None:
 
 
 def test_openvino_gives_the_same_frames() -> None:
-    from regraft.inference.engines import _openvino
+    from regraft.inference.graphs import openvino
 
-    library = _openvino()
+    library = openvino()
     pre = AudioPreprocess(128, 80)
     batch = pre.collate(SOUNDS[:2])
 
