@@ -352,7 +352,7 @@ def test_the_page_says_what_it_lacks_and_takes_it_from_a_package(
     reason="set REGRAFT_ORT_WEB to the unpacked npm package: npm pack onnxruntime-web, tar xzf its file",
 )
 def test_the_page_answers_in_a_browser_as_the_model_does(
-    run: Path, fitted: Fitted, written: Any, tmp_path: Path
+    run: Path, fitted: Fitted, written: Any, real_data: Path, tmp_path: Path
 ) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     made = regraft.export(run, "onnx", tmp_path / "made", web=PACKAGE)
@@ -360,6 +360,7 @@ def test_the_page_answers_in_a_browser_as_the_model_does(
     photograph.resize((640, 403)).save(tmp_path / "large.png")  # averaged before
     names = [str(fitted.data / kind / "5.png") for kind in ("red", "green", "blue")]
     names.append(str(tmp_path / "large.png"))
+    names += [str(path) for path in sorted((real_data / "flowers5" / "test").rglob("*.jpg"))[:200:67]]
     handler = partial(SimpleHTTPRequestHandler, directory=str(made.path))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
