@@ -41,6 +41,7 @@ class PooledEncoder(nn.Module):
         if isinstance(getattr(model, "pooler", None), nn.Module):
             model.pooler = None  # type: ignore[assignment]  # trained for another task, and asked by nobody
         self.model, self.pooling = model, pooling
+        model.loss_function = None  # type: ignore[assignment]  # who looks for one is warned by the library
         self.num_features = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     def forward(self, given: Given) -> torch.Tensor:

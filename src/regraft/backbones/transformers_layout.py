@@ -27,6 +27,7 @@ class PooledTransformer(nn.Module):
     def __init__(self, model: nn.Module, size: int) -> None:
         super().__init__()
         self.model = model
+        model.loss_function = None  # type: ignore[assignment]  # who looks for one is warned by the library
         self.pretrained_cfg: dict[str, Any] = {}
         with torch.no_grad():
             self.num_features = int(self.eval()(torch.zeros(1, 3, size, size)).shape[1])

@@ -11,7 +11,7 @@ from pathlib import Path
 from regraft.data.cells import cell_name, first_row
 from regraft.data.kind import Kind
 from regraft.data.known import NewFile
-from regraft.data.rows import plainly
+from regraft.data.rows import plainly, shown
 from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name, read_column
 from regraft.data.walker import Passed, ends_in, walk
 from regraft.errors import DataError
@@ -24,18 +24,21 @@ def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passe
 
     A name is a file, a folder (all files of the kind below it), a pattern such as `photos/**/*.jpg`, a
     table whose column `path` names files relative to it, or `-` for the `lines`, each the name of a file or
-    a folder. A named file is always tried, one of a folder or a pattern by its ending. What is passed over
-    is told to `passed`. Raises DataError for a table without such a column, before anything is found, and at the
-    end where there were no items.
+    a folder. Where items may be written down (the kind has `cells`), what names nothing that is there is an
+    item itself, and a line is never a folder. A named file is always tried, one of a folder or a pattern by
+    its ending. What is passed over is told to `passed`. Raises DataError for a table that is not there or has
+    no such column, before anything is found, and at the end where there were no items.
     """
     tables = {name: _column(Path(name), kind) for name in names if _is_table(name, kind)}
+    if lost := [name for name in names if kind.cells and _is_lost_table(name)]:
+        raise DataError("there is no such table:", [shown(name) for name in lost])
 
     def found() -> Iterator[str | NewFile]:
         for name in names:
             if name == "-":
                 for line in lines:
                     if line.strip():
-                        yield from _files(line.rstrip("\r\n"), kind, passed)
+                        yield from _line(line.rstrip("\r\n"), kind, passed)
             elif name in tables:
                 yield from _rows(Path(name), tables[name], kind)
             elif glob.has_magic(name) and not os.path.lexists(name):
@@ -61,12 +64,20 @@ def _some(found: Iterator[str | NewFile], named: bool, passed: Passed) -> Iterat
     )
 
 
-def _files(name: str, kind: Kind, passed: Passed) -> Iterator[str]:
-    """A file, or those below a folder."""
+def _files(name: str, kind: Kind, passed: Passed) -> Iterator[str | NewFile]:
+    """A file, or those below a folder; or the item that is written there."""
     if os.path.isdir(name):
         yield from map(str, walk(name, kind.endings, passed))
     else:
-        yield name
+        yield NewFile(name) if kind.cells and os.path.isfile(name) else name
+
+
+def _line(line: str, kind: Kind, passed: Passed) -> Iterator[str | NewFile]:
+    """What a line names; one that may be an item itself is no folder: a word can be called as one is."""
+    if kind.cells and os.path.isdir(line):
+        yield line
+    else:
+        yield from _files(line, kind, passed)
 
 
 def _matching(pattern: str, kind: Kind, passed: Passed) -> Iterator[str]:
@@ -83,6 +94,11 @@ def _matching(pattern: str, kind: Kind, passed: Passed) -> Iterator[str]:
             yield name
         else:
             passed.stray.append(passed.name(name))
+
+
+def _is_lost_table(name: str) -> bool:
+    """True for one word that can only be the name of a table, which is not there."""
+    return is_table_name(name) and not glob.has_magic(name) and " " not in name and not os.path.lexists(name)
 
 
 def _is_table(name: str, kind: Kind) -> bool:
@@ -129,8 +145,14 @@ def _rows(table: Path, column: tuple[str, str], kind: Kind) -> Iterator[str | Ne
 
         with open(table, "rb") as handle:
             for batch in pq.ParquetFile(handle).iter_batches(PIECE, columns=[name]):
-                yield from (str(table.parent / str(cell or "")) for cell in batch.column(0).to_pylist())
+                yield from (_file(table, cell, kind) for cell in batch.column(0).to_pylist())
         return
     with open(table, encoding="utf-8-sig", newline="", errors="surrogateescape") as text:
         for row in csv.DictReader(text, delimiter=mark):
-            yield str(table.parent / (row[name] or ""))
+            yield _file(table, row[name], kind)
+
+
+def _file(table: Path, cell: object, kind: Kind) -> str | NewFile:
+    """The file that a cell names, and never a text of that wording."""
+    place = str(table.parent / str(cell or ""))
+    return NewFile(place) if kind.cells else place

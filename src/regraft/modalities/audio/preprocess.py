@@ -18,7 +18,7 @@ from regraft.artifacts import fingerprint
 from regraft.errors import UsageError
 from regraft.modalities import Intake, bucket_of, prepared
 from regraft.modalities.audio.augment import Augment
-from regraft.modalities.audio.reading import waveform
+from regraft.modalities.audio.reading import MOST_CHANNELS, RATES, waveform
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,6 +118,8 @@ class AudioPreprocess:
             "windows": self.windows,
             "length": self.size * HOP // self.windows,
             "step": EVEN,
+            "rates": RATES,
+            "channels": MOST_CHANNELS,
         }
         reading = (STANDALONE / "read.py.txt").read_text("utf-8")
         return replace(prepared(self), reading=reading, needs=("soundfile", "soxr"), settings=settings)

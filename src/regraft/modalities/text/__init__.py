@@ -10,7 +10,7 @@ from regraft.modalities.text.hide import hide
 from regraft.modalities.text.inspect import SCHEMA, TextFacts, inspect_text, table, text_digest
 from regraft.modalities.text.lexical import Words
 from regraft.modalities.text.preprocess import TextPreprocess
-from regraft.modalities.text.reading import ENDINGS, read_text
+from regraft.modalities.text.reading import ENDINGS, characters_of, read_text
 from regraft.modalities.text.same import likeness
 from regraft.modalities.text.settings import NAMED, preprocess, settings
 from regraft.modalities.text.show import overlay, sheet, show
@@ -40,7 +40,7 @@ class Texts:
     takes: tuple[str, ...] = ()
     joins, resizes = False, False
     sizes, augmentation = NAMED, Section
-    extent = Extent("characters", 100_000, len)
+    extent = Extent("characters", 100_000, characters_of)
     evidence = (Words(),)
     inspect = staticmethod(inspect_text)
     digest = staticmethod(text_digest)

@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,13 +19,14 @@ from regraft.artifacts import fingerprint
 from regraft.errors import BackboneError, UsageError
 from regraft.modalities.buckets import bucket_of
 from regraft.modalities.intake import Intake, prepared
-from regraft.modalities.text.reading import read_text
+from regraft.modalities.text.reading import NULS, read_text
 
 if TYPE_CHECKING:
     from torch import nn
 
 VERSION = "1"  # should the tokens ever change, this does, and old runs keep theirs
 TOKENIZER = "tokenizer.json"
+STANDALONE = Path(__file__).with_name("standalone")  # what goes with an export, to be used without regraft
 PADDING = -1  # in what `host` gives: a place that the network does not see
 LONG_TOKEN = 32  # characters a token: a text is cut to so many times its tokens before it is tokenised
 
@@ -118,8 +120,10 @@ class TextPreprocess:
             "characters": LONG_TOKEN * self.size,
             "prefix": self.prefix,
             "padding": self.padding,
+            "nuls": NULS,
         }
-        return replace(prepared(self), reading=READING, needs=("tokenizers",), settings=settings)
+        reading = (STANDALONE / "read.py.txt").read_text("utf-8")
+        return replace(prepared(self), reading=reading, needs=("tokenizers",), settings=settings)
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` texts of one token over and over, or of tokens drawn from `rng`."""
@@ -127,24 +131,6 @@ class TextPreprocess:
         shape = count, min(self.typical, self.size) - 1
         ids = np.full(shape, most // 2) if rng is None else rng.integers(0, most, shape)
         return self.collate(list(np.pad(ids, ((0, 0), (0, 1)), constant_values=PADDING)))
-
-
-# What an exported predict.py reads a text by: the same as `host` and `collate`, without regraft
-READING = '''
-def read(path):
-    """{"ids", "mask"}: (1, L) int64 tokens of a text file, the tokenizer being the file beside this one."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(HERE / SETTINGS["tokenizer"]))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=SETTINGS["size"] - 1)
-    with open(path, "rb") as file:
-        text = file.read().decode("utf-8-sig", "replace").replace("\\0", " ")
-    text = (SETTINGS["prefix"] + text)[: SETTINGS["characters"]]
-    ids = [*tokenizer.encode(text).ids, SETTINGS["padding"]]
-    mask = [1] * (len(ids) - 1) + [0]
-    return {"ids": np.array([ids], dtype=np.int64), "mask": np.array([mask], dtype=np.int64)}
-'''
 
 
 @functools.lru_cache(maxsize=8)

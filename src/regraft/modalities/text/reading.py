@@ -50,6 +50,11 @@ def read_text(item: Any) -> Read:
     return Read(text, read.encoding)
 
 
+def characters_of(content: bytes) -> int:
+    """How long the text of a file with this content is. Raises Unreadable."""
+    return len(read_text(content).text)
+
+
 def plain(text: str) -> str:
     """A text as it is compared with others: one Unicode form (NFKC), no case, one blank between words."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
@@ -76,19 +81,25 @@ def _is_file(text: str) -> bool:
 def _content(item: Any) -> bytes:
     if isinstance(item, (bytes, bytearray, memoryview)):
         content = bytes(item)
-    elif hasattr(item, "read"):
-        content = item.read()
-    elif isinstance(item, (str, os.PathLike)):
+    elif hasattr(item, "read") or isinstance(item, (str, os.PathLike)):
         try:
-            with open(item, "rb") as handle:
-                content = handle.read(LARGEST + 1)
-        except OSError as error:
-            raise Unreadable(f"cannot be opened: {error.strerror or error}") from None
+            content = _whole(item)
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     else:
         raise Unreadable(f"it is no text but {type(item).__name__}")
     if len(content) > LARGEST:
         raise Unreadable(f"it has more than {LARGEST >> 20} MB: cut it into several texts")
     return content
+
+
+def _whole(item: Any) -> bytes:
+    """All of what can be read, or more than is taken. Raises OSError, and ValueError for what names nothing."""
+    if hasattr(item, "read"):
+        content = item.read()
+        return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    with open(item, "rb") as handle:
+        return handle.read(LARGEST + 1)
 
 
 def _decoded(content: bytes) -> Read:
