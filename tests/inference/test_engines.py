@@ -124,7 +124,7 @@ def test_a_wrong_normalisation_or_padding_would_be_refused(base, images, expecte
 class Fake:
     """An engine that gives the mean colours, some slower and some wrong."""
 
-    batch = 4
+    batch, lanes = 4, 1
 
     def __init__(self, name: str, factor: float = 1.0, pause: float = 0.0) -> None:
         self.name = self.numerics = name

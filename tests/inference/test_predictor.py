@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from torch import nn
 
 from bases import base_of
 from regraft.backbones import obtain_weights
-from regraft.inference import engines
-from regraft.inference.predictor import SHAPES, shape_for
+from regraft.inference import engines, predictor
+from regraft.inference.predictor import SHAPES, Predictor, shape_for
 from regraft.modalities import Unreadable
 from regraft.model import Model
 from regraft.tasks.single import Single
@@ -168,3 +169,25 @@ def test_changes_in_place_count_in_the_next_call(model: Model) -> None:
         found = outputs(model, items)
         assert not np.array_equal(found, before)
         assert np.array_equal(found, anew(model, items))
+
+
+def test_batches_that_run_at_once_say_what_they_say_one_by_one(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    items: list[Any] = [*pictures(50), b"no picture", *pictures(21, seed=1)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for lanes in (1, 2):
+            monkeypatch.setattr(predictor, "lanes_for", lambda threads, lanes=lanes: lanes)
+            runs = Predictor(model, torch.device("cpu"), "openvino-float32")
+            found.append(list(runs.outputs(items)))
+            assert {engine.lanes for engine in runs.engines.values()} == {lanes}
+    finally:
+        torch.set_num_threads(threads)
+    for number, (one, two) in enumerate(zip(*found, strict=True)):
+        assert isinstance(one, Unreadable) == isinstance(two, Unreadable) == (number == 50)
+        if number != 50:
+            np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)

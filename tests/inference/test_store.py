@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from regraft.inference import FeatureStore
 class Engine:
     """Mean colour of each image as three features; counts what it was asked for."""
 
-    name, numerics, batch = "test", "test", 4
+    name, numerics, batch, lanes = "test", "test", 4, 1
 
     def __init__(self) -> None:
         self.seen = 0
@@ -228,3 +229,28 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
     for _ in range(2):
         assert ask(FeatureStore(None), engine, [7])[0].tolist() == [7, 7, 7]
     assert engine.seen == 2
+
+
+class Together(Engine):
+    """Answers a batch only when another one is there as well, and counts how many are there at most."""
+
+    lanes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting, self.inside, self.most = threading.Barrier(2), 0, 0
+
+    def run(self, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.meeting.wait(timeout=60)
+        found = super().run(batch)
+        self.inside -= 1
+        return found
+
+
+def test_as_many_batches_run_at_once_as_the_engine_has_lanes() -> None:
+    engine = Together()
+    numbers = list(range(64))
+    assert ask(FeatureStore(None), engine, numbers)[:, 0].tolist() == numbers
+    assert engine.most == 2

@@ -14,13 +14,14 @@ from torch import nn
 
 from regraft.backbones import Backbone, Batch, length, padded
 from regraft.inference.engines import Engine, TorchEngine
-from regraft.inference.feed import alike, batched, prefetch
+from regraft.inference.feed import Feed, alike, batched, lanes_for
 from regraft.inference.outcome import Outcome
 from regraft.inference.trial import REFERENCE, makers
 from regraft.modalities import Unreadable
 
 SHAPES = (1, 8, 32)  # the only batch sizes that PyTorch runs
 COMPILED = (1, 8)  # those of engines that compile one network a shape: more is not faster
+MANY = 32  # items that are a stream: several batches run at once, where the engine can
 WAIT = 256  # items after which one is answered though not many of its length came
 FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as much as items do
 
@@ -41,7 +42,8 @@ class Predictor:
     lengths of their own beside others of their bucket. So an output does not depend on what the other items
     are: in the same shape it has the same bits. Between two shapes the last bits may differ (by 5e-6 where
     it was measured), as libraries take other kernels for them. Several threads may call it: each reads its
-    own items, and the network takes one batch at a time, which has all processors to itself.
+    own items. The network takes one batch at a time, which has all processors to itself; of MANY items an
+    engine that compiles takes several at once, each on its share of them, to the same bits where it was tried.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Predictor:
     ) -> None:
         self.model, self.device, self.name, self.cache = model, device, engine, cache
         self.shapes = SHAPES if engine.startswith("torch") else COMPILED
-        self.engines: dict[int, Engine] = {}  # by the size of batch
+        self.engines: dict[tuple[int, int], Engine] = {}  # by the size of batch, and how many run at once
         self.turn = Lock()
 
     def outputs(self, items: Iterable[Any]) -> Iterator[np.ndarray | Unreadable]:
@@ -64,29 +66,34 @@ class Predictor:
         answered in batches.
         """
         stream = iter(items)
-        first = list(islice(stream, SHAPES[-1]))
+        first = list(islice(stream, MANY))
         shape = shape_for(len(first), self.shapes)
         batches = batched(chain(first, stream), shape)
-        together = (
-            prefetch(batches, self._read) if len(first) > 1 else ((b, [*map(self._read, b)]) for b in batches)
-        )
         answered: dict[int, Outcome | Unreadable] = {}  # what came before its turn
-
-        def readable() -> Iterator[tuple[int, Any]]:
-            for number, raw in enumerate(raw for _, raws in together for raw in raws):
-                if isinstance(raw, Unreadable):
-                    answered[number] = raw
-                else:
-                    yield number, raw
-
         turn = 0
-        for numbers, raws in alike(readable(), shape, WAIT):
-            done = self._pass(raws, shape)
-            answered |= dict(zip(numbers, done, strict=True))
-            while turn in answered:
-                yield answered.pop(turn)
-                turn += 1
-        yield from (answered[number] for number in sorted(answered))
+        with Feed(self._lanes(len(first))) as feed:
+            together = (
+                feed.read(batches, self._read)
+                if len(first) > 1
+                else ((b, [*map(self._read, b)]) for b in batches)
+            )
+
+            def readable() -> Iterator[tuple[int, Any]]:
+                for number, raw in enumerate(raw for _, raws in together for raw in raws):
+                    if isinstance(raw, Unreadable):
+                        answered[number] = raw
+                    else:
+                        yield number, raw
+
+            def passed(group: tuple[list[int], list[Any]]) -> list[Outcome]:
+                return self._pass(group[1], shape, feed.lanes)
+
+            for (numbers, _), done in feed.run(alike(readable(), shape, WAIT), passed):
+                answered |= dict(zip(numbers, done, strict=True))
+                while turn in answered:
+                    yield answered.pop(turn)
+                    turn += 1
+            yield from (answered[number] for number in sorted(answered))
 
     def of_raws(self, raws: Iterable[Any]) -> Outcome:
         """Outputs and features of at least one item that the preprocessing's `host` has prepared."""
@@ -98,38 +105,50 @@ class Predictor:
         rows = [answered[number] for number in range(len(raws))]
         return Outcome(np.stack([row.outputs for row in rows]), np.stack([row.features for row in rows]))
 
+    def _lanes(self, count: int) -> int:
+        """How many batches run at once of so many items or more: several where there are MANY."""
+        one = self.shapes is SHAPES or count < MANY
+        return 1 if one else lanes_for(torch.get_num_threads())
+
     def _read(self, item: Any) -> Any:
         try:
             return self.model.backbone.preprocess.host(item)
         except Unreadable as error:
             return error
 
-    def _pass(self, raws: Sequence[Any], shape: int) -> list[Outcome]:
+    def _pass(self, raws: Sequence[Any], shape: int, lanes: int = 1) -> list[Outcome]:
         """Of each of at most `shape` prepared items, which go in one shape, its outputs and features."""
-        return self.of_batch(self.model.backbone.preprocess.collate(raws), shape)
+        return self.of_batch(self.model.backbone.preprocess.collate(raws), shape, lanes)
 
-    def of_batch(self, batch: Batch, shape: int = 1) -> list[Outcome]:
-        """The same of a batch that is collated already."""
+    def of_batch(self, batch: Batch, shape: int = 1, lanes: int = 1) -> list[Outcome]:
+        """The same of a batch that is collated already. With several `lanes` so many threads may call at
+        once, and each batch has its share of the processors.
+        """
         count = length(batch)
         batch = padded(batch, shape)
         with self.turn:
-            features = self._features(batch, shape)
+            engine = self._engine(shape, lanes)
+            if isinstance(engine, TorchEngine):
+                features = engine.forward(batch)[0]
+            elif engine.lanes == 1:
+                features = engine.run(batch)[0]
+        if engine.lanes > 1:
+            features = engine.run(batch)[0]
+        with self.turn:
             head = self.model.head.to("cpu").eval()
             with torch.inference_mode():
                 outputs = head(torch.from_numpy(features)).numpy()
         rows = zip(outputs, features, strict=True)
         return [Outcome(*row) for row in islice(rows, count)]
 
-    def _features(self, batch: Batch, shape: int) -> np.ndarray:
-        """(shape, width) features of a full batch."""
+    def _engine(self, shape: int, lanes: int) -> Engine:
+        """The engine for full batches of a size; made anew where the model has another backbone."""
         place = SHAPES[-1] if self.shapes is SHAPES else shape  # PyTorch runs any shape
-        engine = self.engines.get(place)
+        engine = self.engines.get((place, lanes))
         if engine is None or engine.backbone is not self.model.backbone:
-            made = makers(self.model.backbone, self.device, place, cache=self.cache)
-            engine = self.engines[place] = made[self.name]()
-        if isinstance(engine, TorchEngine):
-            return engine.forward(batch)[0]
-        return engine.run(batch)[0]
+            made = makers(self.model.backbone, self.device, place, cache=self.cache, lanes=lanes)
+            engine = self.engines[place, lanes] = made[self.name]()
+        return engine
 
 
 def shape_for(count: int, shapes: tuple[int, ...] = SHAPES) -> int:

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint, openable
 from regraft.inference.engines import Engine
-from regraft.inference.feed import alike, batched, prefetch
+from regraft.inference.feed import Feed, alike, batched
 
 SHARD = 16 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
 SECONDS = 20.0
@@ -101,17 +101,20 @@ class FeatureStore:
         def read(identity: str) -> np.ndarray:
             return preprocess.host(items[rows[identity][0]])
 
-        read_ahead = prefetch(batched(missing, engine.batch), read)
-        prepared = ((one, raw) for some, raws in read_ahead for one, raw in zip(some, raws, strict=True))
-        for batch, raws in alike(prepared, engine.batch):
-            found = _typed(engine.run(preprocess.collate(raws)), columns)
-            for number, values in enumerate(found):
-                for identity, value in zip(batch, values, strict=True):
-                    room.put(number, rows[identity], value)
-            pending.add(batch, found)
-            done += len(batch)
-            speed = done / (time.perf_counter() - began)
-            tick(label=label, done=done, total=len(missing), examples_per_second=speed)
+        def run(group: tuple[list[str], list[np.ndarray]]) -> list[np.ndarray]:
+            return _typed(engine.run(preprocess.collate(group[1])), columns)
+
+        with Feed(engine.lanes) as feed:
+            read_ahead = feed.read(batched(missing, engine.batch), read)
+            prepared = ((one, raw) for some, raws in read_ahead for one, raw in zip(some, raws, strict=True))
+            for (batch, _), found in feed.run(alike(prepared, engine.batch), run):
+                for number, values in enumerate(found):
+                    for identity, value in zip(batch, values, strict=True):
+                        room.put(number, rows[identity], value)
+                pending.add(batch, found)
+                done += len(batch)
+                speed = done / (time.perf_counter() - began)
+                tick(label=label, done=done, total=len(missing), examples_per_second=speed)
         pending.write()
         if missing:
             self.shrink()

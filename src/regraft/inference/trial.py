@@ -20,6 +20,7 @@ from regraft.artifacts import fingerprint, read_json, write_json
 from regraft.backbones import Backbone, Batch, padded, split
 from regraft.errors import UsageError
 from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine
+from regraft.inference.feed import Feed, lanes_for
 
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
@@ -68,13 +69,18 @@ def makers(
     depths: tuple[int, ...] = (),
     cut: int | None = None,
     cache: Path | None = None,
+    lanes: int | None = None,
 ) -> dict[str, Maker]:
-    """The engines there are for a device, by name, the reference first, then the most promising."""
+    """The engines there are for a device, by name, the reference first, then the most promising.
+
+    `lanes` is how many batches those run at once that can; None stands for what is fastest for many.
+    """
+    lanes = lanes or lanes_for(torch.get_num_threads())
     made: dict[str, Maker] = {REFERENCE: lambda: TorchEngine(backbone, device, batch, "float32", depths, cut)}
     if device.type == "cpu":
         few = min(batch, 8)  # as fast as more, and less is padded
         for p in ("bfloat16", "float32"):
-            made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache)  # type: ignore[misc]
+            made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache, lanes)  # type: ignore[misc]
     if device.type != "mps":  # its autocast knows float16 only
         made["torch-bfloat16"] = lambda: TorchEngine(backbone, device, batch, "bfloat16", depths, cut)
     return made
@@ -195,12 +201,13 @@ def _timed(engine: Engine, sample: Batch) -> tuple[np.ndarray, float]:
     batches = split(sample, engine.batch)
     found = np.concatenate([engine.run(batch)[0] for batch in batches])
     full, done, best = padded(batches[0], engine.batch), 0.0, float("inf")
-    while done < PATIENCE:
-        began = time.perf_counter()
-        engine.run(full)
-        seconds = time.perf_counter() - began
-        done, best = done + seconds, min(best, seconds)
-    return found, engine.batch / best
+    with Feed(engine.lanes) as feed:
+        while done < PATIENCE:
+            began = time.perf_counter()
+            list(feed.run([full] * engine.lanes, engine.run))
+            seconds = time.perf_counter() - began
+            done, best = done + seconds, min(best, seconds)
+    return found, engine.lanes * engine.batch / best
 
 
 def _fastest(trials: list[Trial]) -> str:
