@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,22 +60,30 @@ def write_table(place: Path, rows: Sequence[tuple[str, str]]) -> Path:
     return place
 
 
-def tiny_encoder(folder: Path, layers: int = 2) -> Path:
-    """A BERT of random weights, 16 wide, that knows the words of `SAYINGS`."""
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel
+KNOWN = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *" ".join(SAYINGS.values()).split()]
 
-    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *" ".join(SAYINGS.values()).split()]
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(known)}, "[UNK]"))
+
+def word_tokenizer() -> Any:
+    """A tokenizer of the library `tokenizers` that knows the words of `SAYINGS`."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(KNOWN)}, "[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
+    return tokenizer
+
+
+def tiny_encoder(folder: Path, layers: int = 2) -> Path:
+    """A BERT of random weights, 16 wide, that knows the words of `SAYINGS`."""
+    import torch
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(known),
+        vocab_size=len(KNOWN),
         hidden_size=16,
         num_hidden_layers=layers,
         num_attention_heads=2,
@@ -83,5 +92,5 @@ def tiny_encoder(folder: Path, layers: int = 2) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     BertModel(config).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    word_tokenizer().save(str(folder / "tokenizer.json"))
     return folder

@@ -16,8 +16,14 @@ from regraft.backbones.batches import tensors
 
 
 def entrance(backbone: Backbone, depth: int) -> str:
-    """The name of the module a stage begins with: what it is given is the activation at that depth."""
-    return backbone.stages[depth].modules[0]
+    """The name of the module a stage begins with: what it is given is the activation at that depth. A list
+    of modules is given nothing.
+    """
+    return next(
+        name
+        for name in backbone.stages[depth].modules
+        if not isinstance(backbone.module.get_submodule(name), (nn.ModuleList, nn.ModuleDict))
+    )
 
 
 class Tapped(nn.Module):

@@ -85,20 +85,33 @@ def is_transformers(folder: Path) -> bool:
     return isinstance(config, dict) and "model_type" in config and "architecture" not in config
 
 
-def read_folder(folder: Path, name: str = "") -> tuple[PooledTransformer, str, dict[str, Any]]:
-    """The model, its name with our prefix, and a config in timm's terms. Raises BackboneError."""
-    transformers = library()
-    about = read_json(folder / "config.json")
+def loaded(folder: Path, kind: str = "AutoModel", spare: tuple[str, ...] = ()) -> Any:
+    """The library's model of a folder, in float32, by its class `kind`; parameters that begin with one of
+    `spare` need not be there, all others do. Weights are read from model.safetensors, else from
+    pytorch_model.bin, of which nothing but tensors is read. Raises BackboneError.
+    """
     try:
-        model = transformers.AutoModel.from_pretrained(
+        model, info = getattr(library(), kind).from_pretrained(
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            weights_only=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BackboneError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever the library stumbles over: a torn file, a wrong config
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackboneError(f"{folder}: transformers cannot load it: {first}") from None
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(spare))
+    if missing or info.get("mismatched_keys"):
+        raise BackboneError(f"{folder}: its weights lack {', '.join(missing[:3]) or 'the right shapes'}.")
+    return model
+
+
+def read_folder(folder: Path, name: str = "") -> tuple[PooledTransformer, str, dict[str, Any]]:
+    """The model, its name with our prefix, and a config in timm's terms. Raises BackboneError."""
+    about = read_json(folder / "config.json")
+    model = loaded(folder, spare=("pooler.",))
     size = about.get("image_size")
     if not isinstance(size, int):
         raise BackboneError(

@@ -30,8 +30,11 @@ class Skipped(nn.Module):
 
 def cut_short(module: nn.Module, depth: int) -> None:
     """Cut a network without classifier, in place, to its first `depth` stages, pooled by the mean over the
-    positions.
+    positions; by its own `cut_short` where it has one.
     """
+    if hasattr(module, "cut_short"):
+        module.cut_short(depth)  # type: ignore[operator]
+        return
     stages = cut_stages(module)
     reset = getattr(module, "reset_classifier", None)
     if reset is not None and "global_pool" in inspect.signature(reset).parameters:
@@ -70,7 +73,15 @@ def truncated(backbone: Backbone, depth: int) -> Backbone:
             cut_short(module, depth)
             shallow = replace(backbone, module=module, stages=cut_stages(module), classifier="", depth=depth)
             features = Tapped(shallow).eval().to(device)(drawn)[0]
-    except (RuntimeError, TypeError, AttributeError, IndexError, KeyError, AssertionError) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        NameError,
+        AssertionError,
+    ) as error:
         raise ValueError(f"{where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     finally:
         backbone.module.train(training)
