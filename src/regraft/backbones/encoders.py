@@ -113,7 +113,7 @@ def near(mask: torch.Tensor, reach: int) -> dict[str, torch.Tensor]:
     return {"full_attention": there, SLIDING: there & (away <= reach)}
 
 
-def layers_of(model: nn.Module) -> str:
+def layers_of(model: Any) -> str:
     """The name of the list of an encoder's layers. Raises BackboneError where there is none."""
     count = getattr(model.config, "num_hidden_layers", 0)
     lists = [(name, child) for name, child in model.named_modules() if isinstance(child, nn.ModuleList)]
@@ -121,7 +121,7 @@ def layers_of(model: nn.Module) -> str:
         raise BackboneError(
             f"a {type(model).__name__} has no layers in a row, so it cannot be cut into stages."
         )
-    return next((name for name, child in lists if len(child) == count), lists[0][0])
+    return str(next((name for name, child in lists if len(child) == count), lists[0][0]))
 
 
 def is_encoder(folder: Path) -> bool:
@@ -202,7 +202,7 @@ def pooling_of(folder: Path) -> str:
         modes |= {str(about["pooling_mode"])} if "pooling_mode" in about else set()
         modes -= {"include"}  # include_prompt
         if len(modes) == 1 and modes <= set(POOLINGS):
-            return modes.pop()
+            return str(modes.pop())
     return ""
 
 
