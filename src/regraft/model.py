@@ -352,7 +352,8 @@ class Model(Answering):
             classifier=classifier,
             depth=depth,
         )
-        backbone = joined(backbone) if about.get("join") else backbone
+        if join := about.get("join"):
+            backbone = joined(backbone, join == "deviations")
         seen = folder / SEEN if (folder / SEEN).is_file() else None
         require_engine(engine, backbone, device)
         return cls(

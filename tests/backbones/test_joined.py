@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from regraft.backbones import Backbone, Tapped, joined, make_base, obtain_weights, tensors
+from regraft.backbones.taps import entrance, tapped
 from regraft.modalities import modality_of
 from regraft.model import Model
 from regraft.tasks import task_of
@@ -38,6 +39,21 @@ def test_features_are_those_of_every_depth_at_length_one(base: Backbone) -> None
     assert every.fingerprint() != base.fingerprint()
 
 
+def test_deviations_over_the_positions_follow_the_means(base: Backbone) -> None:
+    means, both = joined(base), joined(base, deviations=True)
+    with torch.no_grad():
+        (found,) = Tapped(both).eval()(batch(base))
+        (first,) = Tapped(means).eval()(batch(base))
+        given = base.preprocess.device()(batch(base))
+        _, caught = tapped(base.module, given, {1: entrance(base, 1)})
+    assert torch.equal(found[:, : means.width], first)
+    expected = caught[1].flatten(2).std(dim=2, correction=0)
+    shown = found[:, means.width : means.width + expected.shape[1]]
+    assert torch.allclose(shown, expected / expected.norm(dim=1, keepdim=True), atol=1e-4)
+    assert both.width == 2 * means.width - base.width
+    assert len({base.fingerprint(), means.fingerprint(), both.fingerprint()}) == 3
+
+
 def test_its_stages_are_those_of_the_network_and_can_be_frozen(base: Backbone) -> None:
     every = joined(base)
     assert [stage.name for stage in every.stages] == [stage.name for stage in base.stages]
@@ -47,14 +63,17 @@ def test_its_stages_are_those_of_the_network_and_can_be_frozen(base: Backbone) -
     assert moving == set(every.stages[-1].parameters)
 
 
-def test_a_model_of_joined_features_is_saved_and_loaded(base: Backbone, tmp_path: Path) -> None:
-    every, task = joined(base), task_of("single", ("a", "b"))
+@pytest.mark.parametrize("deviations", [False, True])
+def test_a_model_of_joined_features_is_saved_and_loaded(
+    base: Backbone, deviations: bool, tmp_path: Path
+) -> None:
+    every, task = joined(base, deviations), task_of("single", ("a", "b"))
     features = Tapped(every).eval()(batch(base))[0].detach().numpy()
     head = linear_head(features, np.array([0, 1, 1]), np.ones(3), task, 0.1)
     model = Model(every, head, "linear", task)
     model.save(tmp_path)
     again = Model.load(tmp_path)
-    assert again.backbone.join
+    assert again.backbone.join == every.join
     assert again.backbone.width == every.width
     items = [np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8) for number in range(3)]
     expected = [one.probability for one in model.predict(items)]

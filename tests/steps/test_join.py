@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from regraft.artifacts import Events
-from regraft.backbones import make_base, obtain_weights
+from regraft.backbones import joined, make_base, obtain_weights
 from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.modalities import modality_of
 from regraft.recipe import Recipe
 from regraft.steps import join as steps
+from regraft.steps import scratch
 from regraft.steps.context import Context
-from regraft.steps.join import join
+from regraft.steps.join import as_compared, join
+from regraft.steps.rank import rank
 from regraft.tasks import task_of
 
 
@@ -59,23 +61,62 @@ def test_what_is_named_or_not_asked_is_settled_without_features(
     assert at.decisions.settled["base.join"].value is (wanted is True)
 
 
-@pytest.mark.parametrize("clear", [True, False])
+@pytest.mark.parametrize("wanted", [False, True, "deviations"])
 def test_they_win_only_where_they_are_clearly_better(
-    backbone: Any, clear: bool, monkeypatch: pytest.MonkeyPatch
+    backbone: Any, wanted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    means = joined(backbone).width
+
     def features(self: Any, some: Part) -> np.ndarray:
-        """Noise, in which the first column of the shallow ones knows the label, or nothing does."""
-        rng = np.random.default_rng(1)
+        """Noise; the first mean, or the first deviation, or nothing knows the label."""
+        rng = np.random.default_rng(2)
         values = rng.normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
-        if clear:
-            values[:, 0] += 6 * some.labels
+        if wanted:
+            values[:, 0 if wanted is True else means] += 6 * some.labels
         return values
 
     monkeypatch.setattr(steps.Frozen, "__call__", features)
     at = context("auto", True)
     found = join(backbone, part(), 60, TASK, at)
-    assert found.join is clear
-    assert "out-of-fold log loss of all" in at.decisions.settled["base.join"].why
+    assert found.join == wanted
+    assert "out-of-fold log loss: that of all depths joined" in at.decisions.settled["base.join"].why
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [({}, "deviations"), ({"join": True}, True), ({"join": False}, False), ({"depth": 2}, False)],
+)
+def test_networks_are_compared_by_what_may_be_used(backbone: Any, recipe: Any, expected: Any) -> None:
+    at = context("auto", True)
+    at = replace(at, recipe=Recipe.build({"base": recipe, "run": {"device": "cpu"}}))
+    assert as_compared(backbone, at).join == expected
+
+
+def test_a_ranking_looks_at_all_depths_joined(tiny: str) -> None:
+    at = context("auto", True)
+    counts = {"train": 60, "val": 0, "test": 0}
+    found = rank(part(), None, counts, TASK, [tiny], at, named=True)  # type: ignore[arg-type]
+    (row,) = found.rows
+    assert row.joined
+    assert row.depth == row.stages, "no cut is on offer where all depths are joined"
+    assert row.name.endswith("depths joined")
+
+
+def test_random_weights_of_joined_features_move_everywhere(
+    backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The baseline from random weights once trained nothing but the head where depths were joined."""
+    seen = []
+
+    def fit(self: Any, *_: Any) -> Any:
+        seen.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scratch.Tuner, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        scratch.from_scratch(joined(backbone), part(), TASK, context("auto", True))
+    names = {name for name, _ in seen[0].backbone.module.named_parameters()}
+    assert seen[0].plan.trainable == names
 
 
 def test_a_network_of_one_stage_has_nothing_to_join(backbone: Any) -> None:

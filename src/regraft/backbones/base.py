@@ -8,7 +8,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -64,7 +64,8 @@ class Backbone:
     config: dict[str, Any]
     classifier: str
     depth: int | None = None  # stages kept, of one that was truncated
-    join: bool = False  # the features are those of all depths (`joined`)
+    # The features are those of all depths (`joined`), with standard deviations beside the means or without
+    join: bool | Literal["deviations"] = False
 
     @property
     def network(self) -> nn.Module:

@@ -11,40 +11,53 @@ import torch
 from torch import nn
 
 from regraft.backbones.base import Backbone, Stage, measured_width
-from regraft.backbones.taps import entrance, pooled, tapped
+from regraft.backbones.taps import entrance, pooled, spread, tapped
 
 
 class Joined(nn.Module):
     """What a network takes to (B, sum of the depths' channels): its features after each stage, pooled, and at
-    the end, those of each depth divided by their length, so that none drowns the others.
+    the end, those of each depth divided by their length, so that none drowns the others. With `deviations`,
+    the standard deviations over the positions after each stage but the last follow, which tell how much it
+    varies within an example (as statistics pooling does for speech, Snyder et al. 2018).
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, deviations: bool = False) -> None:
         super().__init__()
-        self.network = backbone.module
+        self.network, self.deviations = backbone.module, deviations
         self.entrances = {depth: entrance(backbone, depth) for depth in range(1, len(backbone.stages))}
 
+    def extra_repr(self) -> str:
+        """Part of what the backbone's fingerprint goes by."""
+        return "deviations" if self.deviations else ""
+
     def forward(self, given: Any) -> torch.Tensor:
-        """Joined features of one batch, the shallowest first."""
+        """Joined features of one batch, the shallowest first, the means before the deviations."""
         last, caught = tapped(self.network, given, self.entrances)
-        every = [*(pooled(self.network, caught[depth], given) for depth in self.entrances), last]
+        means = [pooled(self.network, caught[depth], given) for depth in self.entrances]
+        every = [*means, last]
+        if self.deviations:
+            every += [
+                spread(self.network, caught[depth], given, mean)
+                for depth, mean in zip(self.entrances, means, strict=True)
+            ]
         return torch.cat([nn.functional.normalize(values, dim=1) for values in every], dim=1)
 
 
-def joined(backbone: Backbone) -> Backbone:
-    """A backbone whose features are those of all its depths; it shares its network with the given one. Raises
-    ValueError where it has a single stage.
+def joined(backbone: Backbone, deviations: bool = False) -> Backbone:
+    """A backbone whose features are those of all its depths, with standard deviations beside the means where
+    these are asked for; it shares its network with the given one. Raises ValueError where it has a single
+    stage.
     """
     if len(backbone.stages) < 2:
         raise ValueError("it has a single stage: there is nothing to join")
-    module = Joined(backbone)
+    module = Joined(backbone, deviations)
     return replace(
         backbone,
         module=module,
         stages=tuple(_within(stage) for stage in backbone.stages),
         width=measured_width(module, backbone.preprocess),
         classifier="",
-        join=True,
+        join="deviations" if deviations else True,
     )
 
 

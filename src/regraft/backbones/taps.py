@@ -14,6 +14,8 @@ from torch import nn
 from regraft.backbones.base import Backbone
 from regraft.backbones.batches import tensors
 
+LEAST = 1e-8  # added to variances: the root of 0 has no gradient
+
 
 def entrance(backbone: Backbone, depth: int) -> str:
     """The name of the module a stage begins with: what it is given is the activation at that depth. A list
@@ -91,6 +93,20 @@ def pool(activation: torch.Tensor, channels_last: bool = False, prefix: int = 0)
     if activation.ndim == 4:
         return activation.mean(dim=(1, 2) if channels_last else (2, 3))
     return activation[:, prefix:].mean(dim=1) if activation.ndim == 3 else activation.flatten(1)
+
+
+def spread(module: nn.Module, activation: torch.Tensor, given: Any, means: torch.Tensor) -> torch.Tensor:
+    """(B, C) standard deviations over the positions of an activation within a network, whose (B, C) `means`
+    are those of `pooled`. Positions at which all channels are 0 are padding.
+    """
+    if activation.ndim == 2:
+        return torch.zeros_like(means)
+    last = activation.ndim == 3 or getattr(module, "output_fmt", None) == "NHWC"
+    shape = (len(means), *(1,) * (activation.ndim - 2))
+    places = means.reshape(*shape, -1) if last else means.reshape(*means.shape, 1, 1)
+    there = activation.abs().amax(dim=-1 if last else 1, keepdim=True) > 0
+    squares = pooled(module, (activation - places).square() * there, given)
+    return (squares + LEAST).sqrt()
 
 
 class Suffix:

@@ -108,10 +108,11 @@ class BaseRecipe(Section):
         "auto",
         description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose",
     )
-    join: bool | Auto = Field(
+    join: bool | Literal["deviations"] | Auto = Field(
         "auto",
-        description="features of all depths side by side in place of the last ones; auto: where the modality's networks may "
-        "gain by it (sounds), if their out-of-fold log loss is lower by more than one standard error",
+        description="features of all depths side by side in place of the last ones, with deviations over the positions "
+        "beside their means or without; auto: where the modality's networks may gain by it (sounds), if their "
+        "out-of-fold log loss is lower by more than one standard error",
     )
 
 

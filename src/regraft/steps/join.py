@@ -1,6 +1,9 @@
-"""Part of step 2: whether the features of all depths of a backbone are joined."""
+"""Part of step 2: whether the features of all depths of a backbone are joined, and how."""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -13,47 +16,81 @@ from regraft.steps.engine import Frozen, choose_engine
 from regraft.tasks import Task
 from regraft.training import Path, fit_path
 
+Way = bool | Literal["deviations"]
+WAYS: dict[Way, str] = {  # from the simplest on
+    False: "the last depth alone",
+    True: "all depths joined",
+    "deviations": "all depths joined with their deviations",
+}
+
 
 def join(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> Backbone:
     """The backbone as the recipe wants it, its depths joined or not; where that is open, what predicts better
     out of fold on train and val together, `part`. `count` are the examples of all splits.
 
-    Joined features win only if their loss is lower by more than one standard error of the paired difference:
-    the last ones alone are the simpler.
+    From the simplest way on, the next one wins only if its loss is lower by more than one standard error of
+    the paired difference.
     """
     asked = context.recipe.base.join
-    wanted, why = asked, "the user named it"
     if asked == "auto":
         wanted, why = _better(backbone, part, count, task, context)
+    else:
+        wanted, why = asked, "the user named it"
     if wanted is not False:
-        try:
-            backbone = joined(backbone)
-        except ValueError as error:
-            raise UsageError(f"base.join: {backbone.provenance.id} cannot be joined: {error}.") from None
-    context.settle("base.join", wanted is not False, why)
+        backbone = _joined(backbone, wanted)
+    context.settle("base.join", wanted, why)
     if wanted is not False:
-        said = f"{len(backbone.stages)} depths joined, {backbone.width:,} features, input size {backbone.preprocess.size}"
+        said = f"{WAYS[wanted]} ({len(backbone.stages)}), {backbone.width:,} features, input size {backbone.preprocess.size}"
         context.decide("base", said, why, width=backbone.width)
     return backbone
 
 
-def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> tuple[bool, str]:
-    """Whether joined features are better out of fold, and why."""
+def as_compared(backbone: Backbone, context: Context) -> Backbone:
+    """The backbone as several are compared: with all depths joined where they may be in the end. Cut short at a
+    depth that the user named, it is compared as it is.
+    """
+    asked = context.recipe.base.join
+    if context.recipe.base.depth not in ("auto", len(backbone.stages)):
+        return backbone
+    if asked == "auto":
+        asked = "deviations" if context.modality.joins and len(backbone.stages) > 1 else False
+    return backbone if asked is False else _joined(backbone, asked)
+
+
+def _joined(backbone: Backbone, way: Way) -> Backbone:
+    try:
+        return joined(backbone, way == "deviations")
+    except ValueError as error:
+        raise UsageError(f"base.join: {backbone.provenance.id} cannot be joined: {error}.") from None
+
+
+def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> tuple[Way, str]:
+    """The way of joining that is better out of fold, and why. All ways are columns of one pass."""
     if not context.modality.joins or len(backbone.stages) < 2:
         return False, f"features of {context.modality.noun}s are those of the last stage"
     if fewest_blocks(task.strata(part.labels), part.blocks) < 2 or context.out_of_time():
         return False, "there is nothing, or no time, to choose by"
-    every = joined(backbone)
+    every = joined(backbone, deviations=True)
     values = Frozen(every, choose_engine(every, part.items, count, context), context)(part)
-    alone, together = (_probed(x, part, task, context) for x in (values[:, -backbone.width :], values))
-    gain, error = _gain(alone, together, part, task)
-    better = gain > error
-    change = "lower" if gain > 0 else "higher"
-    why = (
-        f"out-of-fold {task.loss_name} of all {len(backbone.stages)} depths joined is {change} by {abs(gain):.3f} ± {error:.3f} "
-        "than that of the last alone"
-    )
-    return better, why if better else f"{why}, which is not clearly better"
+    means, last = (every.width + backbone.width) // 2, backbone.width
+    columns: dict[Way, slice] = {
+        False: slice(means - last, means),
+        True: slice(means),
+        "deviations": slice(None),
+    }
+    chosen, told = False, []  # type: Way, list[str]
+    paths = {False: _probed(values[:, columns[False]], part, task, context)}  # type: dict[Way, Path]
+    for _, way in pairwise(WAYS):
+        if context.out_of_time():
+            break
+        paths[way] = _probed(values[:, columns[way]], part, task, context)
+        gain, error = _gain(paths[chosen], paths[way], part, task)
+        told.append(
+            f"that of {WAYS[way]} is {'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f} than "
+            f"that of {WAYS[chosen]}"
+        )
+        chosen = way if gain > error else chosen
+    return chosen, f"out-of-fold {task.loss_name}: {'; '.join(told)}"
 
 
 def _probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Path:
@@ -73,7 +110,7 @@ def _probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Pat
 
 
 def _gain(alone: Path, together: Path, part: Part, task: Task) -> tuple[float, float]:
-    """By how much the loss of joined features is lower on the rows that both have, and its standard error."""
+    """By how much the loss of the second is lower on the rows that both have, and its standard error."""
     rows, first, second = np.intersect1d(alone.rows, together.rows, return_indices=True)
     losses = [
         task.losses(part.labels[rows], path.logits[some])

@@ -24,7 +24,8 @@ class Row:
     `excess` is its mean loss above that of the best of the round, `error` the standard error of
     that difference. `parameters` and `gmacs` (10^9 multiply-accumulates an image) are those of the stages
     kept, without the old classifier. `clear` is false for a network cut short that is to be fine-tuned and
-    is not clearly better than the whole one, behind which it stands.
+    is not clearly better than the whole one, behind which it stands. `joined`: the features compared are
+    those of all depths.
     """
 
     reference: str
@@ -44,12 +45,13 @@ class Row:
     pretrained_on: str
     licence: str
     clear: bool = True
+    joined: bool = False
 
     @property
     def name(self) -> str:
         """The candidate in words."""
         cut = "" if self.depth == self.stages else f", {self.depth} of {self.stages} stages"
-        return f"{self.reference} at {self.size}{cut}"
+        return f"{self.reference} at {self.size}{cut}{', depths joined' if self.joined else ''}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def row_of(probe: Probe, best: Probe, clear: bool, counts: Mapping[str, int], re
         pretrained_on=entrant.pretrained_on,
         licence=entrant.licence,
         clear=clear,
+        joined=entrant.joined,
     )
 
 

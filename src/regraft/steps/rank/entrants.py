@@ -18,6 +18,7 @@ from regraft.inference import REFERENCE, Trial, feature_key, makers, pick_engine
 from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, step_seconds, usual_plan
+from regraft.steps.join import as_compared
 from regraft.steps.rank.probing import FOLDS
 from regraft.tasks import Task
 
@@ -50,6 +51,7 @@ class Entrant:
     licence: str
     seen: int = 0
     features: dict[int, np.ndarray] = field(default_factory=dict)
+    joined: bool = False  # the features are those of all depths
 
     def share(self, depth: int) -> float:
         """The share of the whole network's time that its first `depth` stages take."""
@@ -174,10 +176,11 @@ class Entrants:
     def _entrant(self, reference: str, obtained: Obtained, size: int) -> Entrant:
         """One backbone at one size: which depths it offers, what each costs, and its engine by a trial."""
         backbone = self._backbone(obtained, size)
-        stages, depths = len(backbone.stages), self._cuts(backbone)
+        compared = as_compared(backbone, self.context)
+        stages, depths = len(backbone.stages), () if compared.join else self._cuts(backbone)
         device = self.context.device
         cost = costs(backbone, depths, device)
-        engine, speed = self._engine(backbone, depths)
+        engine, speed = self._engine(compared, depths)
         trains = epochs_of(self.recipe, self.counts, size) > 0
         entrant = Entrant(
             reference=reference,
@@ -192,6 +195,7 @@ class Entrants:
             cost=cost,
             pretrained_on=obtained.provenance.pretrained_on,
             licence=obtained.provenance.licence,
+            joined=bool(compared.join),
         )
         most, wanted = self.recipe.obtain.max_parameters, self.recipe.base.depth
         for depth in (*depths, stages):
@@ -224,8 +228,6 @@ class Entrants:
             if int(asked) > stages:
                 raise UsageError(f"a depth of {asked} was asked for; the backbone has {stages} stages")
             wanted = [int(asked)] if asked != stages else []
-        elif self.context.modality.joins and self.recipe.base.join is not False:
-            return ()  # all depths are joined then, so none of them has to be chosen
         else:
             half = -(-stages // 2)
             places = np.linspace(half, stages - 1, min(DEPTHS, stages - half))
@@ -246,6 +248,7 @@ class Entrants:
         store.
         """
         new, store = self.order[entrant.seen : examples], self.context.store
+        backbone = as_compared(backbone, self.context) if entrant.joined else backbone
         made = makers(
             backbone, self.context.device, self.recipe.run.feature_batch, entrant.depths, cache=store.folder
         )
