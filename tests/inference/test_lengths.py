@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, Batch, Provenance, cut_stages
-from regraft.inference import ENGINES, FeatureStore, Outcome, Predictor, alike, makers
+from regraft.inference import ENGINES, REFERENCE, FeatureStore, Outcome, Predictor, alike, makers
 from regraft.modalities import Unreadable, bucket_of
 from regraft.training import shuffled
 
@@ -100,6 +100,16 @@ def test_batches_are_of_one_bucket_each_item_once_and_full_where_they_can_be() -
     assert sum(len(rows) < 8 for rows, _ in batches) <= len(buckets)
 
 
+def test_networks_of_items_of_many_lengths_take_fuller_batches(base: Backbone) -> None:
+    assert makers(base, CPU, 32)[REFERENCE]().batch == 32
+    try:
+        assert makers(base, CPU, 32)["openvino-float32"]().batch == 32
+        base.preprocess.varying = ()
+        assert makers(base, CPU, 32)["openvino-float32"]().batch == 8
+    except ImportError as error:
+        pytest.skip(f"{error}: pip install openvino")
+
+
 def test_items_of_one_length_make_the_batches_in_their_order() -> None:
     items = [np.zeros(12) for _ in range(10)]
     assert [rows for rows, _ in alike(enumerate(items), 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -168,6 +178,25 @@ def test_a_predictor_answers_in_order_and_with_the_same_bits_beside_any_others(b
         np.testing.assert_array_equal(answer.outputs, other.outputs)
         np.testing.assert_array_equal(raws.outputs[row], other.outputs)
         np.testing.assert_array_equal(raws.features[row], other.features)
+
+
+def test_a_list_fills_its_batches_where_a_stream_does_not_wait(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, passes = series(1_200), []
+    usual = Predictor.of_batch
+
+    def counted(self: Predictor, batch: Batch, *more: int) -> list[Outcome]:
+        passes.append(len(batch["values"]))
+        return usual(self, batch, *more)
+
+    monkeypatch.setattr(Predictor, "of_batch", counted)
+    listed = list(Predictor(Whole(base, nn.Linear(4, 3)), CPU).rows(items))
+    of_list = len(passes)
+    assert of_list <= len(items) / 32 + len({bucket_of(len(item)) for item in items})
+    streamed = list(Predictor(Whole(base, nn.Linear(4, 3)), CPU).rows(iter(items)))
+    assert len(listed) == len(streamed) == len(items)
+    assert len(passes) - of_list > of_list
 
 
 def tensors_of(base: Backbone, item: np.ndarray) -> dict[str, torch.Tensor]:

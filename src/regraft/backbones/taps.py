@@ -15,6 +15,8 @@ from regraft.backbones.base import Backbone
 from regraft.backbones.batches import tensors
 
 LEAST = 1e-8  # added to variances: the root of 0 has no gradient
+Shape = tuple[int, ...]
+VARIES = -1  # in a shape: as long as the items are
 
 
 def entrance(backbone: Backbone, depth: int) -> str:
@@ -115,63 +117,98 @@ class Suffix:
 
     It runs the backbone's own forward, the modules before the cut answering with blanks of the right shape
     and the stage at the cut being given the activation; so it knows no architecture, shares every
-    parameter, and is checked once against the whole. Raises ValueError where that does not give the same
-    features.
+    parameter, and is checked once against the whole. Items with lengths of their own keep one position each
+    for what goes in and for the activation, and the network is told of them by its own batch: where there is
+    padding stands in nothing else. Raises ValueError where that does not give the same features.
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
         self.module, self.entrance = backbone.module, entrance(backbone, cut)
         before = [name for stage in backbone.stages[:cut] for name in stage.modules]
         known = set(before)
-        self.blanks = {name: () for name in before if not inside(name, known)}  # type: dict[str, tuple[int, ...]]
+        self.outer = [name for name in before if not inside(name, known)]
         self.place = device = next(backbone.module.parameters()).device
-        batch = tensors(backbone.preprocess.blank(2, np.random.default_rng(0)), device)
+        self.prepare = backbone.preprocess.device().to(device)
+        tried = [tensors(backbone.preprocess.blank(2, np.random.default_rng(0)), device)]
+        if varying := backbone.preprocess.varying:
+            tried.append(
+                {name: a[:, : -(-a.shape[1] // 2)] if name in varying else a for name, a in tried[0].items()}
+            )
         training = self.module.training
         self.module.eval()
         try:
             with torch.no_grad():
-                self._measure(backbone, batch)
-                whole = Tapped(backbone, (), cut).to(device)(batch)
-                outputs = self(whole[-1])
+                self.blanks, self.given = self._measure(backbone, tried)
+                wholes = [Tapped(backbone, (), cut).to(device)(batch) for batch in tried]
+                if varying and any(
+                    w[-1].shape[1] != b[varying[0]].shape[1] for w, b in zip(wholes, tried, strict=True)
+                ):
+                    raise RuntimeError("its positions are not those of what goes in")
+                outputs = [self(whole[-1], batch) for whole, batch in zip(wholes, tried, strict=True)]
         except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
             raise ValueError(f"cannot be cut before {self.entrance}: {str(error).splitlines()[0]}") from None
         finally:
             self.module.train(training)
-        if not torch.allclose(outputs, whole[0], rtol=1e-4, atol=1e-4 * float(whole[0].abs().max())):
-            raise ValueError(f"cannot be cut before {self.entrance}: what follows needs more than its input")
+        for found, (whole, *_) in zip(outputs, wholes, strict=True):
+            if not torch.allclose(found, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max())):
+                raise ValueError(
+                    f"cannot be cut before {self.entrance}: what follows needs more than its input"
+                )
 
-    def _measure(self, backbone: Backbone, batch: dict[str, torch.Tensor]) -> None:
-        """The shapes, without the batch, of what the network is given and of what modules before the cut
-        give.
+    def _measure(
+        self, backbone: Backbone, batches: list[dict[str, torch.Tensor]]
+    ) -> tuple[dict[str, Shape], Shape | None]:
+        """The shapes, without the batch, of what modules before the cut give, and of what the network is
+        given: None where that is a batch by names. VARIES stands where they follow the items' lengths.
         """
+        seen: list[dict[str, Shape]] = []
         handles = []
-        self.given = tuple(backbone.preprocess.device().to(self.place)(batch).shape[1:])
-        for name in self.blanks:
+        for name in self.outer:
 
             def note(_: nn.Module, __: Any, result: torch.Tensor, name: str = name) -> None:
-                self.blanks[name] = tuple(result.shape[1:])
+                seen[-1][name] = tuple(result.shape[1:])
 
             handles.append(self.module.get_submodule(name).register_forward_hook(note))
         try:
-            Tapped(backbone).to(self.place)(batch)
+            for batch in batches:
+                seen.append({})
+                Tapped(backbone).to(self.place)(batch)
         finally:
             for handle in handles:
                 handle.remove()
+        first, last = seen[0], seen[-1]
+        blanks = {
+            name: tuple(one if one == other else VARIES for one, other in zip(shape, last[name], strict=True))
+            for name, shape in first.items()
+        }
+        given = self.prepare(batches[0])
+        return blanks, tuple(given.shape[1:]) if isinstance(given, torch.Tensor) else None
 
-    def __call__(self, activation: torch.Tensor) -> torch.Tensor:
-        """Pooled features of one batch."""
+    def __call__(
+        self, activation: torch.Tensor, batch: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Pooled features of one batch; that batch itself is asked for only where its items have lengths of
+        their own.
+        """
         count = len(activation)
 
-        def blank(shape: tuple[int, ...]) -> Any:
-            return lambda *_, **__: activation.new_zeros(()).expand(count, *shape)
+        def blank(shape: Shape) -> Any:
+            here = (activation.shape[1] if size == VARIES else size for size in shape)
+            found = activation.new_zeros(()).expand(count, *here)
+            return lambda *_, **__: found
 
+        if self.given is None:
+            assert batch is not None
+            given = self.prepare(batch)
+        else:
+            given = activation.new_zeros(()).expand(count, *self.given)
         door = self.module.get_submodule(self.entrance)
-        handle = door.register_forward_pre_hook(lambda *_: (activation,))
+        handle = door.register_forward_pre_hook(lambda _, given: (activation, *given[1:]))
         places = [(self.module.get_submodule(name), shape) for name, shape in self.blanks.items()]
         try:
             for place, shape in places:
                 place.forward = blank(shape)  # type: ignore[method-assign]
-            return self.module(activation.new_zeros(()).expand(count, *self.given))  # type: ignore[no-any-return]
+            return self.module(given)  # type: ignore[no-any-return]
         finally:
             for place, _ in places:
                 del place.forward

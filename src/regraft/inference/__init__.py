@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, feature_key
-    from regraft.inference.feed import alike, batched, prefetch
+    from regraft.inference.feed import Feed, alike, batched, prefetch
     from regraft.inference.occluded import Occluded, occlusion
     from regraft.inference.outcome import Outcome
     from regraft.inference.predictor import Predictor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "engines": ("Engine", "OpenVinoEngine", "TorchEngine", "feature_key"),
-    "feed": ("alike", "batched", "prefetch"),
+    "feed": ("Feed", "alike", "batched", "prefetch"),
     "occluded": ("Occluded", "occlusion"),
     "outcome": ("Outcome",),
     "predictor": ("Predictor",),
@@ -56,6 +56,7 @@ __all__ = [
     "REFERENCE",
     "Engine",
     "FeatureStore",
+    "Feed",
     "Kept",
     "Occluded",
     "OpenVinoEngine",

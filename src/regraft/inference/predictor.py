@@ -22,7 +22,8 @@ from regraft.modalities import Unreadable
 SHAPES = (1, 8, 32)  # the only batch sizes that PyTorch runs
 COMPILED = (1, 8)  # those of engines that compile one network a shape: more is not faster
 MANY = 32  # items that are a stream: several batches run at once, where the engine can
-WAIT = 256  # items after which one is answered though not many of its length came
+WAIT = 256  # items of a stream after which one is answered though not many of its length came
+LISTED = 4_096  # the same of a list, all of which is there: fuller batches of rare lengths
 FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as much as items do
 
 
@@ -65,7 +66,7 @@ class Predictor:
         Items are read ahead on threads. One at a time is taken only where there is only one: a stream is
         answered in batches.
         """
-        stream = iter(items)
+        stream, wait = iter(items), LISTED if isinstance(items, Sequence) else WAIT
         first = list(islice(stream, MANY))
         shape = shape_for(len(first), self.shapes)
         batches = batched(chain(first, stream), shape)
@@ -88,7 +89,7 @@ class Predictor:
             def passed(group: tuple[list[int], list[Any]]) -> list[Outcome]:
                 return self._pass(group[1], shape, feed.lanes)
 
-            for (numbers, _), done in feed.run(alike(readable(), shape, WAIT), passed):
+            for (numbers, _), done in feed.run(alike(readable(), shape, wait), passed):
                 answered |= dict(zip(numbers, done, strict=True))
                 while turn in answered:
                     yield answered.pop(turn)

@@ -78,7 +78,9 @@ def makers(
     lanes = lanes or lanes_for(torch.get_num_threads())
     made: dict[str, Maker] = {REFERENCE: lambda: TorchEngine(backbone, device, batch, "float32", depths, cut)}
     if device.type == "cpu":
-        few = min(batch, 8)  # as fast as more, and less is padded
+        # Of items of one shape 8 are as fast as more, and less is padded; short ones of many lengths fill no
+        # matrix unless they are many
+        few = batch if backbone.preprocess.varying else min(batch, 8)
         for p in ("bfloat16", "float32"):
             made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache, lanes)  # type: ignore[misc]
     if device.type != "mps":  # its autocast knows float16 only

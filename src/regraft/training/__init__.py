@@ -20,11 +20,12 @@ from regraft.training.loop import (
     within_error,
 )
 from regraft.training.mlp import OutOfFold, mlp_head, mlp_out_of_fold
-from regraft.training.network import Layers, Network, linear_head, make_head
+from regraft.training.network import ACTIVATION, Layers, Network, linear_head, make_head
 from regraft.training.ranks import Ranks, shuffled
 from regraft.training.rates import layer_groups
 
 __all__ = [
+    "ACTIVATION",
     "Batch",
     "Batches",
     "Checkpoint",

@@ -70,8 +70,13 @@ def linear_head(
     return nn.Sequential(nn.Dropout(dropout), last).eval()
 
 
+ACTIVATION = "activation"  # its name beside the arrays of a batch
+
+
 class Network(nn.Module):
-    """A batch of B examples to (B, outputs); with `suffix`, from their activations at its cut instead."""
+    """A batch of B examples to (B, outputs); with `suffix`, from their activations at its cut instead: these
+    alone, or beside the batch, by the name ACTIVATION.
+    """
 
     def __init__(self, backbone: Backbone, head: nn.Module, suffix: Suffix | None = None) -> None:
         super().__init__()
@@ -82,8 +87,11 @@ class Network(nn.Module):
 
     def forward(self, given: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
         """The outputs of one batch."""
-        if isinstance(given, dict):
+        if self.suffix is None:
             features = self.backbone(self.prepare(given))
+        elif isinstance(given, dict):
+            batch = {name: tensor for name, tensor in given.items() if name != ACTIVATION}
+            features = self.suffix(given[ACTIVATION], batch)
         else:
-            features = self.suffix(given)  # type: ignore[misc]
+            features = self.suffix(given)
         return self.head(features)  # type: ignore[no-any-return]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 import texts
 from regraft.data import audit_files, make_examples
 from regraft.modalities import read_source
+from regraft.modalities.text import same
 
 
 def kinds(place: Path, rows: list[tuple[str, str]]) -> dict[str, str]:
@@ -67,3 +70,11 @@ def test_a_word_a_length_or_an_encoding_that_gives_the_label_away_is_told(tmp_pa
     audited = audit_files(source, lambda **_: None)
     make_examples(source, audited)
     assert "files tell the label" in {finding.kind for finding in audited.findings}
+
+
+def test_a_minhash_holds_the_least_of_all_pieces_by_each_draw() -> None:
+    for text in ("too short", "the quick brown fox jumps over the lazy dog", "a longer one, " * 200):
+        plain = same.plain(text)
+        found = np.unique(same.pieces(plain))
+        least = [int((found * factor + shift).min()) for factor, shift in same.DRAW.T]
+        assert same.minhash(text).tolist() == [*least, len(plain)]  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ LONGEST = 20_000  # bytes of a text that are compared
 BITS = 64  # of a SimHash (Charikar 2002)
 DRAWS = 256  # of a MinHash (Broder 1997): its standard error is 0.025 at a similarity of 0.8
 ALIKE = 0.8  # share of all their pieces that two near-duplicates have in common
+AT_ONCE = 64  # pieces that are drawn of at once: what fits a cache
 SHORT = 24  # characters below which being alike proves nothing
 ALONE, BESIDE = 14, 12  # bits that may differ between near-duplicates: without features, or beside features
 DRAW = np.random.default_rng(20).integers(1, 2**63, (2, DRAWS), dtype=np.uint64) | np.uint64(1)
@@ -75,8 +76,10 @@ def minhash(item: Any) -> np.ndarray | None:
         text = plain(read_text(item).text)
     except (Unreadable, ChangedError):
         return None
-    found = np.unique(pieces(text))
-    least = np.array([(found * factor + shift).min() for factor, shift in DRAW.T])
+    found, least = np.unique(pieces(text)), np.full(DRAWS, np.iinfo(np.uint64).max)
+    for start in range(0, len(found), AT_ONCE):
+        drawn = found[start : start + AT_ONCE, None] * DRAW[0] + DRAW[1]
+        np.minimum(least, drawn.min(axis=0), out=least)
     return np.append(least, np.uint64(len(text)))
 
 

@@ -18,11 +18,16 @@ from regraft.data.part import Part
 from regraft.inference import REFERENCE, Engine, agree, feature_key, makers
 from regraft.modalities import Preprocess
 from regraft.steps.context import Context
+from regraft.steps.finetune.mix import Placed
+from regraft.steps.finetune.packed import PackedPrefix, activations
 from regraft.training import Batch, Batches, shuffled
 
 MEMORY_SHARE = 0.25  # of the memory that is free: what cached activations may take
 DISK_SHARE = 0.25  # of the disk that is free
 CHECKED_ITEMS = 8
+NO_ROOM = (
+    "every epoch runs the whole network: activations would take over a quarter of the free memory or disk"
+)
 LARGEST = 6e4  # float16 ends at 65,504
 
 
@@ -35,6 +40,12 @@ class Prefix:
     suffix: Suffix
     views: list[np.ndarray]
     val: np.ndarray
+
+    def held(self, size: int, context: Context) -> Iterator[Placed]:
+        """Val in batches of `size`, with the positions of the examples in it."""
+        for start in range(0, len(self.val), size):
+            some = self.val[start : start + size]
+            yield start + np.arange(len(some)), self.tensor(some, context)
 
     def batches(self, data: Part, size: int, context: Context) -> Batches:
         """Batches of `size` examples of an epoch: each epoch sees the next view."""
@@ -108,8 +119,9 @@ def cache_prefix(
     epochs: int,
     engine: str,
     context: Context,
-) -> Prefix | None:
-    """The activations at stage `cut` of train and val, from the store where it has them.
+) -> Prefix | PackedPrefix | None:
+    """The activations at stage `cut` of train and val, from the store where it has them; those of examples
+    with lengths of their own are computed each time, and kept in memory.
 
     `engine` names what runs the frozen base in this run. None, with a note of the reason, where they would
     not fit the memory and the disk, or the network cannot be cut there.
@@ -125,15 +137,13 @@ def cache_prefix(
     if runs is None:
         _say("every epoch runs the whole network: its activations do not fit float16", context)
         return None
+    if backbone.preprocess.varying:
+        return _packed(suffix, backbone, data, val, augment, runs, context)
     views = _fitting(
         sample[0].nbytes // 2, len(data.items), len(val.items), views_of(len(data.items), epochs), context
     )
     if not views:
-        _say(
-            "every epoch runs the whole network: "
-            "activations would take over a quarter of the free memory or disk",
-            context,
-        )
+        _say(NO_ROOM, context)
         return None
     seed = context.recipe.run.seed
 
@@ -157,6 +167,27 @@ def cache_prefix(
         context,
     )
     return prefix
+
+
+def _packed(
+    suffix: Suffix, backbone: Backbone, data: Part, val: Part, augment: Any, engine: Engine, context: Context
+) -> PackedPrefix | None:
+    """The activations of examples with lengths of their own; None, with a note, where they are augmented or
+    too many.
+    """
+    if augment is not None:
+        _say("every epoch runs the whole network: its examples have lengths of their own", context)
+        return None
+    label = f"activations before {suffix.entrance}"
+    room = MEMORY_SHARE * psutil.virtual_memory().available
+    found = activations(data, backbone, engine, room, context, label)
+    of_val = activations(val, backbone, engine, room, context, f"{label} of val") if len(val) else None
+    if found is None or (len(val) and of_val is None):
+        _say(NO_ROOM, context)
+        return None
+    size = found.values.values.nbytes / 1e6
+    _say(f"stages before {suffix.entrance} run once, {size:.0f} MB of activations", context)
+    return PackedPrefix(suffix, found, of_val)
 
 
 def _engine(

@@ -19,6 +19,7 @@ from regraft.evaluation import per_block
 from regraft.inference import REFERENCE, batched, prefetch, recall, remember
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import SHARES, Placed, between, logits_of, prepared
+from regraft.steps.finetune.packed import READ, prepared_items
 from regraft.steps.finetune.prefix import cache_prefix, taught
 from regraft.steps.finetune.rules import Tuning
 from regraft.tasks import Task
@@ -43,7 +44,6 @@ from regraft.training import (
 )
 
 FASTER = {"bias": 5.0, "norm": 5.0, "lora": 5.0}  # times the rate: few parameters have to move further
-READ = 256  # items that are read ahead to tell their lengths
 NOTHING = Part(items=(), ids=(), labels=np.zeros(0, np.int64), weights=np.zeros(0))
 
 
@@ -233,9 +233,7 @@ class _Work:
         if self.prefix is None:
             yield from prepared(self.tuned, val, self.context)
             return
-        for start in range(0, len(self.prefix.val), size):
-            activations = self.prefix.val[start : start + size]
-            yield start + np.arange(len(activations)), self.prefix.tensor(activations, self.context)
+        yield from self.prefix.held(size, self.context)
 
     def judge(self) -> tuple[np.ndarray, dict[str, float]]:
         """Val losses after the best calibration, one a block, and the task's headline of the network as it
@@ -319,7 +317,10 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
     threads.
     """
     seed, device = context.recipe.run.seed, context.device
-    lengths = lengths_of(data, backbone) if backbone.preprocess.varying else None
+    kept = prepared_items(data, backbone) if backbone.preprocess.varying and augment is None else None
+    lengths = None
+    if backbone.preprocess.varying:
+        lengths = lengths_of(data, backbone) if kept is None else kept.lengths
 
     def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
         def read(index: int) -> np.ndarray:
@@ -328,7 +329,10 @@ def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: C
             return raw
 
         orders = shuffled(len(data.items), seed, epoch, size, lengths=lengths)[skip:]
-        for rows, raws in prefetch([order.tolist() for order in orders], read):
+        batches = [order.tolist() for order in orders]
+        for rows, raws in (
+            prefetch(batches, read) if kept is None else ((b, [kept[i] for i in b]) for b in batches)
+        ):
             inputs = tensors(backbone.preprocess.collate(raws), device)
             labels = torch.from_numpy(data.labels[rows]).to(device)
             yield inputs, labels, torch.from_numpy(data.weights[rows]).float().to(device)
