@@ -22,12 +22,13 @@ from regraft.artifacts import atomic, openable, order_metadata, read_json, to_js
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages, joined
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
+from regraft.errors import UsageError
 from regraft.evaluation import Familiarity
 from regraft.inference import REFERENCE, Outcome, Predictor, occlusion, recall, remember, trial_key
 from regraft.inference.fastest import FEWEST_ITEMS, SHAPES, fastest, require_engine
 from regraft.modalities import Unreadable, modality_of
 from regraft.prediction import Answering, Prediction, Reading, promises
-from regraft.ready import FAMILIARITY, SCHEMA, described, familiarity_of, preprocess_of
+from regraft.ready import BESIDE, FAMILIARITY, SCHEMA, described, familiarity_of, preprocess_of
 from regraft.tasks import Calibration, Held, Task, task_of
 from regraft.training import make_head
 
@@ -77,7 +78,8 @@ class Model(Answering):
     its copies know it too. `device` is where it runs if a call names no other. `familiarity` tells how
     unlike the examples that it was made with an item is; None where that is not known. `engine` is what
     predictions are run by: one of `ENGINES`, or "auto", the fastest that agrees with float32 where there
-    are many items. Converted networks and what trials found are kept in `cache`.
+    are many items. Converted networks and what trials found are kept in `cache`. `beside` takes what the
+    network takes, and its logits are added to the head's (`modalities.Beside`).
     """
 
     backbone: Backbone
@@ -92,6 +94,7 @@ class Model(Answering):
     familiarity: Familiarity | None = None
     engine: str = REFERENCE
     cache: Path | None = None
+    beside: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self._predictors: dict[tuple[torch.device, str], Predictor] = {}
@@ -225,9 +228,10 @@ class Model(Answering):
     @property
     def library(self) -> str:
         """What loads the saved folder, as hubs call it: timm where a linear head is its network's own
-        classifier, else only regraft.
+        classifier and nothing stands beside it, else only regraft.
         """
-        return "timm" if self.head_kind == "linear" and self.backbone.classifier else "regraft"
+        plain = self.head_kind == "linear" and self.backbone.classifier and self.beside is None
+        return "timm" if plain else "regraft"
 
     def save(self, folder: Path, card: str = "") -> None:
         """Write model.safetensors and config.json (timm's layout), regraft.json and README.md.
@@ -263,6 +267,11 @@ class Model(Answering):
                 save_arrays(values, str(stack.enter_context(atomic(folder / FAMILIARITY))))
             else:
                 (folder / FAMILIARITY).unlink(missing_ok=True)
+            if self.beside is not None:
+                beside = {k: v.detach().cpu().contiguous() for k, v in self.beside.state_dict().items()}
+                save_file(beside, str(stack.enter_context(atomic(folder / BESIDE))))
+            else:
+                (folder / BESIDE).unlink(missing_ok=True)
             for name, content in self.backbone.preprocess.files.items():
                 stack.enter_context(atomic(folder / name)).write_bytes(content)
             if card:
@@ -277,7 +286,7 @@ class Model(Answering):
 
     def _described(self, linear: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """The contents of config.json and regraft.json."""
-        pre = self.backbone.preprocess
+        pre, small = self.backbone.preprocess, modality_of(self.modality).beside
         config = {
             **{
                 k: v
@@ -306,6 +315,7 @@ class Model(Answering):
             "plain_timm": linear,
             "depth": self.backbone.depth,
             "join": self.backbone.join,
+            **({} if small is None or self.beside is None else {"beside": small.name}),
             "provenance": asdict(self.backbone.provenance),
         }
 
@@ -369,4 +379,21 @@ class Model(Answering):
             familiarity_of(folder),
             engine,
             cache,
+            _beside_of(folder, about),
         )
+
+
+def _beside_of(folder: Path, about: dict[str, Any]) -> nn.Module | None:
+    """What stands beside the network of a model folder. Raises UsageError where regraft.json names what is not
+    there.
+    """
+    modality = modality_of(about["preprocess"]["modality"])
+    if not about.get("beside"):
+        return None
+    if modality.beside is None or modality.beside.name != about["beside"]:
+        raise UsageError(
+            f"{folder}: the model has {about['beside']!r} beside its network, which this regraft does not know: "
+            "load it with the regraft that made it, or fit it anew."
+        )
+    with openable(folder / BESIDE) as weights:
+        return modality.beside.restored(load_file(weights)).eval()

@@ -19,10 +19,11 @@ from typing import Any
 
 from regraft.artifacts import RunFolder, read_json, read_parquet, to_json, utf8
 from regraft.errors import RegraftError, UsageError
+from regraft.ready import BESIDE
 from regraft.report import model_card
 from regraft.runtime import cache_folder, quiet_libraries
 
-WEIGHTS = ("model.safetensors", "head.safetensors")
+WEIGHTS = ("model.safetensors", "head.safetensors", BESIDE)
 ELSEWHERE = "(a place on the machine that made it)"
 _ABSOLUTE = re.compile(r"(?<![\w.:/\\])(?:~?(?:/[^\s/\"'`|;,()<>]+){2,}|[A-Za-z]:\\[^\s\"'`|;,()<>]+)/?")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # of regraft.json
 FAMILIARITY = "familiarity.safetensors"  # beside the weights; older models have none
+BESIDE = "beside.safetensors"  # what stands beside the network, where regraft.json names it
 AHEAD = 8  # items that are read ahead at a time
 CLOSE = 1e-3  # of the largest output: what a graph may differ from PyTorch by
 VERSION = "1"  # of what is kept

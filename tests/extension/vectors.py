@@ -131,7 +131,7 @@ class Vectors:
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     cells: tuple[str, ...] = ()
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
-    checks, probes, evidence = (constant,), (), ()
+    checks, probes, evidence, beside = (constant,), (), (), None
     sizes, augmentation = range(4, 65), VectorAugment
     takes, joins, resizes = (), False, True
     extent = Extent("bytes", 1_000_000, len)

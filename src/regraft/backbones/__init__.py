@@ -13,6 +13,7 @@ from regraft.backbones.batches import Batch, length, padded, split, tensors
 from regraft.backbones.catalogue import Entry, Licence, entries, entry_of, licence_of, licences
 from regraft.backbones.cost import Cost, costs, pace
 from regraft.backbones.joined import joined
+from regraft.backbones.poolings import every_pooling, open_poolings, pooled_by
 from regraft.backbones.sources import (
     Obtained,
     WeightSource,
@@ -51,6 +52,7 @@ __all__ = [
     "entrance",
     "entries",
     "entry_of",
+    "every_pooling",
     "find_folds",
     "joined",
     "length",
@@ -58,10 +60,12 @@ __all__ = [
     "licences",
     "make_base",
     "obtain_weights",
+    "open_poolings",
     "pace",
     "padded",
     "pick_arithmetic",
     "plain",
+    "pooled_by",
     "register_source",
     "seconds_a_step",
     "split",

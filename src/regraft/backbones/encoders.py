@@ -54,17 +54,26 @@ class PooledEncoder(nn.Module):
 
     def forward(self, given: Given) -> torch.Tensor:
         """Pooled features of one batch."""
+        return self.pooled(self.states(given), given)
+
+    def extra_repr(self) -> str:
+        """What is stored of it goes by its pooling too (`Backbone.fingerprint`)."""
+        return f"pooling={self.pooling}"
+
+    def states(self, given: Given) -> torch.Tensor:
+        """(B, L, width) states after the last layer."""
         mask: Any = given["mask"]
         if SLIDING in (getattr(self.model.config, "layer_types", None) or ()):
             mask = near(mask, int(self.model.config.sliding_window))  # type: ignore[union-attr, arg-type]
-        return self.pooled(self.model(input_ids=given["ids"], attention_mask=mask).last_hidden_state, given)
+        return self.model(input_ids=given["ids"], attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
 
-    def pooled(self, activation: torch.Tensor, given: Given) -> torch.Tensor:
-        """(B, width) of the (B, L, width) states after any layer."""
-        if self.pooling == "cls":
+    def pooled(self, activation: torch.Tensor, given: Given, pooling: str = "") -> torch.Tensor:
+        """(B, width) of the (B, L, width) states after any layer, by its own pooling or a named one."""
+        pooling = pooling or self.pooling
+        if pooling == "cls":
             return activation[:, 0]
         mask = given["mask"].unsqueeze(-1).to(activation.dtype)
-        if self.pooling == "max":
+        if pooling == "max":
             return activation.masked_fill(mask == 0, FAR).amax(dim=1)
         return (activation * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
 

@@ -36,13 +36,16 @@ class Graph(nn.Module):
         self.enter = preprocess.device()
         self.backbone = copy.deepcopy(model.backbone.module).cpu().float()
         self.head = copy.deepcopy(model.head).cpu().float()
+        self.beside = copy.deepcopy(model.beside)
         self.read = self.answer.module
         self.eval()
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Answers and features of one batch."""
-        features = self.backbone(self.enter(self.prepare(*arrays)))
-        return self.read(self.head(features)), features
+        batch = self.prepare(*arrays)
+        features = self.backbone(self.enter(batch))
+        outputs = self.head(features)
+        return self.read(outputs if self.beside is None else outputs + self.beside(batch)), features
 
     def prepared(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch that the graph makes of its inputs, before it goes to the network."""

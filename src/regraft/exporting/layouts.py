@@ -77,6 +77,11 @@ class Layout:
 
 
 def _no_classifier(model: Model) -> str:
+    if model.beside is not None:
+        return (
+            "something stands beside its network, which their layout has no place for. "
+            "Fit it with --set head.beside=false, or export to onnx, openvino or torch."
+        )
     if model.head_kind != "linear":
         return (
             f"its head is an {model.head_kind.upper()}, where their networks end in one linear layer. "

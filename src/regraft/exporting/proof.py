@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from regraft.backbones import tensors
 from regraft.errors import RegraftError
 from regraft.exporting.examples import Real
 from regraft.inference import TorchEngine, agreement
@@ -131,7 +132,7 @@ def prove(
         said, features = runner.run(given)
         batch, raw = graph.prepared(given), model.backbone.preprocess.host(item)
         ours = engine.forward(batch)[0]
-        both = _numbers(model, graph, np.stack([outputs, _head(model, ours)[0]]))
+        both = _numbers(model, graph, np.stack([outputs, _outputs(model, ours, batch)[0]]))
         apart = _apart(batch, model.backbone.preprocess.collate([raw]))
         compared.append(_Compared(place, said[0], both[0], both[1], (ours[0], features[0]), apart))
     if not compared:
@@ -161,9 +162,13 @@ def _numbers(model: Model, graph: Subject, outputs: np.ndarray) -> np.ndarray:
     return graph.answer.numbers(model.calibrated.applied(outputs.astype(np.float64)))
 
 
-def _head(model: Model, features: np.ndarray) -> np.ndarray:
+def _outputs(model: Model, features: np.ndarray, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N, K) outputs by the features of a batch, and by what stands beside the network."""
     with torch.inference_mode():
-        return np.asarray(model.head.to("cpu").eval()(torch.from_numpy(features)).numpy())
+        outputs = model.head.to("cpu").eval()(torch.from_numpy(features))
+        if model.beside is not None:
+            outputs = outputs + model.beside(tensors(dict(batch), torch.device("cpu")))
+    return np.asarray(outputs.numpy())
 
 
 def _apart(batch: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> tuple[float, float]:

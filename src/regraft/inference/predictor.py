@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import Backbone, Batch, length, padded
+from regraft.backbones import Backbone, Batch, length, padded, tensors
 from regraft.inference.engines import Engine, TorchEngine
 from regraft.inference.feed import Feed, alike, batched, lanes_for
 from regraft.inference.outcome import Outcome
@@ -28,10 +28,13 @@ FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as m
 
 
 class Finished(Protocol):
-    """What a predictor runs: a backbone, and a head for its features."""
+    """What a predictor runs: a backbone, a head for its features, and perhaps what stands beside both, from
+    the same batch to logits that are added to the head's.
+    """
 
     backbone: Backbone
     head: nn.Module
+    beside: nn.Module | None
 
 
 class Predictor:
@@ -138,8 +141,10 @@ class Predictor:
         with self.turn:
             head = self.model.head.to("cpu").eval()
             with torch.inference_mode():
-                outputs = head(torch.from_numpy(features)).numpy()
-        rows = zip(outputs, features, strict=True)
+                outputs = head(torch.from_numpy(features))
+                if self.model.beside is not None:
+                    outputs = outputs + self.model.beside(tensors(batch, torch.device("cpu")))
+        rows = zip(outputs.numpy(), features, strict=True)
         return [Outcome(*row) for row in islice(rows, count)]
 
     def _engine(self, shape: int, lanes: int) -> Engine:

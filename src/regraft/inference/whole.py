@@ -19,10 +19,13 @@ class _Whole(nn.Module):
     def __init__(self, model: Finished, names: tuple[str, ...]) -> None:
         super().__init__()
         self.tapped, self.head, self.names = Tapped(model.backbone), model.head, names
+        self.beside = model.beside
 
     def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        (features,) = self.tapped(dict(zip(self.names, values, strict=True)))
-        return self.head(features), features
+        batch = dict(zip(self.names, values, strict=True))
+        (features,) = self.tapped(batch)
+        outputs = self.head(features)
+        return outputs if self.beside is None else outputs + self.beside(batch), features
 
 
 def converted(library: Any, model: Finished) -> Any:

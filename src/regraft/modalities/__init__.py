@@ -20,9 +20,12 @@ from regraft.modalities.intake import Input, Intake, prepared
 from regraft.recipe import Section
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from regraft.tasks import Task
 
 __all__ = [
+    "Beside",
     "Extent",
     "Facts",
     "Input",
@@ -32,6 +35,7 @@ __all__ = [
     "Preprocess",
     "Probe",
     "Shown",
+    "Small",
     "Suited",
     "Unreadable",
     "bucket_of",
@@ -171,6 +175,42 @@ class Evidence(Protocol):
         """(M, outputs) logits of M items, by what N `known` ones with (N,) classes and weights teach."""
 
 
+class Small(Protocol):
+    """A small model as an `nn.Module`: from the batch that a network takes to (B, K) logits."""
+
+    def scaled(self, factor: float, offset: np.ndarray | None = None) -> nn.Module:
+        """One whose logits are those less an `offset` (K,), times a factor."""
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor: ...
+
+
+class Beside(Protocol):
+    """A small model that sees what the network sees and stands beside it: its logits are added to those of
+    the head where held-out examples say so. It is run, kept and exported with the network.
+
+    `name` is what reports call it; `strengths` are the inverses of its L2 penalty that are tried, as
+    scikit-learn has them.
+    """
+
+    name: str
+    strengths: tuple[float, ...]
+
+    def learnt(
+        self,
+        raws: Sequence[np.ndarray],
+        targets: np.ndarray,
+        weights: np.ndarray,
+        task: Task,
+        strength: float,
+    ) -> Small:
+        """One that has learnt from N items that the preprocessing's `host` has prepared, their targets, and
+        how much each counts.
+        """
+
+    def restored(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """The one whose `state_dict` was kept."""
+
+
 class Modality(Kind, Protocol):
     """All that regraft has to know of one sort of examples. See `regraft.data.kind.Kind` for the rest of
     it.
@@ -192,6 +232,7 @@ class Modality(Kind, Protocol):
     resizes: bool
     extent: Extent
     evidence: tuple[Evidence, ...]
+    beside: Beside | None
 
     def preprocess(
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool

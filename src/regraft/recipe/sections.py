@@ -108,6 +108,11 @@ class BaseRecipe(Section):
         "auto",
         description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose",
     )
+    pooling: Literal["auto", "own", "mean", "cls", "max"] = Field(
+        "auto",
+        description="how the tokens of a text become one row of features; auto: own, as the weights say, and where they do "
+        "not say it, the mean of all, or the first token if its out-of-fold log loss is lower by more than one standard error",
+    )
     join: bool | Literal["deviations"] | Auto = Field(
         "auto",
         description="features of all depths side by side in place of the last ones, with deviations over the positions "
@@ -141,6 +146,11 @@ class HeadRecipe(Section):
     )
     dropout: Dropout | Auto = Field(
         "auto", description="before the last layer; auto: 0.3, none of a linear head, which has L2"
+    )
+    beside: bool | Auto = Field(
+        "auto",
+        description="what a modality has beside its networks, of texts a linear model of their words, added to the logits; "
+        "auto: where the loss of held-out examples is lower by more than one standard error",
     )
 
 

@@ -15,6 +15,7 @@ from regraft.evaluation import Estimate
 from regraft.model import Model
 from regraft.run.record import Record
 from regraft.steps.audit import without_near_duplicates
+from regraft.steps.beside import answered
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen
 from regraft.steps.evaluate import Verdict, cross_validate, evaluate_test, from_folds, out_of_fold, predicted
@@ -60,7 +61,9 @@ def evaluate(
     elif finished.judged.name == "fine-tuned":
         metrics["cv"] = from_folds(task, finished.judged.held, calibration, context)
     else:
-        metrics["cv"] = cross_validate(task, ground.metric, ground.heads.layers, ground.features, context)
+        metrics["cv"] = cross_validate(
+            task, ground.metric, ground.heads.layers, ground.features, context, ground.aside
+        )
 
 
 def _read_test(
@@ -83,6 +86,7 @@ def _read_test(
     rows = predicted(finished.model, test, context, record.say)
     task, calibration, clusters = finished.task, finished.calibration, test.clusters()
     baselines = _baselines(finished, ground, frozen, test, scratch, record, context)
+    baselines |= _without_beside(finished, ground, test, rows, record)
     verdict = Verdict(test.labels, rows, clusters)
     record.metrics.update(evaluate_test(task, verdict, calibration, baselines, context))
     calibrated = Verdict(test.labels, calibration.applied(rows), clusters)
@@ -129,6 +133,20 @@ def _baselines(
         if logits is not None:
             outputs[name] = logits
     return outputs
+
+
+def _without_beside(
+    finished: Finished, ground: Ground, test: Part, rows: np.ndarray, record: Record
+) -> dict[str, np.ndarray]:
+    """(N, K) calibrated logits of test by the network alone, where something stands beside it."""
+    model, aside = finished.model, ground.aside
+    module = model.beside
+    if module is None or aside is None:
+        return {}
+    name = f"without {aside.maker.name}"
+    beside = record.in_time(name, lambda: answered(module, model.backbone.preprocess, test))
+    bare = finished.task.calibrate(finished.judged.bare)
+    return {} if beside is None else {name: bare.applied(rows - beside)}
 
 
 def _from_scratch(model: Model, ground: Ground, context: Context) -> Model:

@@ -22,6 +22,7 @@ from regraft.run.sitting import Finished, evaluate
 from regraft.steps.apart import Cut, keep_apart
 from regraft.steps.audit import audit, nearly_known
 from regraft.steps.base import base
+from regraft.steps.beside import stand
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen, choose_engine
 from regraft.steps.evaluate import calibrate, predicted, val_scores
@@ -31,6 +32,7 @@ from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.join import join
 from regraft.steps.obtain import obtain
+from regraft.steps.pool import pool
 from regraft.steps.train import Heads, train_head
 from regraft.tasks import Calibration, Metric, Task
 
@@ -56,7 +58,7 @@ def walk(
         choice = obtain(both, facts, counts, task, context)
     record.provenance(choice.obtained.provenance, choice.ranking)
     with record.step("base"):
-        backbone = base(choice.obtained, facts, context, choice.ranked)
+        backbone = pool(base(choice.obtained, facts, context, choice.ranked), both, task, context)
         backbone = join(backbone, both, sum(counts.values()), task, context)
     with record.step("freeze"):
         plan = freeze(backbone, context)
@@ -73,10 +75,11 @@ def walk(
     fit, val = cut.examples.part("train"), cut.examples.part("val")
     with record.step("train"):
         heads = train_head(layers, cut.features, len(fit), task, context, metric)
+        aside = stand(heads, cut.features, backbone.preprocess, task, context)
     with record.step("audit"):
         known = _audited(cut, heads, task, about, record, context)
 
-    ground = Ground(backbone, fit, val, cut.features, heads, cut.examples.facts(), task, metric)
+    ground = Ground(backbone, fit, val, cut.features, heads, cut.examples.facts(), task, metric, aside)
     try:
         with record.step("finetune"):
             tried = finetune(ground, plan, frozen, context)
@@ -95,20 +98,26 @@ def walk(
     record.held_out(judged.shown, judged.logits, val_scores(task, judged.shown, judged.logits, calibration))
     record.chosen(judged.name, judged.why)
     last = refit(judged, tried, ground, context)
-    model = handed_over(last.winner.backbone, last.winner.head)
+    beside = aside.module(judged.weight) if aside else None
+    model = handed_over(last.winner.backbone, last.winner.head, beside=beside)
     model.familiarity = _familiarity(model, cut.features, frozen, record, context)
     model = record.model(calibrated(model, calibration, record))
     if last.stopped:
         raise KeyboardInterrupt
-    if left := context.decisions.merged(context.recipe).open_choices():
-        raise RegraftError(
-            f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it"
-        )
+    _all_settled(context)
 
     finished = Finished(task, model, judged, calibration, known)
     with record.step("evaluate"):
         evaluate(cut.examples, finished, ground, frozen, record, context)
     return record.finish(model, task, calibration)
+
+
+def _all_settled(context: Context) -> None:
+    """Raises RegraftError where a choice of the recipe is still open."""
+    if left := context.decisions.merged(context.recipe).open_choices():
+        raise RegraftError(
+            f"not decided at the end of the run: {', '.join(left)}; a fault of regraft, please report it"
+        )
 
 
 def _audited(
@@ -149,12 +158,20 @@ def _familiarity(
     return record.optional("familiarity", told)
 
 
-def _model(backbone: Backbone, layers: nn.Module, *, task: Task, heads: Heads, record: Record) -> Model:
+def _model(
+    backbone: Backbone,
+    layers: nn.Module,
+    *,
+    task: Task,
+    heads: Heads,
+    record: Record,
+    beside: nn.Module | None = None,
+) -> Model:
     """A model of this run's task, not calibrated yet."""
     merged = record.context.decisions.merged(record.context.recipe).head
     settings = {"hidden": merged.hidden, "dropout": merged.dropout}
     kind, name, seen = heads.layers.kind, record.state["name"], record.folder.seen
-    return Model(backbone, layers, kind, task, name, head_settings=settings, seen=seen)
+    return Model(backbone, layers, kind, task, name, head_settings=settings, seen=seen, beside=beside)
 
 
 def calibrated(model: Model, calibration: Calibration, record: Record) -> Model:

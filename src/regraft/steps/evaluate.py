@@ -15,6 +15,7 @@ from regraft.errors import UsageError
 from regraft.evaluation import Estimate, Repeats, all_alone, estimates, folds_of, holm, in_words, repeated
 from regraft.model import Model
 from regraft.recipe import Recipe
+from regraft.steps.beside import Aside
 from regraft.steps.context import Context
 from regraft.steps.train import Heads, apply_head, train_head
 from regraft.tasks import Calibration, Held, Metric, Task, evaluated
@@ -151,10 +152,11 @@ def from_folds(task: Task, held: Held, calibration: Calibration, context: Contex
 
 
 def cross_validate(
-    task: Task, metric: Metric, layers: Layers, data: Part, context: Context
+    task: Task, metric: Metric, layers: Layers, data: Part, context: Context, aside: Aside | None = None
 ) -> dict[str, Any]:
     """Repeated cross-validation of the head on frozen features, by block, stratified, its L2 chosen anew
-    inside each fold. `metric` is the run's; what is told is the task's headline.
+    inside each fold; what stands `aside` learns anew too and keeps its weight. `metric` is the run's; what is
+    told is the task's headline.
     """
     seed = context.recipe.run.seed
     repeats = [
@@ -171,6 +173,8 @@ def cross_validate(
         some = data.some(fit)
         head = train_head((layers,), some, len(some), task, quiet, metric).refitted
         outputs[number, held] = apply_head(head, data.values[held])
+        if aside is not None and aside.weight:
+            outputs[number, held] += aside.weight * aside.answers(fit, held)
         context.events.tick(label="cross-validating", done=done, total=len(splits))
     headline = task.headline
     facts = Repeats([task.facts(data.labels, each) for each in outputs])

@@ -79,12 +79,12 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
         "deviations": slice(None),
     }
     chosen, told = False, []  # type: Way, list[str]
-    paths = {False: _probed(values[:, columns[False]], part, task, context)}  # type: dict[Way, Path]
+    paths = {False: probed(values[:, columns[False]], part, task, context)}  # type: dict[Way, Path]
     for _, way in pairwise(WAYS):
         if context.out_of_time():
             break
-        paths[way] = _probed(values[:, columns[way]], part, task, context)
-        gain, error = _gain(paths[chosen], paths[way], part, task)
+        paths[way] = probed(values[:, columns[way]], part, task, context)
+        gain, error = gain_of(paths[chosen], paths[way], part, task)
         told.append(
             f"that of {WAYS[way]} is {'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f} than "
             f"that of {WAYS[chosen]}"
@@ -93,7 +93,7 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
     return chosen, f"out-of-fold {task.loss_name}: {'; '.join(told)}"
 
 
-def _probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Path:
+def probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Path:
     """Out-of-fold outputs of a linear head on (N, D) features."""
     weights = task.weighted(part.labels, part.weights, "none")
     recipe = context.recipe
@@ -109,7 +109,7 @@ def _probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Pat
     )
 
 
-def _gain(alone: Path, together: Path, part: Part, task: Task) -> tuple[float, float]:
+def gain_of(alone: Path, together: Path, part: Part, task: Task) -> tuple[float, float]:
     """By how much the loss of the second is lower on the rows that both have, and its standard error."""
     rows, first, second = np.intersect1d(alone.rows, together.rows, return_indices=True)
     losses = [

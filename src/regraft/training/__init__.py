@@ -4,7 +4,7 @@ from regraft.training.adapters import add_adapters, merge_adapters
 from regraft.training.alone import head_alone
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.freezing import FreezePlan, plan_freeze
-from regraft.training.linear import Path, fit_linear, fit_path, linear_outputs
+from regraft.training.linear import Path, fit_linear, fit_path, linear_outputs, tried_folds
 from regraft.training.loop import (
     Batch,
     Batches,
@@ -57,5 +57,6 @@ __all__ = [
     "mlp_out_of_fold",
     "plan_freeze",
     "shuffled",
+    "tried_folds",
     "within_error",
 ]

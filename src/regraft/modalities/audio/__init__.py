@@ -49,7 +49,7 @@ class Sounds:
         ]
     )
     sizes, augmentation = NAMED, AudioAugment
-    probes, cells, evidence = PROBES, (), ()
+    probes, cells, evidence, beside = PROBES, (), (), None
     extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)
     likeness = staticmethod(likeness)

@@ -8,7 +8,7 @@ from regraft.modalities import Extent, Probe
 from regraft.modalities.text.checks import CHECKS
 from regraft.modalities.text.hide import hide
 from regraft.modalities.text.inspect import SCHEMA, TextFacts, inspect_text, table, text_digest
-from regraft.modalities.text.lexical import Words
+from regraft.modalities.text.lexical import Beside, Words
 from regraft.modalities.text.preprocess import TextPreprocess
 from regraft.modalities.text.reading import ENDINGS, characters_of, read_text
 from regraft.modalities.text.same import likeness
@@ -41,7 +41,7 @@ class Texts:
     joins, resizes = False, False
     sizes, augmentation = NAMED, Section
     extent = Extent("characters", 100_000, characters_of)
-    evidence = (Words(),)
+    evidence, beside = (Words(),), Beside()
     inspect = staticmethod(inspect_text)
     digest = staticmethod(text_digest)
     likeness = staticmethod(likeness)

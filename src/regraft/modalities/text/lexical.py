@@ -1,15 +1,23 @@
-"""What the words alone tell: TF-IDF of words, pairs of words and pieces of words, and a linear model."""
+"""What the words tell: alone, as a baseline, by TF-IDF of words, pairs of words and pieces of words; and beside
+the network, by its tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from regraft.errors import Unreadable
 from regraft.modalities.text.reading import plain, read_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regraft.modalities import Small
+    from regraft.tasks import Task
 
 LONGEST = 20_000  # characters of a text that are looked at
 STRENGTHS = (1.0, 10.0)  # the inverse of the L2 penalty, as scikit-learn has it
@@ -44,6 +52,33 @@ class Words:
         found = np.full((len(asked), outputs), LEAST)
         found[:, model.classes_] = model.predict_proba(vectors.transform([_text(item) for item in asked]))
         return np.log(np.maximum(found, LEAST))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Words beside the network (`regraft.modalities.Beside`): see `regraft.modalities.text.grams`."""
+
+    name: str = "words"
+    strengths: tuple[float, ...] = (10.0, 30.0)
+
+    def learnt(
+        self,
+        raws: Sequence[np.ndarray],
+        targets: np.ndarray,
+        weights: np.ndarray,
+        task: Task,
+        strength: float,
+    ) -> Small:
+        """A linear model of the tokens of prepared texts, of pairs and of threes of them."""
+        from regraft.modalities.text.grams import learnt
+
+        return learnt(raws, targets, weights, task, strength)
+
+    def restored(self, state: Mapping[str, Tensor]) -> Small:
+        """The one whose state was kept."""
+        from regraft.modalities.text.grams import restored
+
+        return restored(state)
 
 
 def _words() -> Any:

@@ -10,13 +10,14 @@ epochs, as VTAB does (Zhai et al. 2019). Beyond that, val judges.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from regraft.data.part import Part
 from regraft.evaluation import Metric, draws, fewest_blocks, folds_of, standard_error
+from regraft.steps.beside import Aside, halves
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import SHARES, mixtures
 from regraft.steps.finetune.rules import HELD
@@ -36,6 +37,7 @@ class Comparison:
     `share` is how far the winner lies from the head-only weights to the fine-tuned ones, 0 for the head
     alone. `logits` (M, K) are held-out predictions of the winner, of the positions `rows` (M,). Those of a
     fine-tuned model are cross-fitted: the share of each half of the blocks was chosen on the other half.
+    `weight` is that of what stands beside the winner's network, `bare` are the logits (M, K) without it.
     """
 
     share: float
@@ -44,6 +46,8 @@ class Comparison:
     why: str
     gain: float
     error: float
+    weight: float = 0.0
+    bare: np.ndarray | None = None
 
     @property
     def enough(self) -> bool:
@@ -75,7 +79,7 @@ def compare(
     losses = {share: task.losses(targets, outputs, refined=True) for share, outputs in logits.items()}
     shares = [share for share in logits if share]
     crossed, loss = np.empty_like(logits[0.0]), np.empty(len(targets))
-    half = _halves(len(targets), blocks)
+    half = halves(len(targets), blocks)
     for own in (0, 1):
         here, there = half == own, half != own
         best = min(shares, key=lambda share: float(losses[share][there].mean()) if there.any() else 0.0)
@@ -94,6 +98,26 @@ def compare(
     return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error)
 
 
+def compare_beside(
+    task: Task,
+    metric: Metric,
+    targets: np.ndarray,
+    logits: Mapping[float, np.ndarray],
+    blocks: np.ndarray | None,
+    rows: np.ndarray,
+    aside: Aside | None,
+    answers: np.ndarray | None,
+) -> Comparison:
+    """`compare` of models that may have something beside their networks, with (M, K) `answers` of that."""
+    if aside is None or answers is None:
+        return compare(task, metric, targets, logits, blocks, rows)
+    mixed = aside.beside(logits, answers, rows)
+    found = compare(
+        task, metric, targets, {share: each.logits for share, each in mixed.items()}, blocks, rows
+    )
+    return replace(found, weight=mixed[found.share].weight, bare=logits[found.share])
+
+
 def _by_metric(
     metric: Metric, before: Any, after: Any, blocks: np.ndarray | None
 ) -> tuple[float, float, float]:
@@ -110,17 +134,18 @@ def _by_metric(
     return float(metric.scores(before, once)[0]), float(metric.scores(after, once)[0]), noise
 
 
-def _halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
-    """(N,) 0 or 1, as many blocks of each, by lot."""
-    number = np.arange(count) if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
-    return np.asarray((np.random.default_rng(0).permutation(int(number.max()) + 1) % 2)[number])
-
-
 def cross_fit(
-    tuner: Tuner, chosen: Candidate, data: Part, known: Part, metric: Metric, folds: int, context: Context
+    tuner: Tuner,
+    chosen: Candidate,
+    data: Part,
+    known: Part,
+    metric: Metric,
+    folds: int,
+    context: Context,
+    aside: Aside | None = None,
 ) -> Comparison | None:
-    """Head and fine-tuned model compared by `folds` of `data`, whose frozen features are `known`: on HELD
-    examples, or all.
+    """Head and fine-tuned model, each with what stands `aside` it, compared by `folds` of `data`, whose frozen
+    features are `known`: on HELD examples, or all.
 
     Fewer are held out where the gain is CLEAR_ERRORS standard errors from zero. It is None where a class
     has a single block, so that no fold can spare it, or where the time is up. The context's keeper has a
@@ -131,6 +156,7 @@ def cross_fit(
     if fewest_blocks(strata, data.blocks) < 2:
         return None
     logits = {share: np.zeros((len(data.labels), task.outputs), dtype=np.float32) for share in (0.0, *SHARES)}
+    answers = np.zeros_like(logits[0.0])
     splits = folds_of(strata, folds, recipe.run.seed, data.blocks)
     rows, comparison = np.zeros(0, dtype=np.int64), None
     for number, (fit, held) in enumerate(splits):
@@ -145,10 +171,14 @@ def cross_fit(
             return None
         for share, each in mixtures(tuner.backbone, head, tuned, data.some(held), context).items():
             logits[share][held] = each
+        if aside is not None:
+            answers[held] = aside.answers(fit, held)
         rows = np.sort(np.concatenate([rows, held]))
         tried = {share: values[rows] for share, values in logits.items()}
         blocks = data.blocks_at(rows)
-        comparison = compare(task, metric, data.labels[rows], tried, blocks, rows)
+        comparison = compare_beside(
+            task, metric, data.labels[rows], tried, blocks, rows, aside, answers[rows]
+        )
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {comparison.why}")
         if comparison.enough:
             break

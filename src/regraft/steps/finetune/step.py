@@ -15,11 +15,12 @@ from regraft.data.part import Part
 from regraft.errors import BudgetError, RegraftError
 from regraft.modalities import Suited
 from regraft.recipe import Section
+from regraft.steps.beside import Aside
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen
 from regraft.steps.evaluate import out_of_fold
 from regraft.steps.finetune.explore import WITHOUT_DECAY, explore
-from regraft.steps.finetune.judge import Comparison, compare, cross_fit
+from regraft.steps.finetune.judge import Comparison, compare, compare_beside, cross_fit
 from regraft.steps.finetune.rules import REFIT, Tuning, folds, settled, settled_idle
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
@@ -40,7 +41,7 @@ class Ground:
     them.
 
     `facts` are what the modality knows of the examples; `metric` is what fine-tuning must not clearly lose
-    in.
+    in, `aside` what stands beside the networks.
     """
 
     backbone: Backbone
@@ -51,6 +52,7 @@ class Ground:
     facts: pa.Table
     task: Task
     metric: Metric
+    aside: Aside | None = None
 
     @property
     def both(self) -> Part:
@@ -169,7 +171,7 @@ def _by_folds(tuner: Tuner, several: int, ground: Ground, context: Context) -> T
     """Fine-tune on all of train and val where folds of them say that it is worth it."""
     data = ground.data(ground.both)
     chosen = ground.heads.chosen
-    compared = cross_fit(tuner, chosen, data, ground.features, ground.metric, several, context)
+    compared = cross_fit(tuner, chosen, data, ground.features, ground.metric, several, context, ground.aside)
     if compared is None:
         return _not_done("too few examples, or too little time, to judge it by cross-validation", context)
     if not compared.share:
@@ -258,7 +260,8 @@ class Judged:
     """The winner, held-out predictions of it, and why it won.
 
     `held` has what calibration goes by; `shown` are the examples of val among it, `logits` (V, K) theirs.
-    `final` says that the winner has learnt from train and val already.
+    `final` says that the winner has learnt from train and val already. `weight` is that of what stands beside
+    its network, `bare` are its held-out predictions without it.
     """
 
     winner: HeadOnly | Finetuned
@@ -267,6 +270,8 @@ class Judged:
     shown: Part
     logits: np.ndarray
     final: bool
+    weight: float
+    bare: Held
 
     @property
     def name(self) -> str:
@@ -276,27 +281,34 @@ class Judged:
 
 def judge(ground: Ground, tried: Tried, predict: Predict, context: Context) -> Judged:
     """The fine-tuned model where it is better than the head alone outside the noise, else the head alone."""
-    heads, fit, val, both = ground.heads, ground.fit, ground.val, ground.both
+    heads, fit, val, both, aside = ground.heads, ground.fit, ground.val, ground.both, ground.aside
     alone = HeadOnly(ground.backbone, heads.refitted)
     shown, logits = val, np.zeros((0, ground.task.outputs))
     compared, why, source = tried.compared, "nothing else was trained", "out-of-fold"
     if compared is None and len(val):
-        logits, source = predict(ground.backbone, heads.on_train, val), "val"
+        source, place = "val", len(fit) + np.arange(len(val))
+        answers = aside.answers(np.arange(len(fit)), place) if aside else None
+        of_head = {0.0: predict(ground.backbone, heads.on_train, val)}
+        logits = of_head[0.0] if answers is None else of_head[0.0] + aside.weight * answers  # type: ignore[union-attr]
         if tried.tuned is not None:
-            of_tuned = predict(tried.tuned.backbone, tried.tuned.head, val)
-            place = len(fit) + np.arange(len(val))
-            both_logits = {0.0: logits, 1.0: of_tuned}
-            compared = compare(ground.task, ground.metric, val.labels, both_logits, val.blocks, place)
+            of_both = {**of_head, 1.0: predict(tried.tuned.backbone, tried.tuned.head, val)}
+            ask = ground.task, ground.metric, val.labels
+            compared = compare_beside(*ask, of_both, val.blocks, place, aside, answers)
     if compared is not None:
         of_val = compared.rows >= len(fit)
         shown, logits = val.some(compared.rows[of_val] - len(fit)), compared.logits[of_val]
         folds_ = f"{len(compared.rows):,} examples held out of train and val in turn"
         why = f"{source if source == 'val' else folds_}: {compared.why}"
     if compared is None or not compared.share or tried.tuned is None:
-        return Judged(alone, out_of_fold(heads, both), why, shown, logits, final=True)
+        bare = out_of_fold(heads, both)
+        weight, held = (aside.weight, aside.held or bare) if aside and aside.weight else (0.0, bare)
+        return Judged(alone, held, why, shown, logits, True, weight, bare)
     rows = compared.rows
     held = Held(source, both.labels[rows], compared.logits, both.blocks_at(rows))
-    return Judged(tried.tuned, held, why, shown, logits, final=source == "out-of-fold")
+    bare = held if compared.bare is None else replace(held, outputs=compared.bare)
+    if compared.weight:
+        why += f"; with {aside.maker.name} beside it, weight {compared.weight:g}"  # type: ignore[union-attr]
+    return Judged(tried.tuned, held, why, shown, logits, source == "out-of-fold", compared.weight, bare)
 
 
 @dataclass(frozen=True)
