@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 import regraft
 from conftest import Fitted
@@ -29,3 +32,35 @@ def test_prepared_items_are_answered_from_several_threads(fitted: Fitted) -> Non
     assert [[answer.probabilities for answer in some] for some in found] == expected
     assert model.answers([]) == []
     assert np.isclose(sum(found[0][0].probabilities.values()), 1.0)
+
+
+FIRST_USE = """
+import numpy as np
+import pytest
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from regraft.inference.graphs import openvino
+
+library = openvino()
+takes = library.opset13.parameter([1, 4], np.float32)
+compiled = library.Core().compile_model(library.Model([library.opset13.relu(takes)], [takes]), "CPU")
+requests, together = [compiled.create_infer_request() for _ in range(8)], Barrier(8)
+
+def first(request):
+    together.wait()
+    request.infer([np.ones((1, 4), np.float32)], share_inputs=True)
+    return float(request.get_output_tensor(0).data.sum())
+
+with ThreadPoolExecutor(8) as pool:
+    print(list(pool.map(first, requests)))
+"""
+
+
+def test_the_first_arrays_that_openvino_is_given_may_come_from_several_threads() -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    found = subprocess.run(
+        [sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert found.stdout.strip() == str([4.0] * 8), found.stderr

@@ -8,10 +8,12 @@ detection with deep nearest neighbors", with a percentile in place of a threshol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from threading import Lock
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import ThreadpoolController
 
 from regraft.evaluation.blocks import numbered
 
@@ -87,7 +89,8 @@ def _distances(
     """
     distances, step = np.empty(len(asked), np.float32), max(1, BLOCK // max(1, base.shape[1]))
     for start in range(0, len(asked), step):
-        close = asked[start : start + step] @ base
+        with _turn, _libraries().limit(limits=1, user_api="blas"):
+            close = asked[start : start + step] @ base
         if block is not None:
             close[block[start : start + step, None] == block[None]] = -np.inf
         many = min(NEAREST, close.shape[1])
@@ -96,6 +99,17 @@ def _distances(
         total, counts = np.where(known, nearest, 0).sum(axis=1), known.sum(axis=1)
         distances[start : start + step] = 1 - total / np.maximum(counts, 1)
     return distances
+
+
+_turn = Lock()  # the number of threads is the process's
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Products are made on one thread: the threads of a BLAS library wait for each other in a loop, so
+    beside a network that has all processors a small product costs eighteen times as much on two of them.
+    """
+    return ThreadpoolController()
 
 
 def _of_length_1(features: np.ndarray) -> NDArray[np.float32]:

@@ -7,20 +7,29 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
+
+_turn = Lock()
 
 
 def openvino() -> Any:
-    """The library, its telemetry kept from loading (it then uses a stub of its own)."""
+    """The library, its telemetry kept from loading (it then uses a stub of its own).
+
+    What it sets up at its first use is set up here, on one thread: two threads that give it their first
+    arrays at once would wait for each other for ever (2026.4).
+    """
     name = "openvino_telemetry"
-    before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
+    with _turn:
+        before = sys.modules.get(name)
+        sys.modules[name] = None  # type: ignore[assignment]
+        try:
+            import openvino
+        finally:
+            del sys.modules[name]
+            if before is not None:
+                sys.modules[name] = before
+        openvino.Type.f32.to_dtype()
     return openvino
 
 
