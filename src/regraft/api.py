@@ -12,7 +12,6 @@ from regraft.evaluation import Estimate
 from regraft.experiments.going import begin
 from regraft.experiments.going import resume as go_on
 from regraft.experiments.repeats import Repeats, repeated, seeds_of
-from regraft.modalities import read_source
 from regraft.recipe import Recipe
 from regraft.run.asked import asked
 from regraft.run.handle import Run
@@ -82,7 +81,7 @@ def fit(
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
     with session.tracked(track) as heard:
-        source = read_source(data)
+        source = session.source(data)
         with reserved(out, source.name, overwrite) as folder:
             looked = looked_at(source, session.recipe, splits, session.events, fixes)
             return begin(folder, source.name, looked, heard, until)
@@ -153,7 +152,7 @@ def repeat(
     def walk(place: Path, settings: dict[str, Any]) -> Run:
         return fit(data, place, recipe=settings, listeners=listeners, track=track, **same)  # type: ignore[arg-type]
 
-    with reserved_for_several(out, f"{read_source(data).name}-repeats") as folder:
+    with reserved_for_several(out, f"{Session.open(recipe).source(data).name}-repeats") as folder:
         return repeated(folder.path, recipe or {}, seeds, walk)
 
 
@@ -207,7 +206,7 @@ def plan(
     Writes nothing.
     """
     session = Session.open(recipe, None, listeners)
-    source = read_source(data)
+    source = session.source(data)
     target = place_of(out, source.name)
     looked = looked_at(source, session.recipe, splits, session.events, fixes)
 
@@ -240,7 +239,7 @@ def rank(
     An earlier run that has seen some of the data is left out. Raises DataError, UsageError.
     """
     session = Session.open(recipe, cache, listeners)
-    examples = examples_of(read_source(data), session.recipe, None, session.events).examples
+    examples = examples_of(session.source(data), session.recipe, None, session.events).examples
 
     from regraft.experiments.contest import ranked
 
@@ -264,7 +263,7 @@ def audit(
     written outside the cache. Raises DataError, UsageError.
     """
     session = Session.open(recipe, cache, listeners)
-    source = read_source(data)
+    source = session.source(data)
     looked = examples_of(source, session.recipe, splits, session.events, fixes)
 
     from regraft.steps.audit import Audit, audit_alone

@@ -178,7 +178,8 @@ class Model(Answering):
         ours, theirs = (self._calibrated(items[:TRIED], name) for name in (engine, REFERENCE))
         if not len(ours):
             return None
-        same = int((self.task.answers(ours) == self.task.answers(theirs)).reshape(len(ours), -1).all(1).sum())
+        decided = self.task.decided(self.calibrated)
+        same = int((decided.answers(ours) == decided.answers(theirs)).reshape(len(ours), -1).all(1).sum())
         shares = self.task.probabilities(ours), self.task.probabilities(theirs)
         pair = (ours, theirs) if shares[0] is None or shares[1] is None else shares
         found = Agreement(engine, len(ours), same, float(np.abs(pair[0] - pair[1]).max()))  # type: ignore[operator]
@@ -309,6 +310,7 @@ class Model(Answering):
             "name": self.name,
             "task": self.task.kind,
             "classes": list(self.classes),
+            "settings": self.task.settings(),
             "preprocess": pre.to_dict(),
             **self.calibrated.saved(),
             "head": {"kind": self.head_kind, "in_classifier": linear, **(self.head_settings or {})},
@@ -339,7 +341,7 @@ class Model(Answering):
         with openable(folder / "model.safetensors") as weights:
             state = load_file(weights)
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
-        task = task_of(about["task"], about["classes"])
+        task = task_of(about["task"], about["classes"], about.get("settings"))
         head = make_head(about["head"]["kind"], int(config["num_features"]), task.outputs, **settings)
         plain = depth is None and not about.get("join")
         classifier = str(config["pretrained_cfg"].get("classifier") or "") if plain else ""

@@ -26,7 +26,9 @@ class Prediction:
 
     `sure` says whether the promised precision holds for it; None where none was asked for. `familiarity`
     is a percentile from 0 to 100: so many of the training examples lie nearer to the other training
-    examples than this item does. None where the model does not know.
+    examples than this item does. None where the model does not know. Of a task of several labels `labels` are
+    those that hold, of one of numbers `values` are these by name, and `intervals` where each lies, as promised.
+    `note` is what else is to be known of the answer, such as that a number lies outside of the training targets.
     """
 
     source: str
@@ -36,6 +38,10 @@ class Prediction:
     error: str | None = None
     sure: bool | None = None
     familiarity: float | None = None
+    labels: tuple[str, ...] | None = None
+    values: dict[str, float] | None = None
+    intervals: dict[str, tuple[float, float]] | None = None
+    note: str = ""
 
     @property
     def unfamiliar(self) -> bool:
@@ -49,9 +55,13 @@ class Prediction:
             "label": self.label,
             "probability": self.probability,
             "probabilities": dict(self.probabilities),
+            "labels": None if self.labels is None else list(self.labels),
+            "values": self.values,
+            "intervals": None if self.intervals is None else {n: list(e) for n, e in self.intervals.items()},
             "sure": self.sure,
             "familiarity": self.familiarity,
             "unfamiliar": self.unfamiliar,
+            "note": self.note,
             "error": self.error,
         }
 
@@ -80,6 +90,7 @@ class Reading:
         """Raises UsageError for a precision that is not promised, and a `top` that is no number of names."""
         if top is not None and top < 1:
             raise UsageError(f"top is how many probabilities are given, 1 or more; found {top}.")
+        task = task.decided(calibration)
         return cls(task, calibration, top, None if precision is None else promised(calibration, precision)[1])
 
     def __call__(
@@ -95,7 +106,14 @@ class Reading:
             if self.top is not None:
                 shares = dict(sorted(shares.items(), key=lambda item: -item[1])[: self.top])
             sure = None if self.threshold is None or chance is None else chance >= self.threshold
-            predictions.append(Prediction(source, answer.label, chance, shares, sure=sure, familiarity=known))
+            more = {
+                "labels": answer.labels,
+                "values": answer.values,
+                "intervals": answer.intervals,
+                "note": answer.note,
+            }
+            told = Prediction(source, answer.label, chance, shares, sure=sure, familiarity=known, **more)  # type: ignore[arg-type]
+            predictions.append(told)
         return predictions
 
     def unreadable(self, source: str, error: Unreadable) -> Prediction:

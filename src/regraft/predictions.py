@@ -41,13 +41,13 @@ def write_predictions(
 
 
 def _table(part: Part, outputs: np.ndarray, task: Task, calibration: Calibration, some: slice) -> pa.Table:
-    rows, ids = outputs[some], part.ids[some]
+    rows, ids, decided = outputs[some], part.ids[some], task.decided(calibration)
     columns: dict[str, Any] = {
         "id": ids,
         "source": part.sources[some],
         "split": [part.name] * len(ids),
         "label": task.said(part.labels[some]),
-        "predicted": task.said(task.answers(rows)),
+        "predicted": decided.said(decided.answers(calibration.applied(rows))),
     }
     columns = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     return pa.table(columns | task.columns(rows, calibration))

@@ -83,7 +83,7 @@ class Ready(Answering):
         settings = {"INFERENCE_PRECISION_HINT": "f32", **_threads()}
         request = core.compile_model(graph, "CPU", settings).create_infer_request()
         preprocess = preprocess_of(folder, about)
-        task = task_of(about["task"], about["classes"])
+        task = task_of(about["task"], about["classes"], about.get("settings"))
         return cls(task, task.calibration(about), preprocess, familiarity_of(folder), request)
 
     def rows(self, items: Iterable[Any]) -> Iterator[Outcome | Unreadable]:

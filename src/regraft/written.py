@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from regraft.artifacts import utf8, write_parquet
 from regraft.errors import UsageError
 from regraft.prediction import Prediction
+from regraft.tasks import Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
+PROBABILITY = "probability"
+NUMBERS = (PROBABILITY, "value:", "low:", "high:")  # how the names of columns of numbers begin
 PART = 2_000  # rows of a part
 SIDE = 24  # characters a label takes in a table
 
@@ -40,14 +43,14 @@ class Sheet(Protocol):
         """All are written."""
 
 
-def columns(classes: Sequence[str], top: int | None) -> list[str]:
-    """The columns of csv and parquet: those of every prediction, then a probability for each class, or the
-    `top` most probable ones.
+def columns(task: Task, top: int | None) -> list[str]:
+    """The columns of csv and parquet: those of every prediction, then what the task tells of each class, such as
+    its probability; or the `top` most probable ones.
     """
-    if top is None:
-        shares = [f"probability:{name}" for name in classes]
+    if top is None or PROBABILITY not in task.spread:
+        shares = [f"{what}:{name}" for name in task.classes for what in task.spread]
     else:
-        count = min(top, len(classes))
+        count = min(top, len(task.classes))
         shares = [f"{what}_{number}" for number in range(1, count + 1) for what in ("label", "probability")]
     return ["source", "label", "probability", "sure", "familiarity", "unfamiliar", *shares, "error"]
 
@@ -61,6 +64,10 @@ def cells(row: Prediction, names: Sequence[str]) -> dict[str, Any]:
             found[f"probability:{label}"] = share
         elif f"label_{number}" in found:
             found[f"label_{number}"], found[f"probability_{number}"] = label, share
+    for name, value in (row.values or {}).items():
+        found[f"value:{name}"] = value
+    for name, (low, high) in (row.intervals or {}).items():
+        found[f"low:{name}"], found[f"high:{name}"] = low, high
     if row.error is not None:
         found["error"], found["unfamiliar"] = " ".join(row.error.split()), None
     return found
@@ -114,12 +121,16 @@ class Table:
 def _line(row: Prediction, top: int | None) -> str:
     if row.label is None:
         return f"{row.source}  cannot be read: {row.error}"
-    said = [f"{row.source}  {row.label:{SIDE}}"]
+    said = [f"{row.source}  {row.label or 'none':{SIDE}}"]
     said[0] += "" if row.probability is None else f" {row.probability:.3f}"
     if top is not None and top > 1:
         said.append(", ".join(f"{n} {p:.3f}" for n, p in row.probabilities.items() if n != row.label))
+    if row.intervals:
+        said += [f"{name} {low:.4g} to {high:.4g}" for name, (low, high) in row.intervals.items()]
     if row.sure is False:
         said.append("not sure")
+    if row.note:
+        said.append(row.note)
     if row.unfamiliar:
         said.append("unlike anything it was trained on")
     return "  ".join(said)
@@ -268,15 +279,15 @@ class Parts:
         types = {"sure": pa.bool_(), "unfamiliar": pa.bool_(), "familiarity": pa.float64()}
 
         def type_of(name: str) -> pa.DataType:
-            usual = pa.float64() if name.startswith("probability") else pa.string()
+            usual = pa.float64() if name.startswith(NUMBERS) else pa.string()
             return types.get(name, usual)
 
         return pa.schema([(name, type_of(name)) for name in self.names])
 
 
-def sheet(form: str, place: Path | None, stream: TextIO, classes: Sequence[str], top: int | None) -> Sheet:
+def sheet(form: str, place: Path | None, stream: TextIO, task: Task, top: int | None) -> Sheet:
     """What to write to: a file, or a stream. Raises UsageError for parquet without a file."""
-    names, target = columns(classes, top), place or stream
+    names, target = columns(task, top), place or stream
     if form == "parquet":
         if place is None:
             raise UsageError("parquet is no text: name a file with --out FILE.")

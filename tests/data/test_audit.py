@@ -32,6 +32,7 @@ from regraft.modalities import read_source
 from regraft.modalities.image.levels import levels_in
 from regraft.modalities.image.looks import SIDE, Look
 from regraft.modalities.image.same import CLOSE, like_another
+from regraft.tasks import task_of
 
 
 def picture(path: Path, seed: int) -> Path:
@@ -150,7 +151,8 @@ def test_contradicting_labels_are_reported_and_those_of_test_once_it_is_unsealed
     assert {source for source, flag in flags.items() if flag} == {"train/a/0.png", "train/b/twin.png"}
     examples.save(tmp_path / "t.parquet")
     again = Examples.load(tmp_path / "t.parquet")
-    (found,) = contradicting_test(again, again.unseal("a test", silent_log))
+    said = task_of("single", ("a", "b")).said
+    (found,) = contradicting_test(again, again.unseal("a test", silent_log), said)
     assert found.kind == IN_TEST
     assert found.notes == {"test/a/0.png": "labelled a; of those identical, one dropped from train or val b"}
     assert again._Examples__sealed["flags"].to_pylist() == [[]] * 24  # type: ignore[attr-defined]
@@ -286,7 +288,9 @@ def test_no_content_and_no_pixels_straddle_splits(
     assert any(len(found) > 1 for found in known.values()) == any(
         f.kind == "contradicting labels" for f in looked.findings
     )
-    assert any(len(every[pixels]) > 1 for pixels in tested) == bool(contradicting_test(examples, test))
+    assert any(len(every[pixels]) > 1 for pixels in tested) == bool(
+        contradicting_test(examples, test, task_of("single", ("a", "b")).said)
+    )
     turned = [
         replace(row, label={"a": "b", "b": "a"}[row.label]) if kept.get(row.source) == "test" else row
         for row in rows

@@ -13,6 +13,7 @@ from bases import IMAGES, facts_of
 from regraft.data.audit import Finding, Near, Seen, audit_features, find_near, near_duplicates
 from regraft.data.kind import Likeness
 from regraft.data.part import Part
+from regraft.tasks import task_of
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -30,7 +31,11 @@ def seen(
         facts=facts_of([(64, 64)] * len(labels)),
     )
     rows = np.arange(len(labels) if probabilities is not None else 0)
-    nothing = {"test": None, "near": Near()}
+    task = task_of("single", CLASSES)
+    suspects = (
+        [] if probabilities is None else task.suspects(labels, np.log(np.maximum(probabilities, 1e-12)))
+    )
+    nothing = {"test": None, "near": Near(), "said": task.said, "suspects": suspects}
     return Seen(
         CLASSES,
         inputs,

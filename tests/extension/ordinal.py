@@ -25,7 +25,7 @@ from regraft.evaluation import (
     paired_accuracy,
     softmax,
 )
-from regraft.tasks import Answer, Grid, Held, InGraph, Known, Probed, Score, Section, headline_score
+from regraft.tasks import Answer, Grid, Held, InGraph, Known, Probed, Score, Section, Usual, headline_score
 
 
 class Ranked:
@@ -105,7 +105,7 @@ class Unchanged:
 
 
 @dataclass(frozen=True)
-class Ordinal:
+class Ordinal(Usual):
     """Classes in the order of their names. Targets are (N,) int64 places."""
 
     classes: tuple[str, ...]

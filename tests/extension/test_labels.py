@@ -15,6 +15,7 @@ from PIL import Image
 
 from regraft.artifacts import Events
 from regraft.data import Examples, fold_splits
+from regraft.data.answers import Wanted
 from regraft.errors import DataError, UsageError
 from regraft.modalities import read_source
 from regraft.recipe import Recipe
@@ -91,8 +92,9 @@ def several(rng: np.random.Generator) -> list[list[str]]:
     return [sorted(rng.choice(["cat", "dog", "eel"], count, replace=False).tolist()) for count in counts]
 
 
-def examples(place: Path) -> Examples:
-    return examples_of(read_source(place), Recipe(), None, Events()).examples
+def examples(place: Path, task: str = "auto") -> Examples:
+    source = read_source(place, Wanted(task))
+    return examples_of(source, Recipe.build({"data": {"task": task}}), None, Events()).examples
 
 
 def strata_of(made: Examples, split: str) -> np.ndarray:
@@ -120,7 +122,7 @@ def test_several_names_are_split_by_the_strata_of_their_task(known: None, tmp_pa
 
 def test_numbers_are_split_by_the_strata_of_their_task(known: None, tmp_path: Path) -> None:
     values = np.random.default_rng(1).exponential(10, COUNT)
-    made = examples(table(tmp_path, values.tolist()))
+    made = examples(table(tmp_path, values.tolist()), "regression")
     assert (made.task.kind, made.task.classes) == ("regression", ())
     held = made.part("val")
     assert len(held)
@@ -140,19 +142,6 @@ def test_folds_go_by_strata_and_an_error_calls_them_as_the_task_does() -> None:
         assert np.bincount(tested).tolist() == pytest.approx([20 / 3, 10 / 3, 1], abs=1)
     with pytest.raises(DataError, match="having 2 names has 3 that can be apart"):
         fold_splits(ids, strata, alone, 5, called=task.stratum)
-
-
-@pytest.mark.parametrize(
-    ("labels", "kind", "words"),
-    [([["a", "b"], ["a"]], "multi", "several names an example"), ([1.5, 2.0], "regression", "numbers")],
-)
-def test_labels_that_no_known_task_is_for_are_one_clear_error(
-    labels: list, kind: str, words: str, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        UsageError, match=f"are {words}, which is a task of kind '{kind}'; known here are single"
-    ):
-        examples(table(tmp_path, labels))
 
 
 def test_a_task_that_is_asked_for_is_taken_whatever_the_labels_are() -> None:

@@ -57,9 +57,13 @@ def test_plain_values_say_all() -> None:
         "label": "a",
         "probability": 0.5,
         "probabilities": {"a": 0.5},
+        "labels": None,
+        "values": None,
+        "intervals": None,
         "sure": False,
         "familiarity": 99.5,
         "unfamiliar": True,
+        "note": "",
         "error": None,
     }
     reading = Reading.of(TASK, PROMISING, None, 0.95)

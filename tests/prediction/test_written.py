@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from regraft.artifacts import read_parquet
 from regraft.errors import UsageError
 from regraft.prediction import Prediction
+from regraft.tasks import task_of
 from regraft.written import PART, Sheet, columns, remaining, sheet
 
 CLASSES = ("a", "b, c", 'd "e"')
+TASK = task_of("single", CLASSES)
 
 
 def row(source: str, number: int = 0) -> Prediction:
@@ -28,7 +30,7 @@ def row(source: str, number: int = 0) -> Prediction:
 
 
 def opened(form: str, place: Path, top: int | None = None) -> Sheet:
-    return sheet(form, place, io.StringIO(), CLASSES, top)
+    return sheet(form, place, io.StringIO(), TASK, top)
 
 
 def sources(form: str, place: Path) -> list[str]:
@@ -50,7 +52,7 @@ def test_a_row_says_the_same_in_every_format(form: str, top: int | None, tmp_pat
     if form == "csv":
         with open(place, newline="") as file:
             first, second = csv.DictReader(file)
-        assert list(first) == columns(CLASSES, top)
+        assert list(first) == columns(TASK, top)
         assert (first["label"], first["sure"], first["unfamiliar"]) == ("a", "true", "true")
         assert (second["label"], second["unfamiliar"], second["error"]) == ("", "", "torn in two")
     if form == "parquet":

@@ -44,7 +44,7 @@ def test_the_galleries_hold_what_their_names_say(tmp_path: Path) -> None:
     folder, _, gallery = made(tmp_path)
     by_name = {g["name"]: g for g in gallery["galleries"]}
     assert list(by_name) == ["mistakes", "uncertain", "labels", "duplicates"]
-    predicted = read_predictions(folder / "predictions.parquet")
+    predicted = read_predictions(folder / "predictions.parquet", Single(CLASSES))
     assert predicted is not None
     mistakes = by_name["mistakes"]["items"]
     assert all(item["label"] != item["predicted"] for item in mistakes)

@@ -103,6 +103,7 @@ def words(*known: str) -> Callable[[str], list[str]]:
     return complete
 
 
+tasks = words("auto", "single", "multi", "regression")
 strategies = words("auto", "head", "last-1", "last-2", "half", "full", "norm", "bias", "lora")
 heads = words("auto", "linear", "mlp")
 preferences = words("accuracy", "speed")

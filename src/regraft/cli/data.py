@@ -21,6 +21,9 @@ def rank(
             help="a reference, as often as wanted; auto: all at hand", autocompletion=completion.backbones
         ),
     ] = None,
+    task: options.Task = None,
+    labels: options.Labels = None,
+    targets: options.Targets = None,
     budget: options.Budget = None,
     prefer: Annotated[
         str | None, typer.Option(help="accuracy: the cheapest as good as the best; speed: nearly as good")
@@ -36,6 +39,7 @@ def rank(
     its cache.
     """
     named: values.Settings = {
+        "data": values.asked_of_data(task, labels, targets),
         "obtain": {
             "max_parameters": values.parameters(max_params),
             "network": network,
@@ -58,6 +62,9 @@ def rank(
 
 def audit(
     data: options.Data,
+    task: options.Task = None,
+    labels: options.Labels = None,
+    targets: options.Targets = None,
     features: Annotated[bool, typer.Option(help="look at features too, not at files alone")] = True,
     strict: Annotated[bool, typer.Option(help="exit with 1 if there is any warning")] = False,
     export: Annotated[Path | None, typer.Option(help="a csv to be edited and given to fit --fixes")] = None,
@@ -70,7 +77,7 @@ def audit(
     """Look for what is wrong with DATA: copies, near-duplicates, wrong labels, outliers, leaks. Changes
     nothing.
     """
-    recipe = values.settings(None, sets, {})
+    recipe = values.settings(None, sets, {"data": values.asked_of_data(task, labels, targets)})
     with progress(quiet or as_json) as screen:
         from regraft import api
 

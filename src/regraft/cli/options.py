@@ -56,6 +56,20 @@ Splits = Annotated[
     ),
 ]
 Fixes = Annotated[Path | None, typer.Option(help="corrections: an edited csv of regraft audit --export")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="single: each example is of one class; multi: it has any number of labels; regression: numbers; auto "
+        "(the default): by what the labels are",
+        autocompletion=completion.tasks,
+    ),
+]
+Labels = Annotated[
+    str | None, typer.Option(help="columns of a table with 0 or 1 for each label, empty where unknown: a,b,c")
+]
+Targets = Annotated[
+    str | None, typer.Option(help="columns of a table with numbers to be told, empty where unknown: a,b")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="section.name=value, as in recipe.yaml", autocompletion=completion.settings),

@@ -60,6 +60,7 @@ def predict(
     from regraft.data import Passed, inputs
     from regraft.modalities import modality_of
     from regraft.ready import described, make_ready
+    from regraft.tasks import task_of
     from regraft.written import remaining, sheet
 
     form = _form(output, out)
@@ -70,7 +71,7 @@ def predict(
     passed = Passed(noun=kind.noun)
     names = inputs(files, sys.stdin, kind, passed)
     stream = streams.for_programs() if form != "table" else sys.stdout
-    target = sheet(form, out, stream, tuple(about["classes"]), top)
+    target = sheet(form, out, stream, task_of(about["task"], about["classes"]), top)
     if out is not None:
         _require_free(out, resume, overwrite)
         names = remaining(names, target.written(), out) if resume else names

@@ -22,6 +22,9 @@ NO_DATA = "name the data: a folder of class folders, or a table."
 def fit(
     data: Annotated[Path | None, typer.Argument(help=options.DATA)] = None,
     out: options.Out = None,
+    task: options.Task = None,
+    labels: options.Labels = None,
+    targets: options.Targets = None,
     backbone: options.Backbone = None,
     freeze: Annotated[
         str | None,
@@ -109,7 +112,12 @@ def fit(
             f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always."
         )
     named: values.Settings = {
-        "data": {"test_share": 0.0 if no_test else None, "folds": folds, "strict": strict or None},
+        "data": {
+            **values.asked_of_data(task, labels, targets),
+            "test_share": 0.0 if no_test else None,
+            "folds": folds,
+            "strict": strict or None,
+        },
         "obtain": {
             "backbone": backbone,
             "max_parameters": values.parameters(max_params),
@@ -213,6 +221,9 @@ def _repeat(
 def explore(
     data: options.Data,
     out: options.Out = None,
+    task: options.Task = None,
+    labels: options.Labels = None,
+    targets: options.Targets = None,
     backbone: options.Backbone = None,
     network: options.Network = None,
     accept_licence: options.AcceptLicence = None,
@@ -227,6 +238,7 @@ def explore(
 ) -> None:
     """Try freezing strategies against each other on DATA; the test set stays sealed."""
     named: values.Settings = {
+        "data": values.asked_of_data(task, labels, targets),
         "obtain": {"backbone": backbone, "network": network, "accept_licences": accept_licence or None},
         "base": {"size": size},
         "run": {"budget_seconds": values.seconds(budget), "offline": offline or None},

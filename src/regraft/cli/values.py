@@ -55,6 +55,17 @@ def _finite(option: str, number: float) -> float:
     return number
 
 
+def asked_of_data(task: str | None, labels: str | None, targets: str | None) -> dict[str, Any]:
+    """The settings of `data` that say what is to be told: `--task`, and the columns of `--labels` and
+    `--targets`.
+    """
+
+    def columns(text: str | None) -> list[str] | None:
+        return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+    return {"task": task, "labels": columns(labels), "targets": columns(targets)}
+
+
 def settings(config: Path | None, sets: list[str] | None, named: Settings) -> Settings:
     """The settings of a recipe.yaml, of options that have a name and of `--set`; of two values the later
     one counts.

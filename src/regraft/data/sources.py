@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from regraft.data.answers import USUAL, Wanted
 from regraft.data.examples import Asked, Named
 from regraft.data.kind import Kind
 from regraft.data.rows import Labels, Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
@@ -50,16 +51,21 @@ class Source:
         self.passed.base, self.passed.noun = self.root, self.kind.noun
 
 
-def read_source(data: str | Path, kinds: Sequence[Kind]) -> Source:
+def read_source(data: str | Path, kinds: Sequence[Kind], wanted: Wanted = USUAL) -> Source:
     """Read any of the layouts of the README, as the one of these kinds that its files or columns are of
-    (the first where that does not show). Raises DataError with every fault found.
+    (the first where that does not show); `wanted` says how the answers in tables are read. Raises DataError
+    with every fault found.
     """
     path = Path(os.path.expanduser(data))
     try:
         if not path.exists():
             raise DataError(f"{path} does not exist.", [], _near(path))
         path = path.resolve()
-        source = _read_file(path, kinds) if path.is_file() else _read_folder(path, kind_of(path, kinds))
+        source = (
+            _read_file(path, kinds, wanted)
+            if path.is_file()
+            else _read_folder(path, kind_of(path, kinds), wanted)
+        )
         if not source.rows:
             raise _nothing(source, path, kinds)
     except OSError as error:
@@ -148,7 +154,7 @@ def _nothing(source: Source, path: Path, kinds: Sequence[Kind]) -> DataError:
     )
 
 
-def _read_file(path: Path, kinds: Sequence[Kind]) -> Source:
+def _read_file(path: Path, kinds: Sequence[Kind], wanted: Wanted) -> Source:
     if not is_table_name(path.name):
         packed = path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
         advice = (
@@ -156,11 +162,11 @@ def _read_file(path: Path, kinds: Sequence[Kind]) -> Source:
         )
         raise DataError(f"{path} is a file, but no .csv or .parquet.", [], advice)
     source = Source(path.stem, path.parent, [], named_kind(path, kinds))
-    source.rows, source.labels = read_table(path, None, source.kind, source.notes)
+    source.rows, source.labels = read_table(path, None, source.kind, source.notes, wanted)
     return source
 
 
-def _read_folder(given: Path, kind: Kind) -> Source:
+def _read_folder(given: Path, kind: Kind, wanted: Wanted) -> Source:
     if what := own_output(given):
         raise DataError(
             f"{given} is {what}, not data.",
@@ -172,8 +178,14 @@ def _read_folder(given: Path, kind: Kind) -> Source:
     tables = {name: split for name in top.tables if (split := split_of(Path(name).stem))}
     source = Source(given.name or "data", root, [], kind, notes=notes)
     if tables:
-        _read_tables(source, top, tables)
+        _read_tables(source, top, tables, wanted)
         return source
+    if wanted.columns and not wanted.known:
+        raise DataError(
+            f"{root} is a folder of class folders, and has no columns.",
+            [f"columns were named: {', '.join(wanted.columns)}"],
+            "Give a table that has them, or a folder with train.csv.",
+        )
     splits = {name: split for name in top.folders if (split := split_of(name))}
     if _are_classes(top, splits):
         _check_classes(top)
@@ -235,7 +247,7 @@ def _inside(root: Path, kind: Kind) -> tuple[Path, list[Note]]:
     ]
 
 
-def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
+def _read_tables(source: Source, top: _Listing, tables: dict[str, str], wanted: Wanted) -> None:
     twice = [split for split, count in Counter(tables.values()).items() if count > 1]
     perhaps = [name for name in top.tables if perhaps_split(Path(name).stem)]
     faults = [f"more than one table for {' and '.join(twice)}"] if twice else []
@@ -248,7 +260,7 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str]) -> None:
         )
         raise DataError(f"{source.root} holds {', '.join([*tables, *perhaps])}:", faults, advice)
     for name, split in tables.items():
-        rows, labels = read_table(source.root / name, split, source.kind, source.notes)
+        rows, labels = read_table(source.root / name, split, source.kind, source.notes, wanted)
         source.rows.extend(rows)
         source.labels = max(source.labels, labels, key=("name", "number", "names").index)
     if others := [name for name in top.tables if name not in tables]:

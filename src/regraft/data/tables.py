@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from regraft.artifacts import read_parquet
+from regraft.data.answers import USUAL, Read, Wanted, of_column, of_columns
 from regraft.data.cells import cell_name, first_row
 from regraft.data.kind import Kind
 from regraft.data.rows import Labels, Note, Row, plainly, split_of
@@ -90,27 +91,36 @@ def told_kind(path: Path, kinds: Sequence[Kind]) -> Kind | None:
     return next(iter((*named, *listed, *held)), None)
 
 
-def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> tuple[list[Row], Labels]:
+def read_table(
+    path: Path, split: str | None, kind: Kind, notes: list[Note], wanted: Wanted = USUAL
+) -> tuple[list[Row], Labels]:
     """The rows of a table of items of a kind, and what its labels are; `split` is theirs where the table does
-    not say. A table of val or test without labels has no rows.
+    not say, `wanted` says how answers are read. A table of val or test without labels has no rows, and a row
+    of whose answers nothing is known is passed over.
 
     Raises DataError with every fault.
     """
     parquet = path.suffix.lower() == ".parquet"
     try:
-        table = read_parquet(path) if parquet else _read_csv(path, _named([kind]))
+        table = (
+            read_parquet(path)
+            if parquet
+            else _read_csv(path, [*_named([kind]), *map(plainly, wanted.columns)])
+        )
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)
         ) from None
-    numbers, faults = _columns(table, kind, notes, path.name)
+    numbers, answers, faults = _columns(table, kind, notes, path.name, wanted)
     if (
         split in ("val", "test")
         and "path" in numbers
         and "label" not in numbers
-        and faults == ["no column `label`"]
+        and not answers
+        and all(fault.startswith("no column") for fault in faults)
     ):
-        notes.append(_unlabelled(path.name, "has no column `label`", table.num_rows, split))
+        missing = " or ".join(f"`{name}`" for name in wanted.columns or ["label"])
+        notes.append(_unlabelled(path.name, f"has no column {missing}", table.num_rows, split))
         return [], "name"
     if faults:
         raise DataError(
@@ -128,25 +138,60 @@ def read_table(path: Path, split: str | None, kind: Kind, notes: list[Note]) -> 
     if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
         notes.append(_unlabelled(path.name, "has no label in its column `label`", table.num_rows, split))
         return [], "name"
-    columns["label"], labels = _names(columns["label"], parquet)
+    read = _answered(table, columns["label"], numbers.get("label"), answers, wanted, path)
+    columns["label"] = read.labels
+    rows, found = _rows(columns, split, first_row(path.name), read)
+    faults += found
+    if not faults and (passed := table.num_rows - len(rows)):
+        text = f"{passed:,} rows of {path.name} were passed over: nothing is known of what is to be told"
+        notes.append(Note("nothing known", "warning", text))
+    if faults:
+        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
+        raise DataError(f"{path} has faults:", [*faults[:20], *more])
+    return rows, read.are
+
+
+def _answered(
+    table: pa.Table, labels: list[Any], label: int | None, answers: dict[str, int], wanted: Wanted, path: Path
+) -> Read:
+    """What the column number `label`, whose cells are `labels`, or the columns named for the answers say."""
+    if answers or label is None:
+        return of_columns({name: _cells(table.column(n)) for name, n in answers.items()}, wanted)
+    read = of_column(labels, table.column_names[label].strip(), wanted, str(path))
+    return read or Read(*_names(labels, path.suffix.lower() == ".parquet"))
+
+
+def _rows(
+    columns: dict[str, list[Any]], split: str | None, first: int, read: Read
+) -> tuple[list[Row], list[str]]:
+    """The rows, numbered from `first`, and what is wrong with them. Where an answer may be unknown, those of
+    which nothing is known are passed over.
+    """
     rows: list[Row] = []
-    for number, cells in enumerate(zip(*columns.values(), strict=True), start=first_row(path.name)):
+    faults = [f"row {first + place}: {fault}" for place, fault in read.faults]
+    for number, cells in enumerate(zip(*columns.values(), strict=True), start=first):
+        if read.sparse and cells[1] is None:
+            continue
         try:
             rows.append(_row(split, *cells))
         except ValueError as error:
             faults.append(f"row {number}: {error}")
-    if faults:
-        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
-        raise DataError(f"{path} has faults:", [*faults[:20], *more])
-    return rows, labels
+    return rows, faults
 
 
-def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple[dict[str, int], list[str]]:
-    """{what a column is here: its number}, and what is missing or not certain."""
+def _columns(
+    table: pa.Table, kind: Kind, notes: list[Note], file: str, asked: Wanted
+) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """{what a column is here: its number}, {a column that was named for the answers: its number}, and what is
+    missing or not certain.
+    """
     plain = [plainly(name) for name in table.column_names]
     columns: dict[str, int] = {}
-    faults: list[str] = []
-    for wanted, others in _names_of(kind).items():
+    answers, faults = _answers(table.column_names, asked)
+    named = _names_of(kind)
+    if answers or faults:
+        named = {name: others for name, others in named.items() if name != "label"}
+    for wanted, others in named.items():
         numbers = [n for n, name in enumerate(plain) if name == wanted] or [
             n for n, name in enumerate(plain) if name in others
         ]
@@ -164,7 +209,7 @@ def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple
             )
         elif numbers:
             columns[wanted] = numbers[0]
-    if "label" not in columns and not any("`label`" in fault for fault in faults):
+    if "label" in named and "label" not in columns and not any("`label`" in fault for fault in faults):
         faults.append("no column `label`" + _perhaps("label", table.column_names, kind))
     if "path" not in columns and not any("`path`" in fault for fault in faults):
         other = next((name for name in ("text", "audio") if name in plain), None)
@@ -175,8 +220,25 @@ def _columns(table: pa.Table, kind: Kind, notes: list[Note], file: str) -> tuple
         )
         faults.append(told + ("" if other else _perhaps("path", table.column_names, kind)))
     if not faults:
-        _tell_columns(table.column_names, columns, kind, notes, file)
-    return columns, faults
+        _tell_columns(table.column_names, {**columns, **answers}, kind, notes, file)
+    return columns, answers, faults
+
+
+def _answers(names: list[str], asked: Wanted) -> tuple[dict[str, int], list[str]]:
+    """{column that was named for the answers: its number}, and those that are missing. Of a model that is
+    there already, whose columns are only looked for, none where a column of labels is.
+    """
+    place = {name.strip(): n for n, name in reversed(list(enumerate(names)))}
+    found = {name: place[name] for name in asked.columns if name in place}
+    missing = [name for name in asked.columns if name not in place]
+    plain = {plainly(name) for name in names}
+    if asked.known and (missing or not plain.isdisjoint(("label", *COLUMNS["label"]))):
+        return {}, []
+    faults = []
+    for name in missing:
+        near = difflib.get_close_matches(name, place, n=1)
+        faults.append(f"no column `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
+    return found, faults
 
 
 def _tell_columns(
@@ -187,7 +249,7 @@ def _tell_columns(
     renamed = [
         f"`{name}` as {wanted}"
         for wanted, name in taken.items()
-        if plainly(name) not in (*DOCUMENTED, kind.name, *kind.cells[:1])
+        if plainly(name) not in (*DOCUMENTED, kind.name, *kind.cells[:1]) and wanted != name
     ]
     unused = [
         f"`{name.strip()}`" for n, name in enumerate(names) if n not in columns.values() and name.strip()

@@ -57,8 +57,9 @@ class Metric:
 
     `value(facts, weights)` gives the (R,) values under weights (R, N), which count each example so often;
     it is None for a metric that resampling does not suit. `interval` makes the estimate with its 95 %
-    interval. `unit` is "%" for a share, which is shown in per cent, "" for a plain number, else the unit
-    itself. `hub` is the metric's name on model hubs. `main` metrics are shown where there is room for few.
+    interval, from resamples unless it is not `resampled`: then it makes one of the facts. `unit` is "%" for a
+    share, which is shown in per cent, "" for a plain number, else the unit itself. `hub` is the metric's name on
+    model hubs. `main` metrics are shown where there is room for few.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Metric:
     unit: str = ""
     hub: str = ""
     main: bool = False
+    resampled: bool = True
 
     @property
     def words(self) -> str:
@@ -147,7 +149,7 @@ def estimates(
     samples = _samples(metrics, facts, n, units, seed, resamples)
     intervals = {}
     for metric in metrics:
-        if metric.value is None:
+        if metric.value is None or not metric.resampled:
             intervals[metric.name] = metric.interval(Sample(facts, n, units))
         elif metric.name in samples:
             intervals[metric.name] = metric.interval(samples[metric.name])
@@ -159,7 +161,9 @@ def _samples(
 ) -> dict[str, Sample]:
     """The metrics that have a value under weights and are defined, on resamples they share."""
     once = np.ones((1, n))
-    known = [(metric.name, metric.value) for metric in metrics if metric.value is not None]
+    known = [
+        (metric.name, metric.value) for metric in metrics if metric.value is not None and metric.resampled
+    ]
     whole = [(name, value, float(value(facts, once)[0])) for name, value in known]
     defined = [(name, value, v) for name, value, v in whole if np.isfinite(v)]
     if not defined:
@@ -209,7 +213,9 @@ def repeated(metric: Metric) -> Metric:
         mean = np.mean([metric.scores(repeat, weights) for repeat in facts.each], axis=0)
         return np.asarray(mean if metric.higher else -mean)
 
-    return replace(metric, value=value, interval=_whole_share if metric.is_share else bootstrapped)
+    return replace(
+        metric, value=value, resampled=True, interval=_whole_share if metric.is_share else bootstrapped
+    )
 
 
 def _whole_share(sample: Sample) -> Estimate:

@@ -15,15 +15,19 @@ from numpy.typing import ArrayLike
 from regraft.errors import UsageError
 from regraft.evaluation.blocks import numbered
 from regraft.evaluation.estimate import percentiles
+from regraft.evaluation.metric import Metric
 from regraft.evaluation.resampling import BLOCK, Floats, bca, draws, gathered, left_out
 
 FEW_GROUPS = 20  # with fewer groups, intervals and tests by group say little
+PAIRED = 1_000  # resamples of a metric that is no mean
 FLIPS = 9_999  # random sign flips where not all can be tried
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """By how much this model's accuracy, a share, exceeds that of `against` on the same n examples."""
+    """By how much this model is better than `against` on the same n examples: its accuracy, or what else `of`
+    names. `unit` is "%" of a share, else that of the difference.
+    """
 
     against: str
     difference: float
@@ -33,6 +37,8 @@ class PairedDifference:
     n: int
     method: str
     p_adjusted: float | None = None  # Holm's, where several models were compared
+    unit: str = "%"
+    of: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values that JSON can hold."""
@@ -50,6 +56,8 @@ class PairedDifference:
             n=int(values["n"]),
             method=str(values["method"]),
             p_adjusted=None if values.get("p_adjusted") is None else float(values["p_adjusted"]),
+            unit=str(values.get("unit", "%")),
+            of=str(values.get("of", "")),
         )
 
 
@@ -101,6 +109,64 @@ def paired_accuracy(
     )
 
 
+def paired_mean(
+    gains: ArrayLike,
+    against: str,
+    groups: ArrayLike | None = None,
+    unit: str = "%",
+    of: str = "",
+    seed: int = 0,
+) -> PairedDifference:
+    """The mean of (N,) gains, how much better each answer is than that of `against`, with its BCa interval and
+    the p value of a permutation test that flips the signs of examples, or of whole `groups` (N,).
+
+    Raises UsageError where there are no gains.
+    """
+    each, rng = np.asarray(gains, dtype=np.float64), np.random.default_rng(seed)
+    if not len(each):
+        raise UsageError("there are no examples to compare on.")
+    units = np.arange(len(each)) if groups is None else numbered(groups)
+
+    def statistic(weights: Floats) -> Floats:
+        return np.asarray((weights @ each) / weights.sum(axis=1))[:, None]
+
+    own = None if groups is None else units
+    rows = gathered(statistic, draws(len(each), 4_000, rng, own))
+    lows, highs = bca(np.array([each.mean()]), rows, gathered(statistic, left_out(len(each), rng, own)))
+    p = sign_flip(np.bincount(units, weights=each), rng)
+    method = (
+        f"bootstrap and sign flips of {int(units.max()) + 1} {'examples' if groups is None else 'groups'}"
+    )
+    ends = float(lows[0]), float(highs[0])
+    return PairedDifference(against, float(each.mean()), *ends, p, len(each), method, None, unit, of)
+
+
+def paired_metric(
+    metric: Metric, facts: Any, others: Any, against: str, groups: ArrayLike | None = None, seed: int = 0
+) -> PairedDifference:
+    """By how much a metric of `facts` is better than that of `others`, which are the same N examples, with the
+    BCa interval of resamples of the examples, or of whole `groups` (N,).
+
+    The p value is twice the share of the resamples on the other side of zero. Raises UsageError for a metric
+    without a value under weights.
+    """
+    n, rng = len(facts), np.random.default_rng(seed)
+    units = None if groups is None else numbered(groups)
+
+    def statistic(weights: Floats) -> Floats:
+        return (metric.scores(facts, weights) - metric.scores(others, weights))[:, None]
+
+    value = statistic(np.ones((1, n)))[0]
+    rows = gathered(statistic, draws(n, PAIRED, rng, units))
+    lows, highs = bca(value, rows, gathered(statistic, left_out(n, rng, units)))
+    known = rows[np.isfinite(rows[:, 0]), 0]
+    least = min(float((known <= 0).mean()), float((known >= 0).mean())) if len(known) else 0.5
+    p = min(1.0, 2 * max(least, 1 / (len(known) + 1)))
+    method = f"paired bootstrap over {'examples' if units is None else 'groups'}"
+    ends, unit = (float(lows[0]), float(highs[0])), metric.unit
+    return PairedDifference(against, float(value[0]), *ends, p, n, method, None, unit, metric.words)
+
+
 def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:
     """The two-sided p value of the total of (G,) sums, one for each group, under random signs.
 
@@ -133,12 +199,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def in_words(diff: PairedDifference) -> str:
-    """The verdict that the interval allows (better, worse, no clear difference), the difference in
-    percentage points and the p value.
+    """The verdict that the interval allows (better, worse, no clear difference), the difference, of a share in
+    percentage points, and the p value. Above zero is better, also of a metric of which less is better.
     """
     p = diff.p_value if diff.p_adjusted is None else diff.p_adjusted
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
     points = f"{100 * diff.difference:+.1f} points [{100 * diff.low:.1f}, {100 * diff.high:.1f}], {said}"
+    if diff.unit != "%":
+        ends = f"[{diff.low:.3g}, {diff.high:.3g}]"
+        points = f"by {diff.difference:+.3g} {diff.unit}".rstrip() + f" {ends}, {said}"
+    if diff.of:
+        points = f"{diff.of} {points}"
     if diff.low > 0:
         return f"better than {diff.against}: {points}"
     if diff.high < 0:

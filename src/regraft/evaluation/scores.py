@@ -133,14 +133,14 @@ def curves(labels: Ints, shares: Floats | Callable[[int], Floats]) -> tuple[Floa
     values, influences = np.zeros(2), np.zeros((n, 2))
     for k in known.tolist():
         scored = shares(k) if callable(shares) else shares[:, k]
-        area, precision, gained, sharper = _curves(scored, order[ends[k] - held[k] : ends[k]])
+        area, precision, gained, sharper = curves_of(scored, order[ends[k] - held[k] : ends[k]])
         values += area / len(known), precision / len(known)
         influences[:, 0] += gained / len(known)
         influences[:, 1] += sharper / len(known)
     return (values, influences) if len(known) else (values * np.nan, influences)
 
 
-def _curves(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
+def curves_of(scored: Floats, own: Ints) -> tuple[float, float, Floats, Floats]:
     """ROC AUC and average precision of one class by (N,) scores, `own` its members; and the (N,) influences
     on each.
 

@@ -59,7 +59,9 @@ def choose_thresholds(
         kept = confidence >= cut
         rows.append((float(cut), int(kept.sum()), int(right[kept].sum())))
         bounds.append(
-            _bound(*_counted(right[kept], None if blocks is None else np.asarray(blocks)[kept]), len(cuts))
+            lower_bound(
+                *counted_blocks(right[kept], None if blocks is None else np.asarray(blocks)[kept]), len(cuts)
+            )
         )
     n, thresholds = len(confidence), []
     for share in wanted:
@@ -89,7 +91,7 @@ def choose_thresholds(
     return thresholds
 
 
-def _counted(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:
+def counted_blocks(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:
     """How many of (M,) answers are right, and M; of blocks, the sum of their shares of right answers, and
     their number.
     """
@@ -100,7 +102,7 @@ def _counted(right: np.ndarray, blocks: np.ndarray | None) -> tuple[float, int]:
     return float(shares.sum()), len(shares)
 
 
-def _bound(hits: float, answered: int, looked_at: int) -> float:
+def lower_bound(hits: float, answered: int, looked_at: int) -> float:
     """The lower Clopper-Pearson bound of hits of answered, at an error of ERROR shared by so many looks."""
     return 0.0 if hits == 0 else float(scipy.stats.beta.ppf(ERROR / looked_at, hits, answered - hits + 1))
 

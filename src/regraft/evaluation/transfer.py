@@ -155,6 +155,46 @@ def knn_logits(
     return logits, k
 
 
+def knn_means(
+    features: ArrayLike,
+    targets: ArrayLike,
+    queries: ArrayLike,
+    tick: Callable[..., None] = lambda **_: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Floats, int]:
+    """(Q, K) means of the (N, K) targets of each query's k nearest neighbours by cosine, and k.
+
+    k is the one of NEIGHBOURS with the least squared error about the (N, D) `features` themselves, each column
+    of the targets in its own deviation and each example left out in turn; of more than LOGME_SAMPLE, so many of
+    them chosen at random. A target that is NaN is not known; where none of the neighbours knows one, it is the
+    mean of all. Raises BudgetError where `stop` says that time is out, and UsageError for features that hold
+    nan or infinity.
+    """
+    known, asked, y = np.asarray(features), np.asarray(queries), np.asarray(targets, dtype=np.float64)
+    require_finite((known, asked))
+    usual = np.nan_to_num(np.nanmean(y, axis=0))
+    spread = np.maximum(np.nan_to_num(np.nanstd(y, axis=0)), 1e-12)
+    ks = tuple(k for k in NEIGHBOURS if k < len(y)) or (1,)
+    sample = np.sort(np.random.default_rng(0).permutation(len(y))[:LOGME_SAMPLE])
+    alike = compact(known, centre=False)
+    unit = alike(known)
+    index = Lists(unit) if len(unit) > EXACT else None
+    rows, _ = _nearest(unit, unit[sample], max(ks), sample, index, stop=stop)
+    errors = [np.nanmean(((_means(rows[:, :k], y, usual) - y[sample]) / spread) ** 2) for k in ks]
+    k = ks[int(np.argmin(errors))]
+    rows, _ = _nearest(unit, alike(asked), k, None, index, tick, stop)
+    return _means(rows, y, usual), k
+
+
+def _means(rows: NDArray[np.int64], targets: Floats, usual: Floats) -> Floats:
+    """(Q, K) means of the (N, K) targets that are known at (Q, k) rows; `usual` (K,) where none is."""
+    near = targets[np.maximum(rows, 0)]
+    there = np.isfinite(near) & (rows >= 0)[:, :, None]
+    count = there.sum(axis=1)
+    total = np.where(there, near, 0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), usual)
+
+
 def _nearest(
     known: Floats32,
     asked: Floats32,

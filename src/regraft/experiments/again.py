@@ -15,6 +15,7 @@ import numpy as np
 
 from regraft.artifacts import Events, RunFolder, next_free, read_json, read_parquet, write_json
 from regraft.data import Examples, KnownFile, Readings, count_readings, readings, several
+from regraft.data.answers import Wanted
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
 from regraft.experiments.going import same_data
@@ -97,7 +98,6 @@ def evaluate_own(
         raise UsageError(
             f"{place / 'model'} has other classes than the run's examples: {', '.join(model.classes[:10])}."
         )
-    place_of = np.array([model.classes.index(name) for name in examples.task.classes])
     reason = reason or "evaluated again"
     folder.lock()
     try:
@@ -115,7 +115,7 @@ def evaluate_own(
         said=(_beside_stored(folder, test.ids, logits, model), counted.in_words()),
         left_out={},
         readings=counted,
-        **_scores(model, place_of[test.labels], logits, test.clusters()),
+        **_scores(model, _as_model(model, examples, test.labels), logits, test.clusters()),
     )
 
 
@@ -134,7 +134,8 @@ def evaluate_on(
     from regraft.model import Model
 
     folder = _finished(place)
-    model, source = Model.load(folder.path), read_source(data)
+    model = Model.load(folder.path)
+    source = read_source(data, Wanted(model.task.kind, model.classes, model.classes, known=True))
     new = unseen(folder, source, model, session.events, moved)
     said, counted = list(new.said), None
     folder.lock()
@@ -147,7 +148,7 @@ def evaluate_on(
             said.append(f"{new.own:,} of the examples are in the run's own test set. {counted.in_words()}")
         logits = _logits(model, new.files, session, events)
         scaled = model.calibrated.applied(logits.astype(np.float64))
-        task, verdict = model.task, Verdict(new.labels, scaled, new.clusters)
+        task, verdict = model.task.decided(model.calibrated), Verdict(new.labels, scaled, new.clusters)
         apart = without_near_duplicates(task, verdict, new.sources, new.near).get(KEPT_APART, {})
         file = next_free(folder.evaluations, source.name, ".json")
         evaluation = Evaluated(
@@ -167,6 +168,14 @@ def evaluate_on(
     finally:
         folder.release()
     return evaluation
+
+
+def _as_model(model: Model, examples: Examples, targets: np.ndarray) -> np.ndarray:
+    """The targets of a run's examples in the order of the classes of its model."""
+    if model.classes == tuple(examples.task.classes):
+        return targets
+    own = task_of(examples.task.kind, examples.task.classes)
+    return model.task.encode(own.said(targets))
 
 
 def _list(evaluation: Evaluated, root: Path, file: Path, folder: RunFolder) -> None:
@@ -191,7 +200,7 @@ def _scores(
     model: Model, labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, Any]:
     """The fields of `Evaluated` that come from (N,) labels, (N, K) logits and (N,) numbers of the groups."""
-    task = model.task
+    task = model.task.decided(model.calibrated)
     scaled = model.calibrated.applied(logits.astype(np.float64))
     return {
         "examples": len(labels),
@@ -236,8 +245,8 @@ def _beside_stored(folder: RunFolder, ids: Sequence[str], logits: np.ndarray, mo
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
     if [row["id"] for row in rows] != list(ids):
         return "predictions.parquet does not hold this test set: there is nothing to compare with."
-    task = model.task
-    answers = task.said(task.answers(logits))
+    task = model.task.decided(model.calibrated)
+    answers = task.said(task.answers(model.calibrated.applied(logits.astype(np.float64))))
     other = [
         f"{row['source']} ({said}, was {row['predicted']})"
         for row, said in zip(rows, answers, strict=True)

@@ -14,7 +14,7 @@ from regraft.modalities import Modality
 from regraft.run.open import PAST
 from regraft.run.session import Session
 from regraft.steps.rank import Ranking, Reached, name_licence, rank, reach, taken, untried
-from regraft.tasks import task_of
+from regraft.tasks import task_of_examples
 
 
 def ranked(examples: Examples, references: Sequence[str], session: Session) -> Ranking:
@@ -41,7 +41,7 @@ def ranked(examples: Examples, references: Sequence[str], session: Session) -> R
         examples.part("train").then(examples.part("val")),
         examples.facts(),
         examples.counts(),
-        task_of(examples.task.kind, examples.task.classes),
+        task_of_examples(examples),
         [name for name in dict.fromkeys(wanted) if name not in seen],
         context,
         named="auto" not in references,

@@ -21,7 +21,7 @@ from regraft.run.handle import Run
 from regraft.run.open import Looked
 from regraft.run.session import Session
 from regraft.runtime import closed_hub
-from regraft.tasks import chosen_by, task_of
+from regraft.tasks import chosen_by, task_of, task_of_examples
 
 
 def begin(folder: RunFolder, name: str, looked: Looked, session: Session, until: str = "evaluate") -> Run:
@@ -56,7 +56,7 @@ def go(
     context = Context.begin(
         recipe, session.cache, events, modality, decisions, started=session.started, share=share
     )
-    task = task_of(examples.task.kind, examples.task.classes)
+    task = task_of_examples(examples)
     metric = chosen_by(task, recipe.run.metric)
     context.settle("run.metric", metric.name, "the task's headline, or as asked")
     context.settle("data.task", task.kind, "by what the labels are, or as asked")

@@ -13,7 +13,7 @@ from regraft.steps.base import base
 from regraft.steps.estimate import epochs_of, run_seconds, step_seconds
 from regraft.steps.freeze import freeze
 from regraft.steps.obtain import obtain
-from regraft.tasks import task_of
+from regraft.tasks import task_of_examples
 
 
 def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     closed = session.recipe.model_copy(update={"obtain": asked.model_copy(update={"network": False})})
     context = session.context(examples).trial(recipe=closed)
     recipe, counts = context.recipe, examples.counts()
-    task = task_of(examples.task.kind, examples.task.classes)
+    task = task_of_examples(examples)
     both = examples.part("train").then(examples.part("val"))
     choice = obtain(both, examples.facts(), counts, task, context)
     if asked.network:

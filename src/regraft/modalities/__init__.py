@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
+from regraft.data.answers import USUAL, Wanted
 from regraft.data.kind import Facts, Kind, Likeness
 from regraft.data.sources import Source
 from regraft.data.sources import read_source as _read_source
@@ -298,8 +299,8 @@ def of_ending(ending: str) -> Modality | None:
     return next((one for one in map(modality_of, names()) if ending.lower() in one.endings), None)
 
 
-def read_source(data: str | Path) -> Source:
+def read_source(data: str | Path, wanted: Wanted = USUAL) -> Source:
     """Read any of the layouts of the README, as examples of the registered modality that its files or
-    columns are of. Raises DataError with every fault found.
+    columns are of; `wanted` says how the answers in tables are read. Raises DataError with every fault found.
     """
-    return _read_source(data, [modality_of(name) for name in names()])
+    return _read_source(data, [modality_of(name) for name in names()], wanted)

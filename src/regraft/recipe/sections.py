@@ -38,7 +38,16 @@ class DataRecipe(Section):
 
     task: str = Field(
         "auto",
-        description="kind of task; single: each example is of one class; auto: by what the labels are, single for names",
+        description="kind of task; single: each example is of one class; multi: it has any number of labels; regression: "
+        "numbers are told; auto: by what the labels are, single for names",
+    )
+    labels: list[str] = Field(
+        [],
+        description="columns of a table with 0 or 1 for each label, empty where it is not known: the task is multi",
+    )
+    targets: list[str] = Field(
+        [],
+        description="columns of a table with numbers to be told, empty where one is not known: the task is regression",
     )
     test_share: float = Field(
         0.2,
@@ -61,6 +70,17 @@ class DataRecipe(Section):
         description="stop before training where scores would flatter: near-duplicates or groups across splits, leaks, "
         "contradicting labels",
     )
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> DataRecipe:
+        if self.labels and self.targets:
+            raise ValueError("labels and targets are two kinds of task: name the columns of one of them")
+        if self.task == "single" and (self.labels or self.targets):
+            raise ValueError("a task of kind single has one column `label`: leave labels and targets out")
+        columns = self.labels or self.targets
+        if twice := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ValueError(f"a column is named twice: {', '.join(twice)}")
+        return self
 
     @model_validator(mode="after")
     def _leaves_some(self) -> DataRecipe:

@@ -19,7 +19,7 @@ from regraft.artifacts import RunFolder, read_json, read_parquet, write_json
 from regraft.data import Examples, several
 from regraft.errors import ChangedError
 from regraft.modalities import Modality, Unreadable, modality_of, names
-from regraft.tasks import task_of
+from regraft.tasks import Task, task_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,15 +38,17 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Predicted:
-    """One split's rows of predictions.parquet as arrays, all (N,); `probability` is that of the predicted
-    class.
+    """One split's rows of predictions.parquet as arrays, all (N,), labels and answers as people read them;
+    `probability` is that of the predicted class. Of a task whose answers are no single classes it is None, and
+    `worth` says how good each answer is.
     """
 
     split: str
     sources: NDArray[Any]
     labels: NDArray[Any]
     answers: NDArray[Any]
-    probability: NDArray[np.float64]
+    probability: NDArray[np.float64] | None
+    worth: NDArray[np.float64] | None = None
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
@@ -61,7 +63,7 @@ class Predicted:
                 self.split,
                 str(self.labels[i]),
                 str(self.answers[i]),
-                float(self.probability[i]),
+                None if self.probability is None else float(self.probability[i]),
             )
             for i in rows
         ]
@@ -98,12 +100,14 @@ def write_gallery(
     """
     run = RunFolder(folder)
     examples = Examples.load(run.examples, task_of)
-    predicted = read_predictions(run.predictions)
+    task = task_of(examples.task.kind, examples.task.classes)
+    predicted = read_predictions(run.predictions, task)
     findings = read_json(folder / "audit.json")["findings"] if (folder / "audit.json").is_file() else []
     classes = list(examples.task.classes)
-    known = _known(run.examples, tested=predicted is not None and predicted.split == "test")
-    galleries = [*_answers(predicted), *_found(findings, known)]
-    cells = _cells(predicted, classes) if predicted is not None and predicted.split == "test" else {}
+    known = _known(run.examples, task, tested=predicted is not None and predicted.split == "test")
+    galleries = [*_answers(predicted), *_found(findings, known, task)]
+    tested = predicted is not None and predicted.split == "test" and predicted.probability is not None
+    cells = _cells(predicted, classes) if predicted is not None and tested else {}
     if examples.modality in names():
         modality = modality_of(examples.modality)
         items = [*(i for g in galleries for i in g["items"]), *(i for c in cells.values() for i in c)]
@@ -114,9 +118,9 @@ def write_gallery(
     return run.gallery
 
 
-def read_predictions(path: Path) -> Predicted | None:
-    """The test rows of predictions.parquet, or those of val where there is no test; None without either,
-    and for a task that gives no probabilities.
+def read_predictions(path: Path, task: Task) -> Predicted | None:
+    """The test rows of predictions.parquet, or those of val where there is no test; None without either, and
+    where answers are neither more nor less sure, nor more nor less wrong.
     """
     if not path.is_file():
         return None
@@ -127,12 +131,19 @@ def read_predictions(path: Path) -> Predicted | None:
     if not len(rows):
         return None
     named = [name for name in table.column_names if name.startswith("probability:")]
-    if not named:  # a task whose answers are not more or less sure
-        return None
-    shares = np.stack([table[name].to_numpy() for name in named], axis=1)
     sources, labels, answers = (
         np.array(table[n].to_pylist(), dtype=object)[rows] for n in ("source", "label", "predicted")
     )
+    targets = task.encode(labels.tolist())
+    if targets.ndim > 1:
+        worth, shown = (
+            task.worth(targets, task.encode(answers.tolist())),
+            np.vectorize(task.shown, otypes=[object]),
+        )
+        return Predicted(split, sources, shown(labels), shown(answers), None, worth)
+    if not named:  # a task whose answers are not more or less sure
+        return None
+    shares = np.stack([table[name].to_numpy() for name in named], axis=1)
     return Predicted(split, sources, labels, answers, shares[rows].max(axis=1))
 
 
@@ -140,6 +151,8 @@ def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
     """What the model got wrong with most confidence, and what it was least sure of."""
     if predicted is None:
         return []
+    if predicted.probability is None or predicted.worth is not None:
+        return _errors(predicted)
     order = np.argsort(-predicted.probability, kind="stable")
     mistakes = [i for i in order if predicted.wrong[i]]
     return [
@@ -159,12 +172,30 @@ def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
     ]
 
 
-def _found(findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+def _errors(predicted: Predicted) -> list[dict[str, Any]]:
+    """The answers that are worth the least."""
+    if predicted.worth is None:
+        return []
+    wrong = [i for i in np.argsort(predicted.worth, kind="stable") if predicted.wrong[i]]
+    return [
+        {
+            "name": "mistakes",
+            "title": "Largest errors",
+            "about": f"{len(wrong):,} of {len(predicted.worth):,} were not told exactly; the worst come first. "
+            "Some may be wrong in the data rather than in the answer.",
+            "items": predicted.items(wrong[:SHOWN]),
+        }
+    ]
+
+
+def _found(
+    findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]], task: Task
+) -> list[dict[str, Any]]:
     """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a
     pair.
     """
     suspects = [
-        item(source, *known.get(source, ("", "")), str(label))
+        item(source, *known.get(source, ("", "")), task.shown(str(label)))
         for finding in findings
         for source, label in (finding.get("suggested") or {}).items()
     ]
@@ -202,7 +233,8 @@ def _cells(predicted: Predicted, classes: list[str]) -> dict[str, list[Item]]:
     """
     place = {name: index for index, name in enumerate(classes)}
     rows: dict[tuple[int, int], list[int]] = {}
-    for i in np.argsort(-predicted.probability, kind="stable"):
+    sure = predicted.probability if predicted.probability is not None else np.zeros(0)
+    for i in np.argsort(-sure, kind="stable"):
         rows.setdefault((place[predicted.labels[i]], place[predicted.answers[i]]), []).append(int(i))
     wrong = sorted((cell for cell in rows if cell[0] != cell[1]), key=lambda cell: (-len(rows[cell]), cell))
     cells = {f"{i},{j}": predicted.items(rows[i, j][:IN_CELL]) for i, j in wrong[:CELLS]}
@@ -252,7 +284,8 @@ def _looks(
     for mistake in mistakes[:LOOKS]:
         start = time.monotonic()
         try:
-            look = model.explain(files[mistake["source"]], mistake["predicted"], runs)
+            said = mistake["predicted"] if mistake["predicted"] in model.classes else None
+            look = model.explain(files[mistake["source"]], said, runs)
         except (Unreadable, ChangedError, KeyError):
             continue
         if look is None:
@@ -271,8 +304,11 @@ def _looks(
     }
 
 
-def _known(path: Path, tested: bool) -> dict[str, tuple[str, str]]:
+def _known(path: Path, task: Task, tested: bool) -> dict[str, tuple[str, str]]:
     """Split and label of each source; labels of test stay unread until the run has been tested."""
     table = read_parquet(path, ["source", "split", "label"])
     rows = zip(*(table[name].to_pylist() for name in ("source", "split", "label")), strict=True)
-    return {source: (split, label if tested or split != "test" else "") for source, split, label in rows}
+    return {
+        source: (split, task.shown(label) if tested or split != "test" else "")
+        for source, split, label in rows
+    }

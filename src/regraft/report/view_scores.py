@@ -10,7 +10,8 @@ import numpy as np
 
 from regraft.evaluation import SHARE, Metric, named, unknown
 from regraft.report import plots, view_data, words
-from regraft.tasks import Confusion, PerClass, Promises, Reliability, Task
+from regraft.report.scatter import told_numbers
+from regraft.tasks import Confusion, PerClass, Promises, Reliability, Scatter, Task
 
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
@@ -80,6 +81,9 @@ def sections(task: Task, metrics: Json, cells: Mapping[str, list[Json]]) -> list
             part, shown = "per_class", _per_class(section)
         elif isinstance(section, Confusion):
             part, shown = "confusion", _confusion(section, cells)
+        elif isinstance(section, Scatter):
+            plot = told_numbers(section.name, section.points)
+            part, shown = "scatter", {"plot": plot} if plot else None
         else:
             part, shown = "grid", asdict(section)
         if shown:

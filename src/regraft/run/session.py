@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.artifacts import Events, Listener
+from regraft.data.answers import Wanted
+from regraft.data.sources import Source
+from regraft.modalities import read_source
 from regraft.recipe import Recipe
 from regraft.run.asked import asked
 from regraft.runtime import NO_HOME, cache_folder, quiet_libraries
@@ -52,6 +55,10 @@ class Session:
         if cache == "auto" and place is None:
             session.events.note(NO_HOME)
         return session
+
+    def source(self, data: str | Path) -> Source:
+        """What a place holds, its answers read as the recipe asks. Raises DataError."""
+        return read_source(data, Wanted.of(self.recipe.data))
 
     @property
     def events(self) -> Events:

@@ -79,7 +79,7 @@ def _read_test(
     test = examples.unseal(reason, context.events.emit)
     record.state["readings"] = readings(record.folder)
     record.write()
-    if contradictions := contradicting_test(examples, test):
+    if contradictions := contradicting_test(examples, test, finished.task.said):
         record.optional(
             "contradictions in test", lambda: record.add_findings(contradictions, frozenset({IN_TEST}))
         )
@@ -90,6 +90,7 @@ def _read_test(
     verdict = Verdict(test.labels, rows, clusters)
     record.metrics.update(evaluate_test(task, verdict, calibration, baselines, context))
     calibrated = Verdict(test.labels, calibration.applied(rows), clusters)
+    task = task.decided(calibration)
     record.metrics.update(without_near_duplicates(task, calibrated, test.sources, finished.nearly_known))
     record.predictions.append((test, rows))
 

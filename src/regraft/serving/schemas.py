@@ -48,12 +48,19 @@ class Answer(BaseModel):
     label: str | None
     probability: float | None
     probabilities: dict[str, float]
+    labels: Annotated[list[str] | None, Field(description="of several labels at once, those that hold")]
+    values: Annotated[dict[str, float] | None, Field(description="of numbers, these by name")]
+    intervals: Annotated[
+        dict[str, tuple[float, float]] | None,
+        Field(description="where each number lies, as often as the model promises"),
+    ]
     error: str | None
     sure: Annotated[bool | None, Field(description="whether the precision asked for is promised")]
     familiarity: Annotated[
         float | None,
         Field(description="0 to 100: the share of training examples that lie nearer to the others"),
     ]
+    note: Annotated[str, Field(description="what else is to be known of the answer; mostly nothing")]
     unfamiliar: Annotated[bool, Field(description="unlike anything the model was trained on")]
     look: Look | None = None
 

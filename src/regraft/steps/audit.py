@@ -21,7 +21,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.evaluate import Verdict
 from regraft.steps.train import Heads, train_head
-from regraft.tasks import Task, task_of
+from regraft.tasks import Task, task_of_examples
 from regraft.training import Layers
 
 FEWEST_LEFT = 10  # test examples that must be left for a score without near-duplicates
@@ -85,7 +85,7 @@ def audit_alone(
         context.events.tick,
     )
     likeness = context.modality.likeness(examples.facts())
-    task = task_of(examples.task.kind, examples.task.classes)
+    task = task_of_examples(examples)
     if not with_features:
         near = find_near(examples.inputs(), test, (None, None), likeness, tick, context.out_of_time)
         return audit_features(_seen(examples, None, None, test, near, kept, task, context)), test
@@ -161,19 +161,24 @@ def _seen(
     both, counts = examples.part("train").then(examples.part("val")), examples.counts()
     splits = ("train",) * counts["train"] + ("val",) * counts["val"]
     logits = None if heads is None else heads.oof_logits
+    rows = np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows
+    exclusive = logits is not None and both.labels.ndim == 1
     return Seen(
         examples.task.classes,
         examples.inputs(),
         splits,
         both.labels,
         None if known is None else known.values,
-        np.zeros(0, dtype=np.int64) if heads is None else heads.oof_rows,
-        None if logits is None else task.probabilities(logits),
+        rows,
+        task.probabilities(logits) if logits is not None and exclusive else None,
         test,
         near,
         kept,
         context.events.tick,
         context.out_of_time,
+        lambda labels: [task.shown(label) for label in task.said(labels)],
+        task.differ,
+        [] if logits is None else task.suspects(both.labels[rows], logits),
     )
 
 

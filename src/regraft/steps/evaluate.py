@@ -68,7 +68,8 @@ def val_scores(task: Task, part: Part, outputs: np.ndarray, calibration: Calibra
     """Metrics with intervals of the examples of val that were held out, as plain values; none without any."""
     if not len(part):
         return {}
-    return Verdict(part.labels, calibration.applied(outputs), part.clusters()).estimates(task)
+    decided = task.decided(calibration)
+    return Verdict(part.labels, calibration.applied(outputs), part.clusters()).estimates(decided)
 
 
 def predicted(model: Model, part: Part, context: Context, say: Callable[[str], None]) -> np.ndarray:
@@ -104,16 +105,14 @@ def evaluate_test(
     `test` has the (N, K) outputs of the final model as they come from it, not yet calibrated; `baselines`
     are (N, K) calibrated outputs by name.
     """
-    targets, clusters = test.targets, test.clusters
+    targets, clusters, task = test.targets, test.clusters, task.decided(calibration)
     ours = Verdict(targets, calibration.applied(test.outputs), clusters)
     metrics: dict[str, Any] = {"test": ours.estimates(task)}
     metrics["baselines"] = {
         name: Verdict(targets, outputs, clusters).estimates(task) for name, outputs in baselines.items()
     }
-    mine = task.answers(ours.outputs)
     pairs = [
-        task.paired(targets, mine, task.answers(outputs), name, clusters)
-        for name, outputs in baselines.items()
+        task.versus(targets, ours.outputs, outputs, name, clusters) for name, outputs in baselines.items()
     ]
     adjusted = holm([pair.p_value for pair in pairs])
     pairs = [replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
@@ -139,6 +138,7 @@ def from_folds(task: Task, held: Held, calibration: Calibration, context: Contex
     """Metrics of the held-out predictions that chose fine-tuning, where there is neither val nor test."""
     folds = context.decisions.merged(context.recipe).finetune.folds
     clusters = None if all_alone(held.blocks) else held.blocks
+    task = task.decided(calibration)
     oof = Verdict(held.targets, calibration.applied(held.outputs), clusters).estimates(task)
     for estimate in oof.values():
         estimate["method"] += f"; {folds}-fold cross-validation, which also chose to fine-tune"

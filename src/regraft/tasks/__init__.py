@@ -13,13 +13,29 @@ from typing import Any
 
 import numpy as np
 
+from regraft.data.answers import names_told, numbers_told
+from regraft.data.examples import Examples
 from regraft.data.rows import Labels
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, Metric, estimates
 from regraft.tasks.link import Link, Softmax
-from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Section
+from regraft.tasks.multi import Multi
+from regraft.tasks.numbers import Numbers
+from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Scatter, Section
 from regraft.tasks.single import Single
-from regraft.tasks.task import Answer, Calibration, Held, InGraph, Known, Probed, Score, Task, headline_score
+from regraft.tasks.task import (
+    Answer,
+    Calibration,
+    Held,
+    InGraph,
+    Known,
+    Probed,
+    Score,
+    Suspect,
+    Task,
+    Usual,
+    headline_score,
+)
 
 USUAL = "single"  # what is fitted where nothing else is asked for
 # The kind of task that labels ask for, by what they are, and that in words
@@ -41,7 +57,11 @@ class _Kind:
     classes: Callable[[Iterable[str]], tuple[str, ...]]
 
 
-_KINDS: dict[str, _Kind] = {USUAL: _Kind(Single, distinct)}
+_KINDS: dict[str, _Kind] = {
+    USUAL: _Kind(Single, distinct),
+    "multi": _Kind(Multi, names_told),
+    "regression": _Kind(Numbers, numbers_told),
+}
 
 
 def register(
@@ -76,14 +96,20 @@ def registered(
         _KINDS.update(before)
 
 
-def task_of(kind: str, classes: Sequence[str]) -> Task:
-    """The task of that kind and these classes, sorted names. Raises UsageError for a kind that is not
-    known.
+def task_of(kind: str, classes: Sequence[str], settings: Mapping[str, Any] | None = None) -> Task:
+    """The task of that kind and these classes, sorted names, with the settings that it was saved with. Raises
+    UsageError for a kind that is not known.
     """
     if kind not in _KINDS:
         raise UsageError(f"{kind!r} is no kind of task that is known here; there are {', '.join(_KINDS)}.")
     task: Task = _KINDS[kind].make(tuple(classes))
-    return task
+    return task.restored(settings) if settings else task
+
+
+def task_of_examples(examples: Examples) -> Task:
+    """The task of a set, knowing the targets of its train and val."""
+    task = task_of(examples.task.kind, examples.task.classes)
+    return task.fitted(examples.part("train").then(examples.part("val")).labels)
 
 
 def task_for(kind: str, labels: Iterable[str], are: Labels, place: object) -> Task:
@@ -148,15 +174,20 @@ __all__ = [
     "Known",
     "Link",
     "Metric",
+    "Multi",
+    "Numbers",
     "PerClass",
     "Probed",
     "Promises",
     "Reliability",
+    "Scatter",
     "Score",
     "Section",
     "Single",
     "Softmax",
+    "Suspect",
     "Task",
+    "Usual",
     "chosen_by",
     "evaluated",
     "headline_score",
@@ -165,5 +196,6 @@ __all__ = [
     "registered",
     "task_for",
     "task_of",
+    "task_of_examples",
     "task_of_run",
 ]

@@ -79,3 +79,64 @@ class Softmax:
                 total - logits[np.arange(len(logits)), targets[start : start + step]]
             )
         return losses
+
+
+class Sigmoids:
+    """The link of K questions of yes or no, side by side: the sum of their log losses, in nats. A target that
+    is NaN is not known, and counts nowhere.
+    """
+
+    curvature = 0.25  # that at a probability of one half
+
+    def tensor(self, targets: np.ndarray) -> Tensor:
+        """(N, K) float32."""
+        import torch
+
+        return torch.from_numpy(targets.astype(np.float32))
+
+    def slope(self, outputs: Tensor, targets: Tensor, shares: Tensor) -> tuple[float, Tensor]:
+        """Probabilities less the targets, times the shares."""
+        from torch.nn.functional import softplus
+
+        known = targets.isfinite()[:, None, :]
+        wanted = targets.nan_to_num(0.0)[:, None, :]
+        share = shares[:, :, None] * known
+        value = float((share * (softplus(outputs) - wanted * outputs)).double().sum())
+        return value, outputs.sigmoid().sub_(wanted).mul_(share)
+
+    def losses(self, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """(N,) sums of log losses in nats."""
+        known = np.isfinite(targets)
+        wanted = np.where(known, targets, 0).astype(outputs.dtype)
+        each = np.logaddexp(0, outputs).astype(outputs.dtype) - wanted * outputs
+        return np.asarray((each * known).sum(axis=1))
+
+
+class Squares:
+    """The link of K numbers: half the sum of their squared errors (ridge regression). `mean` and `scale` (K,)
+    say what of a target is 0 and what is 1. A target that is NaN is not known, and counts nowhere.
+    """
+
+    curvature = 1.0
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        self.mean, self.scale = mean, scale
+
+    def tensor(self, targets: np.ndarray) -> Tensor:
+        """(N, K) float32, standardised."""
+        import torch
+
+        return torch.from_numpy(((targets - self.mean) / self.scale).astype(np.float32))
+
+    def slope(self, outputs: Tensor, targets: Tensor, shares: Tensor) -> tuple[float, Tensor]:
+        """The errors, times the shares."""
+        known = targets.isfinite()[:, None, :]
+        share = shares[:, :, None] * known
+        error = outputs.sub_(targets.nan_to_num(0.0)[:, None, :])
+        value = 0.5 * float((share * error.square()).double().sum())
+        return value, error.mul_(share)
+
+    def losses(self, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """(N,) halves of the sums of squared errors, in the deviations of the targets."""
+        error = (targets - self.mean) / self.scale - outputs
+        return np.asarray(0.5 * np.where(np.isfinite(error), error**2, 0).sum(axis=1).astype(outputs.dtype))

@@ -52,4 +52,12 @@ class Grid:
     note: str = ""
 
 
-Section = Promises | Reliability | PerClass | Confusion | Grid
+@dataclass(frozen=True)
+class Scatter:
+    """A number as it is and as it was told: (what it is, what was told) of some examples."""
+
+    name: str
+    points: Sequence[Sequence[float]]
+
+
+Section = Promises | Reliability | PerClass | Confusion | Grid | Scatter

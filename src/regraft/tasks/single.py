@@ -6,8 +6,10 @@ divided by a temperature, gives probabilities.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,7 @@ from regraft.evaluation import (
 from regraft.tasks.imbalance import class_offset, class_weighted
 from regraft.tasks.link import Softmax
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
-from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score
+from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +134,7 @@ def _kept(offer: Threshold, targets: np.ndarray, scaled: np.ndarray) -> dict[str
 
 
 @dataclass(frozen=True)
-class Single:
+class Single(Usual):
     """The task of telling `classes` apart: sorted names. Targets are (N,) int64 positions in them."""
 
     classes: tuple[str, ...]
@@ -301,6 +303,34 @@ class Single:
         precise = np.float64 if outputs.size <= LARGE else np.float32
         return np.asarray(scipy.special.softmax(outputs.astype(precise), axis=1))
 
+    def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
+        """Those whose class confident learning does not believe (Northcutt et al. 2021); none where a class is
+        missing, or there are fewer than two examples a class.
+        """
+        if len(targets) < 2 * self.outputs or len(np.unique(targets)) < self.outputs:
+            return []
+        from cleanlab.filter import find_label_issues
+
+        shares = softmax(outputs)
+        with quiet():
+            order = find_label_issues(
+                targets,
+                shares,
+                return_indices_ranked_by="self_confidence",
+                filter_by="low_self_confidence",
+                n_jobs=1,
+            )
+        looks, names = shares.argmax(axis=1), self.classes
+        return [
+            Suspect(
+                int(row),
+                names[looks[row]],
+                f"labelled {names[targets[row]]}, looks like {names[looks[row]]} ({shares[row].max():.0%})",
+            )
+            for row in order
+            if looks[row] != targets[row]
+        ]
+
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """The log frequencies of the classes, of which the majority class is the largest."""
         return "majority class", majority_logits(targets, count, self.outputs)
@@ -368,6 +398,17 @@ class Single:
     def result(self) -> tuple[str, str]:
         """Accuracy in a sentence."""
         return "the model is right", "of the time"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """cleanlab warns through the root logger of what is of no interest here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _share(right: np.ndarray, blocks: np.ndarray | None) -> Estimate:

@@ -19,6 +19,7 @@ from regraft.tasks.sections import Section
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor, nn
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,27 @@ class Answer:
     """What the model says of one example: `label` in words, how probable it is, and every probability by
     name.
 
-    A task without probabilities leaves these out.
+    A task without probabilities leaves these out. Of several labels at once `labels` are those that the
+    example has; of numbers `values` are these by name, and `intervals` where each lies, as promised. `note` is
+    what a reader has to know of this answer.
     """
 
     label: str
     probability: float | None
     probabilities: dict[str, float]
+    labels: tuple[str, ...] | None = None
+    values: dict[str, float] | None = None
+    intervals: dict[str, tuple[float, float]] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A target that predictions speak against: its `row`, the label that is rather to be expected, and why."""
+
+    row: int
+    suggested: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -169,6 +185,12 @@ class Task(Protocol):
         """The metric that a run is summed up by."""
 
     @property
+    def spread(self) -> tuple[str, ...]:
+        """What tables of predictions have a column for, of each class: "probability", or "value", "low" and
+        "high".
+        """
+
+    @property
     def hub(self) -> str:
         """The task as model hubs name it behind the modality, such as "classification"."""
 
@@ -182,7 +204,32 @@ class Task(Protocol):
         """What an error calls one of the strata, such as "class 'cat'"."""
 
     def named(self, label: str) -> tuple[str, ...]:
-        """The classes that a label names: one, several or, where answers are no names, none."""
+        """The classes that a label names: one, several or none; of numbers, those that it gives."""
+
+    def shown(self, label: str) -> str:
+        """A label as people read it."""
+
+    def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """(N,) whether (N, ...) targets contradict others, as those of two examples that show the same."""
+
+    def fitted(self, targets: np.ndarray) -> Task:
+        """This task, knowing what it has to know of the (N, ...) targets of train and val, such as the scale of
+        numbers; most tasks stay as they are.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """What it knows beside its classes, plain values; `restored` reads them back."""
+
+    def restored(self, settings: Mapping[str, Any]) -> Task:
+        """This task, knowing what `settings` told."""
+
+    def decided(self, calibration: Any) -> Task:
+        """This task, answering as a calibration of its own found best, by thresholds, say; most tasks stay as
+        they are.
+        """
+
+    def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
+        """Targets that (N, K) out-of-fold outputs speak against, the surest first."""
 
     def lacking(self, labels: Sequence[str]) -> str:
         """Why nothing could be learnt from training examples with these labels; "" where it can. That each
@@ -295,6 +342,18 @@ class Task(Protocol):
         examples.
         """
 
+    def versus(
+        self,
+        targets: np.ndarray,
+        outputs: np.ndarray,
+        others: np.ndarray,
+        against: str,
+        groups: np.ndarray | None = None,
+    ) -> PairedDifference:
+        """How much better (N, K) calibrated `outputs` are than the `others`, which are those of `against`, on
+        the same examples, by the headline where that can be.
+        """
+
     def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """(N,) float64: how good each answer is; their mean is what `paired` compares."""
 
@@ -316,6 +375,59 @@ class Task(Protocol):
         """What stands before and after the headline's value in a sentence: ("the model is right", "of the
         time").
         """
+
+
+class Usual:
+    """What is so of most tasks: they know nothing of their targets but the classes, answer as outputs say, and
+    suspect nothing.
+    """
+
+    @property
+    def spread(self) -> tuple[str, ...]:
+        """The probability of each class."""
+        return ("probability",)
+
+    def shown(self, label: str) -> str:
+        """The label itself."""
+        return label
+
+    def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Where they are not the same."""
+        return np.asarray(targets != others)
+
+    def fitted(self, targets: np.ndarray) -> Self:
+        """As it is."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restored(self, settings: Mapping[str, Any]) -> Self:
+        """As it is."""
+        return self
+
+    def decided(self, calibration: Any) -> Self:
+        """As it is."""
+        return self
+
+    def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
+        """None."""
+        return []
+
+    def versus(
+        self: Any,
+        targets: np.ndarray,
+        outputs: np.ndarray,
+        others: np.ndarray,
+        against: str,
+        groups: np.ndarray | None = None,
+    ) -> PairedDifference:
+        """By what each answers."""
+        paired: PairedDifference = self.paired(
+            targets, self.answers(outputs), self.answers(others), against, groups
+        )
+        return paired
 
 
 @dataclass(frozen=True)

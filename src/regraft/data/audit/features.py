@@ -7,12 +7,10 @@ looked at.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,10 +55,11 @@ class Near:
 @dataclass(frozen=True)
 class Seen:
     """What the checks look at. `inputs` are train and val, N in all, with their splits, (N,) labels and (N,
-    D) features.
+    D) features; `said` gives what labels are called, `differ` which of (N,) labels contradict others.
 
-    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`; `features` and `probabilities`
-    may be None. `near` are the near-duplicates that were found among `inputs` and `test`. `stop` says when
+    `probabilities` (M, K) are out-of-fold predictions of the rows `rows`, of which `suspects` are what the task
+    does not believe; `features` may be None, and so may `probabilities`, which only classes that shut each
+    other out have. `near` are the near-duplicates that were found among `inputs` and `test`. `stop` says when
     time is out.
     """
 
@@ -76,10 +75,29 @@ class Seen:
     kept: Kept = frozenset()
     tick: Callable[..., None] = lambda **_: None
     stop: Callable[[], bool] = lambda: False
+    said: Callable[[np.ndarray], list[str]] = lambda labels: [str(label) for label in labels]
+    differ: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda labels, others: labels != others
+    suspects: Sequence[Suspected] = ()
 
     def named(self, row: int) -> str:
-        """The class of a row by name."""
-        return self.classes[int(self.labels[row])]
+        """What the label of a row is called."""
+        return self.said(self.labels[row : row + 1])[0]
+
+
+class Suspected(Protocol):
+    """A label that predictions speak against; `row` is a position in `Seen.rows`."""
+
+    @property
+    def row(self) -> int:
+        """Its position."""
+
+    @property
+    def suggested(self) -> str:
+        """The label that is rather to be expected."""
+
+    @property
+    def note(self) -> str:
+        """Why."""
 
 
 def audit_features(seen: Seen) -> list[Finding]:
@@ -135,7 +153,10 @@ def duplicates(seen: Seen) -> Iterator[Finding]:
     sources, known = every.sources, len(seen.inputs)
     across = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] != splits[j]]
     within = [(sources[i], sources[j], s) for i, j, s in pairs if splits[i] == splits[j]]
-    differ = [(i, j, s) for i, j, s in pairs if j < known and seen.labels[i] != seen.labels[j]]
+    inside = [pair for pair in pairs if pair[1] < known]
+    first, second = (np.array([int(pair[end]) for pair in inside], dtype=np.int64) for end in (0, 1))
+    differs = seen.differ(seen.labels[first], seen.labels[second])
+    differ = [pair for pair, other in zip(inside, differs, strict=True) if other]
     tested = {sources[j] for i, j, _ in pairs if i < known <= j}
     more = f" ({left} further candidates were not looked at)" if left else ""
     if pairs_left := _still(across, ACROSS, seen.kept):
@@ -189,49 +210,16 @@ def _paired(
 
 
 def wrong_labels(seen: Seen) -> Iterator[Finding]:
-    """Labels that out-of-fold predictions speak against, the surest first (confident learning; Northcutt et
-    al. 2021).
-    """
-    if seen.probabilities is None or len(seen.rows) < 2 * len(seen.classes):
-        return
-    labels = seen.labels[seen.rows]
-    if len(np.unique(labels)) < len(seen.classes):
-        return
-    with _quiet():
-        from cleanlab.filter import find_label_issues
-
-        order = find_label_issues(
-            labels,
-            seen.probabilities,
-            return_indices_ranked_by="self_confidence",
-            filter_by="low_self_confidence",
-            n_jobs=1,
-        )
-    looks = seen.probabilities.argmax(axis=1)
-    order = [i for i in order if looks[i] != labels[i]]
-    suggested = {seen.inputs.sources[seen.rows[i]]: seen.classes[looks[i]] for i in order}
-    notes = {
-        seen.inputs.sources[seen.rows[i]]: f"labelled {seen.classes[labels[i]]}, "
-        f"looks like {seen.classes[looks[i]]} ({seen.probabilities[i].max():.0%})"
-        for i in order
-    }
+    """Labels that out-of-fold predictions speak against, the surest first."""
+    sources, rows = seen.inputs.sources, seen.rows
+    suggested = {sources[rows[one.row]]: one.suggested for one in seen.suspects}
+    notes = {sources[rows[one.row]]: one.note for one in seen.suspects}
     if left := without(seen.kept, WRONG, suggested):
         text = (
             f"{several(len(left), 'label', 'is', 'are')} likely wrong, "
             "by predictions of models that had not seen them"
         )
         yield Finding(WRONG, "warning", text, tuple(left), notes, (), suggested)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """cleanlab warns through the root logger of what is of no interest here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def outliers(seen: Seen) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from regraft.artifacts import atomic
 from regraft.data.audit.findings import Finding, Kept
 from regraft.data.rows import Row
 from regraft.data.sources import Source
-from regraft.errors import DataError
+from regraft.errors import DataError, UsageError
 
 COLUMNS = ("source", "action", "label", "kind", "reason")
 ACTIONS = ("drop", "relabel", "keep")
@@ -144,10 +144,8 @@ def read_fixes(path: Path, source: Source) -> Fixes:
             faults.append(f"line {number}: action {action!r} is none of {', '.join(ACTIONS)}")
         elif name not in sources:
             faults.append(f"line {number}: there is no example {name!r}{_near(name, sources, len(faults))}")
-        elif action == "relabel" and label not in source.task.classes:
-            faults.append(
-                f"line {number}: {label!r} is no class{_near(label, set(source.task.classes), len(faults))}"
-            )
+        elif action == "relabel" and (wrong := _no_label(label, source)):
+            faults.append(f"line {number}: {wrong}{_near(label, set(source.task.classes), len(faults))}")
         elif (before.action, before.label) != (action, label) and (action, before.action) != ("drop", "drop"):
             faults.append(f"line {number}: {name!r} has another action in line {before.line}")
         else:
@@ -155,6 +153,17 @@ def read_fixes(path: Path, source: Source) -> Fixes:
     if faults:
         raise DataError(f"{path} has faults:", faults)
     return Fixes(path, tuple(fixes))
+
+
+def _no_label(label: str, source: Source) -> str:
+    """Why a label is none of the task, "" where it is one."""
+    if label in source.task.classes:
+        return ""
+    try:
+        source.task.encode([label])
+    except (UsageError, KeyError, ValueError):
+        return f"{label!r} is no class"
+    return ""
 
 
 def _near(name: str, known: set[str], told: int) -> str:

@@ -5,6 +5,9 @@ other.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
 
 from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Kept, several, without
@@ -84,20 +87,25 @@ def _findings(
     return findings
 
 
-def contradicting_test(examples: Examples, test: Part) -> list[Finding]:
+def contradicting_test(
+    examples: Examples, test: Part, said: Callable[[np.ndarray], list[str]]
+) -> list[Finding]:
     """Test examples, unsealed, with another label than an identical one has: of test, or dropped from train
-    or val for it.
+    or val for it. `said` gives targets as labels.
     """
     identities, dropped = examples.twins_of_test()
-    labels = [examples.task.classes[k] for k in test.labels]
+    labels = said(test.labels)
     within: dict[str, set[str]] = defaultdict(set)
     for shown, label in zip(identities, labels, strict=True):
         within[shown].add(label)
     notes: dict[str, str] = {}
     for source, label, shown, gone in zip(test.sources, labels, identities, dropped, strict=True):
-        others = {"in test": within[shown] - {label}, "dropped from train or val": set(gone or ()) - {label}}
-        said = [f"one {where} {' and '.join(sorted(names))}" for where, names in others.items() if names]
-        if said:
-            notes[source] = f"labelled {label}; of those identical, {', '.join(said)}"
+        others = {
+            "in test": within[shown] - {label},
+            "dropped from train or val": set(said(examples.task.encode(gone)) if gone else ()) - {label},
+        }
+        lines = [f"one {where} {' and '.join(sorted(names))}" for where, names in others.items() if names]
+        if lines:
+            notes[source] = f"labelled {label}; of those identical, {', '.join(lines)}"
     text = f"{several(len(notes), 'test example', 'has', 'have')} another label than an identical example"
     return [Finding(IN_TEST, "warning", text, tuple(notes), notes)] if notes else []

@@ -147,9 +147,12 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
         Counter(name for row in some for name in task.named(row.label))
         for some in (learnt, given, [row for row in given if row.weight == 0])
     )
+    everywhere = {name for label in {row.label for row in source.rows} for name in task.named(label)}
     faults = []
     for label in task.classes:
-        if not named[label]:
+        if label not in everywhere:
+            faults.append(f"no example has {label!r}: there is nothing to learn; leave it out")
+        elif not named[label]:
             faults.append(f"class {label!r} is only in test: there is nothing to train on")
         elif counts[label] == 0:
             more = f", {idle[label]} of weight 0" if idle[label] else ""

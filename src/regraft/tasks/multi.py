@@ -1,0 +1,453 @@
+"""Several labels at once: each example has any number of them, and the model tells which.
+
+The model's K outputs are logits, one a label, in the order of the labels' sorted names; the sigmoid of each,
+divided by a temperature of its own, is the probability that an example has the label, whatever others it has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy
+from scipy.special import expit
+
+from regraft.data.answers import told
+from regraft.errors import UsageError
+from regraft.evaluation import (
+    MEAN_PRECISION,
+    SEVERAL,
+    Flagged,
+    Metric,
+    PairedDifference,
+    knn_means,
+    paired_mean,
+    paired_metric,
+    per_label,
+)
+from regraft.tasks.cutoffs import Cutoffs
+from regraft.tasks.imbalance import class_weighted
+from regraft.tasks.link import Sigmoids
+from regraft.tasks.sections import Grid, PerClass, Reliability, Section
+from regraft.tasks.shares import strata_of_labels
+from regraft.tasks.single import quiet
+from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual, headline_score
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+NAMED = 6  # labels that the question names before it gives examples only
+TOGETHER = 12  # labels up to which a table of those that go together can be read
+CERTAIN = 1e-12  # probability that is as good as none
+NONE = "none"  # what people read where an example has no label
+
+
+@dataclass(frozen=True)
+class Multi(Usual):
+    """The task of telling which of `classes`, sorted names of labels, an example has. Targets are (N, K) float32:
+    1, 0, or NaN where a label is not known. A label is said from its threshold on, of `cutoffs` in the order of
+    the classes; without any, from one half on.
+    """
+
+    classes: tuple[str, ...]
+    cutoffs: tuple[float, ...] = ()
+    kind: str = "multi"
+    hub: str = "classification"
+
+    @property
+    def outputs(self) -> int:
+        """K: a logit a label."""
+        return len(self.classes)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Mean average precision and the others, in the order they are shown in."""
+        return SEVERAL
+
+    @property
+    def headline(self) -> Metric:
+        """Mean average precision."""
+        return MEAN_PRECISION
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """(N, K) float32 of N labels: names between `;` or `|`, a list of names in JSON, or an object of what is
+        known of each. Raises UsageError for a name that is none.
+        """
+        place = {name: k for k, name in enumerate(self.classes)}
+        targets = np.zeros((len(labels), self.outputs), dtype=np.float32)
+        strange: set[str] = set()
+        for row, label in enumerate(labels):
+            if label[:1] == "{":
+                targets[row] = np.nan
+            for name, value in told(label):
+                if name in place:
+                    targets[row, place[name]] = np.nan if value is None else float(bool(value))
+                else:
+                    strange.add(name)
+        if strange:
+            raise UsageError(f"no labels of this task: {', '.join(sorted(strange)[:10])}.")
+        return targets
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """The sets of labels that are frequent; other examples by the rarest label they have."""
+        return strata_of_labels(targets)
+
+    def stratum(self, number: int) -> str:
+        """The number alone: which labels it stands for depends on the examples."""
+        return f"the group {number + 1} of examples with the same or a like set of labels"
+
+    def named(self, label: str) -> tuple[str, ...]:
+        """The names of the labels that it says an example has."""
+        return tuple(name for name, value in told(label) if value)
+
+    def shown(self, label: str) -> str:
+        """The names, and those that are not known."""
+        parts = told(label)
+        unknown = [name for name, value in parts if value is None]
+        more = f" ({', '.join(unknown)} not known)" if unknown else ""
+        return ("; ".join(name for name, value in parts if value) or NONE) + more
+
+    def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Where a label that both know is not the same."""
+        both = np.isfinite(targets) & np.isfinite(others)
+        return np.asarray((both & (targets != others)).any(axis=1))
+
+    def lacking(self, labels: Sequence[str]) -> str:
+        """There has to be a label, and each must be lacking somewhere."""
+        if not self.classes:
+            return "no example has a label"
+        targets = self.encode(labels)
+        everywhere = [
+            name
+            for k, name in enumerate(self.classes)
+            if (targets[:, k] == 1).any() and not (targets[:, k] == 0).any()
+        ]
+        if everywhere:
+            return (
+                f"every training example of which it is known has {', '.join(map(repr, everywhere[:10]))}: "
+                "there is nothing to tell apart; leave it out"
+            )
+        return ""
+
+    @property
+    def loss_name(self) -> str:
+        """The log loss, summed over labels."""
+        return "summed log loss"
+
+    def scores(self, probed: Probed) -> tuple[Score, ...]:
+        """The mean average precision of the probe."""
+        return (headline_score(self, probed),)
+
+    @property
+    def known_weightings(self) -> tuple[str, ...]:
+        """None: a threshold of its own makes up for a label that is rare."""
+        return ("none",)
+
+    def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
+        """None."""
+        return ("none",), ""
+
+    def weighed_by(self, metric: Metric) -> Metric:
+        """The metric itself."""
+        return metric
+
+    def weighted(self, targets: np.ndarray, weights: np.ndarray, weighting: str) -> np.ndarray:
+        """The examples' own weights, of mean 1."""
+        return class_weighted(targets, weights, False, self.outputs)
+
+    def offset(self, targets: np.ndarray, weighting: str) -> None:
+        """None."""
+        return None
+
+    def guessing(self, targets: np.ndarray) -> float:
+        """K log 2, in nats."""
+        return max(1, self.outputs) * math.log(2)
+
+    @property
+    def link(self) -> Sigmoids:
+        """One logistic regression a label."""
+        return Sigmoids()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B,) sums over the known labels of the binary cross-entropy in nats."""
+        from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+        known = targets.isfinite()
+        each = cross_entropy(outputs, targets.nan_to_num(0.0).to(outputs.dtype), reduction="none")
+        return (each * known).sum(dim=1)
+
+    def losses(self, targets: np.ndarray, outputs: np.ndarray, refined: bool = False) -> np.ndarray:
+        """(N,) sums of log losses in nats; `refined` are those at the best temperature from 1 up, one for all
+        labels.
+        """
+        z = np.asarray(outputs, dtype=np.float64)
+        if not refined or not len(z):
+            return self.link.losses(targets, z)
+        found = scipy.optimize.minimize_scalar(
+            lambda log_t: float(self.link.losses(targets, z / np.exp(log_t)).mean()),
+            bounds=(0.0, math.log(20.0)),
+            method="bounded",
+        )
+        tried = [self.link.losses(targets, z / np.exp(found.x)), self.link.losses(targets, z)]
+        return min(tried, key=lambda losses: float(losses.mean()))
+
+    def facts(self, targets: np.ndarray, outputs: np.ndarray) -> Flagged:
+        """Targets, logits and answers, with what the metrics are made of."""
+        return Flagged(targets, outputs, self.answers(outputs) > 0)
+
+    def calibrate(self, held: Held) -> Cutoffs:
+        """A temperature and a threshold a label, by the held-out examples."""
+        return Cutoffs.of(self.classes, held)
+
+    def calibration(self, saved: Mapping[str, Any]) -> Cutoffs:
+        """The temperatures and thresholds that regraft.json keeps."""
+        return Cutoffs.restored(self.classes, saved)
+
+    def decided(self, calibration: Any) -> Multi:
+        """Saying labels from the calibration's thresholds on."""
+        return replace(self, cutoffs=calibration.thresholds)
+
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        """(N, K) float32: 1 where the probability reaches the label's threshold, else 0."""
+        cutoffs = np.array(self.cutoffs or (0.5,) * self.outputs)
+        shares = expit(np.asarray(outputs, dtype=np.float64))
+        return np.asarray(shares >= cutoffs, dtype=np.float32)
+
+    def said(self, answers: np.ndarray) -> list[str]:
+        """A list in JSON of the names; an object of what is known where not all are."""
+        labels = []
+        for row in answers:
+            if np.isfinite(row).all():
+                what: Any = [name for name, value in zip(self.classes, row, strict=True) if value]
+            else:
+                what = {
+                    name: bool(value) if np.isfinite(value) else None
+                    for name, value in zip(self.classes, row, strict=True)
+                }
+            labels.append(json.dumps(what, ensure_ascii=False))
+        return labels
+
+    def predict(self, outputs: np.ndarray) -> list[Answer]:
+        """The labels of each row, with the probability of every one."""
+        shares, answers = expit(np.asarray(outputs, dtype=np.float64)), []
+        for row, said in zip(shares, self.answers(outputs), strict=True):
+            names = tuple(name for name, value in zip(self.classes, said, strict=True) if value)
+            named = {name: float(p) for name, p in zip(self.classes, row, strict=True)}
+            answers.append(Answer("; ".join(names), None, named, names))
+        return answers
+
+    def in_graph(self, calibration: Any) -> InGraph:
+        """The probabilities of the labels."""
+        from regraft.tasks.graph import CalibratedSigmoid
+
+        return InGraph(
+            name="probabilities",
+            names=self.classes,
+            one=False,
+            module=CalibratedSigmoid(calibration.temperatures),
+            numbers=expit,
+            outputs=_log_odds,
+        )
+
+    def columns(self, outputs: np.ndarray, calibration: Any) -> dict[str, Any]:
+        """`probability:LABEL` as float64 and `logit:LABEL`, not calibrated, as float32."""
+        shares = expit(calibration.applied(np.asarray(outputs, dtype=np.float64)))
+        columns: dict[str, Any] = {f"probability:{name}": shares[:, k] for k, name in enumerate(self.classes)}
+        return columns | {
+            f"logit:{name}": outputs[:, k].astype(np.float32) for k, name in enumerate(self.classes)
+        }
+
+    def outputs_in(self, table: pa.Table) -> np.ndarray:
+        """(N, K) log odds of the probabilities."""
+        return _log_odds(np.stack([table[f"probability:{name}"].to_numpy() for name in self.classes], axis=1))
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """(N, K) sigmoids of the outputs."""
+        return np.asarray(expit(np.asarray(outputs, dtype=np.float64)))
+
+    def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
+        """Those with a label that confident learning does not believe, each label a question of its own
+        (cleanlab, Thyagarajan et al. 2022); none where labels are unknown or held by fewer than two examples.
+        """
+        has = targets == 1
+        if not np.isfinite(targets).all() or has.sum(axis=0).min(initial=0) < 2 or has.all(axis=0).any():
+            return []
+        from cleanlab.multilabel_classification.filter import find_label_issues
+
+        shares = expit(np.asarray(outputs, dtype=np.float64))
+        with quiet():
+            order = find_label_issues(
+                [np.flatnonzero(row).tolist() for row in has],
+                shares,
+                return_indices_ranked_by="self_confidence",
+                filter_by="low_self_confidence",
+                n_jobs=1,
+            )
+        looks = self.answers(outputs) > 0
+        found = []
+        for row in order:
+            odd = np.flatnonzero(looks[row] != has[row])
+            if len(odd):
+                what = [f"{self.classes[k]} {shares[row, k]:.0%}" for k in odd[:5]]
+                labels = self.said(np.stack([targets[row], looks[row].astype(np.float32)]))
+                note = f"labelled {self.shown(labels[0])}, looks like {self.shown(labels[1])} ({', '.join(what)})"
+                found.append(Suspect(int(row), labels[1], note))
+        return found
+
+    def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
+        """How frequent each label is."""
+        known = np.isfinite(targets)
+        shares = (np.where(known, targets, 0).sum(axis=0) + 1) / (known.sum(axis=0) + 2)
+        return "label frequencies", np.broadcast_to(_log_odds(shares), (count, self.outputs))
+
+    def baselines(self, known: Known) -> dict[str, Callable[[], np.ndarray]]:
+        """The nearest neighbours on frozen features."""
+
+        def near() -> np.ndarray:
+            shares, k = knn_means(known.values, known.targets, known.features(), known.tick, known.stop)
+            return _log_odds((shares * k + 0.5) / (k + 1))
+
+        return {"nearest neighbours": near}
+
+    def versus(
+        self,
+        targets: np.ndarray,
+        outputs: np.ndarray,
+        others: np.ndarray,
+        against: str,
+        groups: np.ndarray | None = None,
+    ) -> PairedDifference:
+        """The difference in mean average precision."""
+        facts, theirs = self.facts(targets, outputs), self.facts(targets, others)
+        if not facts.told:
+            return self.paired(targets, self.answers(outputs), self.answers(others), against, groups)
+        return paired_metric(self.headline, facts, theirs, against, groups)
+
+    def paired(
+        self,
+        targets: np.ndarray,
+        answers: np.ndarray,
+        others: np.ndarray,
+        against: str,
+        groups: np.ndarray | None = None,
+    ) -> PairedDifference:
+        """The difference in the share of an example's labels that is told right."""
+        gains = self.worth(targets, answers) - self.worth(targets, others)
+        return paired_mean(gains, against, groups, "%", "right labels")
+
+    def worth(self, targets: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """(N,) the share of an example's known labels that is told right."""
+        known = np.isfinite(targets)
+        right = known & (answers == targets)
+        return np.asarray(right.sum(axis=1) / np.maximum(1, known.sum(axis=1)), dtype=np.float64)
+
+    def tables(
+        self, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """`per_class`, and how often labels go `together`, as they are and as they are said: (K, K) counts."""
+        facts = self.facts(targets, outputs)
+        together = {name: (one.T @ one).astype(int).tolist() for name, one in _both(facts).items()}
+        return {"per_class": per_label(facts, self.classes, groups), "together": together}
+
+    def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
+        """Labels one by one, their thresholds, which go together, and reliability: those that there are."""
+        sections: list[Section] = []
+        rows = metrics.get("per_class") or []
+        if metrics.get("cutoffs"):
+            sections.append(_cutoffs_grid(metrics["cutoffs"], rows))
+        if (metrics.get("calibration") or {}).get("after"):
+            sections.append(Reliability(metrics["calibration"]))
+        if rows:
+            sections.append(PerClass(rows))
+        if metrics.get("together") and len(self.classes) <= TOGETHER:
+            sections.append(_together_grid(self.classes, metrics["together"]))
+        return sections
+
+    def question(self) -> str:
+        """The labels by name, or some of them where they are many."""
+        if not self.classes:
+            return ""
+        if len(self.classes) > NAMED:
+            return f"Tell which of {len(self.classes)} labels hold, such as {', '.join(self.classes[: NAMED - 2])}."
+        return f"Tell which of these hold: {', '.join(self.classes)}."
+
+    def abilities(self, things: str) -> tuple[str, str]:
+        """How many labels there are, and that it knows no other."""
+        count = f"{self.outputs} label{'s' * (self.outputs != 1)}"
+        return (
+            f"Tells which of {count} {things} have: none, one or several.",
+            "It knows no other label: where it says none, something else may still be there.",
+        )
+
+    def result(self) -> tuple[str, str]:
+        """Mean average precision in a sentence."""
+        return "the mean average precision is", ""
+
+
+def _log_odds(shares: np.ndarray) -> np.ndarray:
+    """Log odds of probabilities, none of them infinite."""
+    inside = np.clip(np.asarray(shares, dtype=np.float64), CERTAIN, 1 - CERTAIN)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def _both(facts: Flagged) -> dict[str, np.ndarray]:
+    return {"held": facts.held, "said": facts.said}
+
+
+def _cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Grid:
+    """A row a label: how frequent it is, its average precision, from which probability on it is said."""
+    found = {row["class"]: row for row in rows}
+    lines = []
+    for cut in cutoffs:
+        row = found.get(cut["label"]) or {}
+        ap = _told(row, "ap")
+        wanted, at = next(iter((cut.get("promised") or {}).items()), ("", None))
+        kept = (cut.get("kept") or {}).get(wanted) or {}
+        promise = f"from {at:.2f}" if at is not None else "not proven"
+        if kept.get("value") is not None:
+            promise += f": {kept['value']:.1%} of {kept['n']} right"
+        frequent = f"{row['support']:,} of {row['known']:,}" if row else ""
+        gap = "" if cut.get("ece") is None else f"{cut['ece']:.3f}"
+        lines.append((cut["label"], frequent, ap, f"{cut['threshold']:.2f}", gap, promise))
+    return Grid(
+        "When a label is said",
+        (
+            "Label",
+            "Have it",
+            "Average precision [95%]",
+            "Said from",
+            "Calibration error",
+            "95% right when said",
+        ),
+        lines,
+        "A label is said from the probability on that had the highest F1 on held-out examples, which test had no "
+        "part in. The last column: from which probability on 95% of what is said is promised to be right, by "
+        "held-out examples, and what came of it on test.",
+    )
+
+
+def _told(row: Mapping[str, Any], name: str) -> str:
+    if row.get(name) is None:
+        return ""
+    return f"{row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
+
+
+def _together_grid(classes: Sequence[str], together: Mapping[str, Any]) -> Grid:
+    """How many examples have, and are said to have, both of two labels."""
+    held, said = together["held"], together["said"]
+    rows = [
+        (name, *(f"{held[i][j]} ({said[i][j]})" for j in range(len(classes))))
+        for i, name in enumerate(classes)
+    ]
+    return Grid(
+        "Which labels go together",
+        ("", *classes),
+        rows,
+        "Examples that have both labels, and in brackets those that the model says have both; on the diagonal "
+        "those of the label itself.",
+    )
