@@ -179,7 +179,7 @@ class Model(Answering):
         if not len(ours):
             return None
         decided = self.task.decided(self.calibrated)
-        same = int((decided.answers(ours) == decided.answers(theirs)).reshape(len(ours), -1).all(1).sum())
+        same = int(decided.same(decided.answers(ours), decided.answers(theirs)).sum())
         shares = self.task.probabilities(ours), self.task.probabilities(theirs)
         pair = (ours, theirs) if shares[0] is None or shares[1] is None else shares
         found = Agreement(engine, len(ours), same, float(np.abs(pair[0] - pair[1]).max()))  # type: ignore[operator]

@@ -124,8 +124,11 @@ def _mean_precision(facts: Flagged, weights: Floats) -> Floats:
         return np.full(len(weights), np.nan)
     found = facts.precisions(weights)
     known = np.isfinite(found)
-    mean = np.where(known, found, 0).sum(axis=1) / np.maximum(1, known.sum(axis=1))
-    return np.asarray(np.where(known.any(axis=1), mean, np.nan), dtype=np.float64)
+    total: Floats = np.where(known, found, 0).sum(axis=1)
+    found_mean: Floats = np.divide(
+        total, known.sum(axis=1), out=np.full(len(total), np.nan), where=known.any(axis=1)
+    )
+    return found_mean
 
 
 def _curve(place: int) -> Callable[[Sample], Estimate]:
@@ -159,7 +162,8 @@ def _logit_ends(value: float, moved: Floats, units: np.ndarray | None, n: int) -
 def _micro_f1(facts: Flagged, weights: Floats) -> Floats:
     c = facts.counts(weights)
     total = (c.support + c.called).sum(axis=1)
-    return np.divide(2 * c.hits.sum(axis=1), total, out=np.zeros(len(weights)), where=total > 0)
+    found: Floats = np.divide(2 * c.hits.sum(axis=1), total, out=np.zeros(len(weights)), where=total > 0)
+    return found
 
 
 def _of_counts(of: Callable[[scores.Counts], Floats]) -> Callable[[Any, Floats], Floats]:

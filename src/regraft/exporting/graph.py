@@ -79,7 +79,15 @@ def described(graph: Subject, model: Model, versions: Mapping[str, Any]) -> dict
     `versions` are those of what made it.
     """
     provenance = asdict(model.backbone.provenance)
-    answer = {"name": graph.answer.name, "names": list(graph.answer.names), "one": graph.answer.one}
+    answer: dict[str, Any] = {
+        "name": graph.answer.name,
+        "names": list(graph.answer.names),
+        "one": graph.answer.one,
+    }
+    if graph.answer.said_from:
+        answer["said_from"] = list(graph.answer.said_from)
+    if any(width is not None for width in graph.answer.within):
+        answer["within"] = list(graph.answer.within)
     return {
         "schema": SCHEMA,
         "model": model.name,

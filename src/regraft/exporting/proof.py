@@ -52,7 +52,9 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Difference:
-    """Answers against those of the model: the largest difference of a number, and the share that agree."""
+    """Answers against those of the model: the largest and the mean difference of a number, in the units of its
+    scale (1 for probabilities), and the share that agree.
+    """
 
     largest: float
     mean: float
@@ -139,7 +141,7 @@ def prove(
         raise RefusedError(
             f"none of the {len(real)} examples ({real.of}) could be read: nothing was compared."
         )
-    _check_batches(runner, given, compared[-1].said)
+    _check_batches(runner, graph, given, compared[-1].said)
     ours, theirs = (np.stack([one.features[side] for one in compared]) for side in (0, 1))
     said = np.stack([one.said for one in compared])
     return Proof(
@@ -180,17 +182,19 @@ def _apart(batch: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> 
 
 def _difference(model: Model, graph: Subject, expected: np.ndarray, said: np.ndarray) -> Difference:
     """(N, M) numbers of the export against those that are expected."""
-    gaps = np.abs(expected - said)
-    ours, theirs = (model.task.answers(graph.answer.outputs(numbers)) for numbers in (expected, said))
-    agree = (ours == theirs).reshape(len(said), -1).all(axis=1)
+    gaps, task = np.abs(expected - said) / graph.answer.scale, model.task.decided(model.calibrated)
+    ours, theirs = (task.answers(graph.answer.outputs(numbers)) for numbers in (expected, said))
+    agree = task.same(ours, theirs)
     return Difference(float(gaps.max()), float(gaps.mean()), float(agree.mean()), len(said))
 
 
-def _check_batches(runner: Runner, given: Mapping[str, np.ndarray], alone: np.ndarray) -> None:
+def _check_batches(
+    runner: Runner, graph: Subject, given: Mapping[str, np.ndarray], alone: np.ndarray
+) -> None:
     """Two of a batch are answered as one is. Raises RefusedError where they are not."""
     twice = {name: np.concatenate([array, array]) for name, array in given.items()}
     numbers, _ = runner.run(twice)
-    if not np.abs(numbers - alone).max() <= SAME:
+    if not (np.abs(numbers - alone) / graph.answer.scale).max() <= SAME:
         raise RefusedError(f"{runner.name} answers other things of a batch of two than of one example.")
 
 

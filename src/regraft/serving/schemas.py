@@ -79,6 +79,7 @@ class About(BaseModel):
     modality: str
     noun: str
     task: str
+    question: str
     classes: list[str]
     precisions: list[float]
     unit: str

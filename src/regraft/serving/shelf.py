@@ -159,6 +159,7 @@ class Shelf:
             "modality": modality.name,
             "noun": modality.noun,
             "task": model.task.kind,
+            "question": model.task.question(),
             "classes": list(model.classes),
             "precisions": sorted(model.thresholds),
             "unit": modality.extent.unit,

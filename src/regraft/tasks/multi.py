@@ -252,6 +252,7 @@ class Multi(Usual):
             module=CalibratedSigmoid(calibration.temperatures),
             numbers=expit,
             outputs=_log_odds,
+            said_from=tuple(calibration.thresholds),
         )
 
     def columns(self, outputs: np.ndarray, calibration: Any) -> dict[str, Any]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROMISED = 0.9  # of the numbers that are to lie in their intervals
+ALIKE = 0.01  # deviations of the targets up to which two answers are the same to a reader
 TURN = 1.0  # error, in deviations of the targets, from which on Huber's loss is linear
 SUSPECT = 5.0  # robust deviations of the errors from which on a target is suspected
 POINTS = 400  # examples of the picture of what was told
@@ -202,6 +203,10 @@ class Numbers(Usual):
         """Where they lie more than a deviation of the targets apart."""
         with np.errstate(invalid="ignore"):
             return np.asarray((np.abs(targets - others) > self._deviation).any(axis=1))
+
+    def same(self, answers: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Where they lie no more than a hundredth of the targets' deviation apart."""
+        return np.asarray((np.abs(answers - others) <= ALIKE * self._deviation).all(axis=1))
 
     def fitted(self, targets: np.ndarray) -> Numbers:
         """Knowing mean, deviation and range of the targets."""
@@ -375,7 +380,8 @@ class Numbers(Usual):
         from regraft.tasks.graph import Scaled
 
         module = Scaled(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
-        return InGraph("values", self.classes, False, module, self.values, self._outputs)
+        ways = self.values, self._outputs
+        return InGraph("values", self.classes, False, module, *ways, (), calibration.widths, self._deviation)
 
     def columns(self, outputs: np.ndarray, calibration: Any) -> dict[str, Any]:
         """`value:NAME` as float64, and where it is promised `low:NAME` and `high:NAME`."""

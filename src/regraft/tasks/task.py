@@ -7,7 +7,7 @@ labels: an array of N rows. Answers are shaped like targets: what the model says
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -75,7 +75,9 @@ class InGraph:
 
     `module` makes them of (B, K) outputs as they come from the model, `numbers` of (N, K) calibrated ones;
     `outputs` is the way back, as far as answers and losses go by it. With `one` the answer is the name of
-    the largest number.
+    the largest number, and with `said_from` (M,) every name whose number reaches what stands there. `within` (M,)
+    is how far the truth lies from each number at most, as promised; None where nothing is. What two graphs
+    differ by is told in units of `scale`.
     """
 
     name: str
@@ -84,6 +86,9 @@ class InGraph:
     module: nn.Module
     numbers: Callable[[np.ndarray], np.ndarray]
     outputs: Callable[[np.ndarray], np.ndarray]
+    said_from: tuple[float, ...] = ()
+    within: tuple[float | None, ...] = ()
+    scale: np.ndarray = field(default_factory=lambda: np.ones(1))
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,9 @@ class Task(Protocol):
 
     def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
         """(N,) whether (N, ...) targets contradict others, as those of two examples that show the same."""
+
+    def same(self, answers: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """(N,) whether (N, ...) answers are the same as others, for a person who reads them."""
 
     def fitted(self, targets: np.ndarray) -> Task:
         """This task, knowing what it has to know of the (N, ...) targets of train and val, such as the scale of
@@ -394,6 +402,10 @@ class Usual:
     def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Where they are not the same."""
         return np.asarray(targets != others)
+
+    def same(self, answers: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Where all of them are."""
+        return np.asarray((answers == others).reshape(len(answers), -1).all(axis=1))
 
     def fitted(self, targets: np.ndarray) -> Self:
         """As it is."""

@@ -18,6 +18,8 @@ const percent = (share) => {
   return value >= 99.95 || value < 0.05 ? `${Math.round(value)} %` : `${value.toFixed(value >= 10 ? 0 : 1)} %`;
 };
 
+const digits = (number) => Number(number.toPrecision(5)).toString();
+
 // A control that lets files be chosen, of the kinds named, several at once
 const chooser = (text, accept, give, main = true) => {
   const input = make("input", { type: "file", multiple: true, accept });
@@ -94,9 +96,11 @@ const page = {
 
   // The question in words: all classes where they are few
   ask_of(model) {
-    const names = model.classes, few = names.length > 1 && names.length <= 6;
+    const names = model.classes, few = model.task !== "single" || (names.length > 1 && names.length <= 6);
     const question = the("question");
-    if (few) {
+    if (model.task !== "single") {
+      question.textContent = model.question || `What does ${model.name} say?`;
+    } else if (few) {
       const parts = names.flatMap((name, n) => [n === 0 ? "" : n === names.length - 1 ? " or " : ", ", make("em", { textContent: name })]);
       question.replaceChildren("Is it ", ...parts, "?");
     } else {
@@ -159,16 +163,24 @@ const page = {
     const label = make("p", { className: doubt ? "label doubt" : "label" }, doubt ? "Perhaps " : "");
     const source = make("p", { className: "source", textContent: one.item.name });
     const tags = answer.sure === null ? [] : [make("span", { className: doubt ? "tag warning" : "tag", textContent: doubt ? "not sure" : "sure" })];
-    label.append(make("strong", { textContent: answer.label }));
+    const said = answer.label || "none of them";
+    label.append(make("strong", { textContent: said }));
     if (answer.probability !== null) label.append(" ", make("span", { className: "chance", textContent: percent(answer.probability) }));
-    one.told.replaceChildren(make("div", { className: "row" }, source, ...tags), label, ...this.bars(answer), ...this.familiar(answer, one));
+    one.told.replaceChildren(make("div", { className: "row" }, source, ...tags), label, ...this.within(answer), ...this.bars(answer, one.model), ...this.familiar(answer, one));
     const sure = doubt ? ", not sure" : "";
     const far = answer.unfamiliar ? ", unlike anything it was trained on" : "";
     const chance = answer.probability === null ? "" : `, ${percent(answer.probability)}`;
-    this.say(`${one.item.name}: ${answer.label}${chance}${sure}${far}`);
+    this.say(`${one.item.name}: ${said}${chance}${sure}${far}`);
   },
 
-  bars(answer) {
+  // Numbers: where each lies, as promised, and what is to be known of them
+  within(answer) {
+    const lines = Object.entries(answer.intervals || {}).map(([name, [low, high]]) => `${name}: ${digits(low)} to ${digits(high)}, as promised`);
+    if (answer.note) lines.push(answer.note);
+    return lines.map((text) => make("p", { className: "more", textContent: text }));
+  },
+
+  bars(answer, model) {
     const rows = Object.entries(answer.probabilities).sort((one, other) => other[1] - one[1]);
     if (rows.length < 2) return [];
     const body = make("tbody");
@@ -180,7 +192,8 @@ const page = {
       body.append(make("tr", {}, make("th", { scope: "row", title: name, textContent: name }), make("td", { className: "track", ariaHidden: "true" }, bar), make("td", { className: "share", textContent: percent(share) })));
     }
     const left = rows.slice(shown).reduce((sum, [, share]) => sum + share, 0);
-    return rows.length > shown ? [table, make("p", { className: "more", textContent: `${rows.length - shown} others together ${percent(left)}` })] : [table];
+    const rest = model.task === "single" ? `${rows.length - shown} others together ${percent(left)}` : `and ${rows.length - shown} others`;
+    return rows.length > shown ? [table, make("p", { className: "more", textContent: rest })] : [table];
   },
 
   // How far it is from the training examples: 0 to 100, the last percent marked
