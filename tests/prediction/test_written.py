@@ -123,4 +123,4 @@ def test_what_is_no_beginning_of_the_list_is_refused(tmp_path: Path) -> None:
             list(opened(form, place).written())
         assert place.read_bytes() == content
     with pytest.raises(UsageError, match="name a file with --out"):
-        sheet("parquet", None, io.StringIO(), CLASSES, None)
+        sheet("parquet", None, io.StringIO(), TASK, None)

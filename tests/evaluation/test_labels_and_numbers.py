@@ -1,0 +1,182 @@
+"""Metrics of several labels and of numbers: scikit-learn's and scipy's values, masks, promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    hamming_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+from regraft.evaluation import (
+    SEVERAL,
+    Flagged,
+    Told,
+    best_threshold,
+    conformal_width,
+    coverage,
+    estimates,
+    knn_means,
+    numbers_metrics,
+    paired_mean,
+    paired_metric,
+    per_label,
+    promised_threshold,
+)
+
+
+def made(n: int = 300, k: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) targets and logits that tell something of them; logits are rounded, so that some tie."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, k)) < np.linspace(0.1, 0.6, k)).astype(np.float32)
+    return targets, np.round(2 * targets - 1 + rng.normal(0, 1.5, (n, k)), 1)
+
+
+def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
+    y, z = made()
+    said = z > 0
+    found = {name: e.value for name, e in estimates(SEVERAL, Flagged(y, z, said), resamples=50).items()}
+    assert found["map"] == pytest.approx(average_precision_score(y, z, average="macro"))
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(y, z, average="macro"))
+    for name in ("macro", "micro", "weighted"):
+        assert found[f"{name}_f1"] == pytest.approx(f1_score(y, said, average=name))
+    assert found["hamming_loss"] == pytest.approx(hamming_loss(y, said))
+    assert found["subset_accuracy"] == pytest.approx((y == said).all(axis=1).mean())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_average_precisions_under_weights_are_those_of_repeated_examples(seed: int) -> None:
+    y, z = made(60, 3, seed)
+    facts = Flagged(y, z, z > 0)
+    weights = np.random.default_rng(seed).integers(0, 3, 60)
+    again = np.repeat(np.arange(60), weights)
+    found = facts.precisions(weights[None].astype(np.float64))[0]
+    for place, label in enumerate(facts.told):
+        if y[again, label].any():
+            wanted = average_precision_score(y[again, label], z[again, label])
+            assert found[place] == pytest.approx(wanted)
+
+
+def test_what_is_not_known_counts_nowhere() -> None:
+    y, z = made()
+    hidden = np.random.default_rng(1).random(y.shape) < 0.3
+    masked = np.where(hidden, np.nan, y)
+    other = np.where(hidden, 9.0, z)
+    ours, theirs = (Flagged(masked, logits, logits > 0) for logits in (z, other))
+    once = np.ones((1, len(y)))
+    for metric in SEVERAL:
+        if metric.value is not None:
+            assert metric.value(ours, once)[0] == pytest.approx(metric.value(theirs, once)[0]), metric.name
+    row = per_label(ours, ("a", "b", "c", "d"))[2]
+    known = ~hidden[:, 2]
+    assert row["known"] == known.sum()
+    assert row["ap"] == pytest.approx(average_precision_score(y[known, 2], z[known, 2]))
+
+
+def test_a_threshold_has_the_highest_f1_and_a_promise_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.random(4_000)
+    held = rng.random(4_000) < shares**2
+    at = best_threshold(held, shares)
+    tried = [f1_score(held, shares >= cut) for cut in np.linspace(0.01, 0.99, 99)]
+    assert f1_score(held, shares >= at) >= max(tried) - 1e-9
+    promised = promised_threshold(held, shares, 0.8)
+    assert promised is not None
+    assert held[shares >= promised].mean() > 0.8
+    new = rng.random(4_000)
+    truth = rng.random(4_000) < new**2
+    assert truth[new >= promised].mean() > 0.8
+    assert promised_threshold(held[:30], shares[:30], 0.99) is None
+    assert best_threshold(np.zeros(5, dtype=bool), shares[:5]) == 0.5
+
+
+def test_metrics_of_numbers_are_those_of_scikit_learn_and_scipy() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.exponential(5, (250, 1))
+    p = y + rng.normal(0, 2, y.shape)
+    found = estimates(numbers_metrics("cm"), Told(y, p), resamples=400)
+    assert found["mae"].value == pytest.approx(mean_absolute_error(y, p))
+    assert found["rmse"].value == pytest.approx(root_mean_squared_error(y, p))
+    assert found["r2"].value == pytest.approx(r2_score(y, p))
+    assert found["spearman"].value == pytest.approx(scipy.stats.spearmanr(y[:, 0], p[:, 0]).statistic)
+    assert found["median_error"].value == pytest.approx(np.median(np.abs(y - p)), rel=0.02)
+    assert all(e.low < e.value < e.high for e in found.values())
+    assert "coverage" not in found, "there are no intervals"
+    assert numbers_metrics("cm")[0].shown(1.5) == "1.500 cm"
+
+
+def test_numbers_that_are_not_known_count_nowhere_and_r_squared_minds_no_offset() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(0, 1, (200, 2))
+    p, masked = y + rng.normal(0, 0.3, y.shape), y.copy()
+    masked[::3, 1] = np.nan
+    one = Told(masked, p)
+    other = Told(masked, np.where(np.isnan(masked), 99.0, p))
+    weights = rng.integers(0, 3, (3, 200)).astype(np.float64)
+    for metric in numbers_metrics("")[:5]:
+        assert metric.value is not None
+        np.testing.assert_allclose(metric.value(one, weights), metric.value(other, weights))
+    r2 = numbers_metrics("")[2]
+    assert r2.value is not None
+    far = Told(masked + 1e6, p + 1e6)
+    np.testing.assert_allclose(r2.value(far, weights), r2.value(one, weights), atol=1e-4)
+    again = np.repeat(np.arange(200), weights[0].astype(int))
+    kept = again[np.isfinite(masked[again, 1])]
+    wanted = (r2_score(y[again, 0], p[again, 0]) + r2_score(y[kept, 1], p[kept, 1])) / 2
+    assert r2.value(one, weights[:1])[0] == pytest.approx(wanted)
+
+
+def test_conformal_widths_hold_what_they_promise_and_count_blocks_once() -> None:
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        width = conformal_width(rng.standard_t(3, 60), 0.9)
+        held.append(np.mean(np.abs(rng.standard_t(3, 500)) <= width))  # type: ignore[operator]
+    assert 0.89 < np.mean(held) < 0.92
+    assert conformal_width(np.ones(8), 0.9) is None, "nine at least can tell"
+    assert conformal_width(np.arange(9.0), 0.9) == 8
+    errors = np.r_[np.full(50, 9.0), np.arange(19.0)]
+    blocks = np.r_[np.zeros(50), np.arange(1, 20)]
+    assert conformal_width(errors, 0.9) == 12
+    assert conformal_width(errors, 0.9, blocks) == 17
+    facts = Told(
+        np.arange(90.0)[:, None], np.zeros((90, 1)), None, (np.full((90, 1), -1.0), np.full((90, 1), 44.5))
+    )
+    told = coverage(facts, 0)
+    assert told["value"] == 0.5
+    assert [part["value"] for part in told["parts"]] == [1, 0.5, 0]
+
+
+def test_paired_differences_of_numbers_and_of_metrics() -> None:
+    y, z = made()
+    better, worse = Flagged(y, z, z > 0), Flagged(y, z[:, ::-1], z > 0)
+    found = paired_metric(SEVERAL[0], better, worse, "the other", groups=np.arange(300) // 3)
+    assert 0 < found.low < found.difference < found.high
+    assert found.p_value < 0.01
+    same = paired_metric(SEVERAL[0], better, better, "itself")
+    assert (same.difference, same.p_value) == (0, 1)
+    gains = np.random.default_rng(0).normal(0.3, 1, 200)
+    told = paired_mean(gains, "the other", unit="cm", of="error lower")
+    assert told.low < gains.mean() < told.high
+    assert told.p_value < 0.01
+
+
+def test_the_mean_of_neighbours_passes_over_what_is_not_known() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (200, 8)).astype(np.float32)
+    y = np.stack([x[:, 0] * 10, np.full(200, np.nan)], axis=1)
+    y[:5, 1] = 3
+    found, k = knn_means(x, y, x[:20] * 1.01)
+    assert found.shape == (20, 2)
+    assert k > 0
+    assert np.abs(found[:, 0] - y[:20, 0]).mean() < np.abs(y[:20, 0]).mean()
+    np.testing.assert_allclose(found[:, 1], 3)

@@ -1,0 +1,193 @@
+"""The tasks of several labels and of numbers: labels as texts, losses and slopes, calibration, strata, words."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column, several
+from regraft.errors import DataError, UsageError
+from regraft.tasks import Held, Multi, Numbers, task_of
+from regraft.tasks.shares import FEWEST, strata_of_labels, strata_of_numbers
+
+MULTI = Multi(("cat", "dog", "eel"))
+NUMBERS = Numbers(("height", "width")).fitted(np.array([[1.0, 100], [3, 300], [5, np.nan]]))
+
+
+def test_labels_are_read_in_every_form_and_said_in_one() -> None:
+    texts = ["cat;dog", '["dog", "cat"]', "dog | cat", '{"cat": true, "dog": true, "eel": false}']
+    np.testing.assert_array_equal(MULTI.encode(texts), [[1, 1, 0]] * 4)
+    np.testing.assert_array_equal(MULTI.encode(["", "[]", '{"eel": null}'])[:2], np.zeros((2, 3)))
+    assert np.isnan(MULTI.encode(['{"eel": null}'])).all()
+    with pytest.raises(UsageError, match="no labels of this task: cow"):
+        MULTI.encode(["cat;cow"])
+    targets = np.array([[1, 0, 1], [0, 0, 0], [1, np.nan, 0]], dtype=np.float32)
+    np.testing.assert_array_equal(MULTI.encode(MULTI.said(targets)), targets)
+    assert [MULTI.shown(label) for label in MULTI.said(targets)] == [
+        "cat; eel",
+        "none",
+        "cat (dog not known)",
+    ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(MULTI.classes), unique=True), min_size=1))
+def test_what_a_column_of_labels_says_is_what_was_meant(rows: list[list[str]]) -> None:
+    for form in (rows, [json.dumps(row) for row in rows], [";".join(row) for row in rows]):
+        read = several(form)
+        wanted = [[float(name in row) for name in MULTI.classes] for row in rows]
+        np.testing.assert_array_equal(MULTI.encode(read.labels), wanted)
+
+
+def test_columns_tell_what_is_known() -> None:
+    read = flags({"cat": ["1", "0", "", None], "dog": ["true", "No", "0", ""]})
+    assert read.labels[3] is None
+    np.testing.assert_array_equal(
+        Multi(("cat", "dog")).encode(read.labels[:3]), [[1, 1], [0, 0], [np.nan, 0]]
+    )
+    assert flags({"cat": ["2"]}).faults[0][0] == 0
+    told = numbers({"b": ["1.5", ""], "a": [2, None]}, alone=False)
+    assert (told.labels[1], json.loads(told.labels[0])) == (None, {"a": 2.0, "b": 1.5})
+    for wrong in ("many", "nan", "inf", "1,5"):
+        assert numbers({"a": [wrong]}, alone=True).faults
+    assert all_numbers(["1", "2.5", None])
+    assert not all_numbers(["1", "a"])
+
+
+def test_a_column_is_taken_as_the_task_or_the_cells_say() -> None:
+    many = [str(n) for n in range(30)]
+    with pytest.raises(DataError, match="30 different numbers"):
+        of_column(many, "label", Wanted(), "t.csv")
+    assert of_column(many, "label", Wanted("single"), "t.csv") is None
+    for wanted, column in ((Wanted("regression"), "label"), (Wanted(), "target")):
+        read = of_column(many, column, wanted, "t.csv")
+        assert read is not None
+        assert read.are == "number"
+    assert of_column(["0", "1"], "target", Wanted(), "t.csv") is None, "few whole numbers are classes"
+    assert of_column(["a;b", "c"], "label", Wanted(), "t.csv") is None
+    read = of_column(["a;b", "c", None], "labels", Wanted(), "t.csv")
+    assert read is not None
+    assert read.labels == ['["a", "b"]', '["c"]', "[]"]
+
+
+@pytest.mark.parametrize("task", [MULTI, Numbers(("a", "b", "c")), NUMBERS])
+def test_a_link_has_the_slope_of_its_loss_and_passes_over_what_is_not_known(task: Multi | Numbers) -> None:
+    rng, k = np.random.default_rng(0), task.outputs
+    targets = (
+        rng.integers(0, 2, (6, k)).astype(np.float64) if isinstance(task, Multi) else rng.normal(3, 1, (6, k))
+    )
+    targets[1, 0], targets[2] = np.nan, np.nan
+    outputs = torch.randn(6, 2, k, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    shares = torch.rand(6, 2, generator=torch.Generator().manual_seed(1))
+    value, slope = task.link.slope(outputs.detach().clone(), task.link.tensor(targets), shares)
+    each = [task.link.losses(targets, outputs[:, f].detach().double().numpy()) for f in range(2)]
+    assert value == pytest.approx(float((np.stack(each, axis=1) * shares.numpy()).sum()), rel=1e-5)
+    assert (slope[2] == 0).all()
+    assert (slope[1, :, 0] == 0).all()
+    step = 1e-3
+    for place in ((0, 0, 0), (4, 1, k - 1)):
+        ends = []
+        for sign in (-1, 1):
+            moved = outputs.detach().clone()
+            moved[place] += sign * step
+            ends.append(task.link.slope(moved, task.link.tensor(targets), shares)[0])
+        assert (ends[1] - ends[0]) / (2 * step) == pytest.approx(float(slope[place]), abs=2e-3)
+    loss = task.loss(outputs[:, 0], torch.from_numpy(targets))
+    assert loss[2] == 0
+    loss.sum().backward()
+    assert torch.isfinite(outputs.grad).all()  # type: ignore[arg-type]
+
+
+def test_a_label_is_said_from_its_threshold_on_and_saved_with_it() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((400, 3)) < (0.05, 0.3, 0.6)).astype(np.float32)
+    outputs = 3 * (2 * targets - 1 + rng.normal(0, 1.2, targets.shape))
+    calibration = MULTI.calibrate(Held("out-of-fold", targets, outputs))
+    assert all(temperature > 1 for temperature in calibration.temperatures), "they were too sure"
+    again = MULTI.calibration(json.loads(json.dumps(calibration.saved())))
+    assert again.thresholds == calibration.thresholds
+    decided = MULTI.decided(again)
+    scaled = again.applied(outputs)
+    shares = 1 / (1 + np.exp(-scaled))
+    np.testing.assert_array_equal(decided.answers(scaled), shares >= np.array(again.thresholds))
+    answer = decided.predict(scaled[:1])[0]
+    assert answer.labels == tuple(np.array(MULTI.classes)[decided.answers(scaled)[0] > 0])
+    nothing = MULTI.calibrate(Held("val", targets[:0], outputs[:0]))
+    assert nothing.thresholds == (0.5, 0.5, 0.5)
+    assert calibration.promising_nothing("seen").saved()["labels"]["eel"]["promised"] == {}
+    module = decided.in_graph(again).module
+    np.testing.assert_allclose(module(torch.from_numpy(outputs)).numpy(), shares, atol=1e-6)
+
+
+def test_suspected_labels_are_those_that_were_turned() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((300, 3)) < 0.4).astype(np.float32)
+    outputs = 4 * (2 * truth - 1) + rng.normal(0, 0.5, truth.shape)
+    targets = truth.copy()
+    turned = list(range(0, 300, 20))
+    targets[turned, 1] = 1 - targets[turned, 1]
+    found = MULTI.suspects(targets, outputs)
+    assert {one.row for one in found} <= set(turned)
+    assert len(found) > 10
+    np.testing.assert_array_equal(
+        MULTI.encode([one.suggested for one in found]), truth[[one.row for one in found]]
+    )
+    values = rng.normal(10, 1, (300, 1))
+    wrong = values.copy()
+    wrong[7] = 90
+    task = Numbers(("target",))
+    (suspect,) = task.suspects(wrong, values + rng.normal(0, 0.2, values.shape))
+    assert (suspect.row, "target is given as 90" in suspect.note) == (7, True)
+
+
+def test_numbers_are_told_in_their_units_with_what_is_promised() -> None:
+    assert (NUMBERS.scale is not None, NUMBERS.encode(['{"height": 2, "width": null}'])[0, 0]) == (True, 2)
+    outputs = np.array([[0.0, 0.0], [9.0, 0.0]])
+    held = Held("out-of-fold", np.array([[3.0, 200.0]] * 40), np.zeros((40, 2)) + np.arange(40)[:, None] / 40)
+    calibration = NUMBERS.calibrate(held)
+    task = NUMBERS.decided(NUMBERS.calibration(json.loads(json.dumps(calibration.saved()))))
+    first, second = task.predict(outputs)
+    assert first.values == pytest.approx({"height": 3.0, "width": 200.0})
+    assert (first.note, "height lies outside of the training targets, 1 to 5" in second.note) == ("", True)
+    low, high = (first.intervals or {})["width"]
+    assert high - 200 == pytest.approx(200 - low) == pytest.approx(36 / 40 * 100)
+    again = task_of("regression", task.classes, json.loads(json.dumps(task.settings())))
+    np.testing.assert_array_equal(again.answers(outputs), task.answers(outputs))
+    np.testing.assert_allclose(task.encode(task.said(task.answers(outputs))), task.answers(outputs))
+    graph = task.in_graph(calibration)
+    np.testing.assert_allclose(
+        graph.module(torch.from_numpy(outputs)).numpy(), task.answers(outputs), rtol=1e-6
+    )
+    np.testing.assert_allclose(graph.outputs(graph.numbers(outputs)), outputs, atol=1e-12)
+    assert "'width' is always 7" in task.lacking(['{"height": 1, "width": 7}', '{"height": 2, "width": 7}'])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 400), k=st.integers(1, 8))
+def test_strata_are_numbered_without_gaps_and_none_is_small(seed: int, count: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((count, k)) < rng.random(k)).astype(np.float32)
+    values = np.round(rng.exponential(3, (count, k)))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    for strata in (strata_of_labels(labels), strata_of_numbers(values)):
+        counts = np.bincount(strata)
+        assert len(strata) == count
+        assert counts.min() >= min(FEWEST, count)
+
+
+def test_strata_keep_rare_labels_apart_and_numbers_in_order() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((1_000, 3), dtype=np.float32)
+    labels[:, 0] = rng.random(1_000) < 0.5
+    labels[:30, 2] = 1
+    strata = strata_of_labels(labels)
+    assert not set(strata[:30]) & set(strata[30:])
+    values = rng.exponential(3, (500, 1))
+    parts = strata_of_numbers(values)
+    assert np.bincount(parts).tolist() == [50] * 10
+    assert all(values[parts == p].max() <= values[parts == p + 1].min() for p in range(9))
