@@ -26,7 +26,7 @@ from regraft.errors import UsageError
 from regraft.evaluation import Familiarity
 from regraft.inference import REFERENCE, Outcome, Predictor, occlusion, recall, remember, trial_key
 from regraft.inference.fastest import FEWEST_ITEMS, SHAPES, fastest, require_engine
-from regraft.modalities import Unreadable, modality_of
+from regraft.modalities import Unreadable, modality_of, parts_of
 from regraft.prediction import Answering, Prediction, Reading, promises
 from regraft.ready import BESIDE, FAMILIARITY, SCHEMA, described, familiarity_of, preprocess_of
 from regraft.tasks import Calibration, Held, Task, task_of
@@ -156,6 +156,10 @@ class Model(Answering):
             items = chain(first, stream)
             engine = self.fastest(first) if len(first) >= FEWEST_ITEMS else REFERENCE
         return self.predictor(engine=engine).rows(items)
+
+    def parts(self, item: Any) -> list[tuple[str, Any]]:
+        """The parts of an item that the network looks at one by one."""
+        return parts_of(self.backbone.preprocess, item)
 
     def fastest(self, items: Sequence[Any]) -> str:
         """The name of the fastest engine that agrees with float32 on some of the items; what a trial found

@@ -29,6 +29,8 @@ class Prediction:
     examples than this item does. None where the model does not know. Of a task of several labels `labels` are
     those that hold, of one of numbers `values` are these by name, and `intervals` where each lies, as promised.
     `note` is what else is to be known of the answer, such as that a number lies outside of the training targets.
+    `part` is the part of an item that speaks most for the label, where the network looks at several one by one:
+    a window of a long recording.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Prediction:
     values: dict[str, float] | None = None
     intervals: dict[str, tuple[float, float]] | None = None
     note: str = ""
+    part: str | None = None
 
     @property
     def unfamiliar(self) -> bool:
@@ -63,6 +66,7 @@ class Prediction:
             "unfamiliar": self.unfamiliar,
             "note": self.note,
             "error": self.error,
+            **({} if self.part is None else {"part": self.part}),
         }
 
     def _repr_html_(self) -> str:
@@ -139,6 +143,24 @@ class Answering:
         """For each item, in order, its outputs and features, or the Unreadable that it is."""
         raise NotImplementedError
 
+    def parts(self, item: Any) -> list[tuple[str, Any]]:
+        """The parts of an item that the network looks at one by one (`regraft.modalities.parts_of`)."""
+        raise NotImplementedError
+
+    def deciding(self, item: Any, label: str | None) -> str | None:
+        """The part of an item that speaks most for a label, in words; None of an item that is looked at as a
+        whole. Raises Unreadable.
+        """
+        parts = self.parts(item)
+        if len(parts) < 2 or label not in self.task.classes:
+            return None
+        rows = [row for row in self.rows([part for _, part in parts]) if isinstance(row, Outcome)]
+        outputs = np.stack([row.outputs for row in rows]).astype(np.float64)
+        shares = self.task.probabilities(self.calibrated.applied(outputs))
+        if shares is None:
+            return None
+        return parts[int(shares[:, self.task.classes.index(label)].argmax())][0]
+
     def predict_each(
         self, items: Iterable[Any], top: int | None = None, precision: float | None = None
     ) -> Iterator[Prediction]:
@@ -170,7 +192,8 @@ class Answering:
                 if isinstance(row, Unreadable):
                     yield reading.unreadable(source, row)
                 else:
-                    yield replace(next(found), source=source)
+                    answer = next(found)
+                    yield replace(answer, source=source, part=self.deciding(item, answer.label))
 
     def _read(self, reading: Reading, done: Sequence[Outcome]) -> list[Prediction]:
         """What several rows say, of sources not named yet."""

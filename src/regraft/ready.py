@@ -22,7 +22,7 @@ from regraft.errors import Unreadable, UsageError
 from regraft.evaluation import Familiarity
 from regraft.inference import Outcome, batched, prefetch
 from regraft.inference.graphs import keep, kept, openvino
-from regraft.modalities import Preprocess, modality_of
+from regraft.modalities import Preprocess, modality_of, parts_of
 from regraft.prediction import Answering
 from regraft.tasks import Calibration, Task, task_of
 
@@ -91,6 +91,10 @@ class Ready(Answering):
         for some, raws in prefetch(batched(items, AHEAD), self._read_one):
             for _, raw in zip(some, raws, strict=True):
                 yield raw if isinstance(raw, Unreadable) else self.run(self.preprocess.collate([raw]))
+
+    def parts(self, item: Any) -> list[tuple[str, Any]]:
+        """The parts of an item that the network looks at one by one."""
+        return parts_of(self.preprocess, item)
 
     def run(self, batch: dict[str, np.ndarray]) -> Outcome:
         """Outputs and features of a batch of one."""

@@ -272,6 +272,15 @@ class Modality(Kind, Protocol):
         """A PNG that shows what is in a training batch; empty where there is nothing to show."""
 
 
+def parts_of(preprocess: Preprocess, item: Any) -> list[tuple[str, Any]]:
+    """The parts of an item that a network looks at one by one, as windows of a long recording: what each is
+    called, and the part as an item of its own. A preprocessing that knows such parts has a method `parts`;
+    without it there are none. Raises Unreadable.
+    """
+    found: list[tuple[str, Any]] = preprocess.parts(item) if hasattr(preprocess, "parts") else []
+    return found
+
+
 _known: dict[str, Modality] = {}
 
 

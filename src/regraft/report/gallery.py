@@ -286,11 +286,13 @@ def _looks(
         try:
             said = mistake["predicted"] if mistake["predicted"] in model.classes else None
             look = model.explain(files[mistake["source"]], said, runs)
+            part = model.deciding(files[mistake["source"]], said)
         except (Unreadable, ChangedError, KeyError):
             continue
         if look is None:
             break
         note = f"{look.probability:.0%} becomes {look.hidden:.0%} with its strongest place hidden"
+        note += f"; {part} speaks most for it" if part else ""
         items.append({**mistake, "note": note, "picture": look.picture, "map": look.map})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break

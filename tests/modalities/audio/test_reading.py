@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from regraft.errors import Unreadable, UsageError
+from regraft.data.known import KnownFile, NewFile
+from regraft.errors import ChangedError, Unreadable, UsageError
 from regraft.modalities import modality_of
 from regraft.modalities.audio.inspect import inspect_sound
 from regraft.modalities.audio.preprocess import AudioPreprocess
@@ -173,6 +174,23 @@ def test_a_recording_of_two_hours_does_not_hurt_and_days_are_refused(tmp_path: P
             file.write(np.zeros(1_000 * 3_600, np.int16))
     with pytest.raises(Unreadable, match="hours long"):
         inspect_sound(tmp_path / "days.flac")
+
+
+def test_a_long_file_never_lies_in_memory_as_a_whole(tmp_path: Path) -> None:
+    import tracemalloc
+
+    place = tmp_path / "long.wav"
+    soundfile.write(place, np.zeros(16_000_000, np.int16), 8_000)  # 32 MB
+    known = NewFile(str(place))
+    tracemalloc.start()
+    try:
+        assert inspect_sound(known).seconds == 2_000
+        assert len(heard(KnownFile(str(place), known.id), 2, 10 * RATE)) == 20 * RATE
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(ChangedError, match="another"):
+        heard(KnownFile(str(place), "0" * 32))
 
 
 def test_without_its_libraries_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

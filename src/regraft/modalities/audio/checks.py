@@ -16,7 +16,8 @@ from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Severity, several
 from regraft.data.audit.leaks import Told, told
 from regraft.modalities.audio.inspect import Sound
-from regraft.modalities.audio.preprocess import RATE
+from regraft.modalities.audio.preprocess import RATE, WINDOW
+from regraft.modalities.audio.settings import FRAMES, input_size
 
 SILENT = 1e-3  # of full scale, 60 decibels below it: a peak below it is silence
 CLIPPED = 0.001  # share of samples in rows at full scale from which on it is heard
@@ -58,6 +59,22 @@ def odd_sounds(files: Files) -> Iterator[Finding]:
     for kind, which, text, severity in kinds:
         if sources := files.sources(kind, which):
             yield Finding(kind, severity, f"{several(len(sources), 'sound', 'is', 'are')} {text}", sources)
+
+
+def hidden(files: Files) -> Iterator[Finding]:
+    """How much of recordings that are longer than what is heard of them is not heard. The length of the input
+    is that of step 2's rule, by train and val.
+    """
+    lengths = np.array([fact.about.seconds for fact in files.facts])
+    known = np.array([split != "test" for split in files.splits])
+    heard = input_size(lengths[known])[0] / FRAMES
+    if (longer := lengths > heard).any():
+        windows = round(heard * FRAMES / WINDOW)
+        which = f"{windows} evenly spaced windows of 10 s" if windows > 1 else f"the middle {heard:.3g} s"
+        share = 1 - heard * longer.sum() / lengths[longer].sum()
+        text = f"{several(int(longer.sum()), 'sound', 'is', 'are')} longer than {heard:.3g} s, of which "
+        text += f"{which} are heard each, so {share:.0%} of them is not. Cut them where that matters"
+        yield Finding("not heard whole", "info", text, files.sources("not heard whole", longer))
 
 
 def rates(files: Files) -> Iterator[Finding]:
@@ -191,4 +208,4 @@ def _as_groups(values: list[str], files: Files) -> set[str] | None:
     return {value for value, splits in homes.items() if len(splits) > 1} or None
 
 
-CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (odd_sounds, rates, leaks, names_across)
+CHECKS: tuple[Callable[[Files], Iterator[Finding]], ...] = (odd_sounds, hidden, rates, leaks, names_across)

@@ -18,7 +18,7 @@ from regraft.artifacts import fingerprint
 from regraft.errors import UsageError
 from regraft.modalities import Intake, bucket_of, prepared
 from regraft.modalities.audio.augment import Augment
-from regraft.modalities.audio.reading import MOST_CHANNELS, RATES, waveform
+from regraft.modalities.audio.reading import MOST_CHANNELS, RATES, stretches, waveform
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,7 @@ VERSION = "1"  # should the samples or frames ever change, this does, and old ru
 STANDALONE = Path(__file__).with_name("standalone")  # what goes with an export, to be used without regraft
 RATE, HOP = 16_000, 160  # Hz, and samples from one frame to the next
 WINDOW = 1_000  # frames, ten seconds: longer inputs are made of windows
+LEAST = 0.1  # of a window: what is left over and shorter is no window of its own
 EVEN = 8 * HOP  # samples: lengths are multiples of it, which networks with strides divide without a rest
 
 
@@ -85,6 +86,24 @@ class AudioPreprocess:
         samples = waveform(item, RATE, self.windows, self.size * HOP // self.windows)
         return samples if rng is None or augment is None else augment(samples, rng)
 
+    def parts(self, item: Any) -> list[tuple[str, np.ndarray]]:
+        """The windows of a recording in which nothing attends to anything outside, in words, and the samples
+        of each, which `host` takes as they are; none of a recording of one window. Raises Unreadable.
+        """
+        if self.windows == 1:
+            return []
+        length = self.size * HOP // self.windows
+        found = [
+            (begins + start / RATE, samples[start : start + length])
+            for begins, samples in stretches(item, RATE, self.windows, length)
+            for start in range(0, len(samples), length)
+        ]
+        return [
+            (f"window {span(begins, begins + len(samples) / RATE)}", samples)
+            for begins, samples in found
+            if len(samples) >= LEAST * length
+        ]
+
     @property
     def varying(self) -> tuple[str, ...]:
         """Clips are padded to the bucket of their lengths, except where there are windows, which are whole."""
@@ -129,6 +148,16 @@ class AudioPreprocess:
         shape = (count, self.size * HOP)
         drawn = np.zeros(shape) if rng is None else 0.1 * rng.normal(size=shape)
         return self.collate(list(drawn.astype(np.float32)))
+
+
+def span(begins: float, ends: float) -> str:
+    """A stretch of a recording: "20-30 s" in the first ten minutes, then "1:02:20-1:02:30"."""
+    if ends < 600:
+        return f"{begins:.0f}-{ends:.0f} s"
+    first, last = (
+        f"{whole // 3_600}:{whole // 60 % 60:02}:{whole % 60:02}" for whole in (round(begins), round(ends))
+    )
+    return f"{first}-{last}"
 
 
 class Viewed:

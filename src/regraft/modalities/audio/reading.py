@@ -11,7 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,14 @@ def opened(item: Any) -> Iterator[Any]:
     short, or is absurdly long; also where reading it fails within the block.
     """
     soundfile, _ = libraries()
-    content = _content(item)
-    _check_whole(content)
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as sound:
-            _check(sound)
-            yield sound
+        with _content(item) as content:
+            _check_whole(content)
+            with soundfile.SoundFile(content) as sound:
+                _check(sound)
+                yield sound
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from None
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         text = str(getattr(error, "error_string", "") or error).strip().rstrip(".")
         raise Unreadable(f"no sound that can be read ({text})") from None
@@ -67,23 +69,19 @@ def seconds_of(item: Any) -> int:
         return int(-(-sound.frames // sound.samplerate))
 
 
-def _content(item: Any) -> bytes:
-    """The bytes of an item. Raises Unreadable."""
+def _content(item: Any) -> BinaryIO:
+    """An item as an open file: long recordings never lie in memory as a whole. Raises Unreadable."""
     if isinstance(item, (bytes, bytearray, memoryview)):
-        content = bytes(item)
-    elif isinstance(item, KnownFile):
-        content = item.read()
-    elif isinstance(item, (str, os.PathLike)):
-        _check_file(Path(item))
-        try:
-            content = item.read() if isinstance(item, NewFile) else Path(item).read_bytes()
-        except (OSError, ValueError) as error:
-            raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    else:
+        return io.BytesIO(bytes(item))
+    if isinstance(item, KnownFile):
+        return item.open()
+    if not isinstance(item, (str, os.PathLike)):
         raise Unreadable(f"a {type(item).__name__}; wanted a path, bytes or an array of samples")
-    if not content:
-        raise Unreadable("empty (zero bytes)")
-    return content
+    _check_file(Path(item))
+    try:
+        return item.open() if isinstance(item, NewFile) else open(item, "rb")
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _check_file(path: Path) -> None:
@@ -98,24 +96,30 @@ def _check_file(path: Path) -> None:
         raise Unreadable(f"absurdly large ({about.st_size / 2**30:.1f} GB)")
 
 
-def _check_whole(content: bytes) -> None:
-    """Raise Unreadable for a WAV file that has fewer bytes than its header announces, which libsndfile reads
-    without a word.
+def _check_whole(content: BinaryIO) -> None:
+    """Raise Unreadable for an empty file, and for a WAV file that has fewer bytes than its header announces,
+    which libsndfile reads without a word. Leaves the file at its beginning.
     """
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return
-    place = 12
-    while place + 8 <= len(content):
-        name, size = content[place : place + 4], struct.unpack_from("<I", content, place + 4)[0]
+    total = content.seek(0, os.SEEK_END)
+    if not total:
+        raise Unreadable("empty (zero bytes)")
+    content.seek(0)
+    head, place = content.read(12), 12
+    while head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        content.seek(place)
+        part = content.read(8)
+        if len(part) < 8:
+            raise Unreadable("a WAV file without samples")
+        name, size = part[:4], struct.unpack_from("<I", part, 4)[0]
         if name == b"data":
-            lacking = place + 8 + size - len(content)
+            lacking = place + 8 + size - total
             if lacking > 0 and size not in ENDLESS:
                 raise Unreadable(
                     f"cut short: {lacking:,} of the {size:,} bytes that it announces are missing"
                 )
-            return
+            break
         place += 8 + size + size % 2
-    raise Unreadable("a WAV file without samples")
+    content.seek(0)
 
 
 def _check(sound: Any) -> None:
@@ -152,13 +156,20 @@ def waveform(item: Any, rate: int, windows: int, length: int) -> NDArray[np.floa
     (n, channels): all of it, or of a longer one `windows` parts of `length` samples, evenly spaced, one
     behind the other. Of a long file only these are decoded. Raises Unreadable.
     """
+    parts = [part for _, part in stretches(item, rate, windows, length)]
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if not len(whole):
+        raise Unreadable("no samples in it")
+    return whole[: windows * length]
+
+
+def stretches(item: Any, rate: int, windows: int, length: int) -> list[tuple[float, NDArray[np.float32]]]:
+    """What `waveform` puts one behind the other, and at which second each begins. Raises Unreadable."""
     if isinstance(item, np.ndarray):
         values = _finite(_scaled(item))
-        if len(values) <= windows * length:
-            return values
-        return np.concatenate(
-            [values[start : start + length] for start in starts(len(values), windows, length)]
-        )
+        some = starts(len(values), windows, length)
+        long = length if len(some) > 1 or len(values) > windows * length else len(values)
+        return [(start / rate, values[start : start + long]) for start in some]
     with opened(item) as sound:
         native = sound.samplerate
         wide = -(-length * native // rate)  # samples of a window at the file's own rate
@@ -167,11 +178,8 @@ def waveform(item: Any, rate: int, windows: int, length: int) -> NDArray[np.floa
             sound.seek(start)
             count = sound.frames if sound.frames <= windows * wide else wide
             part = _finite(sound.read(count, dtype="float32", always_2d=True)).mean(axis=1)
-            parts.append(resampled(part, native, rate))
-    whole = np.concatenate(parts)
-    if not len(whole):
-        raise Unreadable("no samples in it")
-    return whole[: windows * length]
+            parts.append((start / native, resampled(part, native, rate)))
+    return parts
 
 
 def starts(total: int, windows: int, length: int) -> list[int]:
