@@ -62,24 +62,28 @@ def test_what_is_named_or_not_asked_is_settled_without_features(
 
 
 @pytest.mark.parametrize("wanted", [False, True, "deviations"])
-def test_they_win_only_where_they_are_clearly_better(
+def test_means_of_all_depths_are_the_usual_and_others_have_to_be_clearly_better(
     backbone: Any, wanted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     means = joined(backbone).width
 
     def features(self: Any, some: Part) -> np.ndarray:
-        """Noise; the first mean, or the first deviation, or nothing knows the label."""
+        """Noise; the last depth, or the first deviation, or nothing knows the label."""
         rng = np.random.default_rng(2)
         values = rng.normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
-        if wanted:
-            values[:, 0 if wanted is True else means] += 6 * some.labels
+        if wanted is False:
+            values[:, means - backbone.width : means] += some.labels[:, None]
+        elif wanted == "deviations":
+            values[:, means] += 6 * some.labels
         return values
 
     monkeypatch.setattr(steps.Frozen, "__call__", features)
     at = context("auto", True)
     found = join(backbone, part(), 60, TASK, at)
     assert found.join == wanted
-    assert "out-of-fold log loss: that of all depths joined" in at.decisions.settled["base.join"].why
+    why = at.decisions.settled["base.join"].why
+    assert "out-of-fold log loss: that of the last depth alone" in why
+    assert "deviations" in why
 
 
 @pytest.mark.parametrize(

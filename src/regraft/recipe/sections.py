@@ -136,8 +136,8 @@ class BaseRecipe(Section):
     join: bool | Literal["deviations"] | Auto = Field(
         "auto",
         description="features of all depths side by side in place of the last ones, with deviations over the positions "
-        "beside their means or without; auto: where the modality's networks may gain by it (sounds), if their "
-        "out-of-fold log loss is lower by more than one standard error",
+        "beside their means or without; auto: where the modality's networks gain by it (sounds), means, unless the "
+        "out-of-fold log loss of the last ones, or with deviations, is lower by more than one standard error",
     )
 
 

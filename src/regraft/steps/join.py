@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from regraft.tasks import Task
 from regraft.training import Path, fit_path
 
 Way = bool | Literal["deviations"]
-WAYS: dict[Way, str] = {  # from the simplest on
+WAYS: dict[Way, str] = {
     False: "the last depth alone",
     True: "all depths joined",
     "deviations": "all depths joined with their deviations",
@@ -28,8 +27,9 @@ def join(backbone: Backbone, part: Part, count: int, task: Task, context: Contex
     """The backbone as the recipe wants it, its depths joined or not; where that is open, what predicts better
     out of fold on train and val together, `part`. `count` are the examples of all splits.
 
-    From the simplest way on, the next one wins only if its loss is lower by more than one standard error of
-    the paired difference.
+    Where the modality's networks may gain by it, means of all depths are the usual; the last depth alone, or
+    deviations beside the means, win only if their loss is lower by more than one standard error of the paired
+    difference (docs/decisions.md).
     """
     asked = context.recipe.base.join
     if asked == "auto":
@@ -78,18 +78,19 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
         True: slice(means),
         "deviations": slice(None),
     }
-    chosen, told = False, []  # type: Way, list[str]
-    paths = {False: probed(values[:, columns[False]], part, task, context)}  # type: dict[Way, Path]
-    for _, way in pairwise(WAYS):
+    usual = probed(values[:, columns[True]], part, task, context)
+    chosen, least, told = True, usual, []  # type: Way, Path, list[str]
+    for way in (False, "deviations"):  # type: Way
         if context.out_of_time():
             break
-        paths[way] = probed(values[:, columns[way]], part, task, context)
-        gain, error = gain_of(paths[chosen], paths[way], part, task)
+        path = probed(values[:, columns[way]], part, task, context)
+        gain, error = gain_of(least, path, part, task)
         told.append(
             f"that of {WAYS[way]} is {'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f} than "
             f"that of {WAYS[chosen]}"
         )
-        chosen = way if gain > error else chosen
+        if gain > error:
+            chosen, least = way, path
     return chosen, f"out-of-fold {task.loss_name}: {'; '.join(told)}"
 
 

@@ -81,4 +81,4 @@ def test_what_is_not_heard_of_long_recordings_is_a_finding(tmp_path: Path) -> No
     write(root / "low" / "long.wav", tone(200, 60.0))
     told = {finding.kind: finding for finding in regraft.audit(root, features=False).findings}
     assert told["not heard whole"].examples == ("low/long.wav",)
-    assert "83% of them is not" in told["not heard whole"].text
+    assert "83% of them is not" in told["not heard whole"].message
