@@ -276,7 +276,12 @@ class Multi(Usual):
         (cleanlab, Thyagarajan et al. 2022); none where labels are unknown or held by fewer than two examples.
         """
         has = targets == 1
-        if not len(has) or not np.isfinite(targets).all() or has.sum(axis=0).min() < 2 or has.all(axis=0).any():
+        if (
+            not len(has)
+            or not np.isfinite(targets).all()
+            or has.sum(axis=0).min() < 2
+            or has.all(axis=0).any()
+        ):
             return []
         from cleanlab.multilabel_classification.filter import find_label_issues
 
