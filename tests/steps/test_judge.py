@@ -14,6 +14,7 @@ from regraft.data.part import Part
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
+from regraft.steps.evidence import halves
 from regraft.steps.finetune import judge as module
 from regraft.steps.finetune.judge import compare, cross_fit
 from regraft.steps.finetune.rules import HELD, folds, trainings
@@ -45,7 +46,7 @@ def test_a_clear_gain_wins_and_a_difference_inside_the_noise_leaves_the_head_alo
 
 def test_the_share_that_is_judged_was_chosen_on_other_examples() -> None:
     labels, head = made(200, 1.0, 0)
-    half = module.halves(200, None)
+    half = halves(200, None)
     right = 4 * np.eye(3)[labels]
     tuned = {share: np.where((half == own)[:, None], right, -right) for own, share in ((0, 0.25), (1, 1.0))}
     found = compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: head, **tuned}, None, np.arange(200))

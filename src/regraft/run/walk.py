@@ -75,7 +75,7 @@ def walk(
     fit, val = cut.examples.part("train"), cut.examples.part("val")
     with record.step("train"):
         heads = train_head(layers, cut.features, len(fit), task, context, metric)
-        aside = stand(heads, cut.features, backbone.preprocess, task, context)
+        aside = stand(heads, cut.features, backbone.preprocess, task, metric, context)
     with record.step("audit"):
         known = _audited(cut, heads, task, about, record, context)
 

@@ -17,8 +17,9 @@ from regraft.evaluation import standard_error
 from regraft.inference import alike
 from regraft.modalities import Beside, Preprocess, Small
 from regraft.steps.context import Context
+from regraft.steps.evidence import by_metric, halves
 from regraft.steps.train import Heads
-from regraft.tasks import Held, Task
+from regraft.tasks import Held, Metric, Task
 from regraft.training import tried_folds
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)  # of its logits beside the network's, which a temperature scales together
@@ -54,6 +55,7 @@ class Aside:
     weights: np.ndarray
     offset: np.ndarray | None
     task: Task
+    metric: Metric
     strength: float
     always: bool
     weight: float = 0.0
@@ -84,7 +86,7 @@ class Aside:
         """
         targets, blocks = self.both.labels[rows], self.both.blocks_at(rows)
         found = {
-            share: mix(self.task, targets, each, answers, blocks, self.always)
+            share: mix(self.task, self.metric, targets, each, answers, blocks, self.always)
             for share, each in logits.items()
             if share
         }
@@ -102,7 +104,9 @@ def answered(module: nn.Module, preprocess: Preprocess, part: Part) -> np.ndarra
     return np.stack([logits[row] for row in range(len(part))])
 
 
-def stand(heads: Heads, both: Part, preprocess: Preprocess, task: Task, context: Context) -> Aside | None:
+def stand(
+    heads: Heads, both: Part, preprocess: Preprocess, task: Task, metric: Metric, context: Context
+) -> Aside | None:
     """What the modality has beside its networks, with its weight beside the head alone by out-of-fold outputs
     of both; `both` are train and val. None where there is none, or nothing to choose by.
     """
@@ -115,7 +119,7 @@ def stand(heads: Heads, both: Part, preprocess: Preprocess, task: Task, context:
     offset, weights = task.offset(both.labels, way), task.weighted(both.labels, both.weights, way)
     found = []
     for strength in maker.strengths:
-        aside = Aside(maker, preprocess, both, weights, offset, task, strength, asked is True)
+        aside = Aside(maker, preprocess, both, weights, offset, task, metric, strength, asked is True)
         found.append(_out_of_fold(aside, heads, context))
     aside, loss, mixed = min(found, key=lambda each: each[1])
     before = loss + mixed.gain
@@ -155,7 +159,7 @@ def _out_of_fold(aside: Aside, heads: Heads, context: Context) -> tuple[Aside, f
     place = held[heads.oof_rows]
     rows, logits = heads.oof_rows[place], heads.oof_logits[place]
     targets, blocks = both.labels[rows], both.blocks_at(rows)
-    mixed = mix(task, targets, logits, answers[rows], blocks, aside.always)
+    mixed = mix(task, aside.metric, targets, logits, answers[rows], blocks, aside.always)
     loss = float(task.losses(targets, logits, refined=True).mean()) - mixed.gain
     of_both = Held("out-of-fold", targets, mixed.logits, blocks)
     return replace(aside, weight=mixed.weight, held=of_both), loss, mixed
@@ -163,6 +167,7 @@ def _out_of_fold(aside: Aside, heads: Heads, context: Context) -> tuple[Aside, f
 
 def mix(
     task: Task,
+    metric: Metric,
     targets: np.ndarray,
     logits: np.ndarray,
     answers: np.ndarray,
@@ -170,7 +175,8 @@ def mix(
     always: bool = False,
 ) -> Mixed:
     """Whether (N, K) `answers` beside a network's `logits` lower the loss of examples held out from both by
-    more than one standard error of the paired difference, which counts `blocks`; and by which weight.
+    more than one standard error of the paired difference, which counts `blocks`, without being worse in the
+    metric by more than one either; and by which weight.
 
     It is a product of experts (Hinton 2002): logarithms of probabilities are added. A network that is not
     sure enough of itself is held against its own logits made larger, lest adding anything looked like a gain.
@@ -187,13 +193,9 @@ def mix(
         crossed[here], loss[here] = tried[best][here], losses[best][here]
     gains = losses[0.0] - loss
     gain, error = float(gains.mean()), standard_error(gains, blocks)
-    if not always and gain <= error:
+    of_both = task.facts(targets, logits), task.facts(targets, crossed)
+    before, after, noise = by_metric(metric, *of_both, blocks)
+    if not always and (gain <= error or before - after > noise):
         return Mixed(0.0, logits, gain, error)
     weight = min(choices, key=lambda weight: float(losses[weight].mean()))
     return Mixed(weight, crossed, gain, error) if weight else Mixed(0.0, logits, gain, error)
-
-
-def halves(count: int, blocks: np.ndarray | None) -> np.ndarray:
-    """(N,) 0 or 1, as many blocks of each, by lot."""
-    number = np.arange(count) if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
-    return np.asarray((np.random.default_rng(0).permutation(int(number.max()) + 1) % 2)[number])

@@ -13,6 +13,7 @@ from regraft.modalities.text.grams import FACTORS, LONGEST, SLOTS, pieces
 from regraft.modalities.text.preprocess import PADDING
 from regraft.modalities.text.sparse import solved
 from regraft.tasks import Single
+from regraft.tasks.multi import Multi
 
 BESIDE = modality_of("text").beside
 TASK = Single(tuple(texts.SAYINGS))
@@ -68,6 +69,15 @@ def test_a_text_of_unknown_words_gets_what_is_known_of_all(learnt: nn.Module) ->
     found = learnt(batch([np.array([900, 901, PADDING]), np.array([PADDING])])).numpy()
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_it_learns_several_labels_a_text() -> None:
+    raws, targets = raws_and_targets(60)
+    task = Multi(TASK.classes)
+    several = np.eye(3)[targets]
+    several[:, 2] = several[:, 0]
+    outputs = BESIDE.learnt(raws, several, np.ones(len(raws)), task, 30.0)(batch(raws)).numpy()
+    assert ((outputs > 0) == (several == 1)).mean() > 0.95
 
 
 def test_what_was_kept_answers_alike_and_a_scaled_one_so_many_times(learnt: nn.Module) -> None:

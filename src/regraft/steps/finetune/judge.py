@@ -11,21 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from regraft.data.part import Part
-from regraft.evaluation import Metric, draws, fewest_blocks, folds_of, standard_error
-from regraft.steps.beside import Aside, halves
+from regraft.evaluation import Metric, fewest_blocks, folds_of, standard_error
+from regraft.steps.beside import Aside
 from regraft.steps.context import Context
+from regraft.steps.evidence import by_metric, halves
 from regraft.steps.finetune.mix import SHARES, mixtures
 from regraft.steps.finetune.rules import HELD
 from regraft.steps.finetune.tune import Tuner
 from regraft.steps.train import Candidate, fit_chosen
 from regraft.tasks import Task
 
-RESAMPLES = 200  # of the error of a metric
 # Held-out examples, and standard errors of the gain, from which the answer is clear
 FEWEST_HELD, CLEAR_ERRORS = (100, 2.0)
 
@@ -86,7 +85,7 @@ def compare(
         crossed[here], loss[here] = logits[best][here], losses[best][here]
     gains = losses[0.0] - loss
     gain, error = float(gains.mean()), standard_error(gains, blocks)
-    before, after, noise = _by_metric(
+    before, after, noise = by_metric(
         metric, task.facts(targets, logits[0.0]), task.facts(targets, crossed), blocks
     )
     wins = gain > error and before - after <= noise
@@ -116,22 +115,6 @@ def compare_beside(
         task, metric, targets, {share: each.logits for share, each in mixed.items()}, blocks, rows
     )
     return replace(found, weight=mixed[found.share].weight, bare=logits[found.share])
-
-
-def _by_metric(
-    metric: Metric, before: Any, after: Any, blocks: np.ndarray | None
-) -> tuple[float, float, float]:
-    """A metric of two models' facts of the same examples, turned so that higher is better, and the standard
-    error of the difference by a bootstrap over blocks.
-    """
-    once, rng = np.ones((1, len(before))), np.random.default_rng(0)
-    units = None if blocks is None else np.unique(blocks, return_inverse=True)[1].reshape(-1)
-    differences = [
-        metric.scores(before, weights) - metric.scores(after, weights)
-        for weights in draws(len(before), RESAMPLES, rng, units)
-    ]
-    noise = float(np.std(np.concatenate(differences)))
-    return float(metric.scores(before, once)[0]), float(metric.scores(after, once)[0]), noise
 
 
 def cross_fit(
