@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column, several
 from regraft.errors import DataError, UsageError
 from regraft.tasks import Held, Multi, Numbers, task_of
-from regraft.tasks.shares import FEWEST, strata_of_labels, strata_of_numbers
+from regraft.tasks.shares import fewest, strata_of_labels, strata_of_numbers
 
 MULTI = Multi(("cat", "dog", "eel"))
 NUMBERS = Numbers(("height", "width")).fitted(np.array([[1.0, 100], [3, 300], [5, np.nan]]))
@@ -174,10 +174,12 @@ def test_strata_are_numbered_without_gaps_and_none_is_small(seed: int, count: in
     labels = (rng.random((count, k)) < rng.random(k)).astype(np.float32)
     values = np.round(rng.exponential(3, (count, k)))
     values[rng.random(values.shape) < 0.2] = np.nan
-    for strata in (strata_of_labels(labels), strata_of_numbers(values)):
+    parts = strata_of_numbers(np.arange(count)[:, None] * 1.0)
+    for strata in (strata_of_labels(labels), strata_of_numbers(values), parts):
         counts = np.bincount(strata)
         assert len(strata) == count
-        assert counts.min() >= min(FEWEST, count)
+        assert counts.min() >= min(fewest(count), count)
+        assert count >= 50 or len(counts) * 10 > count or strata is not parts
 
 
 def test_strata_keep_rare_labels_apart_and_numbers_in_order() -> None:

@@ -41,15 +41,16 @@ class Wanted:
         """As a recipe asks for it."""
         return cls(recipe.task, tuple(recipe.labels), tuple(recipe.targets))
 
+    @classmethod
+    def by(cls, kind: str, names: Sequence[str]) -> Wanted:
+        """As a model of that kind of task was fitted, which tells what is called so."""
+        several, amounts = (tuple(names) if kind == one else () for one in ("multi", "regression"))
+        return cls(kind, several, amounts, known=True)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that hold the answers, where they were named."""
         return self.labels or self.targets
-
-    @property
-    def flagged(self) -> bool:
-        """Whether these hold 0 and 1."""
-        return bool(self.labels) and self.task != "regression"
 
 
 USUAL = Wanted()
@@ -207,7 +208,7 @@ def of_column(cells: Sequence[Any], column: str, wanted: Wanted, place: str) -> 
 
 def of_columns(columns: Mapping[str, Sequence[Any]], wanted: Wanted) -> Read:
     """What the columns that were named for it say."""
-    return flags(columns) if wanted.flagged else numbers(columns, alone=False)
+    return flags(columns) if wanted.labels else numbers(columns, alone=False)
 
 
 def _many_numbers(cells: Sequence[Any]) -> bool:

@@ -135,7 +135,7 @@ def evaluate_on(
 
     folder = _finished(place)
     model = Model.load(folder.path)
-    source = read_source(data, Wanted(model.task.kind, model.classes, model.classes, known=True))
+    source = read_source(data, Wanted.by(model.task.kind, model.classes))
     new = unseen(folder, source, model, session.events, moved)
     said, counted = list(new.said), None
     folder.lock()

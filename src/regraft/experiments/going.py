@@ -61,6 +61,7 @@ def go(
     context.settle("run.metric", metric.name, "the task's headline, or as asked")
     context.settle("data.task", task.kind, "by what the labels are, or as asked")
     record = Record(folder, examples, about, context)
+    record.state["data"]["settings"] = task.settings()
     try:
         with closed_hub(recipe.run.offline):
             if recipe.data.folds:

@@ -132,7 +132,8 @@ def task_of_run(state: Mapping[str, Any]) -> Task:
     data.
     """
     data = state.get("data") or {}
-    return task_of(str(data.get("kind") or USUAL), [str(name) for name in data.get("classes") or []])
+    names = [str(name) for name in data.get("classes") or []]
+    return task_of(str(data.get("kind") or USUAL), names, data.get("settings"))
 
 
 def chosen_by(task: Task, name: str) -> Metric:

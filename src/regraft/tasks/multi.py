@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 NAMED = 6  # labels that the question names before it gives examples only
 TOGETHER = 12  # labels up to which a table of those that go together can be read
+FEWEST = 5  # examples that have a label, and that lack it, from which on wrong ones are looked for
 CERTAIN = 1e-12  # probability that is as good as none
 NONE = "none"  # what people read where an example has no label
 
@@ -273,36 +274,28 @@ class Multi(Usual):
 
     def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
         """Those with a label that confident learning does not believe, each label a question of its own
-        (cleanlab, Thyagarajan et al. 2022); none where labels are unknown or held by fewer than two examples.
+        (cleanlab; Northcutt et al. 2021, Thyagarajan et al. 2022), of those that FEWEST examples have and lack.
         """
-        has = targets == 1
-        if (
-            not len(has)
-            or not np.isfinite(targets).all()
-            or has.sum(axis=0).min() < 2
-            or has.all(axis=0).any()
-        ):
-            return []
-        from cleanlab.multilabel_classification.filter import find_label_issues
+        from cleanlab.filter import find_label_issues
 
-        shares = expit(np.asarray(outputs, dtype=np.float64))
-        with quiet():
-            order = find_label_issues(
-                [np.flatnonzero(row).tolist() for row in has],
-                shares,
-                return_indices_ranked_by="self_confidence",
-                filter_by="low_self_confidence",
-                n_jobs=1,
-            )
-        looks = self.answers(outputs) > 0
+        shares, odd = expit(np.asarray(outputs, dtype=np.float64)), np.zeros(targets.shape, dtype=bool)
+        for k in range(self.outputs):
+            rows = np.flatnonzero(np.isfinite(targets[:, k]))
+            has = targets[rows, k].astype(np.int64)
+            if min(has.sum(), (1 - has).sum()) < FEWEST:
+                continue
+            both = np.stack([1 - shares[rows, k], shares[rows, k]], axis=1)
+            with quiet():
+                wrong = find_label_issues(has, both, filter_by="low_self_confidence", n_jobs=1)
+            odd[rows, k] = wrong & ((both[:, 1] > 0.5) != (has > 0))
+        doubt = np.where(odd, np.abs(np.nan_to_num(targets) - shares), 0).max(axis=1, initial=0)
         found = []
-        for row in order:
-            odd = np.flatnonzero(looks[row] != has[row])
-            if len(odd):
-                what = [f"{self.classes[k]} {shares[row, k]:.0%}" for k in odd[:5]]
-                labels = self.said(np.stack([targets[row], looks[row].astype(np.float32)]))
-                note = f"labelled {self.shown(labels[0])}, looks like {self.shown(labels[1])} ({', '.join(what)})"
-                found.append(Suspect(int(row), labels[1], note))
+        for row in sorted(np.flatnonzero(odd.any(axis=1)).tolist(), key=lambda row: -doubt[row]):
+            turned = np.where(odd[row], 1 - targets[row], targets[row]).astype(np.float32)
+            given, looks = self.said(np.stack([targets[row], turned]))
+            what = [f"{self.classes[k]} {shares[row, k]:.0%}" for k in np.flatnonzero(odd[row])[:5]]
+            note = f"labelled {self.shown(given)}, looks like {self.shown(looks)} ({', '.join(what)})"
+            found.append(Suspect(row, looks, note))
         return found
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
