@@ -31,6 +31,7 @@ import regraft
 from page import between_marks
 from regraft.artifacts import read_parquet
 from regraft.evaluation import PairedDifference, in_words
+from regraft.recipe import read_recipe
 from regraft.tasks import Task, task_of_run
 
 TRAIN, TEST = 500, 250  # pictures that are turned
@@ -147,7 +148,9 @@ def measured(name: str, made: Set, seed: int, full: bool, work: Path, cache: Pat
     rows = read_parquet(run.path / "examples.parquet").to_pylist()
     root = Path(run.state["data"]["source"])
     root = root if root.is_dir() else root.parent
-    base = regraft.backbone("packaged:efficientnet_lite0", size=int(run.recipe["base"]["size"]))
+    base = regraft.backbone(
+        "packaged:efficientnet_lite0", size=int(read_recipe(run.path / "recipe.yaml")["base"]["size"])
+    )
     values = regraft.extract(base, [str(root / row["source"]) for row in rows], cache)
     targets = task.encode([row["label"] for row in rows])
     test = np.array([row["split"] == "test" for row in rows])

@@ -14,6 +14,7 @@ from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column,
 from regraft.errors import DataError, UsageError
 from regraft.tasks import Held, Multi, Numbers, task_of
 from regraft.tasks.shares import fewest, strata_of_labels, strata_of_numbers
+from regraft.training import fit_linear
 
 MULTI = Multi(("cat", "dog", "eel"))
 NUMBERS = Numbers(("height", "width")).fitted(np.array([[1.0, 100], [3, 300], [5, np.nan]]))
@@ -75,7 +76,7 @@ def test_a_column_is_taken_as_the_task_or_the_cells_say() -> None:
     assert read.labels == ['["a", "b"]', '["c"]', "[]"]
 
 
-@pytest.mark.parametrize("task", [MULTI, Numbers(("a", "b", "c")), NUMBERS])
+@pytest.mark.parametrize("task", [MULTI, Numbers(("a", "b", "c")), NUMBERS, NUMBERS.ways()["Huber's loss"]])
 def test_a_link_has_the_slope_of_its_loss_and_passes_over_what_is_not_known(task: Multi | Numbers) -> None:
     rng, k = np.random.default_rng(0), task.outputs
     targets = (
@@ -98,6 +99,7 @@ def test_a_link_has_the_slope_of_its_loss_and_passes_over_what_is_not_known(task
             ends.append(task.link.slope(moved, task.link.tensor(targets), shares)[0])
         assert (ends[1] - ends[0]) / (2 * step) == pytest.approx(float(slope[place]), abs=2e-3)
     loss = task.loss(outputs[:, 0], torch.from_numpy(targets))
+    np.testing.assert_allclose(loss.detach().numpy(), each[0], rtol=1e-4, atol=1e-5)
     assert loss[2] == 0
     loss.sum().backward()
     assert torch.isfinite(outputs.grad).all()  # type: ignore[arg-type]
@@ -193,3 +195,18 @@ def test_strata_keep_rare_labels_apart_and_numbers_in_order() -> None:
     parts = strata_of_numbers(values)
     assert np.bincount(parts).tolist() == [50] * 10
     assert all(values[parts == p].max() <= values[parts == p + 1].min() for p in range(9))
+
+
+def test_a_few_outliers_are_learnt_by_huber_s_loss_and_the_settings_keep_it() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (400, 6)).astype(np.float32)
+    clean = x[:, :1] * 3 + rng.normal(0, 0.3, (400, 1))
+    wild = clean + 60 * (rng.random((400, 1)) < 0.05) * rng.choice([-1, 1], (400, 1))
+    task = Numbers(("target",)).fitted(wild)
+    errors = {}
+    for name, way in task.ways().items():
+        weight, bias = fit_linear(x, wild, np.ones(400), way, 1e-3)
+        errors[name] = np.abs(way.answers(x @ weight.T + bias) - clean).mean()
+    assert errors["Huber's loss"] < 0.8 * errors["squared error"]
+    robust = task.ways()["Huber's loss"]
+    assert task_of("regression", robust.classes, robust.settings()) == robust

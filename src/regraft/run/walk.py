@@ -69,12 +69,12 @@ def walk(
     frozen = Frozen(backbone, engine, context)
     with record.step("features"):
         values = frozen(both)
-    recut = not about.get("val_given")
     with record.step("near-duplicates"):
-        cut = keep_apart(examples, values, frozen, recut, record.leave_out, context)
+        cut = keep_apart(examples, values, frozen, not about.get("val_given"), record.leave_out, context)
     fit, val = cut.examples.part("train"), cut.examples.part("val")
     with record.step("train"):
         heads = train_head(layers, cut.features, len(fit), task, context, metric)
+        task = heads.task
         aside = stand(heads, cut.features, backbone.preprocess, task, metric, context)
     with record.step("audit"):
         known = _audited(cut, heads, task, about, record, context)

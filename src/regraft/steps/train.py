@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from regraft.artifacts import Events
 from regraft.data.part import Part
 from regraft.evaluation import fewest_blocks, standard_error
 from regraft.steps.context import Context
@@ -16,6 +17,7 @@ from regraft.tasks import Metric, Task
 from regraft.training import Layers, fit_path, linear_head, mlp_head, mlp_out_of_fold
 
 RESAMPLES = 100
+WAYS = 5_000  # examples by which losses of training are compared
 ROWS = 4_096  # features that the head is shown at once
 LONE_L2, LONE_EPOCHS = 0.1, 20  # where a class has a single block, which no fold can spare
 DECAY = 5.0  # of an MLP: the lowest out-of-fold log loss of five (docs/decisions.md)
@@ -27,7 +29,7 @@ class Heads:
 
     `oof_logits` (M, K) are out-of-fold predictions of such a head for the rows `oof_rows` (M,) of train and
     val together: all, or those of the folds that were tried; None where a class has a single block, so that
-    no fold could spare it.
+    no fold could spare it. `task` is the one whose loss they were trained by.
     """
 
     on_train: nn.Module
@@ -35,6 +37,7 @@ class Heads:
     oof_logits: np.ndarray | None
     oof_rows: np.ndarray
     chosen: Candidate
+    task: Task
 
     @property
     def layers(self) -> Layers:
@@ -76,9 +79,10 @@ def train_head(
     if fewest_blocks(task.strata(everything.labels), everything.blocks) < 2:
         best, why = _without_folds(options[0], task.outputs, context)
     else:
+        task, by = _way(everything, task, context)
         weighting, linear, unequal = _weigh(options, everything, task, metric or task.headline, context)
         best, why = _choose(options, linear, everything, weighting, task, context)
-        best, why = replace(best, class_weights=weighting), "; ".join(filter(None, (why, unequal)))
+        best, why = replace(best, class_weights=weighting), "; ".join(filter(None, (why, unequal, by)))
     _settle(best, why, context)
     on_train = fit_chosen(best, everything.cut(0, count), task, context)
     refitted = on_train if count == len(everything) else fit_chosen(best, everything, task, context, on_train)
@@ -88,7 +92,29 @@ def train_head(
     if best.layers.kind == "mlp":
         made = f"{best.layers}, {best.epochs} epoch{'s' * (best.epochs != 1)}"
     context.decide("train", f"{made}, class weights {best.class_weights}", why)
-    return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best)
+    return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best, task)
+
+
+def _way(everything: Part, task: Task, context: Context) -> tuple[Task, str]:
+    """The task with the loss that suits the data, and why: the simplest within one standard error of the best
+    by the out-of-fold losses of linear heads. Of many examples WAYS are asked.
+    """
+    ways = task.ways()
+    if len(ways) < 2 or context.out_of_time():
+        return task, ""
+    quiet = context.trial(events=Events())
+    some = everything if len(everything) <= WAYS else everything.every(-(-len(everything) // WAYS))
+    heads = {name: _linear(Layers("linear"), some, "none", way, quiet) for name, way in ways.items()}
+    losses = {name: task.losses(some.labels[head.rows], head.logits) for name, head in heads.items()}
+    best = min(heads, key=lambda name: float(losses[name].mean()))
+
+    def close(name: str) -> bool:
+        gaps = losses[name] - losses[best]
+        return float(gaps.mean()) <= standard_error(gaps, some.blocks_at(heads[name].rows))
+
+    chosen = next(name for name in heads if close(name))
+    said = ", ".join(f"{each.mean():.3f} by {name}" for name, each in losses.items())
+    return ways[chosen], f"{task.loss_name} out of fold {said}"
 
 
 def _settle(best: Candidate, why: str, context: Context) -> None:

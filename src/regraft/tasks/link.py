@@ -113,14 +113,15 @@ class Sigmoids:
 
 
 class Squares:
-    """The link of K numbers: half the sum of their squared errors (ridge regression). `mean` and `scale` (K,)
-    say what of a target is 0 and what is 1. A target that is NaN is not known, and counts nowhere.
+    """The link of K numbers: half the sum of their squared errors (ridge regression), or of Huber's loss (1964),
+    which from an error of `turn` on is linear. `mean` and `scale` (K,) say what of a target is 0 and what is 1.
+    A target that is NaN is not known, and counts nowhere.
     """
 
     curvature = 1.0
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray) -> None:
-        self.mean, self.scale = mean, scale
+    def __init__(self, mean: np.ndarray, scale: np.ndarray, turn: float = float("inf")) -> None:
+        self.mean, self.scale, self.turn = mean, scale, turn
 
     def tensor(self, targets: np.ndarray) -> Tensor:
         """(N, K) float32, standardised."""
@@ -129,14 +130,16 @@ class Squares:
         return torch.from_numpy(((targets - self.mean) / self.scale).astype(np.float32))
 
     def slope(self, outputs: Tensor, targets: Tensor, shares: Tensor) -> tuple[float, Tensor]:
-        """The errors, times the shares."""
+        """The errors, cut off at the turn, times the shares."""
         known = targets.isfinite()[:, None, :]
         share = shares[:, :, None] * known
         error = outputs.sub_(targets.nan_to_num(0.0)[:, None, :])
-        value = 0.5 * float((share * error.square()).double().sum())
-        return value, error.mul_(share)
+        near = error.clamp(-self.turn, self.turn)
+        value = float((share * near * (error - 0.5 * near)).double().sum())
+        return value, near.mul_(share)
 
     def losses(self, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """(N,) halves of the sums of squared errors, in the deviations of the targets."""
-        error = (targets - self.mean) / self.scale - outputs
-        return np.asarray(0.5 * np.where(np.isfinite(error), error**2, 0).sum(axis=1).astype(outputs.dtype))
+        """(N,) sums of the losses, in the deviations of the targets."""
+        error = np.nan_to_num((targets - self.mean) / self.scale - outputs)
+        near = np.clip(error, -self.turn, self.turn)
+        return np.asarray((near * (error - 0.5 * near)).sum(axis=1).astype(outputs.dtype))

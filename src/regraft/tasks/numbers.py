@@ -114,13 +114,14 @@ class Scale:
 @dataclass(frozen=True)
 class Numbers(Usual):
     """The task of telling numbers, called `classes`, sorted names. Targets are (N, K) float64, NaN where a number
-    is not known. Without a `scale` outputs are in the units of the data.
+    is not known. Without a `scale` outputs are in the units of the data. With `robust` the loss of training is
+    Huber's, else half the squared error.
     """
 
     classes: tuple[str, ...]
     scale: Scale | None = None
     widths: Widths | None = None
-    robust: bool = True
+    robust: bool = False
     kind: str = "regression"
     hub: str = "regression"
 
@@ -213,17 +214,18 @@ class Numbers(Usual):
         return replace(self, scale=Scale.of(targets)) if len(targets) else self
 
     def settings(self) -> dict[str, Any]:
-        """`scale`: what of the targets it knows."""
-        return {} if self.scale is None else {"scale": {k: list(v) for k, v in vars(self.scale).items()}}
+        """`scale`, what of the targets it knows, and whether the loss is `robust`."""
+        if self.scale is None:
+            return {}
+        return {"scale": {k: list(v) for k, v in vars(self.scale).items()}, "robust": self.robust}
 
     def restored(self, settings: Mapping[str, Any]) -> Numbers:
-        """With the scale."""
+        """With the scale, and the loss."""
         kept = settings.get("scale")
         if not kept:
             return self
-        return replace(
-            self, scale=Scale(**{name: tuple(map(float, values)) for name, values in kept.items()})
-        )
+        scale = Scale(**{name: tuple(map(float, values)) for name, values in kept.items()})
+        return replace(self, scale=scale, robust=bool(settings.get("robust", False)))
 
     def decided(self, calibration: Any) -> Numbers:
         """With intervals around what it tells."""
@@ -275,8 +277,12 @@ class Numbers(Usual):
 
     @property
     def link(self) -> Squares:
-        """Ridge regression."""
-        return Squares(self._mean, self._deviation)
+        """Ridge regression, or Huber's."""
+        return Squares(self._mean, self._deviation, TURN if self.robust else math.inf)
+
+    def ways(self) -> dict[str, Numbers]:
+        """By the squared error, or by Huber's loss, which minds outliers less."""
+        return {"squared error": replace(self, robust=False), "Huber's loss": replace(self, robust=True)}
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) sums over the known numbers of Huber's loss (1964) of standardised errors, or of half their

@@ -289,6 +289,11 @@ class Task(Protocol):
     def link(self) -> Link:
         """How a linear head is fitted: a convex stand-in for `loss`, or that loss itself."""
 
+    def ways(self) -> Mapping[str, Task]:
+        """This task with each of the losses that may suit it, by name, the simplest first: out-of-fold `losses`
+        say which is taken. Most tasks have one.
+        """
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) losses of (B, K) outputs, differentiable: what training makes small."""
 
@@ -406,6 +411,10 @@ class Usual:
     def same(self, answers: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Where all of them are."""
         return np.asarray((answers == others).reshape(len(answers), -1).all(axis=1))
+
+    def ways(self) -> Mapping[str, Self]:
+        """This one."""
+        return {"": self}
 
     def fitted(self, targets: np.ndarray) -> Self:
         """As it is."""
