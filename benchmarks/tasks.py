@@ -132,7 +132,7 @@ class Result:
     theirs: float
     nothing: float
     difference: PairedDifference
-    coverage: tuple[float, float, float] | None
+    coverage: tuple[float, ...]
 
 
 def measured(name: str, made: Set, seed: int, full: bool, work: Path, cache: Path) -> Result:
@@ -170,8 +170,8 @@ def measured(name: str, made: Set, seed: int, full: bool, work: Path, cache: Pat
     metric = task.headline
     told = [metric.valued(task.facts(targets[test], each)) for each in (ours, theirs)]
     base_line = next(iter(run.metrics["baselines"].values()))[metric.name]["value"]
-    held = run.metrics["test"].get("coverage")
-    coverage = (held.value, held.low, held.high) if held else None
+    held = [row["held"] for row in run.metrics.get("numbers") or [] if row["held"]]
+    coverage = tuple(row["value"] for row in held)
     return Result(name, seed, told[0], told[1], base_line, difference, coverage)
 
 
@@ -181,7 +181,7 @@ def line(results: list[Result], unit: str) -> str:
     mean = [np.mean([getattr(one, key) for one in results]) for key in ("ours", "theirs", "nothing")]
     scale = 100 if unit == "%" else 1
     said = "; ".join(in_words(one.difference).partition(":")[0].partition(" by hand")[0] for one in results)
-    held = "; ".join(f"{one.coverage[0]:.0%}" for one in results if one.coverage)
+    held = "; ".join(", ".join(f"{share:.0%}" for share in one.coverage) for one in results if one.coverage)
     shown = " | ".join(f"{scale * value:.3g}{' %' if unit == '%' else ''}" for value in mean)
     return f"| {first.name} | {shown} | {said} | {held or '-'} |"
 

@@ -111,7 +111,6 @@ def test_metrics_of_numbers_are_those_of_scikit_learn_and_scipy() -> None:
     assert found["spearman"].value == pytest.approx(scipy.stats.spearmanr(y[:, 0], p[:, 0]).statistic)
     assert found["median_error"].value == pytest.approx(np.median(np.abs(y - p)), rel=0.02)
     assert all(e.low < e.value < e.high for e in found.values())
-    assert "coverage" not in found, "there are no intervals"
     assert numbers_metrics("cm")[0].shown(1.5) == "1.500 cm"
 
 

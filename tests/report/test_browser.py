@@ -144,7 +144,7 @@ def test_the_galleries_can_be_narrowed_to_a_class(browser: Any, report: Path) ->
         assert 0 < shown.count() < every
         assert all("1" in item.get_attribute("data-classes").split() for item in shown.all())
         assert page.locator(".filter output").inner_text() == f"{shown.count()} pictures"
-        page.get_by_label("Only pictures of").select_option(label="all classes")
+        page.get_by_label("Only pictures of").select_option(label="every class")
         assert page.locator("#pictures [data-classes]:not([hidden])").count() == every
 
 

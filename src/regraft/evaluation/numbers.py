@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regraft.evaluation.blocks import all_alone, effective_count, numbered
 from regraft.evaluation.estimate import Z95, Estimate, wilson
-from regraft.evaluation.metric import Metric, Sample, bootstrapped, counted, mean_of
+from regraft.evaluation.metric import Metric, Sample, bootstrapped, mean_of
 
 Floats = NDArray[np.float64]
 PARTS = 3  # of the range of targets, by which the coverage of intervals is told
@@ -62,14 +62,6 @@ class Told:
     def squared(self) -> Floats:
         """(N,) mean squared errors of an example's known numbers."""
         return self._mean(self.errors**2)
-
-    @cached_property
-    def inside(self) -> Floats:
-        """(N,) the share of an example's known numbers that lie in their intervals; NaN without intervals."""
-        if self.ends is None:
-            return np.full(len(self), np.nan)
-        low, high = self.ends
-        return self._mean(((self.targets >= low) & (self.targets <= high)).astype(np.float64))
 
     @cached_property
     def by_size(self) -> tuple[np.ndarray, Floats]:
@@ -159,7 +151,7 @@ def _of_ranks(sample: Sample) -> Estimate:
     )
 
 
-ABSOLUTE, INSIDE = attrgetter("absolute"), attrgetter("inside")
+ABSOLUTE = attrgetter("absolute")
 DEVIATIONS = "deviations"
 
 
@@ -190,7 +182,6 @@ def numbers_metrics(unit: str) -> tuple[Metric, ...]:
             unit=unit,
             resampled=False,
         ),
-        Metric("coverage", "Inside the promised interval", counted(INSIDE), mean_of(INSIDE), unit="%"),
     )
 
 

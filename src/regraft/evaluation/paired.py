@@ -207,7 +207,7 @@ def in_words(diff: PairedDifference) -> str:
     points = f"{100 * diff.difference:+.1f} points [{100 * diff.low:.1f}, {100 * diff.high:.1f}], {said}"
     if diff.unit != "%":
         ends = f"[{diff.low:.3g}, {diff.high:.3g}]"
-        points = f"by {diff.difference:+.3g} {diff.unit}".rstrip() + f" {ends}, {said}"
+        points = f"by {diff.difference:.3g} {diff.unit}".rstrip() + f" {ends}, {said}"
     if diff.of:
         points = f"{diff.of} {points}"
     if diff.low > 0:

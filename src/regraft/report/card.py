@@ -13,7 +13,7 @@ from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
 from regraft.modalities import modality_of, names
 from regraft.report import words
 from regraft.report.view_scores import ERROR
-from regraft.tasks import PerClass, Promises, Reliability, Task, task_of_run
+from regraft.tasks import PerClass, Promises, Reliability, Task, counted, task_of_run
 
 _LICENCES = (
     "apache-2.0",
@@ -45,7 +45,7 @@ def model_card(run: Json, metrics: Json) -> str:
         f"# {_text(run.get('name') or 'model')}\n",
         _opening(task, run, metrics, split, modality),
         _intended(task, modality),
-        _data(run),
+        _data(task, run),
         _results(task, metrics, split) if split else "",
         _certainty(task, metrics, modality),
         _limits(task, run, metrics, split, modality),
@@ -141,13 +141,17 @@ def _intended(task: Task, modality: str) -> str:
     return f"## Intended use\n\nFor {things} like those it was trained on. {task.abilities(things)[1]}\n"
 
 
-def _data(run: Json) -> str:
+def _data(task: Task, run: Json) -> str:
     """Classes, sizes, and what the audit warns of."""
     data = run.get("data") or {}
     names = [_text(name) for name in data.get("classes") or []]
     sizes = ", ".join(f"{split} {words.count(n)}" for split, n in (data.get("counts") or {}).items() if n)
     more = f" and {len(names) - 50} more, in regraft.json" if len(names) > 50 else ""
-    lines = [f"## Data\n\nClasses: {', '.join(names[:50])}{more}.\n" if names else "## Data\n"]
+    lines = [
+        f"## Data\n\n{counted(task.noun, 2)[2:].capitalize()}: {', '.join(names[:50])}{more}.\n"
+        if names
+        else "## Data\n"
+    ]
     if sizes:
         lines.append(f"Examples: {sizes}.\n")
     if aside := data.get("quarantined"):

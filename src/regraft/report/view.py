@@ -16,7 +16,7 @@ from regraft.artifacts import read_events, read_json
 from regraft.evaluation import FEW_GROUPS, PairedDifference, in_words
 from regraft.report import plots, view_choices, view_data, view_scores, words
 from regraft.report.pictures import picture
-from regraft.tasks import Task, task_of_run
+from regraft.tasks import Task, counted, task_of_run
 
 STEPS = {
     "obtain": "Obtain the pre-trained model",
@@ -66,7 +66,7 @@ def view(folder: Path) -> Json:
         "promises": [section for section in sections if section["part"] == "promises"],
         "sections": [section for section in sections if section["part"] != "promises"],
         "steps": _steps(steps),
-        "drawing": view_choices.network(run, _settings(recipe)),
+        "drawing": view_choices.network(run, _settings(recipe), task.noun),
         "ranking": view_choices.ranking(read("ranking.json")),
         **_training(steps, events, read("strategies.json"), task),
         "first_batch": picture(folder / "first_batch.png"),
@@ -76,7 +76,7 @@ def view(folder: Path) -> Json:
             for i in g["items"]
         ),
         "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
-        "data": view_data.data(data),
+        "data": {**view_data.data(data), "called": task.noun, "apart": counted(task.noun, len(classes))},
         "quarantined": view_data.quarantined(data.get("quarantined") or []),
         "findings": [view_data.finding(item) for item in findings],
         "provenance": view_data.provenance(run.get("provenance") or {}),

@@ -9,6 +9,7 @@ from typing import Any
 
 from regraft.evaluation import Metric
 from regraft.report import plots, words
+from regraft.tasks import counted
 
 # what tells apart the events of what a resumed run does again
 _KEYS = {
@@ -30,7 +31,7 @@ def latest(events: list[Json]) -> list[Json]:
     return list(newest.values())
 
 
-def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
+def network(run: Mapping[str, Any], settings: Mapping[str, Any], called: str = "class") -> Json | None:
     """The drawing of steps 1 to 4: stages by name, with the share of each that fine-tuning may move; None
     before step 2.
     """
@@ -71,13 +72,13 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any]) -> Json | None:
             for name, share in zip(names, shares, strict=True)
         ],
         "features": features,
-        "new": f"{classes} classes" if classes else "new layers",
+        "new": counted(called, classes) if classes else "new layers",
         "captions": {
             "obtain": f"The network as it comes: {len(names)} stages, "
             "then a classifier for what it was trained on.",
             "base": f"The old classifier is gone: what is left turns each {noun} into {features}.",
             "freeze": freeze,
-            "head": f"New layers ({kind}) lead from the {features} to {classes} classes.",
+            "head": f"New layers ({kind}) lead from the {features} to {counted(called, classes)}.",
         },
     }
 

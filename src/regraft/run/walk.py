@@ -63,7 +63,7 @@ def walk(
     with record.step("freeze"):
         plan = freeze(backbone, context)
     with record.step("head"):
-        layers = head(backbone.width, task.outputs, len(both), context)
+        layers = head(backbone.width, task, len(both), context)
 
     engine = choose_engine(backbone, examples.part("train").items, sum(counts.values()), context)
     frozen = Frozen(backbone, engine, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from regraft.recipe import HeadRecipe
 from regraft.steps.context import Context
+from regraft.tasks import Task, counted
 from regraft.training import Layers
 
 WIDTHS = {128: 1_000, 512: 5_000}  # width of an MLP's hidden layer: examples from which on it is worth asking
@@ -31,11 +32,11 @@ def options(recipe: HeadRecipe, examples: int) -> tuple[Layers, ...]:
     return (linear, *mlps) if recipe.kind == "auto" and examples >= min(WIDTHS.values()) else (linear,)
 
 
-def head(width: int, classes: int, examples: int, context: Context) -> tuple[Layers, ...]:
+def head(width: int, task: Task, examples: int, context: Context) -> tuple[Layers, ...]:
     """What new layers step 5 is to choose from, by predictions on features that there are none of yet."""
     recipe = context.recipe.head
     choices = options(recipe, examples)
-    counts = [f"{layers.parameters(width, classes):,}" for layers in choices]
+    counts = [f"{layers.parameters(width, task.outputs):,}" for layers in choices]
     if len(choices) > 1:
         said = " or ".join(
             f"{layers} ({count} new parameters)" for layers, count in zip(choices, counts, strict=True)
@@ -52,5 +53,5 @@ def head(width: int, classes: int, examples: int, context: Context) -> tuple[Lay
             if recipe.kind == "auto"
             else ""
         )
-    context.decide("head", f"{said} for {classes} classes", why)
+    context.decide("head", f"{said} for {counted(task.noun, max(task.outputs, len(task.classes)))}", why)
     return choices

@@ -34,6 +34,7 @@ from regraft.tasks.task import (
     Suspect,
     Task,
     Usual,
+    counted,
     headline_score,
 )
 
@@ -190,6 +191,7 @@ __all__ = [
     "Task",
     "Usual",
     "chosen_by",
+    "counted",
     "evaluated",
     "headline_score",
     "kinds",

@@ -61,6 +61,11 @@ class Multi(Usual):
     hub: str = "classification"
 
     @property
+    def noun(self) -> str:
+        """A label."""
+        return "label"
+
+    @property
     def outputs(self) -> int:
         """K: a logit a label."""
         return len(self.classes)

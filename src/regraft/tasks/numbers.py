@@ -131,6 +131,11 @@ class Numbers(Usual):
         return ("value", "low", "high")
 
     @property
+    def noun(self) -> str:
+        """A number."""
+        return "number"
+
+    @property
     def outputs(self) -> int:
         """K."""
         return len(self.classes)
@@ -475,7 +480,7 @@ class Numbers(Usual):
             weights = np.ones((1, len(one)))
             row: dict[str, Any] = {"name": name, "n": len(one)}
             if len(one):
-                metrics = (m for m in numbers_metrics("") if m.value is not None and m.name != "coverage")
+                metrics = (m for m in numbers_metrics("") if m.value is not None)
                 row |= {m.name: float(m.value(one, weights)[0]) for m in metrics if m.value is not None}
             shown = some[known[some]]
             row["points"] = np.stack([facts.targets[shown, k], facts.values[shown, k]], axis=1).tolist()

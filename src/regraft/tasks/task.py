@@ -190,6 +190,10 @@ class Task(Protocol):
         """The metric that a run is summed up by."""
 
     @property
+    def noun(self) -> str:
+        """What one of the classes is called: "class", "label", "number"."""
+
+    @property
     def spread(self) -> tuple[str, ...]:
         """What tables of predictions have a column for, of each class: "probability", or "value", "low" and
         "high".
@@ -390,10 +394,20 @@ class Task(Protocol):
         """
 
 
+def counted(noun: str, count: int) -> str:
+    """ "1 class", "3 classes", "2 numbers"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 class Usual:
     """What is so of most tasks: they know nothing of their targets but the classes, answer as outputs say, and
     suspect nothing.
     """
+
+    @property
+    def noun(self) -> str:
+        """A class."""
+        return "class"
 
     @property
     def spread(self) -> tuple[str, ...]:
