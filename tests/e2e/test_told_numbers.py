@@ -83,7 +83,8 @@ def test_its_numbers_are_the_same_in_every_form(run: regraft.Run, tmp_path: Path
     assert float(first["value:target"]) == pytest.approx(predictions[0].values["target"], rel=1e-4)  # type: ignore[index]
     assert float(first["low:target"]) < float(first["value:target"]) < float(first["high:target"])
     assert read_parquet(tmp_path / "x.parquet")["high:target"].to_pylist()[0] > 1_000
-    stored = read_parquet(run.path / "predictions.parquet").to_pylist()
+    rows = read_parquet(run.path / "predictions.parquet").to_pylist()
+    stored = [row for row in rows if row["split"] == "test"]
     (one,) = regraft.load(run.path).predict(data / stored[0]["source"])
     assert float(stored[0]["predicted"]) == pytest.approx(one.values["target"], rel=1e-6)  # type: ignore[index]
 
