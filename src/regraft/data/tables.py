@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ from regraft.errors import DataError
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
 LOOKED_AT = 50  # records of a csv that are split by each delimiter to find its own
+BLOCKS = (
+    1 << 20,
+    16 << 20,
+    256 << 20,
+)  # bytes that a csv is read by: a row has to lie in two of them at most
+STRADDLES = "straddling"  # what pyarrow says of one that does not
 COLUMNS = {  # what a column is called here, and the other names that certainly mean the same
     "path": ("file", "filename", "filepath"),  # and those that the modality names
     "label": (
@@ -333,16 +340,36 @@ def _read_csv(path: Path, names_of_items: Sequence[str]) -> pa.Table:
     """Every column as text: a class may be called 01 or NA. The items' column may have one of these names."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
-    delimiter = _delimiter(first, names_of_items)
-    names = next(csv.reader(first, delimiter=delimiter), [])
-    with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
-        return pyarrow.csv.read_csv(
-            content,
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
-            ),
-        )
+    with _long_cells():
+        delimiter = _delimiter(first, names_of_items)
+        names = next(csv.reader(first, delimiter=delimiter), [])
+    for size in BLOCKS:
+        with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
+            try:
+                return pyarrow.csv.read_csv(
+                    content,
+                    pyarrow.csv.ReadOptions(block_size=size),
+                    pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                    pyarrow.csv.ConvertOptions(
+                        column_types=dict.fromkeys(names, pa.string()),
+                        strings_can_be_null=True,
+                        null_values=[""],
+                    ),
+                )
+            except pa.ArrowInvalid as error:
+                if STRADDLES not in str(error) or size == BLOCKS[-1]:
+                    raise
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _long_cells() -> Iterator[None]:
+    """The library takes cells of 128 kB, which is not much of a text."""
+    before = csv.field_size_limit(BLOCKS[-1])
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(lines: list[str], names_of_items: Sequence[str]) -> str:
