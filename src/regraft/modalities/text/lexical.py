@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST = 20_000  # characters of a text that are looked at
 STRENGTHS = (1.0, 10.0)  # the inverse of the L2 penalty, as scikit-learn has it
+TAUGHT_BY = 20_000  # texts that the baseline learns from: of more, so many are drawn
 CHOSEN_ON = 1_500  # texts that choose between these, at most
 PIECES = 30_000  # pieces of words that are told apart, the commonest
 STEPS, CLOSE = 80, 1e-3  # of the solver: more of either moves no answer of a baseline to speak of
@@ -42,10 +43,13 @@ class Words:
         outputs: int,
     ) -> np.ndarray:
         """(M, outputs) logarithms of probabilities of M items, by what N `known` ones with (N,) targets and
-        weights teach.
+        weights teach; of very many, TAUGHT_BY of them.
         """
         from sklearn.pipeline import make_union
 
+        if len(known) > TAUGHT_BY:
+            some = np.sort(np.random.default_rng(0).permutation(len(known))[:TAUGHT_BY])
+            known, targets, weights = [known[row] for row in some], targets[some], weights[some]
         vectors = make_union(_words(), _pieces())
         x = vectors.fit_transform([_text(item) for item in known])
         model = _model(_strength(x, targets, weights)).fit(x, targets, sample_weight=weights)
