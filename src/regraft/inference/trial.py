@@ -24,6 +24,7 @@ from regraft.inference.feed import Feed, lanes_for
 
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
+SHORT = 64  # positions of an item, of which eight fill no matrix
 FEWEST_ITEMS = 64  # examples for which no trial pays
 # Least mean cosine between an engine's and float32's features, both less float32's mean feature
 MEAN_COSINE = 0.99
@@ -78,14 +79,18 @@ def makers(
     lanes = lanes or lanes_for(torch.get_num_threads())
     made: dict[str, Maker] = {REFERENCE: lambda: TorchEngine(backbone, device, batch, "float32", depths, cut)}
     if device.type == "cpu":
-        # Of items of one shape 8 are as fast as more, and less is padded; short ones of many lengths fill no
-        # matrix unless they are many
-        few = batch if backbone.preprocess.varying else min(batch, 8)
+        few = batch if _short(backbone) else min(batch, 8)  # as fast as more, and less is padded
         for p in ("bfloat16", "float32"):
             made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache, lanes)  # type: ignore[misc]
     if device.type != "mps":  # its autocast knows float16 only
         made["torch-bfloat16"] = lambda: TorchEngine(backbone, device, batch, "bfloat16", depths, cut)
     return made
+
+
+def _short(backbone: Backbone) -> bool:
+    """Whether items are so short that a few of them fill no matrix, such as sentences of twenty tokens."""
+    preprocess = backbone.preprocess
+    return bool(preprocess.varying) and preprocess.blank(1)[preprocess.varying[0]].shape[1] <= SHORT
 
 
 def trial_key(
