@@ -1,4 +1,6 @@
-"""The seven steps on texts: a table, a tiny encoder of random weights, every file of a run."""
+"""The seven steps on texts: a table, a tiny encoder of random weights, every file of a run. Of long texts it sees
+windows.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> regraft.Run:
     table = texts.write_table(place / "data" / "all.csv", [*texts.labelled(40), *FAULTS])
     recipe = {
         "obtain": {"backbone": f"path:{encoder}"},
+        "base": {"size": 12, "long": "windows"},
         "finetune": {"epochs": 2, "folds": 0},
         "run": {"engine": "torch-float32"},
     }
@@ -40,6 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> regraft.Run:
 def test_all_seven_steps_are_walked(run: regraft.Run) -> None:
     state = json.loads((run.path / "run.json").read_text())
     assert (state["state"], state["data"]["modality"]) == ("finished", "text")
+    assert run.model.backbone.preprocess.windows > 1  # type: ignore[attr-defined]
     assert run.metrics["test"]["accuracy"].value > 0.5
     assert {"words alone", "nearest neighbours"} <= run.metrics["baselines"].keys()
     assert run.metrics["baselines"]["words alone"]["accuracy"]["value"] > 0.8
@@ -108,12 +112,15 @@ def test_an_exported_graph_answers_alike_by_its_own_program(run: regraft.Run, tm
     pytest.importorskip("onnxscript", reason="needs the exporter: pip install 'regraft[export]'")
     done = regraft.export(run.path, out=tmp_path / "graph")
     assert (done.path / "tokenizer.json").read_bytes() == (run.path / "model" / "tokenizer.json").read_bytes()
-    (tmp_path / "one.txt").write_text(texts.sentence("kitchen", 77))
-    words = [sys.executable, str(done.path / "predict.py"), str(tmp_path / "one.txt")]
-    answer = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    expected = run.model.predict([tmp_path / "one.txt"])[0]
-    assert answer["label"] == expected.label
-    assert answer["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    (tmp_path / "one.txt").write_text(texts.sentence("kitchen", 77, 4))
+    (tmp_path / "long.txt").write_text(texts.sentence("traffic", 78, 200))
+    files = [tmp_path / "one.txt", tmp_path / "long.txt"]
+    words = [sys.executable, str(done.path / "predict.py"), *map(str, files)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    for line, expected in zip(said, run.model.predict(files), strict=True):
+        answer = json.loads(line)
+        assert answer["label"] == expected.label
+        assert answer["probability"] == pytest.approx(expected.probability, abs=1e-5)
 
 
 def test_a_run_on_top_of_a_run_keeps_its_tokenizer(run: regraft.Run, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class Vectors:
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
     checks, probes, evidence, beside = (constant,), (), (), None
     sizes, augmentation = range(4, 65), VectorAugment
-    takes, joins, resizes = (), False, True
+    takes, joins, resizes, longer = (), False, True, None
     extent = Extent("bytes", 1_000_000, len)
 
     def inspect(self, item: Any) -> Known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,14 @@ def test_without_room_the_whole_network_is_run(base: Backbone, monkeypatch: pyte
     monkeypatch.setattr("regraft.steps.finetune.prefix.MEMORY_SHARE", 0.0)
     assert cache_prefix(base, 2, part(4, 1), part(2, 2), None, 3, REFERENCE, context(notes)) is None
     assert "quarter" in notes[-1]
+
+
+def test_texts_in_windows_run_through_the_whole_network(base: Backbone) -> None:
+    notes: list[str] = []
+    windowed = replace(base, preprocess=replace(base.preprocess, size=16, windows=3))  # type: ignore[type-var]
+    data = replace(part(4, 1), items=tuple(texts.sentence("weather", n, 40) for n in range(12)))
+    assert cache_prefix(windowed, 2, data, part(2, 2), None, 3, REFERENCE, context(notes)) is None
+    assert "windows" in notes[-1]
 
 
 def test_rows_lie_one_behind_the_other_and_too_many_are_not_kept() -> None:

@@ -35,12 +35,15 @@ BEFORE, BEHIND = -1, 1 << 20  # ordinals
 SLIDING = "sliding_attention"  # what the library calls layers that attend to what is near only
 FAR = -1e4  # what a place counts as that is padding, where the largest is taken
 
-Given = Mapping[str, torch.Tensor]  # `ids` and `mask`, (B, L) int64
+Given = Mapping[str, torch.Tensor]  # `ids` and `mask`, (B, L) int64, or (B, W, L) of W windows each
 
 
 class PooledEncoder(nn.Module):
     """{"ids": (B, L), "mask": (B, L)} to (B, width): the last layer's states, their mean over what is no
     padding, their maxima there, or the state of the first token.
+
+    Of (B, W, L) the network sees each of the W windows alone; the mean and the maxima are those over the tokens
+    of all windows, and first tokens are averaged over the windows that are there.
     """
 
     def __init__(self, model: nn.Module, pooling: str) -> None:
@@ -62,17 +65,29 @@ class PooledEncoder(nn.Module):
 
     def states(self, given: Given) -> torch.Tensor:
         """(B, L, width) states after the last layer."""
+        ids: torch.Tensor = given["ids"]
         mask: Any = given["mask"]
+        if ids.ndim == 3:
+            ids, mask = ids.flatten(0, 1), seen(mask).flatten(0, 1)
         if SLIDING in (getattr(self.model.config, "layer_types", None) or ()):
             mask = near(mask, int(self.model.config.sliding_window))  # type: ignore[union-attr, arg-type]
-        return self.model(input_ids=given["ids"], attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
 
     def pooled(self, activation: torch.Tensor, given: Given, pooling: str = "") -> torch.Tensor:
-        """(B, width) of the (B, L, width) states after any layer, by its own pooling or a named one."""
-        pooling = pooling or self.pooling
+        """(B, width) of the (B, L, width) states after any layer, or (B * W, L, width) of W windows, by its own
+        pooling or a named one.
+        """
+        pooling, mask = pooling or self.pooling, given["mask"]
+        if mask.ndim == 3:
+            examples, windows = mask.shape[:2]
+            if pooling == "cls":
+                there = mask[:, :, :1].to(activation.dtype)
+                first = activation[:, 0].reshape(examples, windows, -1)
+                return (first * there).sum(dim=1) / there.sum(dim=1).clamp_min(1)
+            activation, mask = activation.reshape(examples, -1, activation.shape[-1]), mask.flatten(1)
         if pooling == "cls":
             return activation[:, 0]
-        mask = given["mask"].unsqueeze(-1).to(activation.dtype)
+        mask = mask.unsqueeze(-1).to(activation.dtype)
         if pooling == "max":
             return activation.masked_fill(mask == 0, FAR).amax(dim=1)
         return (activation * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
@@ -109,6 +124,14 @@ class PooledEncoder(nn.Module):
         for name in self._closing():
             above, _, leaf = name.rpartition(".")
             setattr(self.model.get_submodule(above), leaf, nn.Identity())
+
+
+def seen(mask: torch.Tensor) -> torch.Tensor:
+    """A (B, W, L) mask in which the first place of each window is seen: attention to nothing at all gives no
+    numbers. What a window without a token gives is not pooled.
+    """
+    first = torch.ones_like(mask[:, :, :1])
+    return torch.cat([first, mask[:, :, 1:]], dim=2)
 
 
 def near(mask: torch.Tensor, reach: int) -> dict[str, torch.Tensor]:

@@ -117,9 +117,9 @@ class Suffix:
 
     It runs the backbone's own forward, the modules before the cut answering with blanks of the right shape
     and the stage at the cut being given the activation; so it knows no architecture, shares every
-    parameter, and is checked once against the whole. Items with lengths of their own keep one position each
-    for what goes in and for the activation, and the network is told of them by its own batch: where there is
-    padding stands in nothing else. Raises ValueError where that does not give the same features.
+    parameter, and is checked once against the whole. Where items have lengths of their own and the network is
+    given a batch by names, the activation needs a position for each of theirs, and the batch itself tells which
+    are padding. Raises ValueError where that does not give the same features.
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
@@ -130,7 +130,11 @@ class Suffix:
         self.place = device = next(backbone.module.parameters()).device
         self.prepare = backbone.preprocess.device().to(device)
         tried = [tensors(backbone.preprocess.blank(2, np.random.default_rng(0)), device)]
-        if varying := backbone.preprocess.varying:
+        with torch.no_grad():
+            prepared = self.prepare(tried[0])
+        self.given = tuple(prepared.shape[1:]) if isinstance(prepared, torch.Tensor) else None
+        varying = backbone.preprocess.varying if self.given is None else ()
+        if varying:
             tried.append(
                 {name: a[:, : -(-a.shape[1] // 2)] if name in varying else a for name, a in tried[0].items()}
             )
@@ -138,7 +142,7 @@ class Suffix:
         self.module.eval()
         try:
             with torch.no_grad():
-                self.blanks, self.given = self._measure(backbone, tried)
+                self.blanks = self._measure(backbone, tried)
                 wholes = [Tapped(backbone, (), cut).to(device)(batch) for batch in tried]
                 if varying and any(
                     w[-1].shape[1] != b[varying[0]].shape[1] for w, b in zip(wholes, tried, strict=True)
@@ -155,11 +159,9 @@ class Suffix:
                     f"cannot be cut before {self.entrance}: what follows needs more than its input"
                 )
 
-    def _measure(
-        self, backbone: Backbone, batches: list[dict[str, torch.Tensor]]
-    ) -> tuple[dict[str, Shape], Shape | None]:
-        """The shapes, without the batch, of what modules before the cut give, and of what the network is
-        given: None where that is a batch by names. VARIES stands where they follow the items' lengths.
+    def _measure(self, backbone: Backbone, batches: list[dict[str, torch.Tensor]]) -> dict[str, Shape]:
+        """The shapes, without the batch, of what modules before the cut give. VARIES stands where they follow
+        the items' lengths.
         """
         seen: list[dict[str, Shape]] = []
         handles = []
@@ -177,12 +179,10 @@ class Suffix:
             for handle in handles:
                 handle.remove()
         first, last = seen[0], seen[-1]
-        blanks = {
+        return {
             name: tuple(one if one == other else VARIES for one, other in zip(shape, last[name], strict=True))
             for name, shape in first.items()
         }
-        given = self.prepare(batches[0])
-        return blanks, tuple(given.shape[1:]) if isinstance(given, torch.Tensor) else None
 
     def __call__(
         self, activation: torch.Tensor, batch: dict[str, torch.Tensor] | None = None

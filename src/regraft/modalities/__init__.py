@@ -222,7 +222,9 @@ class Modality(Kind, Protocol):
     other modalities whose networks its preprocessing can feed, as sounds go to networks of images by
     pictures of their spectrum; `joins` tells whether features of all depths, joined, are tried where the
     recipe leaves that open, and `resizes` whether a smaller input holds an item whole, as a smaller picture
-    does and a shorter clip does not.
+    does and a shorter clip does not. `longer(preprocess, facts, cpu)` gives, for a set with these facts, the
+    same preprocessing with windows for items longer than the network takes, and why so many; None where no
+    item is; it is None itself where items are never cut.
     """
 
     sizes: range
@@ -231,6 +233,7 @@ class Modality(Kind, Protocol):
     takes: tuple[str, ...]
     joins: bool
     resizes: bool
+    longer: Callable[[Any, pa.Table, bool], tuple[Preprocess, str] | None] | None
     extent: Extent
     evidence: tuple[Evidence, ...]
     beside: Beside | None

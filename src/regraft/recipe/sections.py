@@ -139,6 +139,11 @@ class BaseRecipe(Section):
         "beside their means or without; auto: where the modality's networks gain by it (sounds), means, unless the "
         "out-of-fold log loss of the last ones, or with deviations, is lower by more than one standard error",
     )
+    long: Literal["cut", "windows"] | Auto = Field(
+        "auto",
+        description="items longer than the network takes: cut, or seen in windows that are averaged (texts); auto: windows "
+        "where their out-of-fold log loss is lower by more than one standard error",
+    )
 
 
 class FreezeRecipe(Section):

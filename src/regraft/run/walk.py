@@ -31,6 +31,7 @@ from regraft.steps.finetune.step import Ground, Tried, finetune, judge, refit
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.join import join
+from regraft.steps.long import long
 from regraft.steps.obtain import obtain
 from regraft.steps.pool import pool
 from regraft.steps.train import Heads, train_head
@@ -53,19 +54,20 @@ def walk(
     Raises KeyboardInterrupt once the best so far is kept.
     """
     counts, facts = examples.counts(), examples.facts()
+    total = sum(counts.values())
     both = examples.part("train").then(examples.part("val"))
     with record.step("obtain"):
         choice = obtain(both, facts, counts, task, context)
     record.provenance(choice.obtained.provenance, choice.ranking)
     with record.step("base"):
         backbone = pool(base(choice.obtained, facts, context, choice.ranked), both, task, context)
-        backbone = join(backbone, both, sum(counts.values()), task, context)
+        backbone = long(join(backbone, both, total, task, context), both, facts, total, task, context)
     with record.step("freeze"):
         plan = freeze(backbone, context)
     with record.step("head"):
         layers = head(backbone.width, task, len(both), context)
 
-    engine = choose_engine(backbone, examples.part("train").items, sum(counts.values()), context)
+    engine = choose_engine(backbone, examples.part("train").items, total, context)
     frozen = Frozen(backbone, engine, context)
     with record.step("features"):
         values = frozen(both)

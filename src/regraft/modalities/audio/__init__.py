@@ -50,6 +50,7 @@ class Sounds:
     )
     sizes, augmentation = NAMED, AudioAugment
     probes, cells, evidence, beside = PROBES, (), (), None
+    longer = None
     extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)
     likeness = staticmethod(likeness)

@@ -65,6 +65,7 @@ class Images:
     )
     sizes, augmentation = SIZES, ImageAugment
     probes = (Probe("mirror", Mirrored, mirror_allowed),)
+    longer = None
     extent = Extent("pixels", 50_000_000, pixels_of)  # what a good telephone takes
     inspect = staticmethod(inspect_image)
     digest = staticmethod(pixel_digest)

@@ -12,7 +12,7 @@ from regraft.modalities.text.lexical import Beside, Words
 from regraft.modalities.text.preprocess import TextPreprocess
 from regraft.modalities.text.reading import ENDINGS, characters_of, read_text
 from regraft.modalities.text.same import likeness
-from regraft.modalities.text.settings import NAMED, preprocess, settings
+from regraft.modalities.text.settings import NAMED, longer, preprocess, settings
 from regraft.modalities.text.show import overlay, sheet, show
 from regraft.recipe import Section
 
@@ -49,6 +49,7 @@ class Texts:
     preprocess = staticmethod(preprocess)
     preprocess_from = staticmethod(TextPreprocess.from_dict)
     settings = staticmethod(settings)
+    longer = staticmethod(longer)
     show = staticmethod(show)
     hide = staticmethod(hide)
     overlay = staticmethod(overlay)

@@ -39,6 +39,11 @@ class TextPreprocess:
     padding, so that every batch has some and libraries take the same way for each. `tokenizer` is the
     content of a tokenizer.json, `padding` the number of its token for padding. Texts of the set that it was
     made for mostly have `typical` places: `blank` is as long.
+
+    With several `windows` a text that needs more becomes so many parts of `size` places at most, the first at
+    its beginning, the last at its end, those between evenly spaced. Each has the tokens that the tokenizer puts
+    at both ends, and the network sees one without the others. What `host` and `collate` give has them one
+    behind the other, and the module of `device` cuts them apart.
     """
 
     size: int
@@ -46,6 +51,7 @@ class TextPreprocess:
     padding: int = 0
     prefix: str = ""
     typical: int = 32
+    windows: int = 1
     version: str = VERSION
     modality: str = "text"
     varying: ClassVar[tuple[str, ...]] = ("ids", "mask")
@@ -62,6 +68,8 @@ class TextPreprocess:
     def fingerprint(self) -> str:
         """Changes with anything that changes the tokens a model sees."""
         known = {k: v for k, v in asdict(self).items() if k not in ("tokenizer", "typical")}
+        if self.windows == 1:
+            del known["windows"]
         return fingerprint(known, hashlib.sha256(self.tokenizer.encode()).hexdigest())
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,19 +95,40 @@ class TextPreprocess:
 
     def host(self, item: Any, rng: np.random.Generator | None = None, augment: Any = None) -> np.ndarray:
         """(L,) int32 numbers of the tokens of a str (the text itself, or the name of a .txt file), path,
-        KnownFile or bytes, and PADDING. Raises Unreadable.
+        KnownFile or bytes, and PADDING; of several windows each but the last is padded to `size`. Raises
+        Unreadable.
         """
-        return np.array([*self.encoded(read_text(item).text).ids, PADDING], dtype=np.int32)
+        return np.array([*self.laid(read_text(item).text)[0], PADDING], dtype=np.int32)
 
-    def encoded(self, text: str) -> Any:
-        """What the tokenizer makes of a text: its `ids`, and their `offsets` in prefix and text."""
-        return tokenizer_of(self.tokenizer, self.size - 1).encode(
-            (self.prefix + text)[: LONG_TOKEN * self.size]
-        )
+    def laid(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The numbers of a text's tokens, windows one behind the other, and where in prefix and text each of
+        them stands. However long the text is, no more of it is tokenised than the windows can hold.
+        """
+        text, tokenizer = self.prefix + text, tokenizer_of(self.tokenizer, self.size - 1)
+        reach = LONG_TOKEN * self.size
+        if self.windows == 1 or len(text) <= reach * self.windows:
+            found = tokenizer.encode(text[: reach * self.windows])
+            parts = [(0, part) for part in (found, *found.overflowing)][: None if self.windows > 1 else 1]
+            parts = [parts[place] for place in spaced(len(parts), self.windows)]
+        else:
+            starts = spaced(len(text) - reach + 1, self.windows)
+            parts = [(start, tokenizer.encode(text[start : start + reach])) for start in starts]
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for start, part in parts:
+            lacking = -len(ids) % self.size
+            ids += [PADDING] * lacking + part.ids
+            offsets += [(0, 0)] * lacking + [(start + a, start + b) for a, b in part.offsets]
+        return ids, offsets
 
     def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """A batch of what `host` gave: `ids` and `mask` (B, L) int64, L the bucket of the longest."""
-        longest = min(bucket_of(max(map(len, raws))), max(self.size, *map(len, raws)))
+        """A batch of what `host` gave: `ids` and `mask` (B, L) int64, L the bucket of the longest, or whole
+        windows.
+        """
+        most = max(map(len, raws))
+        longest = min(bucket_of(most), max(self.size, most))
+        if self.windows > 1 and most > self.size:
+            longest = -(-most // self.size) * self.size
         ids = np.full((len(raws), longest), PADDING, dtype=np.int64)
         for row, raw in zip(ids, raws, strict=True):
             row[: len(raw)] = raw
@@ -107,23 +136,34 @@ class TextPreprocess:
         return {"ids": np.where(mask, ids, self.padding), "mask": mask}
 
     def device(self) -> nn.Module:
-        """Nothing is left to do on the network's device: it takes ids and mask."""
+        """Cuts windows apart: (B, L) to (B, windows, places). Nothing is left to do where there is one: the
+        network takes ids and mask.
+        """
         from torch import nn
 
-        return nn.Identity()
+        if self.windows == 1:
+            return nn.Identity()
+        from regraft.modalities.text.windows import Windows
+
+        return Windows(self.size)
 
     def intake(self) -> Intake:
         """A graph takes tokens and their mask; the tokenizer lies beside it."""
         settings = {
             "tokenizer": TOKENIZER,
             "size": self.size,
+            "windows": self.windows,
             "characters": LONG_TOKEN * self.size,
             "prefix": self.prefix,
             "padding": self.padding,
             "nuls": NULS,
         }
         reading = (STANDALONE / "read.py.txt").read_text("utf-8")
-        return replace(prepared(self), reading=reading, needs=("tokenizers",), settings=settings)
+        made = prepared(self)
+        if self.windows > 1:  # traced with two, or the graph takes no more than one
+            inputs = tuple(replace(one, example=(2, 2 * self.size)) for one in made.inputs)
+            made = replace(made, inputs=inputs)
+        return replace(made, reading=reading, needs=("tokenizers",), settings=settings)
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` texts of one token over and over, or of tokens drawn from `rng`."""
@@ -131,6 +171,13 @@ class TextPreprocess:
         shape = count, min(self.typical, self.size) - 1
         ids = np.full(shape, most // 2) if rng is None else rng.integers(0, most, shape)
         return self.collate(list(np.pad(ids, ((0, 0), (0, 1)), constant_values=PADDING)))
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """The places of `most` of `count` things, evenly spaced from the first to the last; all of fewer."""
+    if count <= most:
+        return list(range(count))
+    return [round(number * (count - 1) / (most - 1)) for number in range(most)] if most > 1 else [0]
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from regraft.modalities.text.reading import estimated
 NAMED = range(8, 4_097)  # tokens that a user may name
 SPARE = 1.5  # times the longest estimate: a vocabulary may cut words finer
 SHORTER = 128  # tokens below which no CPU asks for less
+MOST_WINDOWS = 8  # of a text longer than the network takes
 PASS = 2_500_000  # tokens of a set that a CPU is asked for in one pass
 
 
@@ -65,13 +67,29 @@ def longest(native: int, tokens: np.ndarray, cpu: bool) -> tuple[int, str]:
     return wanted, why
 
 
-def _lost(tokens: np.ndarray, size: int) -> str:
+def longer(preprocess: TextPreprocess, facts: pa.Table, cpu: bool) -> tuple[TextPreprocess, str] | None:
+    """The same preprocessing with windows, as many as the longest text needs and a CPU has the time for, and
+    why; None where no text is longer than it takes, or a CPU has not the time for two.
+    """
+    tokens, size = tokens_in(facts), preprocess.size
+    if not (tokens > size - 1).any():
+        return None
+    most = min(MOST_WINDOWS, int(np.ceil(SPARE * tokens.max() / (size - 2))))
+    while cpu and most > 1 and np.minimum(tokens, most * size).sum() > PASS:
+        most -= 1
+    if most < 2:
+        return None
+    why = f"texts longer than {size - 1} tokens are seen in up to {most} windows, which are averaged"
+    return replace(preprocess, windows=most), why + _lost(tokens, most * (size - 2), "longer than that")
+
+
+def _lost(tokens: np.ndarray, size: int, said: str = "") -> str:
     """How many texts are cut, and how much of all is lost."""
     over = tokens > size - 1
     if not over.any():
         return ""
     lost = (tokens[over] - size + 1).sum() / tokens.sum()
-    cut = f"{int(over.sum()):,} of {len(tokens):,} texts are cut to {size - 1} tokens"
+    cut = f"{int(over.sum()):,} of {len(tokens):,} texts are {said or f'cut to {size - 1} tokens'}"
     return f"; {cut}, {lost:.1%} of all is not seen"
 
 

@@ -50,10 +50,10 @@ def shortened(text: str, most: int) -> str:
 def overlay(preprocess: TextPreprocess, item: Any, heat: NDArray[np.float64]) -> tuple[str, str]:
     """A text, and the same with (P,) heat on its words: drawings as data URIs. Raises Unreadable."""
     text = preprocess.prefix + read_text(item).text
-    found = preprocess.encoded(text[len(preprocess.prefix) :])
-    edges, warmth = places(len(found.ids)), np.zeros(len(text))
+    ids, offsets = preprocess.laid(text[len(preprocess.prefix) :])
+    edges, warmth = places(len(ids)), np.zeros(len(text))
     for value, start, end in zip(heat, edges[:-1], edges[1:], strict=True):
-        for first, last in found.offsets[start:end]:
+        for first, last in offsets[start:end]:
             warmth[first:last] = np.maximum(warmth[first:last], value)
     words = _words(text[len(preprocess.prefix) :], warmth[len(preprocess.prefix) :])
     return _drawn([(word, 0.0) for word, _ in words]), _drawn(words)

@@ -119,7 +119,8 @@ def activations(
     part: Part, backbone: Backbone, engine: Engine, room: float, context: Context, label: str
 ) -> Activations | None:
     """The activations that an engine made for the cut gives of a part of at least one example; None where
-    they would take more than `room` bytes.
+    they would take more than `room` bytes. Raises ValueError where an item has no activation of its own
+    length.
     """
     raws = prepared_items(part, backbone)
     if raws is None:
@@ -130,6 +131,8 @@ def activations(
         for (rows, _), found in feed.run(
             groups, lambda group: engine.run(backbone.preprocess.collate(group[1]))[1]
         ):
+            if found.shape[1] < max(len(raws[row]) for row in rows):
+                raise ValueError("some items are seen in several windows")
             if values is None:
                 if 2 * len(raws.values) * int(np.prod(found.shape[2:])) > room:
                     return None

@@ -15,11 +15,11 @@ import torch
 
 from regraft.backbones import Backbone, Suffix, split
 from regraft.data.part import Part
-from regraft.inference import REFERENCE, Engine, agree, feature_key, makers
+from regraft.inference import REFERENCE, Engine, agree, batched, feature_key, makers, prefetch
 from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import Placed
-from regraft.steps.finetune.packed import PackedPrefix, activations
+from regraft.steps.finetune.packed import READ, PackedPrefix, activations
 from regraft.training import Batch, Batches, shuffled
 
 MEMORY_SHARE = 0.25  # of the memory that is free: what cached activations may take
@@ -28,6 +28,7 @@ CHECKED_ITEMS = 8
 NO_ROOM = (
     "every epoch runs the whole network: activations would take over a quarter of the free memory or disk"
 )
+LENGTHS = "its examples have lengths of their own"
 LARGEST = 6e4  # float16 ends at 65,504
 
 
@@ -137,8 +138,11 @@ def cache_prefix(
     if runs is None:
         _say("every epoch runs the whole network: its activations do not fit float16", context)
         return None
-    if backbone.preprocess.varying:
+    if suffix.given is None:
         return _packed(suffix, backbone, data, val, augment, runs, context)
+    if not _of_one_length(backbone, data, val):
+        _say(f"every epoch runs the whole network: {LENGTHS}", context)
+        return None
     views = _fitting(
         sample[0].nbytes // 2, len(data.items), len(val.items), views_of(len(data.items), epochs), context
     )
@@ -169,6 +173,20 @@ def cache_prefix(
     return prefix
 
 
+def _of_one_length(backbone: Backbone, *parts: Part) -> bool:
+    """Whether all examples go in the one shape that the network was measured at."""
+    preprocess = backbone.preprocess
+    if not preprocess.varying:
+        return True
+    wanted = {name: array.shape[1:] for name, array in preprocess.blank(1).items()}
+    items = [item for part in parts for item in part.items]
+    read = prefetch(batched(items, READ), preprocess.host)
+    shapes = (
+        {n: a.shape[1:] for n, a in preprocess.collate([raw]).items()} for _, raws in read for raw in raws
+    )
+    return all(shape == wanted for shape in shapes)
+
+
 def _packed(
     suffix: Suffix, backbone: Backbone, data: Part, val: Part, augment: Any, engine: Engine, context: Context
 ) -> PackedPrefix | None:
@@ -176,12 +194,16 @@ def _packed(
     too many.
     """
     if augment is not None:
-        _say("every epoch runs the whole network: its examples have lengths of their own", context)
+        _say(f"every epoch runs the whole network: {LENGTHS}", context)
         return None
     label = f"activations before {suffix.entrance}"
     room = MEMORY_SHARE * psutil.virtual_memory().available
-    found = activations(data, backbone, engine, room, context, label)
-    of_val = activations(val, backbone, engine, room, context, f"{label} of val") if len(val) else None
+    try:
+        found = activations(data, backbone, engine, room, context, label)
+        of_val = activations(val, backbone, engine, room, context, f"{label} of val") if len(val) else None
+    except ValueError as error:
+        _say(f"every epoch runs the whole network: {error}", context)
+        return None
     if found is None or (len(val) and of_val is None):
         _say(NO_ROOM, context)
         return None
