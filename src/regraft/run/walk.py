@@ -54,8 +54,7 @@ def walk(
     Raises KeyboardInterrupt once the best so far is kept.
     """
     counts, facts = examples.counts(), examples.facts()
-    total = sum(counts.values())
-    both = examples.part("train").then(examples.part("val"))
+    both, total = examples.part("train").then(examples.part("val")), sum(counts.values())
     with record.step("obtain"):
         choice = obtain(both, facts, counts, task, context)
     record.provenance(choice.obtained.provenance, choice.ranking)
