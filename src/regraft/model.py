@@ -401,5 +401,7 @@ def _beside_of(folder: Path, about: dict[str, Any]) -> nn.Module | None:
             f"{folder}: the model has {about['beside']!r} beside its network, which this regraft does not know: "
             "load it with the regraft that made it, or fit it anew."
         )
+    if not (folder / BESIDE).is_file():
+        raise UsageError(f"{folder} lacks {BESIDE}, which its regraft.json names: the model needs this file.")
     with openable(folder / BESIDE) as weights:
         return modality.beside.restored(load_file(weights)).eval()

@@ -5,16 +5,22 @@ windows.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import regraft
 import texts
 from commands import call
+from regraft.errors import UsageError
+from regraft.model import Model
+from regraft.ready import Ready, make_ready
 
 FAULTS = [
     ("", "weather"),
@@ -47,6 +53,13 @@ def test_all_seven_steps_are_walked(run: regraft.Run) -> None:
     assert run.metrics["test"]["accuracy"].value > 0.5
     assert {"words alone", "nearest neighbours"} <= run.metrics["baselines"].keys()
     assert run.metrics["baselines"]["words alone"]["accuracy"]["value"] > 0.8
+    # A network of random weights knows less than the words do
+    settled = yaml.safe_load((run.path / "recipe.yaml").read_text())
+    assert settled["head"]["beside"] is True
+    assert settled["base"]["pooling"] in ("mean", "cls")
+    assert {"without words"} <= run.metrics["baselines"].keys()
+    without = run.metrics["baselines"]["without words"]["log_loss"]["value"]
+    assert run.metrics["test"]["log_loss"].value < without
     assert state["data"]["quarantined"][0]["reason"] == "it is empty"
     findings = {finding["kind"] for finding in json.loads((run.path / "audit.json").read_text())["findings"]}
     assert {"quarantined", "e-mail addresses", "markup"} <= findings
@@ -54,8 +67,6 @@ def test_all_seven_steps_are_walked(run: regraft.Run) -> None:
 
 
 def test_the_model_folder_loads_anywhere_and_answers_alike(run: regraft.Run, tmp_path: Path) -> None:
-    import shutil
-
     moved = tmp_path / "model"
     shutil.copytree(run.path / "model", moved)
     assert (moved / "tokenizer.json").is_file()
@@ -67,6 +78,25 @@ def test_the_model_folder_loads_anywhere_and_answers_alike(run: regraft.Run, tmp
     alone = [run.model.predict(items[row])[0] for row in (0, 5)]
     for answer, row in zip(alone, (0, 5), strict=True):
         np.testing.assert_allclose(answer.probability, ours[row].probability, atol=1e-5)
+
+
+def test_words_are_kept_with_the_model_and_counted_by_every_way_to_an_answer(
+    run: regraft.Run, tmp_path: Path
+) -> None:
+    items = [text for text, _ in texts.labelled(4, seed=6)]
+    model = Model.load(run.path)
+    expected = np.stack(list(model.outputs(items)))
+    bare = replace(model, beside=None)
+    assert np.abs(np.stack(list(bare.outputs(items))) - expected).max() > 0.01
+    if make_ready(model, run.path, tmp_path):  # where OpenVINO is there
+        ready = Ready.of(run.path, tmp_path)
+        assert ready is not None
+        np.testing.assert_allclose([row.outputs for row in ready.rows(items)], expected, atol=1e-3)
+    folder = tmp_path / "model"
+    shutil.copytree(run.path / "model", folder)
+    (folder / "beside.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"beside\.safetensors"):
+        Model.load(folder)
 
 
 def test_odd_texts_get_an_answer_or_a_reason(run: regraft.Run) -> None:

@@ -187,22 +187,14 @@ class Small(Protocol):
 
 class Beside(Protocol):
     """A small model that sees what the network sees and stands beside it: its logits are added to those of
-    the head where held-out examples say so. It is run, kept and exported with the network.
-
-    `name` is what reports call it; `strengths` are the inverses of its L2 penalty that are tried, as
-    scikit-learn has them.
+    the head where held-out examples say so. It is run, kept and exported with the network. `name` is what
+    reports call it.
     """
 
     name: str
-    strengths: tuple[float, ...]
 
     def learnt(
-        self,
-        raws: Sequence[np.ndarray],
-        targets: np.ndarray,
-        weights: np.ndarray,
-        task: Task,
-        strength: float,
+        self, raws: Sequence[np.ndarray], targets: np.ndarray, weights: np.ndarray, task: Task
     ) -> Small:
         """One that has learnt from N items that the preprocessing's `host` has prepared, their targets, and
         how much each counts.

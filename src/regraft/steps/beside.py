@@ -33,11 +33,12 @@ BATCH = 64  # examples that it is asked about at once
 class Mixed:
     """What held-out examples say of it beside a network: its `weight`, 0 for none, (N, K) `logits` that
     chose nothing (the weight of each half of the blocks was chosen on the other half), and by how much the
-    loss is lower, with the standard error.
+    `loss` with it is lower than without, with the standard error.
     """
 
     weight: float
     logits: np.ndarray
+    loss: float = 0.0
     gain: float = 0.0
     error: float = 0.0
 
@@ -56,7 +57,6 @@ class Aside:
     offset: np.ndarray | None
     task: Task
     metric: Metric
-    strength: float
     always: bool
     weight: float = 0.0
     held: Held | None = None
@@ -72,9 +72,7 @@ class Aside:
     def _learnt(self, rows: np.ndarray, weight: float = 1.0) -> nn.Module:
         rows = rows[:: -(-len(rows) // MOST)]
         raws = [self.preprocess.host(self.both.items[row]) for row in rows]
-        made: Small = self.maker.learnt(
-            raws, self.both.labels[rows], self.weights[rows], self.task, self.strength
-        )
+        made: Small = self.maker.learnt(raws, self.both.labels[rows], self.weights[rows], self.task)
         return made.scaled(weight, self.offset)
 
     def beside(
@@ -117,20 +115,17 @@ def stand(
         return None
     way = heads.chosen.class_weights
     offset, weights = task.offset(both.labels, way), task.weighted(both.labels, both.weights, way)
-    found = []
-    for strength in maker.strengths:
-        aside = Aside(maker, preprocess, both, weights, offset, task, metric, strength, asked is True)
-        found.append(_out_of_fold(aside, heads, context))
-    aside, loss, mixed = min(found, key=lambda each: each[1])
-    before = loss + mixed.gain
+    aside = Aside(maker, preprocess, both, weights, offset, task, metric, asked is True)
+    mixed, held = _out_of_fold(aside, heads, context)
+    before, after = mixed.loss + mixed.gain, mixed.loss
     why = (
-        f"out-of-fold {task.loss_name} {before:.3f} of the head alone, {loss:.3f} with {maker.name} beside it "
+        f"out-of-fold {task.loss_name} {before:.3f} of the head alone, {after:.3f} with {maker.name} beside it "
         f"(a gain of {mixed.gain:.3f}, standard error {mixed.error:.3f})"
     )
     context.settle("head.beside", mixed.weight > 0, why)
     said = f"{maker.name} beside the head, weight {mixed.weight:g}" if mixed.weight else f"no {maker.name}"
     context.events.note(f"{said}: {why}")
-    return aside
+    return replace(aside, weight=mixed.weight, held=held)
 
 
 def _refused(heads: Heads, task: Task, context: Context) -> str:
@@ -144,8 +139,8 @@ def _refused(heads: Heads, task: Task, context: Context) -> str:
     return "no time was left for it" if context.out_of_time() else ""
 
 
-def _out_of_fold(aside: Aside, heads: Heads, context: Context) -> tuple[Aside, float, Mixed]:
-    """It with the weight by the head's folds, the loss with it, and what these folds say."""
+def _out_of_fold(aside: Aside, heads: Heads, context: Context) -> tuple[Mixed, Held]:
+    """What the head's folds say of it beside the head, and the held-out outputs of both."""
     recipe, both, task = context.recipe, aside.both, aside.task
     answers = np.zeros((len(both), task.outputs), dtype=np.float32)
     held = np.zeros(len(both), dtype=bool)
@@ -160,9 +155,7 @@ def _out_of_fold(aside: Aside, heads: Heads, context: Context) -> tuple[Aside, f
     rows, logits = heads.oof_rows[place], heads.oof_logits[place]
     targets, blocks = both.labels[rows], both.blocks_at(rows)
     mixed = mix(task, aside.metric, targets, logits, answers[rows], blocks, aside.always)
-    loss = float(task.losses(targets, logits, refined=True).mean()) - mixed.gain
-    of_both = Held("out-of-fold", targets, mixed.logits, blocks)
-    return replace(aside, weight=mixed.weight, held=of_both), loss, mixed
+    return mixed, Held("out-of-fold", targets, mixed.logits, blocks)
 
 
 def mix(
@@ -192,10 +185,11 @@ def mix(
         best = min(choices, key=lambda weight: float(losses[weight][there].mean()) if there.any() else 0.0)
         crossed[here], loss[here] = tried[best][here], losses[best][here]
     gains = losses[0.0] - loss
-    gain, error = float(gains.mean()), standard_error(gains, blocks)
+    told = float(loss.mean()), float(gains.mean()), standard_error(gains, blocks)
+    _, gain, error = told
     of_both = task.facts(targets, logits), task.facts(targets, crossed)
     before, after, noise = by_metric(metric, *of_both, blocks)
     if not always and (gain <= error or before - after > noise):
-        return Mixed(0.0, logits, gain, error)
+        return Mixed(0.0, logits, *told)
     weight = min(choices, key=lambda weight: float(losses[weight].mean()))
-    return Mixed(weight, crossed, gain, error) if weight else Mixed(0.0, logits, gain, error)
+    return Mixed(weight, crossed if weight else logits, *told)

@@ -42,7 +42,7 @@ def batch(raws: list[np.ndarray], length: int = 24) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def learnt() -> nn.Module:
     raws, targets = raws_and_targets(60)
-    return BESIDE.learnt(raws, targets, np.ones(len(raws)), TASK, 10.0)
+    return BESIDE.learnt(raws, targets, np.ones(len(raws)), TASK)
 
 
 def test_it_learns_the_words_that_tell(learnt: nn.Module) -> None:
@@ -76,7 +76,7 @@ def test_it_learns_several_labels_a_text() -> None:
     task = Multi(TASK.classes)
     several = np.eye(3)[targets]
     several[:, 2] = several[:, 0]
-    outputs = BESIDE.learnt(raws, several, np.ones(len(raws)), task, 30.0)(batch(raws)).numpy()
+    outputs = BESIDE.learnt(raws, several, np.ones(len(raws)), task)(batch(raws)).numpy()
     assert ((outputs > 0) == (several == 1)).mean() > 0.95
 
 

@@ -29,6 +29,7 @@ SLOTS, FACTORS = 1 << 18, (7_919, 6_151)
 COMMONEST, MOST = 30_000, 1_000_000  # pieces that are known, and their weights for all answers, at most
 FEWEST = 2  # texts that a piece must be in
 AT_ONCE = 256  # texts whose pieces are taken at once
+STRENGTH = 10.0  # the inverse of the L2 penalty, as scikit-learn has it (docs/decisions.md)
 LEAST = 1e-6  # of a squared length, so that it divides
 
 
@@ -97,9 +98,7 @@ class Grams(nn.Module):
         return Grams(hashes, idf, factor * weights, factor * (bias if offset is None else bias - offset))
 
 
-def learnt(
-    raws: Sequence[np.ndarray], targets: np.ndarray, weights: np.ndarray, task: Task, strength: float
-) -> Grams:
+def learnt(raws: Sequence[np.ndarray], targets: np.ndarray, weights: np.ndarray, task: Task) -> Grams:
     """TF-IDF of the commonest pieces of N prepared texts, and a linear model of it."""
     from scipy import sparse
 
@@ -113,7 +112,7 @@ def learnt(
     idf = (np.log((1 + len(raws)) / (1 + texts[kept])) + 1).astype(np.float32)
     lengths = np.sqrt(np.maximum(counts[:, kept] @ idf**2, LEAST)).astype(np.float32)
     vectors = sparse.csr_matrix(sparse.diags(1 / lengths) @ counts[:, kept] @ sparse.diags(idf))
-    l2 = 1 / (strength * len(raws))
+    l2 = 1 / (STRENGTH * len(raws))
     return Grams(hashes[kept], idf, *solved(vectors, targets, weights, task.link, task.outputs, l2))
 
 

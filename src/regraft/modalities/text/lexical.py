@@ -63,20 +63,14 @@ class Beside:
     """Words beside the network (`regraft.modalities.Beside`): see `regraft.modalities.text.grams`."""
 
     name: str = "words"
-    strengths: tuple[float, ...] = (10.0, 30.0)
 
     def learnt(
-        self,
-        raws: Sequence[np.ndarray],
-        targets: np.ndarray,
-        weights: np.ndarray,
-        task: Task,
-        strength: float,
+        self, raws: Sequence[np.ndarray], targets: np.ndarray, weights: np.ndarray, task: Task
     ) -> Small:
         """A linear model of the tokens of prepared texts, of pairs and of threes of them."""
         from regraft.modalities.text.grams import learnt
 
-        return learnt(raws, targets, weights, task, strength)
+        return learnt(raws, targets, weights, task)
 
     def restored(self, state: Mapping[str, Tensor]) -> Small:
         """The one whose state was kept."""
