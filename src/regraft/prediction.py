@@ -214,9 +214,14 @@ def promises(calibration: Calibration) -> dict[float, float]:
 def promised(calibration: Calibration, precision: float) -> tuple[float, float]:
     """The least promised precision that is as high as the one asked for, and its threshold.
 
-    Raises UsageError where the run could promise none that is as high: how sure the model is then says
-    nothing of how often it is right.
+    Raises UsageError for a task that promises none, and where the run could promise none that is as high: how
+    sure the model is then says nothing of how often it is right.
     """
+    if "thresholds" not in calibration.saved():
+        raise UsageError(
+            "a precision is promised of single classes only. From which probability on each of several labels is "
+            "right, and how far numbers lie from what is told, the run's report says."
+        )
     if not 0 < precision < 1:
         raise UsageError(f"a precision is a share between 0 and 1, such as 0.95; found {precision:g}.")
     offers = promises(calibration)

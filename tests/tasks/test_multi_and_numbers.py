@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column, several
 from regraft.errors import DataError, UsageError
+from regraft.prediction import Reading
 from regraft.tasks import Held, Multi, Numbers, task_of
 from regraft.tasks.shares import fewest, strata_of_labels, strata_of_numbers
 from regraft.training import fit_linear
@@ -119,6 +120,8 @@ def test_a_label_is_said_from_its_threshold_on_and_saved_with_it() -> None:
     np.testing.assert_array_equal(decided.answers(scaled), shares >= np.array(again.thresholds))
     answer = decided.predict(scaled[:1])[0]
     assert answer.labels == tuple(np.array(MULTI.classes)[decided.answers(scaled)[0] > 0])
+    with pytest.raises(UsageError, match="of single classes only"):
+        Reading.of(MULTI, calibration, None, 0.95)
     nothing = MULTI.calibrate(Held("val", targets[:0], outputs[:0]))
     assert nothing.thresholds == (0.5, 0.5, 0.5)
     assert calibration.promising_nothing("seen").saved()["labels"]["eel"]["promised"] == {}
