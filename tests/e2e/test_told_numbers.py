@@ -61,6 +61,7 @@ def test_a_column_of_numbers_is_a_task_of_numbers(run: regraft.Run) -> None:
         assert said in page
     card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
     assert "Tells a number of images: target." in card
+    assert "## Where 90% of the numbers lie" in card
     assert run.headline().startswith(f"test mean absolute error {test['mae'].value:.3f} [")
 
 

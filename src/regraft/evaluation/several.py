@@ -181,9 +181,7 @@ SEVERAL: tuple[Metric, ...] = (
     Metric("micro_f1", "Micro F1", proportion, _micro_f1, unit="%", hub="f1", main=True),
     Metric("weighted_f1", "Weighted F1", proportion, _of_counts(scores.weighted_f1), unit="%", hub="f1"),
     Metric("subset_accuracy", "All labels right", counted(EXACT), mean_of(EXACT), unit="%", hub="accuracy"),
-    Metric(
-        "hamming_loss", "Wrong labels (Hamming loss)", bootstrapped, mean_of(WRONG), higher=False, unit="%"
-    ),
+    Metric("hamming_loss", "Wrong labels (Hamming loss)", proportion, mean_of(WRONG), higher=False, unit="%"),
     Metric("log_loss", "Log loss", bootstrapped, mean_of(LOSSES), higher=False),
     Metric("roc_auc", "ROC AUC", _curve(0), resampled=False),
 )

@@ -13,7 +13,7 @@ from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
 from regraft.modalities import modality_of, names
 from regraft.report import words
 from regraft.report.view_scores import ERROR
-from regraft.tasks import PerClass, Promises, Reliability, Task, counted, task_of_run
+from regraft.tasks import Grid, PerClass, Promises, Reliability, Task, counted, task_of_run
 
 _LICENCES = (
     "apache-2.0",
@@ -48,6 +48,7 @@ def model_card(run: Json, metrics: Json) -> str:
         _data(task, run),
         _results(task, metrics, split) if split else "",
         _certainty(task, metrics, modality),
+        *(_grid(section) for section in task.sections(metrics) if isinstance(section, Grid)),
         _limits(task, run, metrics, split, modality),
         _backbone(run.get("provenance") or {}),
         _use(modality),
@@ -229,6 +230,14 @@ def _certainty(task: Task, metrics: Json, modality: str) -> str:
             )
             lines.append(f"- {said}: {answer}.")
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _grid(section: Grid) -> str:
+    """A table that the task has shown of its results."""
+    lines = [f"| {' | '.join(map(_text, row))} |" for row in (section.heads, *section.rows)]
+    lines.insert(1, f"|{'---|' * len(section.heads)}")
+    note = f"\n{_text(section.note)}\n" if section.note else ""
+    return f"## {_text(section.title)}\n\n" + "\n".join(lines) + f"\n{note}"
 
 
 def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: str) -> str:
