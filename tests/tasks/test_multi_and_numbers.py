@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column, several
 from regraft.errors import DataError, UsageError
+from regraft.modalities import read_source
 from regraft.prediction import Reading
 from regraft.tasks import Held, Multi, Numbers, task_of
 from regraft.tasks.shares import fewest, strata_of_labels, strata_of_numbers
@@ -213,3 +215,19 @@ def test_a_few_outliers_are_learnt_by_huber_s_loss_and_the_settings_keep_it() ->
     assert errors["Huber's loss"] < 0.8 * errors["squared error"]
     robust = task.ways()["Huber's loss"]
     assert task_of("regression", robust.classes, robust.settings()) == robust
+
+
+def test_tables_of_splits_with_columns_of_answers_keep_their_splits(tmp_path: Path) -> None:
+    for name, count in (("train", 6), ("test", 4)):
+        lines = ["path,cat,dog", *(f"{name}{n}.png,{n % 2},{'' if n == 0 else 1}" for n in range(count))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    for wanted in (Wanted(labels=("cat", "dog")), Wanted(targets=("cat", "dog"))):
+        source = read_source(tmp_path, wanted)
+        splits = {row.source: row.split for row in source.rows}
+        assert list(splits.values()).count("test") == 4
+        assert splits["test0.png"] == "test"
+        assert json.loads(source.rows[0].label)["dog"] is None
+    (tmp_path / "test.csv").write_text("path,cat,dog\na.png,,\n")
+    source = read_source(tmp_path, Wanted(labels=("cat", "dog")))
+    assert len(source.rows) == 6
+    assert any("has no label in its columns `cat`, `dog`" in note.message for note in source.notes)

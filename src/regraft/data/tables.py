@@ -142,10 +142,12 @@ def read_table(
     if _is_cell(table.column_names[numbers["path"]], kind):
         first, name = first_row(path.name), table.column_names[numbers["path"]]
         columns["path"] = [cell_name(path.name, name, first + n) for n in range(table.num_rows)]
-    if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in columns["label"]):
-        notes.append(_unlabelled(path.name, "has no label in its column `label`", table.num_rows, split))
-        return [], "name"
     read = _answered(table, columns["label"], numbers.get("label"), answers, wanted, path)
+    told = read.labels if answers else columns["label"]
+    if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in told):
+        where = f"columns {', '.join(f'`{name}`' for name in answers)}" if answers else "column `label`"
+        notes.append(_unlabelled(path.name, f"has no label in its {where}", table.num_rows, split))
+        return [], "name"
     columns["label"] = read.labels
     rows, found = _rows(columns, split, first_row(path.name), read)
     faults += found
