@@ -14,7 +14,18 @@ import torch
 from torch import nn
 
 from regraft.artifacts import fingerprint
-from regraft.backbones import Arithmetic, Backbone, Batch, Tapped, find_folds, length, padded, plain, tensors
+from regraft.backbones import (
+    Arithmetic,
+    Backbone,
+    Batch,
+    Tapped,
+    find_folds,
+    length,
+    padded,
+    plain,
+    split,
+    tensors,
+)
 from regraft.inference.graphs import keep, kept, openvino, silence
 from regraft.runtime import survive_forks
 
@@ -86,11 +97,16 @@ class TorchEngine:
         return [values[: length(batch)] for values in self.forward(padded(batch, self.batch))]
 
     def forward(self, batch: Batch) -> list[np.ndarray]:
-        """Features of one batch, run in the very shape it has."""
-        module = self._current().eval()
+        """Features of one batch, run in the very shape it has; of items of several windows each, fewer at a
+        time, which take as much memory as the batch would without windows.
+        """
+        module, windows = self._current().eval(), getattr(self.backbone.preprocess, "windows", 1)
+        step = length(batch) if windows == 1 else max(1, self.batch // windows)
+        found = []
         with torch.inference_mode(), self.arithmetic():
-            found = module(tensors(batch, self.device))
-        return [tensor.float().cpu().numpy() for tensor in found]
+            for some in split(batch, step):
+                found.append([tensor.float().cpu().numpy() for tensor in module(tensors(some, self.device))])
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)] if len(found) > 1 else found[0]
 
     def _current(self) -> Tapped:
         """The network with what is prepared of it; prepared anew when the backbone holds or lies on others."""

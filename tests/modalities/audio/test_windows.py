@@ -67,6 +67,11 @@ def test_a_prediction_tells_the_window_that_speaks_most_for_it(recording: Path, 
     )
     model = Model(base, make_head("linear", base.width, 2), "linear", task_of("single", ("a", "b")))
     (found, short) = model.predict([recording, tone(400, 2.0)])
+    seen = []
+    module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    several = model.predict([recording] * 16)
+    assert max(seen) <= 16, "the memory is that of a batch of 32 windows"
+    assert several[0].probabilities == pytest.approx(found.probabilities, abs=1e-5)
     parts = base.preprocess.parts(recording)
     alone = [one.probabilities[found.label] for one in model.predict([samples for _, samples in parts])]
     assert abs(alone[0] - alone[1]) > 1e-3
