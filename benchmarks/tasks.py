@@ -32,7 +32,7 @@ from page import between_marks
 from regraft.artifacts import read_parquet
 from regraft.evaluation import PairedDifference, in_words
 from regraft.recipe import read_recipe
-from regraft.tasks import Task, task_of_run
+from regraft.tasks import Task, task_of
 
 TRAIN, TEST = 500, 250  # pictures that are turned
 SIDE = 160  # pixels of a turned picture
@@ -144,7 +144,7 @@ def measured(name: str, made: Set, seed: int, full: bool, work: Path, cache: Pat
     if not full:
         recipe["finetune"] = {"epochs": 0}
     run = regraft.fit(made.place, work / f"{name}-{seed}", recipe=recipe, cache=cache)
-    task: Task = task_of_run(run.state)
+    task: Task = task_of(run.state["data"]["kind"], run.state["data"]["classes"])
     rows = read_parquet(run.path / "examples.parquet").to_pylist()
     root = Path(run.state["data"]["source"])
     root = root if root.is_dir() else root.parent
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--cache", type=Path, help="of features; else a folder that goes away")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     lines = [
@@ -209,7 +210,9 @@ def main() -> None:
                 folder = work / f"{name}{seed}"
                 folder.mkdir()
                 made = SETS[name](options.data, folder, seed)
-                results.append(measured(name, made, seed, options.full, work, work / "cache"))
+                results.append(
+                    measured(name, made, seed, options.full, work, options.cache or work / "cache")
+                )
                 print(
                     json.dumps({"set": name, "seed": seed, "said": in_words(results[-1].difference)}),
                     flush=True,
