@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 NAMED = 6  # labels that the question names before it gives examples only
 TOGETHER = 12  # labels up to which a table of those that go together can be read
 FEWEST = 5  # examples that have a label, and that lack it, from which on wrong ones are looked for
+TELLING = 0.8  # area under the ROC curve of the predictions that speak against a label
 CERTAIN = 1e-12  # probability that is as good as none
 NONE = "none"  # what people read where an example has no label
 
@@ -279,12 +280,14 @@ class Multi(Usual):
 
     def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
         """Those with a label that confident learning does not believe, each label a question of its own
-        (cleanlab; Northcutt et al. 2021, Thyagarajan et al. 2022), of those that FEWEST examples have and lack.
+        (cleanlab; Northcutt et al. 2021, Thyagarajan et al. 2022), of those that FEWEST examples have and lack and
+        that predictions tell (ROC AUC of TELLING): what they hardly tell they cannot doubt.
         """
         from cleanlab.filter import find_label_issues
 
         shares, odd = expit(np.asarray(outputs, dtype=np.float64)), np.zeros(targets.shape, dtype=bool)
-        for k in range(self.outputs):
+        areas = self.facts(targets, outputs).curves[0][0]
+        for k in np.flatnonzero(np.nan_to_num(areas) >= TELLING).tolist():
             rows = np.flatnonzero(np.isfinite(targets[:, k]))
             has = targets[rows, k].astype(np.int64)
             if min(has.sum(), (1 - has).sum()) < FEWEST:
