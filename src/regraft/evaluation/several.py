@@ -23,9 +23,9 @@ from regraft.evaluation.metric import (
     Sample,
     as_proportion,
     bootstrapped,
+    bootstrapped_index,
     counted,
     mean_of,
-    proportion,
 )
 from regraft.evaluation.resampling import TAILS
 from regraft.evaluation.thresholds import GRID, counted_blocks, lower_bound
@@ -177,11 +177,22 @@ EXACT, WRONG, LOSSES = attrgetter("exact"), attrgetter("wrong"), attrgetter("los
 # Of answers that are several labels, in the order they are shown in
 SEVERAL: tuple[Metric, ...] = (
     MEAN_PRECISION,
-    Metric("macro_f1", "Macro F1", proportion, _of_counts(scores.macro_f1), unit="%", hub="f1", main=True),
-    Metric("micro_f1", "Micro F1", proportion, _micro_f1, unit="%", hub="f1", main=True),
-    Metric("weighted_f1", "Weighted F1", proportion, _of_counts(scores.weighted_f1), unit="%", hub="f1"),
+    Metric(
+        "macro_f1", "Macro F1", bootstrapped_index, _of_counts(scores.macro_f1), unit="%", hub="f1", main=True
+    ),
+    Metric("micro_f1", "Micro F1", bootstrapped_index, _micro_f1, unit="%", hub="f1", main=True),
+    Metric(
+        "weighted_f1", "Weighted F1", bootstrapped_index, _of_counts(scores.weighted_f1), unit="%", hub="f1"
+    ),
     Metric("subset_accuracy", "All labels right", counted(EXACT), mean_of(EXACT), unit="%", hub="accuracy"),
-    Metric("hamming_loss", "Wrong labels (Hamming loss)", proportion, mean_of(WRONG), higher=False, unit="%"),
+    Metric(
+        "hamming_loss",
+        "Wrong labels (Hamming loss)",
+        bootstrapped_index,
+        mean_of(WRONG),
+        higher=False,
+        unit="%",
+    ),
     Metric("log_loss", "Log loss", bootstrapped, mean_of(LOSSES), higher=False),
     Metric("roc_auc", "ROC AUC", _curve(0), resampled=False),
 )
