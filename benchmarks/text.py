@@ -253,7 +253,7 @@ def table() -> str:
         one = Measured(**json.loads(place.read_text(encoding="utf-8")))
         kept.setdefault((one.set, one.texts), {}).setdefault(one.row, []).append(one)
     lines = [
-        "| set (texts to learn from) | tfidf | probe | trainer | head | regraft | regraft beside the best by hand | to reach |",
+        "| set (texts to learn from) | tfidf | probe | trainer | head | regraft | beside the best by hand | to reach |",
         "|---" * 8 + "|",
     ]
     for (name, texts), rows in sorted(kept.items(), key=lambda item: ("," in item[0][0], item[0])):
@@ -282,19 +282,22 @@ def _wanted(name: str, rows: dict[str, list[Measured]]) -> str:
 
 
 def _beside(rows: dict[str, list[Measured]]) -> str:
-    """Points of difference to the best row by hand, of each seed that both have, with McNemar's mid-p."""
+    """Points of difference to the best row by hand, of each seed that both have, with McNemar's mid-p; of the head
+    where regraft as it comes was not measured.
+    """
     by_hand = {row: rows[row] for row in BY_HAND if row in rows}
-    if not by_hand or "regraft" not in rows:
+    if not by_hand or not {"regraft", "head"} & rows.keys():
         return "-"
+    ours_by = "regraft" if "regraft" in rows else "head"
     best = max(by_hand, key=lambda row: float(np.mean([one.hits.mean() for one in by_hand[row]])))
     theirs, said = {one.seed: one for one in by_hand[best]}, []
-    for ours in rows["regraft"]:
+    for ours in rows[ours_by]:
         other = theirs.get(ours.seed)
         if other is not None:
             truth = np.ones(ours.count)
             pair = paired_accuracy(truth, ours.hits.astype(float), other.hits.astype(float), best)
             said.append(f"{100 * pair.difference:+.1f} (p {pair.p_value:.2g})")
-    return f"{best}: {', '.join(said)}" if said else "-"
+    return f"{ours_by} to {best}: {', '.join(said)}" if said else "-"
 
 
 def main() -> None:
