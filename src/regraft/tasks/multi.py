@@ -30,9 +30,10 @@ from regraft.evaluation import (
     per_label,
 )
 from regraft.tasks.cutoffs import Cutoffs
+from regraft.tasks.grids import cutoffs_grid, together_grid
 from regraft.tasks.imbalance import class_weighted
 from regraft.tasks.link import Sigmoids
-from regraft.tasks.sections import Grid, PerClass, Reliability, Section
+from regraft.tasks.sections import PerClass, Reliability, Section
 from regraft.tasks.shares import strata_of_labels
 from regraft.tasks.single import quiet
 from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual, headline_score
@@ -366,13 +367,13 @@ class Multi(Usual):
         sections: list[Section] = []
         rows = metrics.get("per_class") or []
         if metrics.get("cutoffs"):
-            sections.append(_cutoffs_grid(metrics["cutoffs"], rows))
+            sections.append(cutoffs_grid(metrics["cutoffs"], rows))
         if (metrics.get("calibration") or {}).get("after"):
             sections.append(Reliability(metrics["calibration"]))
         if rows:
             sections.append(PerClass(rows))
         if metrics.get("together") and len(self.classes) <= TOGETHER:
-            sections.append(_together_grid(self.classes, metrics["together"]))
+            sections.append(together_grid(self.classes, metrics["together"]))
         return sections
 
     def question(self) -> str:
@@ -404,57 +405,3 @@ def _log_odds(shares: np.ndarray) -> np.ndarray:
 
 def _both(facts: Flagged) -> dict[str, np.ndarray]:
     return {"held": facts.held, "said": facts.said}
-
-
-def _cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Grid:
-    """A row a label: how frequent it is, its average precision, from which probability on it is said."""
-    found = {row["class"]: row for row in rows}
-    lines = []
-    for cut in cutoffs:
-        row = found.get(cut["label"]) or {}
-        ap = _told(row, "ap")
-        wanted, at = next(iter((cut.get("promised") or {}).items()), ("", None))
-        kept = (cut.get("kept") or {}).get(wanted) or {}
-        promise = f"from {at:.2f}" if at is not None else "not proven"
-        if kept.get("value") is not None:
-            promise += f": {kept['value']:.1%} of {kept['n']} right"
-        frequent = f"{row['support']:,} of {row['known']:,}" if row else ""
-        gap = "" if cut.get("ece") is None else f"{cut['ece']:.3f}"
-        lines.append((cut["label"], frequent, ap, f"{cut['threshold']:.2f}", gap, promise))
-    return Grid(
-        "When a label is said",
-        (
-            "Label",
-            "Have it",
-            "Average precision [95%]",
-            "Said from",
-            "Calibration error",
-            "95% right when said",
-        ),
-        lines,
-        "A label is said from the probability on that had the highest F1 on held-out examples, which test had no "
-        "part in. The last column: from which probability on 95% of what is said is promised to be right, by "
-        "held-out examples, and what came of it on test.",
-    )
-
-
-def _told(row: Mapping[str, Any], name: str) -> str:
-    if row.get(name) is None:
-        return ""
-    return f"{row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
-
-
-def _together_grid(classes: Sequence[str], together: Mapping[str, Any]) -> Grid:
-    """How many examples have, and are said to have, both of two labels."""
-    held, said = together["held"], together["said"]
-    rows = [
-        (name, *(f"{held[i][j]} ({said[i][j]})" for j in range(len(classes))))
-        for i, name in enumerate(classes)
-    ]
-    return Grid(
-        "Which labels go together",
-        ("", *classes),
-        rows,
-        "Examples that have both labels, and in brackets those that the model says have both; on the diagonal "
-        "those of the label itself.",
-    )

@@ -27,88 +27,23 @@ from regraft.evaluation import (
     paired_mean,
 )
 from regraft.evaluation.numbers import DEVIATIONS
+from regraft.tasks.grids import by_name, digits, intervals_grid, numbers_grid
 from regraft.tasks.imbalance import class_weighted
 from regraft.tasks.link import Squares
-from regraft.tasks.sections import Grid, Scatter, Section
+from regraft.tasks.sections import Scatter, Section
 from regraft.tasks.shares import strata_of_numbers
 from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual, headline_score
+from regraft.tasks.widths import PROMISED, Scale, Widths
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-PROMISED = 0.9  # of the numbers that are to lie in their intervals
 ALIKE = 0.01  # deviations of the targets up to which two answers are the same to a reader
 TURN = 1.0  # error, in deviations of the targets, from which on Huber's loss is linear
 SUSPECT = 5.0  # robust deviations of the errors from which on a target is suspected
 POINTS = 400  # examples of the picture of what was told
 NAMED = 6  # numbers that the question names
-DIGITS = 5  # that people read of a number
-
-
-@dataclass(frozen=True)
-class Widths:
-    """How far each number lies from what is told at most, as often as `share` promises (K,); None where too few
-    held-out examples could tell. Split conformal prediction: the quantile of the errors of held-out examples.
-    """
-
-    fitted_on: str
-    widths: tuple[float | None, ...]
-    share: float = PROMISED
-    n: int = 0
-
-    def applied(self, outputs: np.ndarray) -> np.ndarray:
-        """(N, K) outputs as they are."""
-        return outputs
-
-    def promising_nothing(self, why: str) -> Widths:
-        """No intervals: the examples were seen before, and prove nothing."""
-        return replace(self, widths=(None,) * len(self.widths))
-
-    def saved(self) -> dict[str, Any]:
-        """`intervals` of regraft.json."""
-        return {"intervals": {"share": self.share, "widths": list(self.widths)}}
-
-    def to_metrics(self) -> dict[str, Any]:
-        """`intervals` of metrics.json, before test."""
-        return {
-            "intervals": {
-                "share": self.share,
-                "widths": list(self.widths),
-                "fitted_on": self.fitted_on,
-                "n": self.n,
-                "indicative": self.fitted_on == "val",
-            }
-        }
-
-    def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
-        """The same: how often they held on test stands in the tables."""
-        return self.to_metrics()
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What the task knows of the targets of train and val, each (K,): mean and deviation, median, least and
-    largest.
-    """
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    median: tuple[float, ...]
-    least: tuple[float, ...]
-    largest: tuple[float, ...]
-
-    @classmethod
-    def of(cls, targets: np.ndarray) -> Scale:
-        """Of (N, K) targets, of each of which some are known."""
-        columns = [column[np.isfinite(column)] for column in np.asarray(targets, dtype=np.float64).T]
-        columns = [column if len(column) else np.zeros(1) for column in columns]
-
-        def each(of: Callable[[np.ndarray], Any]) -> tuple[float, ...]:
-            return tuple(float(of(column)) for column in columns)
-
-        deviations = tuple(one or 1.0 for one in each(np.std))
-        return cls(each(np.mean), deviations, each(np.median), each(np.min), each(np.max))
 
 
 @dataclass(frozen=True)
@@ -200,10 +135,10 @@ class Numbers(Usual):
         """The number, or the numbers by name."""
         if label[:1] != "{":
             try:
-                return _digits(float(label))
+                return digits(float(label))
             except ValueError:
                 return label
-        return _named(dict(told(label)))
+        return by_name(dict(told(label)))
 
     def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Where they lie more than a deviation of the targets apart."""
@@ -240,7 +175,7 @@ class Numbers(Usual):
         """A number has to vary."""
         targets = self.encode(labels)
         constant = [
-            f"{name!r} is always {_digits(float(column[np.isfinite(column)][0]))}"
+            f"{name!r} is always {digits(float(column[np.isfinite(column)][0]))}"
             for name, column in zip(self.classes, targets.T, strict=True)
             if np.isfinite(column).any() and np.ptp(column[np.isfinite(column)]) == 0
         ]
@@ -369,7 +304,7 @@ class Numbers(Usual):
                 for name, width in zip(self.classes, widths, strict=True)
                 if width is not None
             }
-            label = _digits(float(row[0])) if self.outputs == 1 else _named(named)
+            label = digits(float(row[0])) if self.outputs == 1 else by_name(named)
             answers.append(Answer(label, None, {}, None, named, ends, self._beyond(named)))
         return answers
 
@@ -378,7 +313,7 @@ class Numbers(Usual):
         if self.scale is None:
             return ""
         out = [
-            f"{name} lies outside of the training targets, {_digits(low)} to {_digits(high)}"
+            f"{name} lies outside of the training targets, {digits(low)} to {digits(high)}"
             for (name, value), low, high in zip(
                 named.items(), self.scale.least, self.scale.largest, strict=True
             )
@@ -425,7 +360,7 @@ class Numbers(Usual):
             k = int(far[row].argmax())
             expected = targets[row].copy()
             expected[k] = targets[row, k] - errors[row, k]
-            here, there = _digits(float(targets[row, k])), _digits(float(expected[k]))
+            here, there = digits(float(targets[row, k])), digits(float(expected[k]))
             note = f"{self.classes[k]} is given as {here}, looks like {there}"
             found.append(Suspect(int(row), self.said(expected[None])[0], note))
         return found
@@ -495,9 +430,9 @@ class Numbers(Usual):
         sections: list[Section] = []
         rows, intervals = metrics.get("numbers") or [], metrics.get("intervals")
         if intervals and any(width is not None for width in intervals["widths"]):
-            sections.append(_intervals_grid(self.classes, intervals, rows))
+            sections.append(intervals_grid(self.classes, intervals, rows))
         if len(rows) > 1:
-            sections.append(_numbers_grid(rows))
+            sections.append(numbers_grid(rows))
         sections += [Scatter(row["name"], row["points"]) for row in rows if row.get("points")]
         return sections
 
@@ -515,9 +450,7 @@ class Numbers(Usual):
         ranges = ""
         if self.scale is not None:
             ends = zip(self.classes, self.scale.least, self.scale.largest, strict=True)
-            ranges = (
-                f" ({', '.join(f'{name} {_digits(low)} to {_digits(high)}' for name, low, high in ends)})"
-            )
+            ranges = f" ({', '.join(f'{name} {digits(low)} to {digits(high)}' for name, low, high in ends)})"
         return (
             f"Tells {what} of {things}: {', '.join(self.classes)}.",
             f"It knows the range of its training targets only{ranges}: what it tells beyond is a guess.",
@@ -526,68 +459,3 @@ class Numbers(Usual):
     def result(self) -> tuple[str, str]:
         """Mean absolute error in a sentence."""
         return "the model is off by", "on average"
-
-
-def _digits(value: float) -> str:
-    """A number as people read it."""
-    if not math.isfinite(value):
-        return "not known"
-    return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:.0f}"
-
-
-def _named(numbers: Mapping[str, float | None]) -> str:
-    return "; ".join(
-        f"{name} {'not known' if v is None else _digits(float(v))}" for name, v in numbers.items()
-    )
-
-
-def _intervals_grid(
-    names: Sequence[str], intervals: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> Grid:
-    """A row a number: how far it lies at most, and how often it did, in all and by the size of the target."""
-    held = {row["name"]: row.get("held") or {} for row in rows}
-    lines = []
-    for name, width in zip(names, intervals["widths"], strict=True):
-        found = held.get(name) or {}
-        within = "not proven" if width is None else f"± {_digits(width)}"
-        parts = "; ".join(f"{part['of']}: {part['value']:.0%}" for part in found.get("parts") or [])
-        groups = found.get("groups")
-        by = f"{groups['lowest']:.0%} to {groups['highest']:.0%} of {groups['count']}" if groups else ""
-        lines.append((name, within, _share(found), parts, by))
-    on = {"val": "the validation set, which also chose the model", "out-of-fold": "out-of-fold predictions"}
-    return Grid(
-        f"Where {intervals['share']:.0%} of the numbers lie",
-        ("Number", "Within", "Held [95%]", "By the size of the target", "By group"),
-        lines,
-        f"The interval is what is told, plus or minus the width, which {intervals.get('n', 0):,} examples of "
-        f"{on.get(str(intervals.get('fitted_on')), 'held-out examples')} gave. How often it held was measured "
-        "where the metrics above were.",
-    )
-
-
-def _share(found: Mapping[str, Any]) -> str:
-    if found.get("value") is None:
-        return ""
-    return f"{found['value']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
-
-
-def _numbers_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
-    heads = (
-        "Number",
-        "Examples",
-        "Mean absolute error",
-        "Root mean squared error",
-        "R squared",
-        "Spearman",
-        "Median error",
-    )
-    keys = ("mae", "rmse", "r2", "spearman", "median_error")
-    lines = [
-        (
-            row["name"],
-            f"{row['n']:,}",
-            *(_digits(row[key]) if row.get(key) is not None else "" for key in keys),
-        )
-        for row in rows
-    ]
-    return Grid("The numbers one by one", heads, lines, "Each in the units of the data.")

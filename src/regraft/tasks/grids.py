@@ -1,0 +1,130 @@
+"""Tables that the tasks of several labels and of numbers show of their results, and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from regraft.tasks.sections import Grid
+
+DIGITS = 5  # that people read of a number
+
+
+def cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Grid:
+    """A row a label: how frequent it is, its average precision, from which probability on it is said."""
+    found = {row["class"]: row for row in rows}
+    lines = []
+    for cut in cutoffs:
+        row = found.get(cut["label"]) or {}
+        ap = _with_interval(row, "ap")
+        wanted, at = next(iter((cut.get("promised") or {}).items()), ("", None))
+        kept = (cut.get("kept") or {}).get(wanted) or {}
+        promise = f"from {at:.2f}" if at is not None else "not proven"
+        if kept.get("value") is not None:
+            promise += f": {kept['value']:.1%} of {kept['n']} right"
+        frequent = f"{row['support']:,} of {row['known']:,}" if row else ""
+        gap = "" if cut.get("ece") is None else f"{cut['ece']:.3f}"
+        lines.append((cut["label"], frequent, ap, f"{cut['threshold']:.2f}", gap, promise))
+    return Grid(
+        "When a label is said",
+        (
+            "Label",
+            "Have it",
+            "Average precision [95%]",
+            "Said from",
+            "Calibration error",
+            "95% right when said",
+        ),
+        lines,
+        "A label is said from the probability on that had the highest F1 on held-out examples, which test had no "
+        "part in. The last column: from which probability on 95% of what is said is promised to be right, by "
+        "held-out examples, and what came of it on test.",
+    )
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    if row.get(name) is None:
+        return ""
+    return f"{row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
+
+
+def together_grid(classes: Sequence[str], together: Mapping[str, Any]) -> Grid:
+    """How many examples have, and are said to have, both of two labels."""
+    held, said = together["held"], together["said"]
+    rows = [
+        (name, *(f"{held[i][j]} ({said[i][j]})" for j in range(len(classes))))
+        for i, name in enumerate(classes)
+    ]
+    return Grid(
+        "Which labels go together",
+        ("", *classes),
+        rows,
+        "Examples that have both labels, and in brackets those that the model says have both; on the diagonal "
+        "those of the label itself.",
+    )
+
+
+def digits(value: float) -> str:
+    """A number as people read it."""
+    if not math.isfinite(value):
+        return "not known"
+    return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:.0f}"
+
+
+def by_name(numbers: Mapping[str, float | None]) -> str:
+    return "; ".join(
+        f"{name} {'not known' if v is None else digits(float(v))}" for name, v in numbers.items()
+    )
+
+
+def intervals_grid(
+    names: Sequence[str], intervals: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Grid:
+    """A row a number: how far it lies at most, and how often it did, in all and by the size of the target."""
+    held = {row["name"]: row.get("held") or {} for row in rows}
+    lines = []
+    for name, width in zip(names, intervals["widths"], strict=True):
+        found = held.get(name) or {}
+        within = "not proven" if width is None else f"± {digits(width)}"
+        parts = "; ".join(f"{part['of']}: {part['value']:.0%}" for part in found.get("parts") or [])
+        groups = found.get("groups")
+        by = f"{groups['lowest']:.0%} to {groups['highest']:.0%} of {groups['count']}" if groups else ""
+        lines.append((name, within, _share(found), parts, by))
+    on = {"val": "the validation set, which also chose the model", "out-of-fold": "out-of-fold predictions"}
+    return Grid(
+        f"Where {intervals['share']:.0%} of the numbers lie",
+        ("Number", "Within", "Held [95%]", "By the size of the target", "By group"),
+        lines,
+        f"The interval is what is told, plus or minus the width, which {intervals.get('n', 0):,} examples of "
+        f"{on.get(str(intervals.get('fitted_on')), 'held-out examples')} gave. How often it held was measured "
+        "where the metrics above were.",
+    )
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    if found.get("value") is None:
+        return ""
+    return f"{found['value']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+
+
+def numbers_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
+    heads = (
+        "Number",
+        "Examples",
+        "Mean absolute error",
+        "Root mean squared error",
+        "R squared",
+        "Spearman",
+        "Median error",
+    )
+    keys = ("mae", "rmse", "r2", "spearman", "median_error")
+    lines = [
+        (
+            row["name"],
+            f"{row['n']:,}",
+            *(digits(row[key]) if row.get(key) is not None else "" for key in keys),
+        )
+        for row in rows
+    ]
+    return Grid("The numbers one by one", heads, lines, "Each in the units of the data.")
