@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 import regraft
+import sounds
+import texts
 from regraft.runtime import ready_torchvision
 from skips import pytest_make_collect_report, pytest_runtest_makereport, pytest_terminal_summary
 from standin import StandIn
@@ -111,6 +113,33 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, head_only: dict[str, Any]) 
     place = tmp_path_factory.mktemp("fitted")
     run = regraft.fit(paint(place / "colours"), place / "run", recipe=head_only, cache=place / "cache")
     return Fitted(run.path, place / "colours")
+
+
+@pytest.fixture(scope="session")
+def fitted_texts(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """A finished run of the head alone, on texts and a tiny encoder."""
+    place = tmp_path_factory.mktemp("fitted-texts")
+    encoder = texts.tiny_encoder(place / "bert")
+    data = texts.write_table(place / "texts.csv", texts.labelled(20))
+    return _head_alone(f"path:{encoder}", data, place)
+
+
+@pytest.fixture(scope="session")
+def fitted_sounds(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """A finished run of the head alone, on sounds and a tiny encoder."""
+    place = tmp_path_factory.mktemp("fitted-sounds")
+    encoder = sounds.tiny_encoder(place / "encoder")
+    return _head_alone(f"path:{encoder}", sounds.draw(place / "sounds"), place)
+
+
+def _head_alone(backbone: str, data: Path, place: Path) -> Fitted:
+    recipe = {
+        "obtain": {"backbone": backbone},
+        "base": {"join": False},
+        "freeze": {"strategy": "head"},
+        "run": {"engine": "torch-float32"},
+    }
+    return Fitted(regraft.fit(data, place / "run", recipe=recipe, cache=place / "cache").path, data)
 
 
 @pytest.fixture

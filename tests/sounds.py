@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,28 @@ def draw(root: Path, count: int = 12) -> Path:
             write(root / label / f"{number:02}.wav", tone(float(pitch), length, seed=number))
         write(root / "noise" / f"{number:02}.wav", hiss(length, seed=number))
     return root
+
+
+def tiny_encoder(folder: Path) -> Path:
+    """Whisper's encoder with random weights, 32 wide, in the layout of a model folder."""
+    import torch
+    from safetensors.torch import save_file
+
+    from regraft.backbones import whisper
+
+    sizes = {"width": 32, "mels": 80, "layers": 2, "heads": 2, "inner": 64, "positions": 1_500}
+    config = {
+        "whisper": sizes,
+        "mels": 80,
+        "input_size": [80, 3_000],
+        "classifier": None,
+        "modality": "audio",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    network = whisper.build(config)
+    torch.nn.init.normal_(network.stem.positions, std=0.1)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    about = {"architecture": "whisper:encoder", "pretrained_cfg": config}
+    (folder / "config.json").write_text(json.dumps(about))
+    return folder

@@ -9,35 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 import regraft
 from regraft.artifacts import read_json
-from regraft.backbones import whisper
-from sounds import draw, hiss, tone, write
+from sounds import draw, hiss, tiny_encoder, tone, write
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A reference to a small encoder of random weights, in the layout of a model folder."""
-    sizes = {"width": 32, "mels": 80, "layers": 2, "heads": 2, "inner": 64, "positions": 1_500}
-    config = {
-        "whisper": sizes,
-        "mels": 80,
-        "input_size": [80, 3_000],
-        "classifier": None,
-        "modality": "audio",
-    }
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    network = whisper.build(config)
-    torch.nn.init.normal_(network.stem.positions, std=0.1)
-    save_file(network.state_dict(), folder / "model.safetensors")
-    (folder / "config.json").write_text(
-        json.dumps({"architecture": "whisper:encoder", "pretrained_cfg": config})
-    )
-    return f"path:{folder}"
+    return f"path:{tiny_encoder(tmp_path_factory.mktemp('encoder'))}"
 
 
 @pytest.fixture(scope="module")

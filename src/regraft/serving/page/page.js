@@ -1,8 +1,10 @@
 
 "use strict";
-// What a modality offers: offer(name, {hint, also, looks, ways(place, give), pasted(clipboard), preview(item)}).
+// What a modality offers: offer(name, {hint, also, looks, ways(place, give), pasted(clipboard), preview(item)}),
+// and leave(), where something has to end when another model is chosen.
 // An item is {name, blob}; give(items) has them predicted. `looks` says where the map of what an answer rests on is
-// shown: "beside" the item, which is then shown as the model sees it, or "under" it; "" for nowhere.
+// shown: "beside" the item, which is then shown as the model sees it, or "under" it; "" for nowhere; `sense` is what the
+// map tells ("where it looked"), and `spot` what is hidden for it ("place").
 const offers = {};
 const offer = (name, piece) => { offers[name] = piece; };
 const the = (id) => document.getElementById(id);
@@ -77,6 +79,7 @@ const page = {
 
   choose() {
     const model = this.models[the("model").selectedIndex] || this.models[0];
+    if (this.piece && this.piece.leave) this.piece.leave();
     this.model = model;
     this.piece = offers[model.modality] || offers.file;
     document.title = `${model.name} · regraft`;
@@ -91,6 +94,7 @@ const page = {
       ...model.precisions.map((one) => make("option", { value: one, textContent: `only when ${percent(one)} of such answers are right` })),
     );
     the("looking").hidden = !this.piece.looks;
+    the("sense").textContent = this.piece.sense;
     the("foot").textContent = "What you give goes to this server, is answered, and is not kept.";
   },
 
@@ -114,7 +118,7 @@ const page = {
   give(items) {
     const asked = items.map((item) => {
       const seen = make("div", { className: "seen" });
-      const told = make("div", { className: "told" }, make("p", { className: "source", textContent: item.name }), make("p", { className: "busy", textContent: "asking" }));
+      const told = make("div", { className: "told" }, make("p", { className: "source", dir: "auto", textContent: item.name }), make("p", { className: "busy", textContent: "asking" }));
       const preview = this.piece.preview(item), look = the("explain").checked ? this.piece.looks : "";
       if (preview) seen.append(preview);
       return { item, seen, told, preview, look, card: make("li", {}, seen, told), model: this.model, piece: this.piece };
@@ -154,14 +158,14 @@ const page = {
   refuse(one, reason) {
     one.card.classList.add("brief");
     one.seen.remove();
-    one.told.replaceChildren(make("p", { className: "source", textContent: one.item.name }), make("p", { className: "wrong", textContent: `No answer: ${reason}.` }));
+    one.told.replaceChildren(make("p", { className: "source", dir: "auto", textContent: one.item.name }), make("p", { className: "wrong", textContent: `No answer: ${reason}.` }));
     this.say(`${one.item.name}: no answer, ${reason}`);
   },
 
   tell(one, answer) {
     const doubt = answer.sure === false;
     const label = make("p", { className: doubt ? "label doubt" : "label" }, doubt ? "Perhaps " : "");
-    const source = make("p", { className: "source", textContent: one.item.name });
+    const source = make("p", { className: "source", dir: "auto", textContent: one.item.name });
     const tags = answer.sure === null ? [] : [make("span", { className: doubt ? "tag warning" : "tag", textContent: doubt ? "not sure" : "sure" })];
     const said = answer.label || "none of them";
     label.append(make("strong", { textContent: said }));
@@ -219,15 +223,16 @@ const page = {
       if (one.preview) one.preview.classList.add("alone");
       return;
     }
-    const map = make("img", { src: look.map, alt: `The places that the answer ${look.label} rests on, in warm colours` });
+    const map = make("img", { src: look.map, alt: `The ${one.piece.spot}s that the answer ${look.label} rests on, in warm colours` });
     const picture = make("img", { src: look.picture, alt: `${one.item.name}, as the model sees it` });
     await Promise.all([map.decode(), picture.decode()]).catch(() => {});
     map.className = one.look;
     if (one.look === "beside" && one.preview) one.preview.replaceWith(picture);
     else if (one.look === "beside") one.seen.prepend(picture);
     place.replaceWith(map);
-    const fall = `Where it looked: with the warmest place hidden, ${look.label} falls from ${percent(look.probability)} to ${percent(look.hidden)}.`;
-    const none = `Where it looked: no single place matters, hiding any leaves ${look.label} at ${percent(look.hidden)} or more.`;
+    const sense = one.piece.sense[0].toUpperCase() + one.piece.sense.slice(1), spot = one.piece.spot;
+    const fall = `${sense}: with the warmest ${spot} hidden, ${look.label} falls from ${percent(look.probability)} to ${percent(look.hidden)}.`;
+    const none = `${sense}: no single ${spot} matters, hiding any leaves ${look.label} at ${percent(look.hidden)} or more.`;
     one.seen.append(make("p", { className: "caption", textContent: look.probability - look.hidden > 0.02 ? fall : none }));
   },
 

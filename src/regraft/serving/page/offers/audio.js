@@ -5,44 +5,59 @@ offer("audio", {
   also: "",
   nouns: "sounds",
   looks: "under",
+  sense: "where it listened",
+  spot: "place",
 
   ways(place, give) {
     place.append(chooser("Choose sounds", "audio/*", give));
     if (!navigator.mediaDevices || !window.MediaRecorder) return;
     const button = make("button", { type: "button", textContent: "Record", ariaPressed: "false" });
-    let recorder = null;
     button.addEventListener("click", async () => {
-      if (recorder) { recorder.stop(); return; }
+      if (this.recorder) { this.recorder.stop(); return; }
+      button.disabled = true;  // until the browser has asked for leave
       try {
-        recorder = await this.record(give, () => {
-          recorder = null;
-          button.textContent = "Record";
-          button.ariaPressed = "false";
-        });
+        await this.record(give, () => { button.textContent = "Record"; button.ariaPressed = "false"; });
         button.textContent = "Stop and ask";
         button.ariaPressed = "true";
+        this.tell("Recording. Press the button again to stop and ask.");
       } catch {
-        page.say("There is no microphone, or this page may not use it.");
-        the("also").textContent = "There is no microphone, or this page may not use it.";
+        this.tell("There is no microphone, or this page may not use it.");
       }
+      button.disabled = false;
+      button.focus();
     });
     place.append(button);
+  },
+
+  tell(text) { page.say(text); the("also").textContent = text; },
+
+  // Another model is chosen: what is being recorded is for nobody
+  leave() {
+    if (this.recorder) { this.dropped = true; this.recorder.stop(); }
   },
 
   async record(give, ended) {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
     const recorder = new MediaRecorder(stream), pieces = [];
+    this.recorder = recorder;
+    this.dropped = false;
     recorder.addEventListener("dataavailable", (event) => pieces.push(event.data));
     recorder.addEventListener("stop", async () => {
       stream.getTracks().forEach((track) => track.stop());
+      this.recorder = null;
+      if (this.dropped) return;
       ended();
       const context = new AudioContext();
-      const sound = await context.decodeAudioData(await new Blob(pieces).arrayBuffer());
+      try {
+        const sound = await context.decodeAudioData(await new Blob(pieces).arrayBuffer());
+        this.tell("");
+        give([{ name: "recording.wav", blob: this.wav(sound) }]);
+      } catch {
+        this.tell("Nothing was recorded: hold on a little longer before you stop.");
+      }
       context.close();
-      give([{ name: "recording.wav", blob: this.wav(sound) }]);
     });
     recorder.start();
-    return recorder;
   },
 
   // One channel of 16-bit samples
@@ -62,5 +77,9 @@ offer("audio", {
     return [...clipboard.files].filter((file) => file.type.startsWith("audio/")).map((file) => ({ name: file.name, blob: file }));
   },
 
-  preview(item) { return make("audio", { controls: true, src: URL.createObjectURL(item.blob) }); },
+  preview(item) {
+    const sound = make("audio", { controls: true, src: URL.createObjectURL(item.blob) });
+    sound.setAttribute("aria-label", item.name);
+    return sound;
+  },
 });

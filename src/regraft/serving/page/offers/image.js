@@ -5,6 +5,8 @@ offer("image", {
   also: "or paste them, with Ctrl+V or ⌘V",
   nouns: "pictures",
   looks: "beside",
+  sense: "where it looked",
+  spot: "place",
 
   ways(place, give) {
     place.append(chooser("Choose pictures", "image/*", give));

@@ -5,9 +5,11 @@ offer("text", {
   also: "Ctrl+Enter asks too. Text files can be dropped here.",
   nouns: "texts",
   looks: "under",
+  sense: "which words mattered",
+  spot: "word",
 
   ways(place, give) {
-    const box = make("textarea", { ariaLabel: "Text", placeholder: "" });
+    const box = make("textarea", { ariaLabel: "Text", dir: "auto" });
     const lines = make("input", { type: "checkbox" });
     const go = make("button", { type: "button", className: "main", textContent: "Ask" });
     const ask = () => {
@@ -34,8 +36,8 @@ offer("text", {
   },
 
   preview(item) {
-    const quote = make("blockquote", { textContent: item.text || "" });
-    if (item.text === undefined) item.blob.text().then((text) => { quote.textContent = text.slice(0, 2000); });
+    const quote = make("blockquote", { dir: "auto", tabIndex: 0, ariaLabel: "The text" });
+    item.blob.slice(0, 8000).text().then((text) => { quote.textContent = text.slice(0, 2000); });
     return quote;
   },
 });
