@@ -59,6 +59,9 @@ def test_its_report_plays_clips_and_shows_where_it_listened(run: regraft.Run) ->
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "data:audio/ogg;base64," in page
     assert 'class="spectrum"' in page
+    assert "Where it listened" in page
+    assert 'aria-label="Lengths of the sounds"' in page
+    assert "a.jpg" not in page + (run.path / "model" / "README.md").read_text()
     assert len(page) < 8_000_000
     galleries = {one["name"]: one for one in read_json(run.path / "gallery.json")["galleries"]}
     shown = [item for one in galleries.values() for item in one["items"]]

@@ -119,6 +119,10 @@ def test_the_report_shows_texts_escaped_and_in_their_own_direction(run: regraft.
     assert "<script>alert" not in page
     assert 'class="text" dir="auto"' in page
     assert "centre square" not in page
+    assert "Which words mattered" in page
+    assert '<figure class="plot" role="group" aria-label="Lengths of the texts">' in page
+    assert "tokens (estimated)" in page
+    assert "a.jpg" not in page + (run.path / "model" / "README.md").read_text()
 
 
 def test_the_command_predicts_files_and_lines(run: regraft.Run, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class Vectors:
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     cells: tuple[str, ...] = ()
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
-    checks, probes, evidence, beside = (constant,), (), (), None
+    checks, probes, evidence, beside, measures = (constant,), (), (), None, ()
     sizes, augmentation = range(4, 65), VectorAugment
     takes, joins, resizes, longer = (), False, True, None
     extent = Extent("bytes", 1_000_000, len)

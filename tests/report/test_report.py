@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from made_run import HOSTILE, STEPS, Page, events, full_run, numbers, rendered, write
 from PIL import Image
 
-from regraft.report import model_card
+from regraft.report import model_card, plots
 
 
 def floats(value: Any) -> set[float]:
@@ -411,3 +412,28 @@ def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -
     run["steps"]["finetune"]["why"] = kept["advice"]
     (tmp_path / "run.json").write_text(json.dumps(run))
     assert rendered(tmp_path)[1].text.count("Full is kept") == 1, "said once"
+
+
+@pytest.mark.parametrize(
+    ("values", "seen", "said"),
+    [
+        ([5.0, 6.0, 7.0], 10.0, "From 5 to 7 tokens, half of them 6 at most; none has more than the 10"),
+        ([3.0] * 4, 2.0, "From 3 to 3 tokens, half of them 3 at most; 4 have more than the 2"),
+        (
+            [1.0, 9.0, 4_000.0],
+            255.0,
+            "From 1 to 4,000 tokens, half of them 9 at most; 1 has more than the 255",
+        ),
+        ([math.nan, 0.0], 2.0, ""),
+        ([], 2.0, ""),
+    ],
+)
+def test_a_histogram_of_lengths_says_in_words_what_it_shows(
+    values: list[float], seen: float, said: str
+) -> None:
+    plot = plots.spread("Lengths", "tokens", np.array(values), seen)
+    assert (plot is not None) == bool(said)
+    if plot is not None:
+        assert plot.alternative.startswith(said)
+        assert ("dashed" in plot.alternative) == (min(values) <= seen <= max(values))
+        assert plot.svgs[0].startswith("<svg")

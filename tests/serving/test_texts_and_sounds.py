@@ -13,6 +13,7 @@ from visit import Visit, in_browser
 import regraft
 import sounds
 import texts
+from commands import call
 from conftest import Fitted
 
 pytest_plugins = ["served", "visit"]
@@ -68,6 +69,15 @@ def test_what_is_of_another_kind_or_too_long_says_so(both: Running, clip: Path) 
         assert said.status == 422
         assert reason in said.json["error"]
     assert both.caller.json(b'{"items": [{"text": "a \\ud800 b"}]}').status == 400
+
+
+def test_one_largest_size_is_not_for_texts_and_sounds_alike(
+    fitted_texts: Fitted, fitted_sounds: Fitted, tmp_path: Path
+) -> None:
+    models = (f"said={fitted_texts.run}", f"heard={fitted_sounds.run}")
+    done = call("serve", *models, "--max-size", "100", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "characters and seconds" in done.stderr
 
 
 @in_browser

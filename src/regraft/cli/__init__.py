@@ -33,7 +33,7 @@ VERBS = (  # in the order of `regraft --help`
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Transfer learning as a finished tool: from a folder of labelled images to a tested model.",
+    help="Transfer learning as a finished tool: from labelled images, texts or sounds to a tested model.",
 )
 for verb in VERBS:
     app.command()(verb)

@@ -24,7 +24,9 @@ Backbone = Annotated[
 ]
 Size = Annotated[
     int | None,
-    typer.Option(help="side of the square the model sees, in pixels; else by the images' own size"),
+    typer.Option(
+        help="a picture's side in pixels, a text's most tokens, a sound's frames of 10 ms; else by the data"
+    ),
 ]
 Budget = Annotated[
     str | None,

@@ -37,7 +37,9 @@ def serve(
     max_files: Annotated[int, typer.Option(min=1, help="most items in a request")] = 64,
     max_size: Annotated[
         int | None,
-        typer.Option(min=1, help="largest item: pixels of an image, and what other modalities count"),
+        typer.Option(
+            min=1, help="largest item: pixels of a picture, characters of a text, seconds of a sound"
+        ),
     ] = None,
     queue: Annotated[
         int, typer.Option(min=1, help="most items that wait; then callers are told to come again")

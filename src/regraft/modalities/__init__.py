@@ -32,6 +32,7 @@ __all__ = [
     "Input",
     "Intake",
     "Likeness",
+    "Measure",
     "Modality",
     "Preprocess",
     "Probe",
@@ -77,6 +78,18 @@ class Extent:
     unit: str
     usual: int
     of: Callable[[bytes], int]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of which a report draws how it is spread: `values(facts)` gives it for each item, in `unit`;
+    `seen(size)` is what a network of that input size takes of it at once.
+    """
+
+    title: str
+    unit: str
+    values: Callable[[pa.Table], np.ndarray]
+    seen: Callable[[int], float]
 
 
 class Preprocess(Protocol):
@@ -229,6 +242,7 @@ class Modality(Kind, Protocol):
     extent: Extent
     evidence: tuple[Evidence, ...]
     beside: Beside | None
+    measures: tuple[Measure, ...]
 
     def preprocess(
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
-from regraft.modalities import modality_of, names
 from regraft.report import words
 from regraft.report.view_scores import ERROR
 from regraft.tasks import Grid, PerClass, Promises, Reliability, Task, counted, task_of_run
@@ -313,10 +312,9 @@ def _backbone(provenance: Json) -> str:
 
 
 def _use(modality: str) -> str:
-    noun = modality_of(modality).noun if modality in names() else "example"
     return (
         "## Use\n\n```python\nimport regraft\n\n"
-        f'model = regraft.load("path/to/this/folder")\nmodel.predict(["path/to/{noun}"])\n```\n'
+        f'model = regraft.load("path/to/this/folder")\nmodel.predict(["{words.named(modality)}"])\n```\n'
     )
 
 

@@ -19,6 +19,7 @@ from regraft.artifacts import RunFolder, read_json, read_parquet, write_json
 from regraft.data import Examples, several
 from regraft.errors import ChangedError
 from regraft.modalities import Modality, Unreadable, modality_of, names
+from regraft.report import words
 from regraft.tasks import Task, task_of
 
 if TYPE_CHECKING:
@@ -296,11 +297,12 @@ def _looks(
         items.append({**mistake, "note": note, "picture": look.picture, "map": look.map})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:
             break
+    title, hidden = words.looked(model.modality)
     return {
         "name": "looks",
-        "title": "Where it looked",
+        "title": title,
         "items": items,
-        "about": "One place after another was hidden: in a picture by a grey square, of a sound a band of its tones. "
+        "about": f"{hidden} "
         "Warm is what the answer rested on: hidden, it lowers the answer's odds most. "
         "That says what the answer needs, not why, nor what two places do together.",
     }

@@ -22,6 +22,10 @@ from regraft.runtime import ready_matplotlib
 
 # Colours matplotlib writes, and what the page shows in their place.
 _INK, _ACCENT, _SECOND, _LINE = "#010203", "#010204", "#010205", "#010206"
+BARS, WIDE = (
+    40,
+    20.0,
+)  # bars of a histogram at most; times the least value from which on its axis is logarithmic
 _COLOURS = {_INK: "currentColor", _ACCENT: "var(--accent)", _SECOND: "var(--second)", _LINE: "var(--line)"}
 
 
@@ -65,6 +69,8 @@ def learning_curves(events: Sequence[dict[str, Any]], metric: Metric) -> Plot | 
         return Plot(
             title, f"{said}, validation {metric.words} {metric.shown(values[0])}. A curve takes two.", ()
         )
+    if len(x) == 1:
+        return Plot(title, f"One epoch: training loss {_said(train[0])}. A curve takes two.", ())
     if not judged:
         said = (
             f"{_epochs(x)} without a validation set: "
@@ -271,6 +277,43 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
         f"{words} The pale bars show how many answers there were.",
         tuple(svgs),
     )
+
+
+def spread(title: str, unit: str, values: NDArray[np.float64], seen: float) -> Plot | None:
+    """How many examples have which of (N,) positive values; dashed what a network takes at once. None
+    without any.
+    """
+    known = values[np.isfinite(values) & (values > 0)]
+    if not len(known):
+        return None
+    least, usual, most = float(known.min()), float(np.median(known)), float(known.max())
+    wide, bins = most > WIDE * least, min(BARS, max(5, round(len(known) ** 0.5)))
+    if wide:
+        edges = np.geomspace(least, most, bins + 1)
+    elif (known == np.rint(known)).all():  # whole numbers, as many to each bar
+        step = math.ceil((most - least + 1) / bins)
+        edges = np.arange(least - 0.5, most + step, step)
+    else:
+        edges = np.linspace(least, most, bins + 1)
+    figure, axes = _axes("examples", unit)
+    axes.hist(known, edges, color=_ACCENT, alpha=0.75)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    if wide:
+        _log_scale(axes, [least, most])
+    if least <= seen <= most:
+        axes.axvline(seen, color=_SECOND, linestyle="--", linewidth=1.6)
+    longer = int((known > seen).sum())
+    beyond = "none has" if not longer else "1 has" if longer == 1 else f"{longer:,} have"
+    said = f"From {_long(least)} to {_long(most)} {unit}, half of them {_long(usual)} at most; {beyond} more than "
+    said += f"the {_long(seen)} that the network takes at once"
+    return Plot(
+        title, f"{said} (dashed)." if least <= seen <= most else f"{said}.", (_svg(figure, "lengths"),)
+    )
+
+
+def _long(value: float) -> str:
+    """A length: 0.945, 12.5, 4,000."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def heatmap(shares: NDArray[np.float64]) -> str:

@@ -77,6 +77,10 @@ def view(folder: Path) -> Json:
         ),
         "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
         "data": {**view_data.data(data), "called": task.noun, "apart": counted(task.noun, len(classes))},
+        "item": words.named(str(data.get("modality") or "")),
+        "measures": view_data.measures(
+            folder, str(data.get("modality") or ""), (_settings(recipe).get("base") or {}).get("size")
+        ),
         "quarantined": view_data.quarantined(data.get("quarantined") or []),
         "findings": [view_data.finding(item) for item in findings],
         "provenance": view_data.provenance(run.get("provenance") or {}),

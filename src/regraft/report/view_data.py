@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from regraft.report import words
+import numpy as np
+import pyarrow.parquet as pq
+
+from regraft.modalities import modality_of, names
+from regraft.report import plots, words
 
 LISTED = 200  # names a list shows before it refers to the file
 FIRST = 12  # examples of a gallery that are open to view at once
@@ -36,6 +41,20 @@ def data(about: Json) -> Json:
             for name in classes
         ],
     }
+
+
+def measures(folder: Path, modality: str, size: Any) -> list[plots.Plot]:
+    """How the examples of a run are spread in what is measured of their modality."""
+    file = folder / "examples.parquet"
+    if modality not in names() or not isinstance(size, int) or not file.is_file():
+        return []
+    facts = pq.read_table(file)
+    drawn = (
+        plots.spread(one.title, one.unit, np.asarray(one.values(facts), float), one.seen(size))
+        for one in modality_of(modality).measures
+        if facts.num_rows
+    )
+    return [plot for plot in drawn if plot is not None]
 
 
 def quarantined(items: list[Json]) -> list[Json]:

@@ -11,6 +11,16 @@ from typing import Any
 from regraft.evaluation import Metric
 from regraft.modalities import modality_of, names
 
+# How an item is named in Python, what a map of an answer is called, and what was hidden for it
+SPOKEN = {
+    "image": ("a.jpg", "Where it looked", "One place after another was hidden by a grey square."),
+    "text": ("What a text says.", "Which words mattered", "One word or a few after another were hidden."),
+    "audio": (
+        "a.wav",
+        "Where it listened",
+        "One band of tones in one part of the time after another was hidden.",
+    ),
+}
 SPLITS = {"test": "test", "cv": "cross-validation", "val": "validation"}  # the best evidence first
 
 
@@ -105,6 +115,17 @@ def noun(modality: str, n: int) -> str:
     """The noun of `n` items: "image" or "images"; "example" where the modality is not known here."""
     singular = modality_of(modality).noun if modality in names() else "example"
     return singular if n == 1 else f"{singular}s"
+
+
+def named(modality: str) -> str:
+    """How an item is named in Python: the name of a file, or a text itself."""
+    return SPOKEN.get(modality, (f"path/to/{noun(modality, 1)}",))[0]
+
+
+def looked(modality: str) -> tuple[str, str]:
+    """What a map of what an answer rests on is called, and how it came about."""
+    _, title, hidden = SPOKEN.get(modality, ("", "Where it looked", "One place after another was hidden."))
+    return title, hidden
 
 
 def _float(value: Any) -> float:

@@ -77,6 +77,12 @@ class Shelf:
     ) -> None:
         self.places, self.load, self.limits, self.meter, self.engine = places, load, limits, meter, engine
         self.models = {name: self._loaded(name) for name in places}
+        units = sorted({modality_of(model.modality).extent.unit for model in self.models.values()})
+        if limits.most is not None and len(units) > 1:
+            raise UsageError(
+                f"--max-size {limits.most} would count {' and '.join(units)} of these models alike: leave it "
+                "out, or serve them apart."
+            )
         self.served: dict[str, Served] = {}
         self.readers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read")
         self.reloading = asyncio.Lock()

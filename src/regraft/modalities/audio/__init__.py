@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from regraft.modalities import Extent
+from regraft.modalities import Extent, Measure
 from regraft.modalities.audio.augment import Augment
 from regraft.modalities.audio.checks import CHECKS
 from regraft.modalities.audio.hide import hide
@@ -15,7 +15,16 @@ from regraft.modalities.audio.inspect import Sound, inspect_sound
 from regraft.modalities.audio.preprocess import AudioPreprocess
 from regraft.modalities.audio.reading import ENDINGS, seconds_of
 from regraft.modalities.audio.same import likeness
-from regraft.modalities.audio.settings import NAMED, PROBES, AudioAugment, preprocess, settings, views
+from regraft.modalities.audio.settings import (
+    FRAMES,
+    NAMED,
+    PROBES,
+    AudioAugment,
+    preprocess,
+    seconds,
+    settings,
+    views,
+)
 from regraft.modalities.audio.show import overlay, sheet, show
 
 __all__ = ["MODALITY", "AudioPreprocess", "Augment"]
@@ -51,6 +60,7 @@ class Sounds:
     sizes, augmentation = NAMED, AudioAugment
     probes, cells, evidence, beside = PROBES, (), (), None
     longer = None
+    measures = (Measure("Lengths of the sounds", "seconds", seconds, lambda size: size / FRAMES),)
     extent = Extent("seconds", 600, seconds_of)
     inspect = staticmethod(inspect_sound)
     likeness = staticmethod(likeness)

@@ -37,7 +37,7 @@ class Images:
     """The modality of images: see `regraft.modalities.Modality`."""
 
     name, noun, endings, checks = "image", "image", ENDINGS, CHECKS
-    takes, cells, evidence, beside = (), (), (), None
+    takes, cells, evidence, beside, measures = (), (), (), None, ()
     joins, resizes = False, True
     columns = (
         "image",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from regraft.modalities import Extent, Probe
+from regraft.modalities import Extent, Measure, Probe
 from regraft.modalities.text.checks import CHECKS
 from regraft.modalities.text.hide import hide
 from regraft.modalities.text.inspect import SCHEMA, TextFacts, inspect_text, table, text_digest
@@ -12,7 +12,7 @@ from regraft.modalities.text.lexical import Beside, Words
 from regraft.modalities.text.preprocess import TextPreprocess
 from regraft.modalities.text.reading import ENDINGS, characters_of, read_text
 from regraft.modalities.text.same import likeness
-from regraft.modalities.text.settings import NAMED, longer, preprocess, settings
+from regraft.modalities.text.settings import NAMED, longer, preprocess, settings, tokens_in
 from regraft.modalities.text.show import overlay, sheet, show
 from regraft.recipe import Section
 
@@ -42,6 +42,7 @@ class Texts:
     sizes, augmentation = NAMED, Section
     extent = Extent("characters", 100_000, characters_of)
     evidence, beside = (Words(),), Beside()
+    measures = (Measure("Lengths of the texts", "tokens (estimated)", tokens_in, lambda size: size - 1),)
     inspect = staticmethod(inspect_text)
     digest = staticmethod(text_digest)
     likeness = staticmethod(likeness)
