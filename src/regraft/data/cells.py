@@ -24,7 +24,7 @@ def first_row(table: str) -> int:
 
 
 def read_content(path: str) -> bytes:
-    """The content of a file or of a cell of a table, a text as UTF-8. Raises OSError where there is none."""
+    """The content of a file or of a cell of a table, a text as UTF-8, bytes as they are. Raises OSError where there is none."""
     named = ROW.fullmatch(path)
     if named is None or os.path.exists(path):
         with open(path, "rb") as handle:
@@ -35,6 +35,8 @@ def read_content(path: str) -> bytes:
     if not 0 <= row < len(cells):
         raise FileNotFoundError(2, "there is no such row", path)
     value = cells[row].as_py()
+    if isinstance(value, bytes):
+        return value
     return b"" if value is None else str(value).encode("utf-8", "surrogatepass")
 
 

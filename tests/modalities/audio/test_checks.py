@@ -54,6 +54,28 @@ def test_a_rate_that_tells_the_class_is_a_leak(tmp_path: Path) -> None:
     assert "files tell the label" in kinds(regraft.audit(tmp_path, features=False))
 
 
+def test_codec_length_loudness_and_room_that_tell_the_class_are_leaks(tmp_path: Path) -> None:
+    def told(name: str, sounds: list[tuple[str, np.ndarray]]) -> set[str]:
+        for number, (ending, samples) in enumerate(sounds):
+            write(tmp_path / name / "ab"[number % 2] / f"{number}.{ending}", samples)
+        found = kinds(regraft.audit(tmp_path / name, features=False))
+        return {kind for kind in found if kind.endswith("the label")}
+
+    noises = [hiss(0.2 + 0.001 * number, seed=number) for number in range(60)]
+    assert told("plain", [("wav", one) for one in noises]) == set()
+    assert "files tell the label" in told(
+        "codec", [(("wav", "flac")[n % 2], s) for n, s in enumerate(noises)]
+    )
+    longer = [np.tile(one, 1 + number % 2) for number, one in enumerate(noises)]
+    assert told("length", [("wav", one) for one in longer]) == {"length tells the label"}
+    louder = [one * (1 + number % 2) for number, one in enumerate(noises)]
+    assert "loudness tells the label" in told("loudness", [("wav", one) for one in louder])
+    pause, hum = np.arange(2_400), 0.004 * np.sin(2 * np.pi * 100 / 16_000 * np.arange(2_400))
+    quiet = [0.001 * np.random.default_rng(n).normal(size=len(pause)) for n in range(60)]
+    rooms = [np.concatenate([one, quiet[n] + (hum if n % 2 else 0)]) for n, one in enumerate(noises)]
+    assert told("room", [("wav", one.astype(np.float32)) for one in rooms]) == {"room tells the label"}
+
+
 def test_speakers_in_names_are_offered_as_groups_and_numbers_are_not(tmp_path: Path) -> None:
     for number in range(12):
         for speaker in ("ann", "bob", "cid", "dee"):

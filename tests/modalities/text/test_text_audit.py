@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+import regraft
 import texts
 from regraft.data import audit_files, make_examples
 from regraft.modalities import read_source
@@ -35,6 +36,8 @@ def test_planted_faults_are_told(tmp_path: Path) -> None:
         ("der Regen und die Sonne sind nicht mit uns auf dem Weg", "weather"),
         ("!!! ???", "traffic"),
         ("the road and the bridge " * 400, "traffic"),
+        ("Cafe\u0301 and  the soup", "kitchen"),
+        ("CAFÉ and the soup", "kitchen"),
     ]
     told = kinds(tmp_path / "b", rows + planted)
     expected = {
@@ -46,9 +49,31 @@ def test_planted_faults_are_told(tmp_path: Path) -> None:
         "texts without words",
         "long texts",
         "cut texts",
+        "other language",
+        "copies",
     }
     assert expected <= told.keys()
     assert "of all words" in told["cut texts"]
+
+
+def test_near_duplicates_and_contradicting_labels_are_told(tmp_path: Path) -> None:
+    rows = texts.labelled(30)
+    common = [texts.sentence(label, seed, 30) for seed, label in enumerate(texts.SAYINGS)] * 2
+    rows += [
+        (f"{text} {word}", label)
+        for text, label in zip(common, texts.SAYINGS, strict=False)
+        for word in ("x", "y")
+    ]
+    rows += [
+        (f"Said {n} by {form}", label)
+        for n in range(9)
+        for form, label in (("Me", "traffic"), ("ME", "weather"))
+    ]
+    audit = regraft.audit(texts.write_table(tmp_path / "all.csv", rows), features=False)
+    told = {finding.kind: finding.examples for finding in audit.findings}
+    assert len(told["contradicting labels"]) >= 8
+    near = {name for kind, some in told.items() if kind.startswith("near-duplicates") for name in some}
+    assert {f"all.csv#text:{row}" for row in range(92, 98)} <= near
 
 
 def test_a_word_a_length_or_an_encoding_that_gives_the_label_away_is_told(tmp_path: Path) -> None:
@@ -60,6 +85,12 @@ def test_a_word_a_length_or_an_encoding_that_gives_the_label_away_is_told(tmp_pa
     marked = [(f"{text} ref17" if label == "a" else text, label) for text, label in plain]
     told = kinds(tmp_path / "w", marked)
     assert "ref17" in told["words tell the label"]
+    foreign = [
+        (f"und die {text} mit der nicht auf" if label == "a" else text, label) for text, label in plain
+    ]
+    assert "language" in kinds(tmp_path / "g", foreign)["files tell the label"]
+    garbled = [(f"{text} cafÃ©" if label == "a" else text, label) for text, label in plain]
+    assert "by garbled" in kinds(tmp_path / "s", garbled)["files tell the label"]
     longer = [(f"{text} {text} {text}" if label == "a" else text, label) for text, label in plain]
     assert "lengths tell the label" in kinds(tmp_path / "l", longer)
     for number, (text, label) in enumerate(plain):

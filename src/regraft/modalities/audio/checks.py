@@ -112,6 +112,7 @@ def leaks(files: Files) -> Iterator[Finding]:
         ),
         ("loudness tells the label", "info", told_by_loudness(facts, labels, blocks), "loudness alone"),
         ("length tells the label", "info", told_by_length(facts, labels, blocks), "the length alone"),
+        ("room tells the label", "info", told_by_room(facts, labels, blocks), "the quietest moment alone"),
     )
     for kind, severity, known, text in kinds:
         if known is not None:
@@ -142,6 +143,15 @@ def told_by_loudness(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray |
 def told_by_length(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
     """By the length, which may well belong to what is heard."""
     return told({"length": np.array([fact.about.seconds for fact in facts])}, labels, blocks)
+
+
+def told_by_room(facts: list[Fact], labels: np.ndarray, blocks: np.ndarray | None = None) -> Told | None:
+    """By the quietest moment: the tone of a room or the noise of a device, which may belong to what is
+    heard where that never pauses.
+    """
+    rooms = np.array([fact.about.room for fact in facts])
+    names = ("low tones", "lower middle tones", "upper middle tones", "high tones")
+    return told(dict(zip(names, rooms.T, strict=True)), labels, blocks)
 
 
 def names_across(files: Files) -> Iterator[Finding]:

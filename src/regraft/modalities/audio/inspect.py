@@ -16,6 +16,7 @@ BANDS = 32  # tones of the print, evenly spaced on a logarithmic scale
 TONES = (60.0, 3_800.0)  # Hz: what recordings of 8 kHz have too
 FULL = 0.999  # of full scale: samples there in a row are clipped
 ROW = 3  # samples in a row that make it clipping rather than a peak
+ROOM = 4  # bands of the quietest frame
 FLOOR = 1e-10  # power of a band that counts as nothing
 
 
@@ -25,7 +26,8 @@ class Sound:
 
     `codec` is its format and how samples are stored; `peak` and `loudness` (root mean square) are of full
     scale, 1; `clipped` is the share of samples in rows at full scale, `lasting` how loud frames differ in
-    decibels (standard deviation), `pure` the share of the power in the strongest tone; `tones` (2 * BANDS,)
+    decibels (standard deviation), `pure` the share of the power in the strongest tone, `room` the powers in
+    ROOM bands, in powers of ten, of the quietest frame, which is what a room or a device sounds like; `tones` (2 * BANDS,)
     float16 bytes are mean and standard deviation over time of the power by band, in powers of ten, the means
     less their mean: the same whatever the gain.
     """
@@ -39,6 +41,7 @@ class Sound:
     clipped: float
     lasting: float
     pure: float
+    room: tuple[float, ...]
     tones: bytes
     identity: str
 
@@ -68,6 +71,7 @@ def inspect_sound(item: Any) -> Sound:
         clipped / count,
         spectra.lasting(),
         spectra.pure(),
+        spectra.room(),
         spectra.tones().astype(np.float16).tobytes(),
         digest.hexdigest()[:32],
     )
@@ -99,6 +103,7 @@ class _Spectra:
         self.sums, self.squares = np.zeros(BANDS), np.zeros(BANDS)
         self.power = np.zeros(len(tones))
         self.louds = [0.0, 0.0]
+        self.least, self.quietest = np.inf, np.zeros(BANDS)
 
     def add(self, samples: NDArray[np.float32]) -> None:
         """More samples of the recording."""
@@ -117,6 +122,9 @@ class _Spectra:
         loud = 10 * np.log10(power.sum(axis=1) + FLOOR)
         self.louds = [self.louds[0] + float(loud.sum()), self.louds[1] + float((loud**2).sum())]
         self.frames += len(frames)
+        quiet = int(loud.argmin())
+        if loud[quiet] < self.least:
+            self.least, self.quietest = float(loud[quiet]), logs[quiet]
 
     def _close(self) -> None:
         """A recording shorter than a frame is one, with silence behind it."""
@@ -134,6 +142,11 @@ class _Spectra:
         self._close()
         total, top = float(self.power.sum()), int(self.power.argmax())
         return float(self.power[max(0, top - 2) : top + 3].sum()) / total if total > 0 else 0.0
+
+    def room(self) -> tuple[float, ...]:
+        """The quietest frame's powers in ROOM bands, in powers of ten."""
+        self._close()
+        return tuple(self.quietest.reshape(ROOM, -1).mean(axis=1).tolist())
 
     def tones(self) -> NDArray[np.float64]:
         """(2 * BANDS,) means less their mean, and standard deviations."""
