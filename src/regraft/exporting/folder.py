@@ -136,10 +136,10 @@ def _inside(form: Format, graph: Subject) -> str:
             f"{form.title} prepares images by its own code, and the network gives logits: their softmax gives "
             "the probabilities of the model where they are divided by its temperature before."
         )
-    names = ", ".join(f"`{one.name}`" for one in graph.intake.inputs)
-    if graph.intake.reading:
-        return f"Items go in as they are read ({names}): resizing, normalising and calibration are inside."
-    return f"Items go in prepared ({names}), as `preprocess` in export.json says; normalising and calibration are inside."
+    intake = graph.intake
+    names = ", ".join(f"`{one.name}`" for one in intake.inputs)
+    inside = f"{intake.inside} and calibration are" if intake.inside else "calibration is"
+    return f"Items go in {intake.entering} ({names}); {inside} inside."
 
 
 def checked(proof: Proof | None) -> list[str]:
@@ -159,10 +159,19 @@ def checked(proof: Proof | None) -> list[str]:
             for name, one in rows
         ),
         "",
-        f"What the graph prepares differs from what the model's own preprocessing makes by {proof.preparing['mean']:.2g} "
-        f"on average, {proof.preparing['largest']:.3g} at most (of images: grey levels of 255). "
-        f"The least cosine of the features is {proof.features:.6f}.",
+        f"{_prepared(proof)} The least cosine of the features is {proof.features:.6f}.",
     ]
+
+
+def _prepared(proof: Proof) -> str:
+    """How far what goes into the network is from what the model's own preprocessing makes, a sentence."""
+    mean, largest = proof.preparing["mean"], proof.preparing["largest"]
+    if largest == 0:
+        return "What goes into the network is what the model's own preprocessing makes, to the bit."
+    return (
+        f"What the graph prepares differs from what the model's own preprocessing makes by {mean:.2g} on average, "
+        f"{largest:.3g} at most (of images: grey levels of 255)."
+    )
 
 
 def costing(cost: Cost | None) -> list[str]:

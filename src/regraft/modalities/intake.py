@@ -33,7 +33,8 @@ class Intake:
     `read(path)` that does the same without regraft; it needs the packages `needs`, and finds the values of
     `settings` in a dictionary SETTINGS. `page` is JavaScript that defines the same for a web page: ACCEPT, the
     kinds of files, `show(file)`, an element, and `read(file)`, of each input its type, its data and its
-    shape. Both are empty where there is none.
+    shape. Both are empty where there is none. `entering` says how items go in, and `inside` what is done
+    in the graph beside calibration.
     """
 
     module: nn.Module
@@ -43,6 +44,8 @@ class Intake:
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     page: str = ""
+    entering: str = "prepared, as `preprocess` in export.json says"
+    inside: str = "normalising"
 
 
 class _Prepares(Protocol):

@@ -141,7 +141,14 @@ class AudioPreprocess:
             "channels": MOST_CHANNELS,
         }
         reading = (STANDALONE / "read.py.txt").read_text("utf-8")
-        return replace(prepared(self), reading=reading, needs=("soundfile", "soxr"), settings=settings)
+        return replace(
+            prepared(self),
+            reading=reading,
+            needs=("soundfile", "soxr"),
+            settings=settings,
+            entering=f"as mono samples at {RATE:,} Hz",
+            inside="log-mel frames",
+        )
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` silent clips as long as the input, or of noise drawn from `rng`."""

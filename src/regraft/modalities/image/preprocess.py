@@ -124,6 +124,8 @@ class ImagePreprocess:
             needs=("pillow",),
             page=(STANDALONE / "page.js.txt").read_text("utf-8"),
             settings={"least": least, "levels": asdict(self.levels)},
+            entering="as they are read",
+            inside="resizing, normalising",
         )
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:

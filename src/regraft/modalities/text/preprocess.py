@@ -163,7 +163,14 @@ class TextPreprocess:
         if self.windows > 1:  # traced with two, or the graph takes no more than one
             inputs = tuple(replace(one, example=(2, 2 * self.size)) for one in made.inputs)
             made = replace(made, inputs=inputs)
-        return replace(made, reading=reading, needs=("tokenizers",), settings=settings)
+        return replace(
+            made,
+            reading=reading,
+            needs=("tokenizers",),
+            settings=settings,
+            entering=f"as tokens, which {TOKENIZER} makes of a text",
+            inside="",
+        )
 
     def blank(self, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """A batch of `count` texts of one token over and over, or of tokens drawn from `rng`."""
