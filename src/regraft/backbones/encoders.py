@@ -258,7 +258,7 @@ def tokenizer_in(folder: Path) -> str:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     try:
-        made = library().AutoTokenizer.from_pretrained(
+        made = library("text").AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
         return str(made.backend_tokenizer.to_str())
@@ -271,7 +271,7 @@ def build_encoder(config: Mapping[str, Any]) -> PooledEncoder:
     """An untrained network of the same shape, for weights to be loaded into."""
     inner = dict(config["transformers"])
     inner.pop("loss_type", None)  # of a model without a loss; the library warns of it
-    transformers, kind = library(), inner.pop("model_type")
+    transformers, kind = library("text"), inner.pop("model_type")
     known = transformers.AutoConfig.for_model(kind, **inner)
     if kind in HALVES:
         model = getattr(transformers, HALVES[kind])(known).encoder

@@ -66,13 +66,15 @@ def ordinal_of(coarse: bool) -> Any:
     return ordinal
 
 
-def library() -> Any:
-    """transformers, imported when it is needed. Raises BackboneError where it is not installed."""
+def library(extra: str = "transformers") -> Any:
+    """transformers, imported when it is needed. Raises BackboneError where it is not installed, which names
+    the `extra` that brings it.
+    """
     try:
         import transformers
     except ImportError:
         raise BackboneError(
-            "this model is in the layout of the transformers library: pip install 'regraft[transformers]'"
+            f"this model is in the layout of the transformers library: pip install 'regraft[{extra}]'"
         ) from None
     transformers.utils.logging.disable_progress_bar()  # a model is read in moments
     return transformers
