@@ -28,6 +28,7 @@ PROBABILITY = "probability"
 NUMBERS = (PROBABILITY, "value:", "low:", "high:")  # how the names of columns of numbers begin
 PART = 2_000  # rows of a part
 SIDE = 24  # characters a label takes in a table
+LONGEST = 200  # characters of a source that it shows
 
 
 class Sheet(Protocol):
@@ -118,10 +119,22 @@ class Table:
         """All are written."""
 
 
+def _on_a_line(source: str) -> str:
+    """A source as a table shows it: a text may be long, have several lines, and steer a terminal."""
+    seen = (
+        letter.isprintable() or "\ud800" <= letter <= "\udfff" for letter in source
+    )  # streams write these
+    plain = "".join(
+        letter if good else " " for letter, good in zip(source[: LONGEST + 1], seen, strict=False)
+    )
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}…"
+
+
 def _line(row: Prediction, top: int | None) -> str:
+    source = _on_a_line(row.source)
     if row.label is None:
-        return f"{row.source}  cannot be read: {row.error}"
-    said = [f"{row.source}  {row.label or 'none':{SIDE}}"]
+        return f"{source}  cannot be read: {row.error}"
+    said = [f"{source}  {row.label or 'none':{SIDE}}"]
     said[0] += "" if row.probability is None else f" {row.probability:.3f}"
     if top is not None and top > 1:
         said.append(", ".join(f"{n} {p:.3f}" for n, p in row.probabilities.items() if n != row.label))

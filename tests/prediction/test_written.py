@@ -124,3 +124,13 @@ def test_what_is_no_beginning_of_the_list_is_refused(tmp_path: Path) -> None:
         assert place.read_bytes() == content
     with pytest.raises(UsageError, match="name a file with --out"):
         sheet("parquet", None, io.StringIO(), TASK, None)
+
+
+def test_a_text_is_one_line_of_a_table_and_does_not_steer_the_terminal() -> None:
+    stream = io.StringIO()
+    table = sheet("table", None, stream, TASK, None)
+    table.add([row("one\ntwo \x1b[31mred \udcff"), row("word " * 1_000)])
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("one two  [31mred \udcff  a ")
+    assert len(second) < 300
+    assert "…  a " in second

@@ -167,7 +167,8 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
         if not self.quiet and seconds > TOLD and self.done:
-            said = f"{self.done:,} {self.noun}s in {seconds:.0f} s, {self.done / seconds:.0f} a second"
+            nouns = self.noun if self.done == 1 else f"{self.noun}s"
+            said = f"{self.done:,} {nouns} in {seconds:.0f} s, {self.done / seconds:.0f} a second"
             print(said, file=sys.stderr)
 
     def step(self) -> None:

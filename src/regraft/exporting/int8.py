@@ -81,7 +81,7 @@ def quantise(source: Path, place: Path, graph: Graph, examples: Examples, tick: 
     ready = place.with_name("ready.onnx")
     with onnx.quiet():
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-    inside = _robust(ready)
+    inside = _robust(source, ready)
     if not inside:
         raise UsageError("nothing of this network can be put in int8.")
     with onnx.quiet():
@@ -100,20 +100,27 @@ def quantise(source: Path, place: Path, graph: Graph, examples: Examples, tick: 
     ready.unlink()
 
 
-def _robust(place: Path) -> list[str]:
-    """The names of the backbone's nodes that are put in int8: all products but the first convolution, and
-    those that see one channel each, whose ranges differ by channel more than 8 bits hold.
+def _robust(source: Path, ready: Path) -> list[str]:
+    """The names of the nodes of a file that is made `ready` which are put in int8: all products of the
+    backbone with weights but the first convolution, and those that see one channel each, whose ranges differ
+    by channel more than 8 bits hold. Which are the backbone's only the `source` says: making ready loses it.
     """
     import onnx as library
 
-    inside, first = [], True
-    for node in library.load(str(place)).graph.node:
-        part = {one.key: one.value for one in node.metadata_props}.get(onnx.PART)
+    known = library.load(str(source), load_external_data=False).graph.node
+    backbone = {
+        node.name
+        for node in known
+        if {one.key: one.value for one in node.metadata_props}.get(onnx.PART) == "backbone"
+    }
+    graph, inside, first = library.load(str(ready)).graph, [], True
+    weights = {one.name for one in graph.initializer}
+    for node in graph.node:
         if node.op_type == "Conv":
             grouped = any(one.name == "group" and one.i > 1 for one in node.attribute)
             inside += [] if first or grouped else [node.name]
             first = False
-        elif part == "backbone" and node.op_type in OPERATORS:
+        elif node.op_type in OPERATORS and node.name in backbone and not weights.isdisjoint(node.input):
             inside.append(node.name)
     return inside
 

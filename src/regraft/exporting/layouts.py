@@ -141,7 +141,10 @@ class Transformers(Layout):
     def refused(self, model: Model) -> str:
         """Only what is a network of transformers', with a linear head."""
         if not model.backbone.architecture.startswith("transformers:"):
-            return "its backbone is none of transformers' networks; --to timm is for those of timm."
+            return (
+                "its backbone is none of transformers' networks of images; --to timm is for those of timm. "
+                "Export to onnx, openvino or torch."
+            )
         return _no_classifier(model)
 
     def write(self, folder: Path) -> Path:

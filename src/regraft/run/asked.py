@@ -66,11 +66,15 @@ def _of_any_modality(size: Any, augment: dict[str, Any]) -> list[str]:
     """What the modality says that has the least to say, of several the one that knows the most settings."""
     if size == "auto" and not augment:
         return []
-    told = []
+    told, faults = [], []
+    if isinstance(size, int) and all(size not in modality_of(name).sizes for name in names()):
+        ranges = ((name, modality_of(name).sizes) for name in names())
+        known = ", ".join(f"{name} {sizes[0]:,} to {sizes[-1]:,}" for name, sizes in ranges)
+        faults, size = [f"base.size: {size} is no input size of any modality: {known}"], "auto"
     for name in names():
         unknown = len(augment.keys() - set(_augmentation(name)))
         told.append((_of_modality(size, augment, modality_of(name)), unknown))
-    return min(told, key=lambda one: (len(one[0]), one[1]))[0]
+    return faults + min(told, key=lambda one: (len(one[0]), one[1]))[0]
 
 
 def _augmentation(name: str) -> Iterable[str]:

@@ -141,6 +141,8 @@ class Shelf:
             if engine == self.engine:
                 raise
             model = self.load(place, self.engine)  # settled on another machine, with what is not here
+        with contextlib.suppress(Unreadable):  # what reads its items has to be installed
+            model.backbone.preprocess.host(b"")
         runs = runner(model)
         for size in runs.shapes:
             runs.of_batch(model.backbone.preprocess.blank(size), size)
