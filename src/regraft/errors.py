@@ -76,5 +76,9 @@ class BackboneError(UsageError):
     """A backbone reference cannot be obtained."""
 
 
+class NotInstalledError(BackboneError):
+    """What a backbone needs is not installed; the message names the extra that brings it."""
+
+
 class BudgetError(RegraftError):
     """The time allowed is over before anything usable exists."""

@@ -182,7 +182,7 @@ def read_encoder(folder: Path, name: str = "") -> tuple[PooledEncoder, str, dict
     """
     root = root_of(folder)
     kind = str(_json(root / "config.json")["model_type"])
-    model = loaded(root, _class_of(kind, name or str(folder)), spare=("pooler.",))
+    model = loaded(root, _class_of(kind, name or str(folder)), spare=("pooler.",), extra="text")
     model = model.encoder if kind in HALVES else model
     positions = int(getattr(model.config, "max_position_embeddings", LONGEST) or LONGEST)
     most = positions - OFFSET.get(kind, 0)

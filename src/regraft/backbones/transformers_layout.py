@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from regraft.artifacts import read_json
-from regraft.errors import BackboneError
+from regraft.errors import BackboneError, NotInstalledError
 
 PREFIX = "transformers:"
 # Pillow's numbers
@@ -73,7 +73,7 @@ def library(extra: str = "transformers") -> Any:
     try:
         import transformers
     except ImportError:
-        raise BackboneError(
+        raise NotInstalledError(
             f"this model is in the layout of the transformers library: pip install 'regraft[{extra}]'"
         ) from None
     transformers.utils.logging.disable_progress_bar()  # a model is read in moments
@@ -87,13 +87,17 @@ def is_transformers(folder: Path) -> bool:
     return isinstance(config, dict) and "model_type" in config and "architecture" not in config
 
 
-def loaded(folder: Path, kind: str = "AutoModel", spare: tuple[str, ...] = ()) -> Any:
+def loaded(
+    folder: Path, kind: str = "AutoModel", spare: tuple[str, ...] = (), extra: str = "transformers"
+) -> Any:
     """The library's model of a folder, in float32, by its class `kind`; parameters that begin with one of
     `spare` need not be there, all others do. Weights are read from model.safetensors, else from
-    pytorch_model.bin, of which nothing but tensors is read. Raises BackboneError.
+    pytorch_model.bin, of which nothing but tensors is read. Raises BackboneError; where the library is not
+    installed it names the `extra`.
     """
+    transformers = library(extra)
     try:
-        model, info = getattr(library(), kind).from_pretrained(
+        model, info = getattr(transformers, kind).from_pretrained(
             str(folder),
             local_files_only=True,
             trust_remote_code=False,

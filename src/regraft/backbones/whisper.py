@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from regraft.artifacts import openable, read_json
-from regraft.errors import BackboneError
+from regraft.errors import BackboneError, NotInstalledError
 
 PREFIX = "whisper:"
 # positions of 20 ms, ten seconds, within which a layer attends: three windows cost less than thirty seconds
@@ -124,7 +124,9 @@ def library(sizes: dict[str, Any]) -> Any:
         from transformers import WhisperConfig
         from transformers.models.whisper.modeling_whisper import WhisperEncoder as Library
     except ImportError:
-        raise BackboneError("Whisper needs the library transformers: pip install 'regraft[audio]'") from None
+        raise NotInstalledError(
+            "Whisper needs the library transformers: pip install 'regraft[audio]'"
+        ) from None
     named = {theirs: sizes[ours] for ours, theirs in NAMES.items()}
     return Library(WhisperConfig(**named, attn_implementation="sdpa"))
 

@@ -29,7 +29,8 @@ def ranked(examples: Examples, references: Sequence[str], session: Session) -> R
             name_licence(name, context)
             wanted.append(name)
             continue
-        wanted += [*taken(sources.candidates(modality), context), *sources.earlier_runs(modality=modality)]
+        there = [*taken(sources.candidates(modality), context), *sources.earlier_runs(modality=modality)]
+        wanted += there or [sources.usual(modality)]  # which says how to install it
         if session.recipe.obtain.network:
             reached = reach(examples.counts(), context)
             wanted += reached.fetched

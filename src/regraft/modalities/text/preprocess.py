@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from regraft.artifacts import fingerprint
-from regraft.errors import BackboneError, UsageError
+from regraft.errors import BackboneError, NotInstalledError, UsageError
 from regraft.modalities.buckets import bucket_of
 from regraft.modalities.intake import Intake, prepared
 from regraft.modalities.text.reading import NULS, read_text
@@ -193,7 +193,7 @@ def tokenizer_of(content: str, most: int) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise BackboneError("texts need a tokenizer: pip install 'regraft[text]'") from None
+        raise NotInstalledError("texts need a tokenizer: pip install 'regraft[text]'") from None
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # the library has no class of its own for it
