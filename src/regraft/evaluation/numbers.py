@@ -124,14 +124,15 @@ def _rank_correlation(facts: Told, weights: Floats) -> Floats:
 
 
 def _fisher(sample: Sample) -> Estimate:
-    """Fisher's z with the variance of Bonett and Wright (2000), by the number of groups where there are any."""
-    n, value = sample.n, float(_rank_correlation(sample.facts, np.ones((1, sample.n)))[0])
-    count = n if sample.units is None else int(sample.units.max()) + 1
-    if not math.isfinite(value) or count < 5 or abs(value) >= 1:
+    """Fisher's z with the variance of Bonett and Wright (2000); of groups BCa."""
+    n, value = sample.n, sample.value
+    if sample.units is not None:
+        return bootstrapped(sample)
+    if n < 5 or abs(value) >= 1:
         return Estimate(value, math.nan, math.nan, n, "too few examples for an interval")
-    half = Z95 * math.sqrt((1 + value**2 / 2) / (count - 3))
+    half = Z95 * math.sqrt((1 + value**2 / 2) / (n - 3))
     ends = math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
-    return Estimate(value, *ends, n, f"Fisher's z of {sample.over}")
+    return Estimate(value, *ends, n, "Fisher's z")
 
 
 def _median_error(facts: Told, weights: Floats) -> Floats:
@@ -141,14 +142,13 @@ def _median_error(facts: Told, weights: Floats) -> Floats:
 
 
 def _of_ranks(sample: Sample) -> Estimate:
-    """The errors between which the median lies by the binomial distribution; of groups by their number."""
+    """The errors between which the median lies by the binomial distribution; of groups BCa."""
+    if sample.units is not None:
+        return bootstrapped(sample)
     errors, n = sample.facts.by_size[1], sample.n
-    count = n if sample.units is None else int(sample.units.max()) + 1
-    low, high = scipy.stats.binom.ppf((0.025, 0.975), count, 0.5) / count
-    ends = errors[max(0, math.floor(low * n) - 1)], errors[min(n - 1, math.ceil(high * n))]
-    return Estimate(
-        float(np.median(errors)), float(ends[0]), float(ends[1]), n, f"order statistics of {sample.over}"
-    )
+    low, high = scipy.stats.binom.ppf((0.025, 0.975), n, 0.5)
+    ends = errors[max(0, int(low) - 1)], errors[min(n - 1, int(high))]
+    return Estimate(sample.value, float(ends[0]), float(ends[1]), n, "order statistics")
 
 
 ABSOLUTE = attrgetter("absolute")
@@ -165,23 +165,8 @@ def numbers_metrics(unit: str) -> tuple[Metric, ...]:
             "rmse", "Root mean squared error", bootstrapped, _root_mean, higher=False, unit=unit, main=True
         ),
         Metric("r2", "R squared", bootstrapped, _determination, hub="r2", main=True),
-        Metric(
-            "spearman",
-            "Spearman rank correlation",
-            _fisher,
-            _rank_correlation,
-            hub="spearmanr",
-            resampled=False,
-        ),
-        Metric(
-            "median_error",
-            "Median absolute error",
-            _of_ranks,
-            _median_error,
-            higher=False,
-            unit=unit,
-            resampled=False,
-        ),
+        Metric("spearman", "Spearman rank correlation", _fisher, _rank_correlation, hub="spearmanr"),
+        Metric("median_error", "Median absolute error", _of_ranks, _median_error, higher=False, unit=unit),
     )
 
 
