@@ -219,7 +219,8 @@ def by_regraft(rows: list[tuple[str, str]], strategy: str) -> Rate:
 
     items, classes = tuple(text for text, _ in rows), sorted({label for _, label in rows})
     labels = np.array([classes.index(label) for _, label in rows])
-    data = Part(items, tuple(f"{n:032x}" for n in range(len(rows))), labels, np.ones(len(rows)))
+    ids = tuple(f"{n:032x}" for n in range(len(rows)))
+    data = Part(items=items, ids=ids, labels=labels, weights=np.ones(len(rows)))
     told: list[tuple[float, float]] = []
 
     def hear(event: dict[str, Any]) -> None:
