@@ -108,7 +108,7 @@ class Subset:
         self.fit, self.val = examples.part("train"), examples.part("val")
         self.truth, both = examples.unseal("a benchmark", lambda *_, **__: None), self.fit.then(self.val)
         self.known = replace(both, values=self.features(both))
-        options = head(self.backbone.width, self.task.outputs, len(both), self.context)
+        options = head(self.backbone.width, self.task, len(both), self.context)
         self.heads = train_head(options, self.known, len(self.fit), self.task, self.context)
         asked, size = self.recipe.finetune, self.backbone.preprocess.size
         suited = images.settings(examples.facts(), size)

@@ -87,7 +87,8 @@ def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_trie
     assert heads.layers == LINEAR
     settled = here.decisions.merged(here.recipe)
     assert (settled.head.kind, settled.head.hidden, settled.head.dropout) == ("linear", min(WIDTHS), 0.0)
-    assert not [name for name in settled.open_choices() if name.startswith(("head", "train"))]
+    still = [name for name in settled.open_choices() if name.startswith(("head", "train"))]
+    assert still == ["head.beside"]  # which is settled by what stands beside
     assert heads.oof_logits is not None
     out_of_fold = log_losses(data.labels[heads.oof_rows], heads.oof_logits).mean()
     seen = log_losses(data.labels, apply_head(heads.refitted, data.values)).mean()
@@ -243,7 +244,7 @@ def test_step_4_offers_mlps_where_there_are_examples_enough_or_the_user_names_th
     assert options(HeadRecipe(kind="mlp", hidden=7, dropout=0.5), 10) == (Layers("mlp", 7, 0.5),)
     assert options(HeadRecipe(kind="linear", dropout=0.5), many) == (Layers("linear", 0, 0.5),)
     here = context()
-    assert head(10, 3, many, here) == offered
+    assert head(10, single(3), many, here) == offered
     assert "step 5" in here.decisions.steps["head"]["why"]
     assert f"{LINEAR.parameters(10, 3)} new parameters" in here.decisions.steps["head"]["decided"]
 
