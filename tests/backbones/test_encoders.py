@@ -217,3 +217,36 @@ def test_layouts_of_sentence_transformers(tmp_path: Path) -> None:
     assert torch.allclose(found[:1], alone, atol=1e-5)
     length = int(given["mask"].sum())
     assert torch.allclose(alone[0], states[:length].amax(dim=0), atol=1e-5)
+
+
+def test_static_embeddings_are_means_of_vectors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    rng = np.random.default_rng(0)
+    count = len(texts.KNOWN)
+    vectors = rng.normal(size=(count - 2, 8)).astype(np.float32)
+    rows, weights = rng.integers(0, count - 2, count), rng.uniform(0.5, 2, count).astype(np.float32)
+    tensors = {"embeddings": vectors, "mapping": rows, "weights": weights}
+    save_file({k: torch.from_numpy(v) for k, v in tensors.items()}, str(tmp_path / "model.safetensors"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "model2vec", "normalize": True}))
+    texts.word_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    base = obtained(tmp_path)
+    assert (len(base.stages), base.width, base.architecture) == (1, 8, "static:embedding")
+    items = ["rain nothingknown snow", "oven", "nothingknown"]
+    # As model2vec does it: no signs at the ends, what is unknown left out, the mean's length 1
+    ids = [[texts.KNOWN.index(word) for word in item.split() if word in texts.KNOWN] for item in items]
+    means = [(vectors[rows[some]] * weights[some, None]).sum(0) for some in ids]
+    wanted = [mean / (np.linalg.norm(mean) + 1e-32) for mean in means]
+    engine = TorchEngine(base, torch.device("cpu"), 3)
+    batch = base.preprocess.collate([base.preprocess.host(item) for item in items])
+    np.testing.assert_allclose(engine.run(batch)[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(OpenVinoEngine(base, 3, "float32").run(batch)[0], wanted, atol=1e-5)
+    table = texts.write_table(tmp_path / "data" / "all.csv", texts.labelled(12))
+    recipe = {
+        "obtain": {"backbone": f"path:{tmp_path}"},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+        "run": {"engine": "torch-float32"},
+    }
+    run = regraft.fit(table, tmp_path / "run", recipe=recipe)
+    ours = [answer.probabilities for answer in run.model.predict(items[:2])]
+    assert ours == [answer.probabilities for answer in regraft.load(run.path / "model").predict(items[:2])]

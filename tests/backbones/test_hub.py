@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load, save
 
 import regraft
-from regraft.backbones import catalogue, licence_of, obtain_weights
+import texts
+from regraft.backbones import at_hand, catalogue, licence_of, obtain_weights
 from regraft.backbones.sources import fetch
+from regraft.backbones.sources.obtained import MADE
 from regraft.errors import BackboneError
 from standin import Repository, StandIn
 
@@ -112,7 +114,7 @@ def test_what_goes_wrong_ends_in_words_and_leaves_nothing_wrong_behind(
     with pytest.raises(BackboneError, match=said) as caught:
         obtain_weights(f"timm:{NAME}")
     assert "which needs no network" in str(caught.value)
-    assert not catalogue.is_cached(NAME)
+    assert not catalogue.is_cached(f"timm:{NAME}")
     there.fault = ""
     obtain_weights(f"timm:{NAME}")  # nothing of the failure is in its way
 
@@ -155,11 +157,42 @@ def test_a_download_nobody_waits_for_ends(
     assert not any(one.is_alive() for one in ours)
 
 
+def test_encoders_of_texts_come_with_their_tokenizer_and_are_listed(hub: StandIn, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = texts.tiny_encoder(tmp_path / "bert")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files |= {
+        "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}',
+        "config_sentence_transformers.json": b'{"prompts": {"Classification": "tell: "}}',
+        "modules.json": b'[{"path": "", "type": "sentence_transformers.models.Transformer"}]',
+        "README.md": b"---\nlicense: mit\n---\n",
+    }
+    hub.repositories["some/bert"] = Repository(files)
+    found = obtain_weights("hf:some/bert", modality="text")
+    assert (found.provenance.id, found.provenance.licence) == ("transformers:some/bert", "mit")
+    assert (found.config["pooling"], found.config["prefix"]) == ("cls", "tell: ")
+    (listed,) = [item for item in at_hand(tmp_path) if item["reference"] == "transformers:some/bert"]
+    assert (listed["modality"], listed["at_hand"]) == ("text", True)
+    # PyTorch's own file, of a repository that has no other
+    torch.save(found.module.model.state_dict(), tmp_path / "pytorch_model.bin")
+    del files["model.safetensors"]
+    files["pytorch_model.bin"] = (tmp_path / "pytorch_model.bin").read_bytes()
+    hub.repositories["some/older"] = Repository(files)
+    older = obtain_weights("transformers:some/older")
+    assert older.provenance.sha256 == found.provenance.sha256
+    asked = hub.asked.total()
+    assert (
+        obtain_weights("transformers:some/older", offline=True).provenance.sha256 == found.provenance.sha256
+    )
+    assert hub.asked.total() == asked
+
+
 def test_the_catalogue_says_what_is_fetched_and_under_which_licence() -> None:
     stronger = [entry for entry in catalogue.entries() if entry.stronger]
     families = {"dinov2", "dinov3", "convnext", "siglip", "fastvit_mci"}
-    assert all(any(family in entry.name for entry in stronger) for family in families)
-    for entry in stronger:
+    of_timm = [entry for entry in stronger if entry.reference.startswith("timm:")]
+    assert all(any(family in entry.name for entry in of_timm) for family in families)
+    for entry in of_timm:
         assert entry.source == f"https://huggingface.co/timm/{entry.name}"
         assert entry.download is not None
         config = timm.get_pretrained_cfg(entry.name)
@@ -169,7 +202,20 @@ def test_the_catalogue_says_what_is_fetched_and_under_which_licence() -> None:
             entry.licence, entry.licence
         )
         assert config.license == told.lower()
+    for entry in stronger:
         assert licence_of(entry.licence).commercial != "unknown"
+    for modality in ("text", "audio"):
+        some = [
+            entry
+            for entry in catalogue.entries()
+            if entry.modality == modality and "packaged" not in entry.reference
+        ]
+        assert len(some) > 5
+        for entry in some:
+            assert entry.source == f"https://huggingface.co/{entry.name}"
+            assert entry.download >= 3.9 * entry.parameters  # whole files, in float32
+            assert entry.good_for
+            assert entry.architecture.partition(":")[0] + ":" in MADE
     assert not licence_of("CC-BY-NC-4.0").free
     assert not licence_of("something else").free
     assert licence_of("something else").commercial == "unknown"

@@ -128,7 +128,7 @@ def test_the_catalogue_agrees_with_the_packages_and_with_timm() -> None:
                 entry.input_size,
             )
             assert (origin.licence, origin.pretrained_on) == (entry.licence, entry.pretrained_on)
-        else:
+        elif kind == "timm":
             config = timm.get_pretrained_cfg(name)
             assert config is not None, name
             assert config.input_size[-1] == entry.input_size
@@ -154,14 +154,14 @@ def test_a_model_in_the_hubs_cache_is_at_hand_and_loaded_without_the_network(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # another test may have closed the hub
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(socket.socket, "connect", closed)
-    assert not is_cached("test_vit.r160_in1k")
+    assert not is_cached("timm:test_vit.r160_in1k")
     place = tmp_path / "models--timm--test_vit.r160_in1k"
     (place / "snapshots" / ("0" * 40)).mkdir(parents=True)
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text("0" * 40)
     module = timm.create_model("test_vit")
     save_file(module.state_dict(), str(place / "snapshots" / ("0" * 40) / "model.safetensors"))
-    assert is_cached("test_vit.r160_in1k")
+    assert is_cached("timm:test_vit.r160_in1k")
     assert not constants.HF_HUB_OFFLINE
     found = obtain_weights("timm:test_vit.r160_in1k")
     assert torch.equal(found.module.cls_token, module.cls_token)

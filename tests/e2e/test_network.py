@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save
 
 import regraft
+import texts
 from regraft.api import plan
 from regraft.artifacts import read_events, read_json
-from regraft.backbones import Entry, candidates, catalogue
+from regraft.backbones import Entry, candidates, catalogue, obtain_weights
 from regraft.errors import UsageError
 from standin import Repository, StandIn
 
@@ -96,6 +97,44 @@ def test_stronger_models_are_fetched_and_compared(served: StandIn, colours: Path
     assert "a run with it takes about" in ranking["left_out"][HUGE]
     assert run.state["state"] == "finished"
     assert candidates() == [LITE, STRONG]  # what was fetched is at hand from now on
+
+
+def test_encoders_of_texts_are_fetched_and_compared(
+    hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers", reason="needs the library: pip install 'regraft[text]'")
+    names = ("some/bert", "some/larger", "some/closed")
+    for layers, name in enumerate(names, start=1):
+        folder = texts.tiny_encoder(tmp_path / name, layers)
+        hub.repositories[name] = Repository({path.name: path.read_bytes() for path in folder.iterdir()})
+    some = tuple(
+        Entry(
+            f"transformers:{name}",
+            "text",
+            "encoder:BertModel",
+            10_000,
+            1e-4,
+            64,
+            "noise",
+            None,
+            licence,
+            "transformer",
+        )
+        for name, licence in zip(names, ("MIT", "MIT", "CC-BY-NC-4.0"), strict=True)
+    )
+    some = tuple(replace(item, stronger=True, gmacs_at=32) for item in some)
+    for place in ("catalogue", "sources.listing"):
+        monkeypatch.setattr(f"regraft.backbones.{place}.entries", lambda: some)
+    monkeypatch.setattr("regraft.steps.rank.network.entries", lambda: some)
+    obtain_weights(some[0].reference)
+    assert candidates("text") == [some[0].reference]
+    table = texts.write_table(tmp_path / "all.csv", texts.labelled(12))
+    found = regraft.rank(
+        table, recipe={"obtain": {"network": True}, "run": {"engine": "torch-float32"}, "base": {"size": 32}}
+    )
+    assert {row.reference for row in found.rows} == {item.reference for item in some[:2]}
+    assert "it forbids commercial use" in found.left_out[some[2].reference]
+    assert candidates("text") == [item.reference for item in some[:2]]
 
 
 def test_licences_are_taken_when_that_is_said(served: StandIn, colours: Path) -> None:

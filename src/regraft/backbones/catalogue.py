@@ -20,12 +20,13 @@ WEIGHTS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A pre-trained model as published: old classifier counted in `parameters`, `gmacs` an image at
-    `input_size` pixels.
+    """A pre-trained model as published: old classifier counted in `parameters`, `gmacs` an item at
+    `input_size` (pixels, tokens, or frames of 10 ms), or at `gmacs_at` where that is another.
 
     `imagenet_top1` is the published accuracy in per cent on ImageNet-1k's validation set, where there is
-    one. `download` is the size of the weights' file in bytes, `source` the page that the facts are from;
-    `stronger` marks what `--network` tries beside what is installed.
+    one. `good_for` says in a few words what to take it for. `download` is the size of the weights' file in
+    bytes, `source` the page that the facts are from; `stronger` marks what `--network` tries beside what is
+    installed.
     """
 
     reference: str
@@ -37,10 +38,12 @@ class Entry:
     pretrained_on: str
     imagenet_top1: float | None
     licence: str
-    kind: str  # convnet, vit or hybrid
+    kind: str  # convnet, vit, hybrid or transformer
     download: int | None = None
     source: str = ""
     stronger: bool = False
+    gmacs_at: int = 0
+    good_for: str = ""
 
     @property
     def name(self) -> str:
@@ -99,14 +102,16 @@ def entry_of(reference: str) -> Entry | None:
     return next((entry for entry in entries() if entry.reference == reference), None)
 
 
-def is_cached(name: str) -> bool:
-    """True if the hub's local cache holds weights of the timm model `name`; nothing is asked of the
-    network.
+def is_cached(reference: str) -> bool:
+    """True if the hub's local cache holds the weights of timm:NAME or transformers:OWNER/NAME; nothing is
+    asked of the network.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    kind, _, name = reference.partition(":")
+    repo = f"timm/{name}" if kind == "timm" else name
     try:
-        return any(isinstance(try_to_load_from_cache(f"timm/{name}", file), str) for file in WEIGHTS)
+        return any(isinstance(try_to_load_from_cache(repo, file), str) for file in WEIGHTS)
     except HFValidationError as error:
-        raise UsageError(f"timm:{name}: {error}") from None
+        raise UsageError(f"{reference}: {error}") from None

@@ -89,9 +89,10 @@ SMALL = {
 @cache
 def pace(kind: str, device: torch.device) -> float:
     """10^9 multiply-accumulates a second that a network of a kind (of the catalogue) does here in eager
-    float32, by a few passes of a small untrained one; a hybrid is taken for a convnet.
+    float32, by a few passes of a small untrained one; a hybrid is taken for a convnet,
+    any transformer for one of images.
     """
-    architecture, gmacs = SMALL["vit" if kind == "vit" else "convnet"]
+    architecture, gmacs = SMALL["vit" if kind in ("vit", "transformer") else "convnet"]
     with torch.random.fork_rng(devices=[]):
         module = build(architecture, 0, {}).eval().to(device)
     batch, times = torch.zeros(BATCH, 3, 224, 224, device=device), []

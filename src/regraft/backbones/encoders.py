@@ -220,7 +220,8 @@ def _class_of(kind: str, name: str) -> str:
         what = "which is not known to be an encoder of texts"
     raise BackboneError(
         f"{name}: its model_type is {kind!r}, {what}. Taken are encoders that learnt to fill in masked words ({TRIED} "
-        f"were tried) and the encoders of {', '.join(HALVES)}."
+        f"were tried) and the encoders of {', '.join(HALVES)}; for sounds whisper, wav2vec2, hubert, wavlm, "
+        "audio-spectrogram-transformer and clap."
     )
 
 

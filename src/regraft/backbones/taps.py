@@ -99,10 +99,13 @@ def pool(activation: torch.Tensor, channels_last: bool = False, prefix: int = 0)
 
 def spread(module: nn.Module, activation: torch.Tensor, given: Any, means: torch.Tensor) -> torch.Tensor:
     """(B, C) standard deviations over the positions of an activation within a network, whose (B, C) `means`
-    are those of `pooled`. Positions at which all channels are 0 are padding.
+    are those of `pooled`. Positions at which all channels are 0 are padding; windows of an example that a
+    network takes for examples of their own have its means.
     """
     if activation.ndim == 2:
         return torch.zeros_like(means)
+    if len(activation) != len(means):
+        means = means.repeat_interleave(len(activation) // len(means), dim=0)
     last = activation.ndim == 3 or getattr(module, "output_fmt", None) == "NHWC"
     shape = (len(means), *(1,) * (activation.ndim - 2))
     places = means.reshape(*shape, -1) if last else means.reshape(*means.shape, 1, 1)

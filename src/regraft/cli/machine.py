@@ -12,7 +12,7 @@ from regraft.errors import UsageError
 
 OTHERS = {
     "timm:NAME": "any timm model, from the hub or the local cache",
-    "transformers:OWNER/NAME": "a repository in transformers' layout, from the hub or the local cache",
+    "transformers:OWNER/NAME": "a repository in transformers' layout (or hf:), from the hub or the local cache",
     "path:FOLDER": "model.safetensors and config.json, in the layout of timm, transformers or sentence-transformers",
     "path:FILE@ARCHITECTURE": "a .safetensors file of a timm model",
     "run:FOLDER": "the model of an earlier run",
@@ -27,7 +27,7 @@ def models(as_json: options.AsJson = False) -> None:
     if as_json:
         print_json(known)
         return
-    print(f"{'':51} {'for':5} {'params':>8} {'GMACs':>6} {'input':>5} {'top-1':>5}  {'licence':14}")
+    print(f"{'':53} {'for':5} {'params':>8} {'GMACs':>6} {'input':>5} {'top-1':>5}  {'licence':14}")
     for item in known:
         print(_line(item))
     for reference, what in OTHERS.items():
@@ -41,7 +41,8 @@ def _line(item: dict[str, Any]) -> str:
     macs = f"{item['gmacs']:.2f}" if item["gmacs"] else ""
     top = f"{item['imagenet_top1']:.1f}" if item["imagenet_top1"] else ""
     numbers = f"{size:>8} {macs:>6} {item['input_size'] or '':>5} {top:>5}"
-    return f"{item['reference']:51} {item['modality']:5} {numbers}  {item['licence']:14} {where}"
+    good = f"; {item['good_for']}" if item.get("good_for") else ""
+    return f"{item['reference']:53} {item['modality']:5} {numbers}  {item['licence']:14} {where}{good}"
 
 
 def cache(

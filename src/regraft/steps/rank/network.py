@@ -145,8 +145,10 @@ def _too_large(entry: Entry, counts: Mapping[str, int], context: Context) -> str
         return (
             f"it is {entry.megabytes:,.0f} MB, and {room / 1e6:,.0f} MB of disk are free for the hub's cache"
         )
-    size = entry.input_size if recipe.base.size == "auto" else int(recipe.base.size)
-    forward = entry.gmacs * (size / entry.input_size) ** 2 / pace(entry.kind, context.device)
+    usual = entry.gmacs_at or entry.input_size
+    size = usual if recipe.base.size == "auto" else int(recipe.base.size)
+    power = 2 if context.modality.resizes else 1  # a picture's size is its side, any other a length
+    forward = entry.gmacs * (size / usual) ** power / pace(entry.kind, context.device)
     step = STEP * forward if epochs_of(recipe, counts, size) else 0.0
     seconds, allowed = run_seconds(recipe, counts, size, forward, step), min(context.seconds_left, PATIENCE)
     if recipe.run.budget_seconds is not None:
