@@ -16,8 +16,8 @@ from regraft.data.audit.files import Fact
 from regraft.data.audit.findings import Finding, Severity, several
 from regraft.data.audit.leaks import Told, told
 from regraft.modalities.audio.inspect import Sound
-from regraft.modalities.audio.preprocess import RATE, WINDOW
-from regraft.modalities.audio.settings import FRAMES, input_size
+from regraft.modalities.audio.preprocess import FRAMES, RATE, WINDOW
+from regraft.modalities.audio.settings import input_size
 
 SILENT = 1e-3  # of full scale, 60 decibels below it: a peak below it is silence
 CLIPPED = 0.001  # share of samples in rows at full scale from which on it is heard
