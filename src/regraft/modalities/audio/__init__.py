@@ -12,11 +12,10 @@ from regraft.modalities.audio.augment import Augment
 from regraft.modalities.audio.checks import CHECKS
 from regraft.modalities.audio.hide import hide
 from regraft.modalities.audio.inspect import Sound, inspect_sound
-from regraft.modalities.audio.preprocess import AudioPreprocess
+from regraft.modalities.audio.preprocess import FRAMES, AudioPreprocess
 from regraft.modalities.audio.reading import ENDINGS, seconds_of
 from regraft.modalities.audio.same import likeness
 from regraft.modalities.audio.settings import (
-    FRAMES,
     NAMED,
     PROBES,
     AudioAugment,
