@@ -215,7 +215,7 @@ def test_what_cannot_be_taken_is_told(tmp_path: Path) -> None:
         obtain_weights(f"path:{tmp_path / 'clap'}")
 
 
-def test_a_whole_run_is_saved_exported_and_answers_alike(tmp_path: Path) -> None:
+def test_a_whole_run_is_saved_and_answers_alike(tmp_path: Path) -> None:
     made("wavlm", tmp_path / "network")
     data = sounds.draw(tmp_path / "data", 10)
     recipe = {
@@ -229,6 +229,3 @@ def test_a_whole_run_is_saved_exported_and_answers_alike(tmp_path: Path) -> None
     files = sorted(data.glob("*/0*.wav"))
     ours = [answer.probabilities for answer in run.model.predict(files)]
     assert ours == [answer.probabilities for answer in regraft.load(run.path / "model").predict(files)]
-    pytest.importorskip("onnxscript", reason="needs the exporter: pip install 'regraft[export]'")
-    done = regraft.export(run.path, out=tmp_path / "graph")
-    assert (done.path / "model.onnx").is_file()

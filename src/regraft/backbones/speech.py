@@ -139,13 +139,9 @@ def attended(attention: Any, hidden: torch.Tensor, mask: torch.Tensor, bias: tor
         part(hidden).view(shape).transpose(1, 2)
         for part in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    dropped = attention.dropout if attention.training else 0.0
-    found = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=gate * bias.unsqueeze(0) + mask, dropout_p=dropped
-    )
-    # In memory as they stand: an exporter takes no view of what is not
-    found = found.transpose(1, 2).contiguous()
-    return attention.out_proj(found.flatten(2))  # type: ignore[no-any-return]
+    scores = (query * attention.scaling) @ key.transpose(2, 3) + gate * bias.unsqueeze(0) + mask
+    shares = nn.functional.dropout(scores.softmax(dim=-1), attention.dropout, attention.training)
+    return attention.out_proj((shares @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class SpeechEncoder(nn.Module):
