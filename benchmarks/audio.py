@@ -207,6 +207,7 @@ def keep(name: str, row: str, cut: str, found: dict[str, object]) -> None:
     print(name, cut, row, *found.values(), flush=True)
 
 
+ROUNDS = {"esc10": 5, "fsdd": 6, "fsdd5": 3}
 TITLES = {
     "esc10": "esc10, five folds",
     "fsdd": "fsdd, six speakers",
@@ -231,10 +232,10 @@ def accuracies() -> str:
     for row in every:
         cells = []
         for name in names:
-            found, most = kept[name].get(row, {}), max(len(some) for some in kept[name].values())
+            found = kept[name].get(row, {})
             values = [one["accuracy"] for one in found.values()]
             cell = f"{100 * np.mean(values):.1f}" if values else "not measured"
-            if values and len(values) < most:
+            if values and len(values) < ROUNDS[name]:
                 cell += f" ({', '.join(found)} only)"
             cells.append(cell + beside(kept[name], row) if values else cell)
         lines.append(f"| {TITLES.get(row, row)} | {' | '.join(cells)} |")
@@ -347,13 +348,15 @@ def speed(root: Path, count: int = 96) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=VERBS, default=[])
+    parser.add_argument("what", nargs="*", help=", ".join(VERBS))
     parser.add_argument("--sets", nargs="+", default=["esc10", "fsdd", "fsdd5"])
     parser.add_argument("--rows", nargs="+", choices=("hand", *OURS), default=["hand", *OURS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=6, help="of each set, at most")
     parser.add_argument("--write", action="store_true", help="put what is kept into docs/benchmarks.md")
     asked = parser.parse_args()
+    if unknown := set(asked.what) - set(VERBS):
+        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(VERBS)}")
     root = Path(os.environ.get("REGRAFT_DATA", "."))
     for verb, measure in (("speed", speed), ("joining", joining)):
         if verb in asked.what:
