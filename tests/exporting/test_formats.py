@@ -254,7 +254,7 @@ def test_timm_loads_its_folder(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_no_other_library_can_load_is_refused_with_a_reason(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="none of transformers' networks; --to timm"):
+    with pytest.raises(UsageError, match="none of transformers' networks of images; --to timm"):
         regraft.export(run, "transformers")
     model = regraft.load(run)
     model.head_kind = "mlp"

@@ -50,6 +50,7 @@ class Whole:
 
     backbone: Backbone
     head: nn.Module
+    beside: nn.Module | None = None
 
 
 class Means(nn.Module):

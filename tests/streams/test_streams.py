@@ -29,7 +29,7 @@ class Model:
         for item in items:
             yield Prediction(str(item), "красный", 0.75, {"красный": 0.75, "\N{GREEN APPLE}": 0.25})
 
-ready.described = lambda run: (run, {"preprocess": {"modality": "image"}, "classes": Model.classes})
+ready.described = lambda run: (run, {"preprocess": {"modality": "image"}, "task": "single", "classes": Model.classes})
 ready.Ready.of = lambda folder, cache: Model()
 """
 LATIN = "sys.stdout.reconfigure(encoding='cp1252', errors='strict')\n"  # a pipe on Windows

@@ -12,7 +12,7 @@ from regraft.data.cells import cell_name, first_row
 from regraft.data.kind import Kind
 from regraft.data.known import NewFile
 from regraft.data.rows import plainly, shown
-from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name, read_column
+from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name, read_column, take_long_cells
 from regraft.data.walker import Passed, ends_in, walk
 from regraft.errors import DataError
 
@@ -109,6 +109,7 @@ def _column(table: Path, kind: Kind) -> tuple[str, str]:
     """The column of a table that names files, and what separates the cells of a csv ("" of parquet)."""
     wanted = (*kind.cells, "path", *COLUMNS["path"], *kind.columns)
     headers: list[tuple[list[str], str]]
+    take_long_cells()
     try:
         if table.suffix.lower() == ".parquet":
             import pyarrow.parquet as pq

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -342,9 +341,9 @@ def _read_csv(path: Path, names_of_items: Sequence[str]) -> pa.Table:
     """Every column as text: a class may be called 01 or NA. The items' column may have one of these names."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
-    with _long_cells():
-        delimiter = _delimiter(first, names_of_items)
-        names = next(csv.reader(first, delimiter=delimiter), [])
+    take_long_cells()
+    delimiter = _delimiter(first, names_of_items)
+    names = next(csv.reader(first, delimiter=delimiter), [])
     for size in BLOCKS:
         with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
             try:
@@ -364,14 +363,11 @@ def _read_csv(path: Path, names_of_items: Sequence[str]) -> pa.Table:
     raise AssertionError("unreachable")
 
 
-@contextlib.contextmanager
-def _long_cells() -> Iterator[None]:
-    """The library takes cells of 128 kB, which is not much of a text."""
-    before = csv.field_size_limit(BLOCKS[-1])
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+def take_long_cells() -> None:
+    """Let the library take cells above 128 kB, which is not much of a text. The limit is the process's: who
+    set it back would do so beside another thread that reads.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), BLOCKS[-1]))
 
 
 def _delimiter(lines: list[str], names_of_items: Sequence[str]) -> str:

@@ -48,7 +48,8 @@ def measures(folder: Path, modality: str, size: Any) -> list[plots.Plot]:
     file = folder / "examples.parquet"
     if modality not in names() or not isinstance(size, int) or not file.is_file():
         return []
-    facts = pq.read_table(file)
+    with open(file, "rb") as handle:  # pyarrow takes no path that is not UTF-8
+        facts = pq.read_table(handle)
     drawn = (
         plots.spread(one.title, one.unit, np.asarray(one.values(facts), float), one.seen(size))
         for one in modality_of(modality).measures

@@ -160,5 +160,5 @@ def test_a_table_may_hold_cells_of_megabytes(tmp_path: Path) -> None:
     source = read_source(texts.write_table(tmp_path / "long.csv", rows))
     audited = audit_files(source, lambda **_: None)
     assert not audited.quarantined
-    assert [fact.about.characters for fact in audited.facts[-2:]] == [1_379_999, 200_000]
+    assert [fact.about.characters for fact in audited.facts[-2:]] == [4_599_999, 1_000_000]
     assert all(len(fact.about.opening) <= 300 for fact in audited.facts)
