@@ -244,6 +244,9 @@ def by_regraft(rows: list[tuple[str, str]], strategy: str) -> Rate:
 
 def by_hand(folder: Path) -> None:
     """What an expert writes: features, C by cross-validation, accuracy."""
+    from regraft.runtime import ready_torchvision
+
+    ready_torchvision()  # else a torchvision that was built for another torch ends the import below
     from sentence_transformers import SentenceTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
