@@ -303,8 +303,9 @@ def varied(count: int) -> list[tuple[str, str]]:
     """So many texts with labels: those of both sets, each with words of another text put in, and a number."""
     known = [*read(SET, "train"), *read(BESIDE, "train")]
     rng, rows = np.random.default_rng(0), []
+    order = rng.permutation(len(known))  # the sets are sorted by their labels
     for number in range(count):
-        text, label = known[number % len(known)]
+        text, label = known[order[number % len(known)]]
         words, others = text.split(), known[int(rng.integers(len(known)))][0].split()
         for _ in range(4):
             words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(others)))
