@@ -33,10 +33,10 @@ from regraft.tasks.task import (
     Score,
     Suspect,
     Task,
-    Usual,
     counted,
     headline_score,
 )
+from regraft.tasks.usual import Usual
 
 USUAL = "single"  # what is fitted where nothing else is asked for
 # The kind of task that labels ask for, by what they are, and that in words

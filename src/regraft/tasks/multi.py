@@ -31,12 +31,12 @@ from regraft.evaluation import (
 )
 from regraft.tasks.cutoffs import Cutoffs
 from regraft.tasks.grids import cutoffs_grid, together_grid
-from regraft.tasks.imbalance import class_weighted
 from regraft.tasks.link import Sigmoids
 from regraft.tasks.sections import PerClass, Reliability, Section
 from regraft.tasks.shares import strata_of_labels
 from regraft.tasks.single import quiet
-from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual, headline_score
+from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
+from regraft.tasks.usual import Usual
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,8 @@ NONE = "none"  # what people read where an example has no label
 class Multi(Usual):
     """The task of telling which of `classes`, sorted names of labels, an example has. Targets are (N, K) float32:
     1, 0, or NaN where a label is not known. A label is said from its threshold on, of `cutoffs` in the order of
-    the classes; without any, from one half on.
+    the classes; without any, from one half on. No weighting is known: a label's own threshold makes up for its being
+    rare.
     """
 
     classes: tuple[str, ...]
@@ -146,31 +147,6 @@ class Multi(Usual):
     def loss_name(self) -> str:
         """The log loss, summed over labels."""
         return "summed log loss"
-
-    def scores(self, probed: Probed) -> tuple[Score, ...]:
-        """The mean average precision of the probe."""
-        return (headline_score(self, probed),)
-
-    @property
-    def known_weightings(self) -> tuple[str, ...]:
-        """None: a threshold of its own makes up for a label that is rare."""
-        return ("none",)
-
-    def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
-        """None."""
-        return ("none",), ""
-
-    def weighed_by(self, metric: Metric) -> Metric:
-        """The metric itself."""
-        return metric
-
-    def weighted(self, targets: np.ndarray, weights: np.ndarray, weighting: str) -> np.ndarray:
-        """The examples' own weights, of mean 1."""
-        return class_weighted(targets, weights, False, self.outputs)
-
-    def offset(self, targets: np.ndarray, weighting: str) -> None:
-        """None."""
-        return None
 
     def guessing(self, targets: np.ndarray) -> float:
         """K log 2, in nats."""

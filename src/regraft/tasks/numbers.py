@@ -28,11 +28,11 @@ from regraft.evaluation import (
 )
 from regraft.evaluation.numbers import DEVIATIONS
 from regraft.tasks.grids import by_name, digits, intervals_grid, numbers_grid
-from regraft.tasks.imbalance import class_weighted
 from regraft.tasks.link import Squares
 from regraft.tasks.sections import Scatter, Section
 from regraft.tasks.shares import strata_of_numbers
-from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual, headline_score
+from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
+from regraft.tasks.usual import Usual
 from regraft.tasks.widths import PROMISED, Scale, Widths
 
 if TYPE_CHECKING:
@@ -185,31 +185,6 @@ class Numbers(Usual):
     def loss_name(self) -> str:
         """The absolute error by the deviation of the targets."""
         return "scaled absolute error"
-
-    def scores(self, probed: Probed) -> tuple[Score, ...]:
-        """The mean absolute error of the probe."""
-        return (headline_score(self, probed),)
-
-    @property
-    def known_weightings(self) -> tuple[str, ...]:
-        """None."""
-        return ("none",)
-
-    def weightings(self, targets: np.ndarray) -> tuple[tuple[str, ...], str]:
-        """None."""
-        return ("none",), ""
-
-    def weighed_by(self, metric: Metric) -> Metric:
-        """The metric itself."""
-        return metric
-
-    def weighted(self, targets: np.ndarray, weights: np.ndarray, weighting: str) -> np.ndarray:
-        """The examples' own weights, of mean 1."""
-        return class_weighted(targets, weights, False, self.outputs)
-
-    def offset(self, targets: np.ndarray, weighting: str) -> None:
-        """None."""
-        return None
 
     def guessing(self, targets: np.ndarray) -> float:
         """That of telling the mean of standardised numbers."""

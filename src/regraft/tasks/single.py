@@ -48,7 +48,8 @@ from regraft.evaluation import (
 from regraft.tasks.imbalance import class_offset, class_weighted
 from regraft.tasks.link import Softmax
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
-from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect, Usual
+from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect
+from regraft.tasks.usual import Usual
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,6 @@ from regraft.tasks.sections import Section
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor, nn
-    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -397,72 +396,6 @@ class Task(Protocol):
 def counted(noun: str, count: int) -> str:
     """ "1 class", "3 classes", "2 numbers"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
-
-
-class Usual:
-    """What is so of most tasks: they know nothing of their targets but the classes, answer as outputs say, and
-    suspect nothing.
-    """
-
-    @property
-    def noun(self) -> str:
-        """A class."""
-        return "class"
-
-    @property
-    def spread(self) -> tuple[str, ...]:
-        """The probability of each class."""
-        return ("probability",)
-
-    def shown(self, label: str) -> str:
-        """The label itself."""
-        return label
-
-    def differ(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Where they are not the same."""
-        return np.asarray(targets != others)
-
-    def same(self, answers: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Where all of them are."""
-        return np.asarray((answers == others).reshape(len(answers), -1).all(axis=1))
-
-    def ways(self) -> Mapping[str, Self]:
-        """This one."""
-        return {"": self}
-
-    def fitted(self, targets: np.ndarray) -> Self:
-        """As it is."""
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restored(self, settings: Mapping[str, Any]) -> Self:
-        """As it is."""
-        return self
-
-    def decided(self, calibration: Any) -> Self:
-        """As it is."""
-        return self
-
-    def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
-        """None."""
-        return []
-
-    def versus(
-        self: Any,
-        targets: np.ndarray,
-        outputs: np.ndarray,
-        others: np.ndarray,
-        against: str,
-        groups: np.ndarray | None = None,
-    ) -> PairedDifference:
-        """By what each answers."""
-        paired: PairedDifference = self.paired(
-            targets, self.answers(outputs), self.answers(others), against, groups
-        )
-        return paired
 
 
 @dataclass(frozen=True)
