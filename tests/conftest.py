@@ -23,6 +23,11 @@ from standin import StandIn
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
+# Before `elsewhere`, as it may be relative
+DATA = Path(
+    os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+).absolute()
+
 ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 
 
@@ -31,6 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     begin last.
     """
     items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty working folder. In that of the checkout `make demo` leaves a run, which a ranking takes for a
+    candidate.
+    """
+    folder, before = tmp_path_factory.mktemp("elsewhere"), Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
 
 
 @pytest.fixture(scope="session")
@@ -61,13 +77,12 @@ def own_cache(
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    folder = Path(os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    if not folder.is_dir():
+    if not DATA.is_dir():
         pytest.skip(
-            f"the real data sets are not in {folder}: "
+            f"the real data sets are not in {DATA}: "
             "set REGRAFT_DATA to the folder that has them (CONTRIBUTING.md)"
         )
-    return folder
+    return DATA
 
 
 @pytest.fixture(scope="session")
