@@ -61,18 +61,29 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_cache(
     tmp_path_factory: pytest.TempPathFactory, warm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A cache of the test's own: no features in it, but what does not depend on data."""
+    """A cache of the test's own: no features in it, but what does not depend on data.
+
+    Its files are links to those of `warm`, as copies of them would be a hundred gigabytes over all tests. The
+    product replaces its files whole; a test that damages one deletes it before.
+    """
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("REGRAFT_CACHE", str(folder))
     monkeypatch.setenv("REGRAFT_CONFIG", "")  # the settings of whoever runs the tests are not theirs
-    for kind in ("openvino", "trials"):
-        if (warm / kind).is_dir():
-            shutil.copytree(warm / kind, folder / kind)
+    _link_all(warm, folder)
     yield folder
-    monkeypatch.undo()  # a test may have forbidden what copying takes
+    monkeypatch.undo()  # a test may have forbidden what linking takes
+    _link_all(folder, warm)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link_all(there: Path, here: Path) -> None:
+    """Converted models and the outcome of trials of one cache, in another that may have some of them."""
     for kind in ("openvino", "trials"):
-        if (folder / kind).is_dir():
-            shutil.copytree(folder / kind, warm / kind, dirs_exist_ok=True)
+        (here / kind).mkdir(exist_ok=True)
+        for file in (there / kind).glob("[!.]*"):
+            target = here / kind / file.name
+            if not target.exists():
+                os.link(file, target)
 
 
 @pytest.fixture(scope="session")
