@@ -20,7 +20,8 @@ NEIGHBOURS = 5
 LEAST_COSINE = 0.5
 MOST_CANDIDATES = 30_000  # candidates that are looked at, the closest first: half a minute
 BLOCK = 1 << 24  # similarities held at once
-CHUNK = 1_024  # pairs whose items are held at once
+CHUNK = 1_024  # pairs that are confirmed at once
+HELD = 64 << 20  # bytes of items that were read and may come again in another pair, beside those of a chunk
 Pair = tuple[int, int, float]
 
 
@@ -57,16 +58,14 @@ def near_duplicates(
     confirmed: list[Pair] = []
     done = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        items = _Items(every, likeness, pool)
         while done < len(order) and not stop():
             some = order[done : done + CHUNK]
             done += len(some)
-            rows = sorted({row for pair in some for row in pair})
-            read = zip(rows, pool.map(likeness.read, [every.items[r] for r in rows]), strict=True)
-            items = {row: item for row, item in read if item is not None}
-            some = [pair for pair in some if pair[0] in items and pair[1] in items]
+            items.read({row for pair in some for row in pair})
+            some = [pair for pair in some if items.there(*pair)]
             if some:
-                first, second = (np.stack([items[pair[k]] for pair in some]) for k in (0, 1))
-                alike = likeness.confirm(first, second)
+                alike = likeness.confirm(items.stack(some, 0), items.stack(some, 1))
                 confirmed += [(*pair, float(s)) for pair, s in zip(some, alike, strict=True) if s > 0]
             tick(label="looking for near-duplicates", done=done, total=len(order))
     if not searched:
@@ -76,6 +75,30 @@ def near_duplicates(
             f"time ran out: {len(order) - done:,} of {len(order):,} likely near-duplicates were not looked at"
         )
     return sorted(confirmed), len(close[1]) - done
+
+
+class _Items:
+    """Items as `likeness` reads them, by their rows; what was read is kept for later pairs up to HELD bytes."""
+
+    def __init__(self, every: Part, likeness: Likeness, pool: ThreadPoolExecutor) -> None:
+        self.every, self.likeness, self.pool = every, likeness, pool
+        self.kept: dict[int, np.ndarray | None] = {}
+
+    def read(self, rows: set[int]) -> None:
+        """Have these at hand, and perhaps others from before."""
+        if sum(item.nbytes for item in self.kept.values() if item is not None) > HELD:
+            self.kept.clear()
+        lacking = sorted(rows - self.kept.keys())
+        read = self.pool.map(self.likeness.read, [self.every.items[row] for row in lacking])
+        self.kept |= zip(lacking, read, strict=True)
+
+    def there(self, *rows: int) -> bool:
+        """Whether all of them could be read."""
+        return all(self.kept[row] is not None for row in rows)
+
+    def stack(self, pairs: Sequence[tuple[int, int]], side: int) -> np.ndarray:
+        """(P, ...) the first or the second of each of P pairs, all of which are there."""
+        return np.stack([self.kept[pair[side]] for pair in pairs])  # type: ignore[misc]
 
 
 Close = tuple[np.ndarray, np.ndarray]  # (P, 2) rows, (P,) how close they are

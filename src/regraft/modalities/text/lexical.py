@@ -4,7 +4,7 @@ the network, by its tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from regraft.errors import Unreadable
 from regraft.modalities.text.reading import plain, read_text
+from regraft.modalities.text.sparse import solved
 
 if TYPE_CHECKING:
+    from scipy import sparse
     from torch import Tensor
 
     from regraft.modalities import Small
@@ -23,8 +25,10 @@ LONGEST = 20_000  # characters of a text that are looked at
 STRENGTHS = (1.0, 10.0)  # the inverse of the L2 penalty, as scikit-learn has it
 TAUGHT_BY = 20_000  # texts that the baseline learns from: of more, so many are drawn
 CHOSEN_ON = 1_500  # texts that choose between these, at most
-PIECES = 30_000  # pieces of words that are told apart, the commonest
-STEPS, CLOSE = 80, 1e-3  # of the solver: more of either moves no answer of a baseline to speak of
+# Words (with their pairs), and pieces of words, that are told apart: the commonest of each, so many, and fewer
+# where there are so many answers that their weights would be more than MOST
+EACH, FEWEST, MOST = 30_000, 5_000, 4_000_000
+STEPS, SLOPE = 80, 1e-3  # of the solver: more of either moves no answer of a baseline to speak of
 LEAST = 1e-6  # a probability, so that its logarithm is a number
 
 
@@ -45,17 +49,15 @@ class Words:
         """(M, outputs) logarithms of probabilities of M items, by what N `known` ones with (N,) targets and
         weights teach; of very many, TAUGHT_BY of them.
         """
-        from sklearn.pipeline import make_union
-
         if len(known) > TAUGHT_BY:
             some = np.sort(np.random.default_rng(0).permutation(len(known))[:TAUGHT_BY])
             known, targets, weights = [known[row] for row in some], targets[some], weights[some]
-        vectors = make_union(_words(), _pieces())
-        x = vectors.fit_transform([_text(item) for item in known])
-        model = _model(_strength(x, targets, weights)).fit(x, targets, sample_weight=weights)
-        found = np.full((len(asked), outputs), LEAST)
-        found[:, model.classes_] = model.predict_proba(vectors.transform([_text(item) for item in asked]))
-        return np.log(np.maximum(found, LEAST))  # type: ignore[no-any-return]
+        vectors = _vectors(min(EACH, max(FEWEST, MOST // (2 * outputs))))
+        x = vectors.fit_transform([_text(item) for item in known]).tocsr()
+        answer = _learnt(x, targets, weights, _strength(x, targets, weights))
+        found = np.full((len(asked), outputs), np.log(LEAST))
+        found[:, np.unique(targets)] = answer(vectors.transform([_text(item) for item in asked]))
+        return np.maximum(found, np.log(LEAST))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -79,51 +81,48 @@ class Beside:
         return restored(state)
 
 
-def _words() -> Any:
+def _vectors(most: int) -> Any:
+    """TF-IDF of words and pairs of these, and of pieces of words, `most` of each."""
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
 
-    return TfidfVectorizer(
-        preprocessor=str,
-        token_pattern=r"(?u)\b\w+\b|[^\w\s]",
-        ngram_range=(1, 2),
-        min_df=2,
-        sublinear_tf=True,
-    )
+    how = {"preprocessor": str, "min_df": 2, "sublinear_tf": True, "max_features": most, "dtype": np.float32}
+    words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b|[^\w\s]", ngram_range=(1, 2), **how)
+    return make_union(words, TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **how))
 
 
-def _pieces() -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def _learnt(
+    x: sparse.csr_matrix, targets: np.ndarray, weights: np.ndarray, strength: float
+) -> Callable[[sparse.csr_matrix], np.ndarray]:
+    """What gives (M, K) logarithms of probabilities of the K classes that (N,) targets name, in their order."""
+    from regraft.tasks import Softmax
 
-    return TfidfVectorizer(
-        preprocessor=str,
-        analyzer="char_wb",
-        ngram_range=(3, 5),
-        min_df=2,
-        sublinear_tf=True,
-        max_features=PIECES,
-    )
+    classes, numbers = np.unique(targets, return_inverse=True)
+    count, l2 = len(classes), 1 / (strength * float(weights.sum()))
+    solution, bias = solved(x, numbers, weights, Softmax(count), count, l2, STEPS, SLOPE)
+
+    def answer(asked: sparse.csr_matrix) -> np.ndarray:
+        outputs = asked @ solution + bias
+        outputs -= outputs.max(axis=1, keepdims=True)
+        return np.asarray(outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True)))
+
+    return answer
 
 
-def _model(strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=strength, max_iter=STEPS, tol=CLOSE)
-
-
-def _strength(x: Any, targets: np.ndarray, weights: np.ndarray) -> float:
+def _strength(x: sparse.csr_matrix, targets: np.ndarray, weights: np.ndarray) -> float:
     """The penalty with the least loss on a fifth that was left out."""
-    from sklearn.metrics import log_loss
-
     order = np.random.default_rng(0).permutation(len(targets))[:CHOSEN_ON]
     held, taught = order[: len(order) // 5], order[len(order) // 5 :]
     classes = np.unique(targets[taught])
     held = held[np.isin(targets[held], classes)]
     if len(classes) < 2 or not len(held):
         return STRENGTHS[-1]
+    there = np.unique(x[taught].indices)  # what none of them has learns nothing
+    known, asked, truth = x[taught][:, there], x[held][:, there], np.searchsorted(classes, targets[held])
     losses = []
     for strength in STRENGTHS:
-        model = _model(strength).fit(x[taught], targets[taught], sample_weight=weights[taught])
-        losses.append(log_loss(targets[held], model.predict_proba(x[held]), labels=model.classes_))
+        found = _learnt(known, targets[taught], weights[taught], strength)(asked)
+        losses.append(-found[np.arange(len(held)), truth].mean())
     return STRENGTHS[int(np.argmin(losses))]
 
 
