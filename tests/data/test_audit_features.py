@@ -198,6 +198,25 @@ def test_pictures_of_a_few_pixels_are_no_near_duplicates() -> None:
         assert bool(find_near(sized, None, (features, None), reading(read), nowhere).pairs) == found
 
 
+def test_each_likely_near_duplicate_is_read_once_whatever_pairs_it_is_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("regraft.data.audit.duplicates.CHUNK", 4)
+    features = 1 + 0.01 * np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+    features[6:] *= -1  # two clusters, each example of which is like all others of its own
+    inputs, reads = seen(np.arange(12) % 3, features, None).inputs, list[str]()
+
+    def read(path: str) -> np.ndarray:
+        reads.append(path)
+        return picture(int(path.strip(".png")) // 6)
+
+    near = find_near(inputs, None, (features, None), reading(read), nowhere)
+    assert len(near.pairs) > 12
+    assert sorted(reads) == sorted(inputs.items)
+    monkeypatch.setattr("regraft.data.audit.duplicates.HELD", 0)
+    assert find_near(inputs, None, (features, None), reading(read), nowhere) == near
+
+
 @pytest.mark.parametrize("by_features", [True, False])
 def test_near_duplicates_of_many_pictures_are_those_that_comparing_all_with_all_finds(
     monkeypatch: pytest.MonkeyPatch, by_features: bool

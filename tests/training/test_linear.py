@@ -87,6 +87,8 @@ def test_of_many_examples_not_every_fold_is_tried(iris, monkeypatch: pytest.Monk
     path = fit_path(values, labels, np.ones(150), single(3))
     assert len(path.rows) == len(path.logits) == 60  # two folds of five
     assert (path.logits.argmax(1) == labels[path.rows]).mean() > 0.9
+    monkeypatch.setattr(module, "ENOUGH", 31)  # one more than a fold has: that is near enough
+    assert len(fit_path(values, labels, np.ones(150), single(3)).rows) == 30
 
 
 def test_where_it_starts_changes_nothing(iris) -> None:

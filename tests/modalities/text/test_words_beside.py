@@ -9,6 +9,7 @@ from torch import nn
 
 import texts
 from regraft.modalities import modality_of
+from regraft.modalities.text import lexical
 from regraft.modalities.text.grams import FACTORS, LONGEST, SLOTS, pieces
 from regraft.modalities.text.preprocess import PADDING
 from regraft.modalities.text.sparse import solved
@@ -120,3 +121,35 @@ def test_the_solver_of_sparse_features_finds_what_scikit_learn_finds() -> None:
     shares = [each - each.mean(axis=1, keepdims=True) for each in (features @ ours + bias,)]
     expected = theirs.decision_function(features)
     np.testing.assert_allclose(shares[0], expected - expected.mean(axis=1, keepdims=True), atol=0.02)
+
+
+def test_words_alone_hold_no_more_weights_than_are_allowed_however_many_answers_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[tuple[int, int]] = []
+
+    def watched(features, *others):  # type: ignore[no-untyped-def]
+        found = solved(features, *others)
+        held.append(found[0].shape)
+        return found
+
+    monkeypatch.setattr(lexical, "solved", watched)
+    rows, answers = texts.labelled(40), len(texts.SAYINGS)
+    known, targets = [text for text, _ in rows], np.array([TASK.classes.index(label) for _, label in rows])
+    (words,) = modality_of("text").evidence
+
+    def told(outputs: int) -> np.ndarray:
+        return words.answers(known[:90], targets[:90], np.ones(90), known[90:], outputs)
+
+    right = (told(answers).argmax(axis=1) == targets[90:]).mean()
+    assert right > 0.9
+    assert max(wide for wide, _ in held) > 200
+    held.clear()
+    monkeypatch.setattr(lexical, "MOST", 1_200)
+    monkeypatch.setattr(lexical, "FEWEST", 10)
+    few = told(answers)
+    assert max(wide * outputs for wide, outputs in held) <= 1_200
+    assert few.shape == (len(rows) - 90, answers)
+    np.testing.assert_allclose(np.exp(few).sum(axis=1), 1, atol=1e-4)
+    more = told(answers + 2)  # of two answers there is no example
+    assert set(more.argmax(axis=1)) <= set(range(answers))
