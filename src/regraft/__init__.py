@@ -11,6 +11,7 @@ from regraft._version import __version__
 
 if TYPE_CHECKING:
     from regraft.api import (
+        Cluster,
         Estimate,
         Recipe,
         Repeats,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from regraft.parts import backbone, extract, fit_head, freeze
 
 __all__ = [
+    "Cluster",
     "Estimate",
     "Prediction",
     "Recipe",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from regraft.run.handle import Run
 from regraft.run.open import examples_of, looked_at, place_of, reserved, reserved_for_several
 from regraft.run.session import Session
 from regraft.runtime import cache_folder, keep_large_blocks, pick_device
+from regraft.scale import Cluster, crew_of
 
 if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are fetched where they are used
     from regraft.experiments.again import Evaluated
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from regraft.steps.rank import Ranking
 
 __all__ = [
+    "Cluster",
     "Estimate",
     "Recipe",
     "Repeats",
@@ -58,13 +62,15 @@ def fit(
     listeners: Sequence[Listener] = (),
     track: Sequence[str] = (),
     until: str = "evaluate",
+    cluster: Cluster | None = None,
 ) -> Run:
     """Walk the seven steps on `data` and give back the finished Run.
 
     `out` defaults to `runs/<data name>`, next free number; `recipe` holds nested settings; `splits` names
     an earlier run whose assignment is kept, `fixes` a csv of `Audit.export` that was edited; `cache` is
     where features are stored (None: nowhere); `listeners` hear every event, and so do trackers named in
-    `track` (tensorboard, mlflow, wandb); `until` "finetune" stops before the test set is read. With
+    `track` (tensorboard, mlflow, wandb); `until` "finetune" stops before the test set is read; a `cluster`
+    has workers that share the passes over the examples (docs/scale.md). With
     `resume` the run in `out` goes on by its own recipe; `data` then says where its files are now, if they
     were moved. Raises DataError, RecipeError, UsageError, ChangedError for a file that changes under way;
     KeyboardInterrupt after the best so far was kept.
@@ -77,14 +83,26 @@ def fit(
             raise UsageError(
                 "--resume goes on with the run's own recipe.yaml: leave the settings out, or start a new run."
             )
-        return go_on(out, session, track, data)
+        with _manned(session, cluster) as session:
+            return go_on(out, session, track, data)
     if data is None:
         raise UsageError("name the data: a folder of class folders, or a table.")
     with session.tracked(track) as heard:
         source = session.source(data)
-        with reserved(out, source.name, overwrite) as folder:
+        with reserved(out, source.name, overwrite) as folder, _manned(heard, cluster) as heard:
             looked = looked_at(source, session.recipe, splits, session.events, fixes)
             return begin(folder, source.name, looked, heard, until)
+
+
+@contextlib.contextmanager
+def _manned(session: Session, cluster: Cluster | None) -> Iterator[Session]:
+    """The session with the workers of a cluster, for as long as the context lasts."""
+    if cluster is None:
+        yield session
+        return
+    device = pick_device(session.recipe.run.device)
+    with crew_of(cluster, session.events.note, gpus=device.type == "cuda") as crew:
+        yield replace(session, crew=crew)
 
 
 def explore(
@@ -96,6 +114,7 @@ def explore(
     splits: str | Path | None = None,
     cache: str | Path | None = "auto",
     listeners: Sequence[Listener] = (),
+    cluster: Cluster | None = None,
 ) -> Run:
     """Try freezing strategies against each other on val; the test set stays sealed. `Run.strategies` holds
     the table.
@@ -119,6 +138,7 @@ def explore(
         cache=cache,
         listeners=listeners,
         until="finetune",
+        cluster=cluster,
     )
     if not run.strategies["trials"]:
         raise UsageError(
@@ -139,6 +159,7 @@ def repeat(
     cache: str | Path | None = "auto",
     listeners: Sequence[Listener] = (),
     track: Sequence[str] = (),
+    cluster: Cluster | None = None,
 ) -> Repeats:
     """Runs that differ in the seed of training only, on one split: how much of a result is luck. `out`
     holds them all.
@@ -147,7 +168,7 @@ def repeat(
     Every run reads the test set once; nothing is chosen by it. Raises as `fit` does.
     """
     seeds = seeds_of(recipe or {}, repeats)
-    same = {"overwrite": overwrite, "splits": splits, "fixes": fixes, "cache": cache}
+    same = {"overwrite": overwrite, "splits": splits, "fixes": fixes, "cache": cache, "cluster": cluster}
 
     def walk(place: Path, settings: dict[str, Any]) -> Run:
         return fit(data, place, recipe=settings, listeners=listeners, track=track, **same)  # type: ignore[arg-type]
@@ -229,6 +250,7 @@ def rank(
     recipe: dict[str, Any] | None = None,
     cache: str | Path | None = "auto",
     listeners: Sequence[Listener] = (),
+    cluster: Cluster | None = None,
 ) -> Ranking:
     """Compare pre-trained models, input sizes and depths on `data`; nothing is written outside the cache,
     test stays sealed.
@@ -243,7 +265,8 @@ def rank(
 
     from regraft.experiments.contest import ranked
 
-    return ranked(examples, backbones, session)
+    with _manned(session, cluster) as session:
+        return ranked(examples, backbones, session)
 
 
 def audit(
@@ -255,6 +278,7 @@ def audit(
     fixes: str | Path | None = None,
     cache: str | Path | None = "auto",
     listeners: Sequence[Listener] = (),
+    cluster: Cluster | None = None,
 ) -> Audit:
     """What is wrong with `data`: copies, near-duplicates, likely wrong labels, outliers, leaks and more;
     nothing is changed.
@@ -268,9 +292,9 @@ def audit(
 
     from regraft.steps.audit import Audit, audit_alone
 
-    context = session.context(looked.examples)
     kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
-    later, test = audit_alone(looked.examples, kept, context, features)
+    with _manned(session, cluster) as session:
+        later, test = audit_alone(looked.examples, kept, session.context(looked.examples), features)
     counts = looked.examples.counts()
     return Audit(source.name, counts, (*looked.findings, *later), frozenset(test.sources))
 

@@ -6,12 +6,24 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 
 class RegraftError(Exception):
-    """Base of every error regraft raises on purpose."""
+    """Base of every error regraft raises on purpose. It reaches another process whole."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[RegraftError], args: tuple[Any, ...], fields: dict[str, Any]) -> RegraftError:
+    """An error with the same message and fields, whatever its kind asks for when it is first made."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class Unreadable(ValueError):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # torch and timm take seconds to import: names of theirs are 
     from torch import nn
 
     from regraft.backbones import Backbone
+    from regraft.scale import Cluster
     from regraft.training import FreezePlan
 
 __all__ = ["backbone", "extract", "fit_head", "freeze"]
@@ -45,6 +46,8 @@ def extract(
     cache: str | Path | None = None,
     device: str = "auto",
     engine: str = "auto",
+    *,
+    cluster: Cluster | None = None,
 ) -> np.ndarray: ...
 
 
@@ -57,6 +60,7 @@ def extract(
     engine: str = "auto",
     *,
     depths: Sequence[int],
+    cluster: Cluster | None = None,
 ) -> list[np.ndarray]: ...
 
 
@@ -68,6 +72,7 @@ def extract(
     engine: str = "auto",
     *,
     depths: Sequence[int] | None = None,
+    cluster: Cluster | None = None,
 ) -> np.ndarray | list[np.ndarray]:
     """(N, width) float32 pooled features, in the order given. `items` are paths, bytes, PIL images or
     arrays.
@@ -75,13 +80,17 @@ def extract(
     With `cache` (a folder; items are paths then) each is computed once. `engine` is "torch-float32",
     another of the engines a run may take, or "auto": the fastest that agrees with float32 on some of the
     items. With `depths` it is a list: the features, then, for each, the pooled (N, channels) output of so
-    many first stages, all from one pass. Raises Unreadable for an item that is none, UsageError for an
-    engine that does not run here and a depth there is not.
+    many first stages, all from one pass. Workers of a `cluster` share the items. Raises Unreadable for an
+    item that is none, UsageError for an engine that does not run here and a depth there is not.
     """
     from regraft.inference.alone import features_alone
+    from regraft.runtime import pick_device
+    from regraft.scale import crew_of
 
     place = None if cache is None else Path(cache)
-    features = features_alone(base, items, place, device, engine, tuple(depths or ()))
+    gpus = cluster is not None and pick_device(device).type == "cuda"
+    with crew_of(cluster, lambda note: None, gpus) as crew:
+        features = features_alone(base, items, place, device, engine, tuple(depths or ()), crew)
     return features[0] if depths is None else features
 
 

@@ -11,6 +11,7 @@ import typer
 
 from regraft.cli import completion, options, values
 from regraft.cli.shown import print_json, progress
+from regraft.scale import Cluster
 
 
 def rank(
@@ -32,6 +33,8 @@ def rank(
     network: options.Network = None,
     accept_licence: options.AcceptLicence = None,
     offline: options.Offline = False,
+    workers: options.Workers = None,
+    address: options.Address = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -51,7 +54,8 @@ def rank(
     with progress(quiet or as_json) as screen:
         from regraft import api
 
-        ranking = api.rank(data, backbone or ["auto"], recipe=recipe, listeners=[screen])
+        cluster = Cluster.asked(workers, address)
+        ranking = api.rank(data, backbone or ["auto"], recipe=recipe, listeners=[screen], cluster=cluster)
     if as_json:
         print_json(ranking.to_dict())
     else:

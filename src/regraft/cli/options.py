@@ -80,5 +80,17 @@ Offline = Annotated[
     bool, typer.Option("--offline", help="never touch the network, even for a model that was named")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps", autocompletion=completion.devices)]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="processes that share passes over the examples, by Ray: a number, or auto for as many as use the whole cluster"
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="the Ray cluster of --workers: auto, or ray://HOST:PORT; else one on this machine alone"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 AsJson = Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")]

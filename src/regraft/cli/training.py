@@ -12,6 +12,7 @@ import typer
 from regraft.cli import completion, options, values
 from regraft.cli.shown import print_json, progress, progress_of_run
 from regraft.errors import UsageError
+from regraft.scale import Cluster
 
 if TYPE_CHECKING:
     from regraft.run.handle import Run
@@ -103,6 +104,8 @@ def fit(
             help="counts, findings, what steps 1 to 3 decide and an estimate of the time; nothing is trained"
         ),
     ] = False,
+    workers: options.Workers = None,
+    address: options.Address = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -147,7 +150,7 @@ def fit(
     if dry_run:
         _plan(data, out, quiet, as_json, given)
         return
-    given |= {"overwrite": overwrite, "track": track or []}
+    given |= {"overwrite": overwrite, "track": track or [], "cluster": Cluster.asked(workers, address)}
     if repeats != 1:
         _repeat(data, out, repeats, quiet, as_json, given)
     else:
@@ -233,6 +236,8 @@ def explore(
     splits: options.Splits = None,
     sets: options.Sets = None,
     overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    address: options.Address = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -247,7 +252,9 @@ def explore(
     with progress_of_run(quiet or as_json) as screen:
         from regraft import api
 
-        run = api.explore(data, out, recipe=recipe, overwrite=overwrite, splits=splits, listeners=[screen])
+        cluster = Cluster.asked(workers, address)
+        same: dict[str, Any] = {"overwrite": overwrite, "splits": splits, "cluster": cluster}
+        run = api.explore(data, out, recipe=recipe, listeners=[screen], **same)
     if as_json:
         print_json({"out": run.path, **run.strategies})
     elif not quiet:

@@ -54,8 +54,10 @@ def go(
     decisions = Decisions(folder.read_state()["steps"])
     share, modality = 1 / (1 + recipe.data.folds), modality_of(examples.modality)
     context = Context.begin(
-        recipe, session.cache, events, modality, decisions, started=session.started, share=share
+        recipe, session.cache, events, modality, decisions, session.crew, started=session.started, share=share
     )
+    if session.crew is not None:
+        events.note(f"{session.crew.workers} workers of {session.crew.threads} threads share the passes")
     task = task_of_examples(examples)
     metric = chosen_by(task, recipe.run.metric)
     context.settle("run.metric", metric.name, "the task's headline, or as asked")

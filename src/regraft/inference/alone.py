@@ -11,6 +11,7 @@ import numpy as np
 
 from regraft.artifacts import file_sha256
 from regraft.backbones import Backbone
+from regraft.crew import Crew
 from regraft.data import KnownFile
 from regraft.data.known import DIGITS
 from regraft.errors import UsageError
@@ -30,11 +31,12 @@ def features_alone(
     device: str,
     engine: str,
     depths: tuple[int, ...] = (),
+    crew: Crew | None = None,
 ) -> list[np.ndarray]:
     """The pooled (N, width) float32 features of items, then for each of `depths` the pooled (N, channels)
     output of so many first stages; all from one pass.
 
-    With a `cache`, whose items are paths, each is computed once. Raises UsageError for a depth there is not
+    With a `cache`, whose items are paths, each is computed once; a `crew` shares them. Raises UsageError for a depth there is not
     and an engine that does not run on the device.
     """
     keep_large_blocks()
@@ -62,7 +64,7 @@ def features_alone(
         ids = [file_sha256(Path(item))[:DIGITS] for item in items]
         items = [KnownFile(os.fspath(item), identity) for item, identity in zip(items, ids, strict=True)]
     runs, columns = made[engine](), ("pooled", *(f"depth {depth}" for depth in depths))
-    return FeatureStore(cache).features(
+    return FeatureStore(cache, crew=crew).features(
         ids, items, feature_key(runs), base.preprocess, runs, _unheard, columns=columns
     )
 

@@ -40,6 +40,7 @@ class Engine(Protocol):
     )
     lanes: int  # batches that `run` takes at once, from as many threads
     backbone: Backbone
+    making: Any  # what makes the same engine in another process (`trial.Making`), None where nothing does
 
     def weights(self) -> str:
         """The backbone's fingerprint as it is; what was made of other weights is made anew before the next
@@ -69,6 +70,8 @@ class TorchEngine:
     between two batches need no notice. What it has prepared is prepared again when a tensor was replaced by
     another.
     """
+
+    making: Any = None
 
     def __init__(
         self,
@@ -155,6 +158,8 @@ class OpenVinoEngine:
     Weights that change are converted anew when torch's version counters tell, or else when `weights` is
     next called. Raises ImportError where it is not installed, RuntimeError where it cannot run the network.
     """
+
+    making: Any = None
 
     def __init__(
         self,

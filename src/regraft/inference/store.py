@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint, openable
+from regraft.crew import Crew
 from regraft.inference.engines import Engine
 from regraft.inference.feed import Feed, alike, batched
 
@@ -55,13 +56,17 @@ class FeatureStore:
     A key's folder holds whole shards (safetensors: `rows` (n, ...), `ids` (n, 16) uint8 and a checksum),
     each written under a temporary name and renamed: a kill leaves none torn, and two processes may write
     side by side. Above `limit` bytes the shards used longest ago are deleted. Where nothing can be written,
-    `note` is told so, once, and the work goes on.
+    `note` is told so, once, and the work goes on. With a `crew` what is lacking is shared out among workers.
     """
 
     def __init__(
-        self, folder: Path | None, limit: int = LIMIT, note: Callable[[str], None] = lambda text: None
+        self,
+        folder: Path | None,
+        limit: int = LIMIT,
+        note: Callable[[str], None] = lambda text: None,
+        crew: Crew | None = None,
     ) -> None:
-        self.folder, self.limit, self.note = folder, limit, note
+        self.folder, self.limit, self.note, self.crew = folder, limit, note, crew
         self.writes = folder is not None
 
     def features(
@@ -98,6 +103,39 @@ class FeatureStore:
         began, done = time.perf_counter(), 0
         pending = _Pending(lambda batches: self._write(places, batches))
 
+        for batch, found in self._computed(missing, rows, items, preprocess, engine, columns):
+            for number, values in enumerate(found):
+                for identity, value in zip(batch, values, strict=True):
+                    room.put(number, rows[identity], value)
+            pending.add(batch, found)
+            done += len(batch)
+            speed = done / (time.perf_counter() - began)
+            tick(label=label, done=done, total=len(missing), examples_per_second=speed)
+        pending.write()
+        if missing:
+            self.shrink()
+        return room.arrays(len(columns))
+
+    def _computed(
+        self,
+        missing: list[str],
+        rows: dict[str, list[int]],
+        items: Sequence[Any],
+        preprocess: Host,
+        engine: Engine,
+        columns: tuple[str, ...],
+    ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+        """Some ids with their rows, an array a column, as they come: by the crew where there is one and enough
+        to share, else here.
+        """
+        if self.crew is not None and engine.making is not None and len(missing) > engine.batch:
+            from regraft.inference.shared import Extraction, extracted
+
+            extraction = Extraction(engine.making, preprocess, columns)
+            some = [items[rows[identity][0]] for identity in missing]
+            yield from extracted(self.crew, missing, some, extraction, engine.batch)
+            return
+
         def read(identity: str) -> np.ndarray:
             return preprocess.host(items[rows[identity][0]])
 
@@ -108,17 +146,7 @@ class FeatureStore:
             read_ahead = feed.read(batched(missing, engine.batch), read)
             prepared = ((one, raw) for some, raws in read_ahead for one, raw in zip(some, raws, strict=True))
             for (batch, _), found in feed.run(alike(prepared, engine.batch), run):
-                for number, values in enumerate(found):
-                    for identity, value in zip(batch, values, strict=True):
-                        room.put(number, rows[identity], value)
-                pending.add(batch, found)
-                done += len(batch)
-                speed = done / (time.perf_counter() - began)
-                tick(label=label, done=done, total=len(missing), examples_per_second=speed)
-        pending.write()
-        if missing:
-            self.shrink()
-        return room.arrays(len(columns))
+                yield batch, found
 
     def _place(self, *parts: str) -> Path | None:
         return self.folder / "features" / fingerprint(*parts) if self.folder else None

@@ -5,6 +5,7 @@ float32.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import time
@@ -63,6 +64,22 @@ class Trial:
 Maker = Callable[[], Engine]
 
 
+@dataclass(frozen=True)
+class Making:
+    """All that an engine was made of: what makes the same one in another process."""
+
+    name: str
+    backbone: Backbone
+    device: torch.device
+    batch: int
+    depths: tuple[int, ...]
+    cut: int | None
+
+    def engine(self, cache: Path | None = None) -> Engine:
+        """The engine, on the threads that this process has."""
+        return makers(self.backbone, self.device, self.batch, self.depths, self.cut, cache)[self.name]()
+
+
 def makers(
     backbone: Backbone,
     device: torch.device,
@@ -84,7 +101,13 @@ def makers(
             made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache, lanes)  # type: ignore[misc]
     if device.type != "mps":  # its autocast knows float16 only
         made["torch-bfloat16"] = lambda: TorchEngine(backbone, device, batch, "bfloat16", depths, cut)
-    return made
+
+    def remembered(name: str) -> Engine:
+        engine = made[name]()
+        engine.making = Making(name, backbone, device, batch, depths, cut)
+        return engine
+
+    return {name: functools.partial(remembered, name) for name in made}
 
 
 def _short(backbone: Backbone) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.artifacts import Events, Listener
+from regraft.crew import Crew
 from regraft.data.answers import Wanted
 from regraft.data.sources import Source
 from regraft.modalities import read_source
@@ -27,13 +28,15 @@ if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with the data 
 @dataclass(frozen=True)
 class Session:
     """Shared by all that one verb does. `cache` is the folder of features (None: they are kept nowhere);
-    `started` is the time of `time.monotonic` from which a budget counts.
+    `started` is the time of `time.monotonic` from which a budget counts; `crew` are the workers that were
+    asked for.
     """
 
     recipe: Recipe
     cache: Path | None
     listeners: tuple[Listener, ...]
     started: float
+    crew: Crew | None = None
 
     @classmethod
     def open(
@@ -79,4 +82,5 @@ class Session:
         from regraft.modalities import modality_of
         from regraft.steps.context import Context
 
-        return Context.begin(self.recipe, self.cache, self.events, modality_of(examples.modality))
+        modality = modality_of(examples.modality)
+        return Context.begin(self.recipe, self.cache, self.events, modality, crew=self.crew)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from regraft.artifacts import Events
+from regraft.crew import Crew
 from regraft.data import Examples
 from regraft.inference import FeatureStore
 from regraft.modalities import Modality
@@ -67,12 +68,13 @@ class Context:
         events: Events,
         modality: Modality,
         decisions: Decisions | None = None,
+        crew: Crew | None = None,
         **more: Any,
     ) -> Context:
         """The context of a run or of a verb: device and threads settled, features stored in the folder
         `cache`.
 
-        `more` are further fields. Raises UsageError for a device that is not there.
+        `crew` are workers that share the passes, `more` further fields. Raises UsageError for a device that is not there.
         """
         keep_large_blocks()
         survive_forks()
@@ -80,11 +82,16 @@ class Context:
         device = pick_device(asked.device)
         threads = torch.get_num_threads() if asked.threads == "auto" else int(asked.threads)
         torch.set_num_threads(threads)
-        store = FeatureStore(cache, note=events.note)
+        store = FeatureStore(cache, note=events.note, crew=crew)
         context = cls(recipe, store, device, events, modality, decisions=decisions or Decisions(), **more)
         context.settle("run.device", str(device), "CUDA, MPS, CPU in this order, or as asked")
         context.settle("run.threads", threads, "as many as torch takes, or as asked")
         return context
+
+    @property
+    def crew(self) -> Crew | None:
+        """The workers that share long work, where there are some."""
+        return self.store.crew
 
     @property
     def augmentation(self) -> Section:
