@@ -13,12 +13,13 @@ Made = TypeVar("Made")
 
 
 class Crew(Protocol):
-    """Processes that work side by side, each with as many `threads`; what is handed to them is pickled on
-    its way and nowhere kept.
+    """Processes that work side by side, each with as many `threads` and `gpus`; what is handed to them is
+    pickled on its way and nowhere kept.
     """
 
     workers: int
     threads: int
+    gpus: int
 
     def each(
         self, make: Callable[[], Callable[[Job], Made]], jobs: Iterable[Job]

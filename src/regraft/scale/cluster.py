@@ -75,7 +75,7 @@ def crew_of(
         yield crew
     finally:
         if crew is not None:
-            crew.close()
+            crew.rest()
         if ours:
             ray.shutdown()
 

@@ -82,17 +82,17 @@ class _Task:
 
 
 class RayCrew:
-    """Workers of a cluster that is joined. They begin with the first job and stay until `close`."""
+    """Workers of a cluster that is joined. They begin with the first job and stay until `rest`."""
 
     def __init__(self, workers: int, threads: int, gpus: bool, note: Callable[[str], None]) -> None:
-        self.workers, self.threads, self.note = workers, threads, note
-        needs = {"num_cpus": threads, "num_gpus": int(gpus), "max_restarts": 0, "max_task_retries": 0}
+        self.workers, self.threads, self.gpus, self.note = workers, threads, int(gpus), note
+        needs = {"num_cpus": threads, "num_gpus": self.gpus, "max_restarts": 0, "max_task_retries": 0}
         self.begin = ray.remote(**needs)(_Worker).remote
         self.hands: dict[Any, _Hand] = {}  # by the reference that tells that the worker has begun
         self.told = False
 
-    def close(self) -> None:
-        """End all workers."""
+    def rest(self) -> None:
+        """End all workers, so that what they hold is free for others; they begin anew with the next job."""
         for hand in self.hands.values():
             ray.kill(hand.actor)
         self.hands.clear()
