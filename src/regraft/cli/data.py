@@ -55,7 +55,9 @@ def rank(
         from regraft import api
 
         cluster = Cluster.asked(workers, address)
-        ranking = api.rank(data, backbone or ["auto"], recipe=recipe, listeners=[screen], cluster=cluster)
+        ranking = api.rank(
+            values.place(data), backbone or ["auto"], recipe=recipe, listeners=[screen], cluster=cluster
+        )
     if as_json:
         print_json(ranking.to_dict())
     else:
@@ -86,7 +88,12 @@ def audit(
         from regraft import api
 
         audited = api.audit(
-            data, recipe=recipe, features=features, splits=splits, fixes=fixes, listeners=[screen]
+            values.place(data),
+            recipe=recipe,
+            features=features,
+            splits=splits,
+            fixes=fixes,
+            listeners=[screen],
         )
     if as_json:
         print_json(audited.to_dict())
@@ -98,7 +105,7 @@ def audit(
         lines = audited.export(export)
         print(
             f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
-            f"regraft fit {quote(str(data))} --fixes {quote(str(export))}",
+            f"regraft fit {quote(values.place(data))} --fixes {quote(str(export))}",
             file=sys.stderr,
         )
     if strict and audited.warnings:

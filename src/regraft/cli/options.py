@@ -11,7 +11,7 @@ from regraft.cli import completion
 
 DATA = "folder of class folders, or with train/ and test/, or a table"
 
-Data = Annotated[Path, typer.Argument(help=DATA)]
+Data = Annotated[list[str], typer.Argument(help=DATA)]
 Out = Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")]
 Overwrite = Annotated[bool, typer.Option(help="start anew in --out")]
 Backbone = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli import completion, options
+from regraft.cli import completion, options, values
 from regraft.cli.shown import print_json, progress
 from regraft.errors import UsageError
 
@@ -47,10 +47,10 @@ def compare(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a finished run", autocompletion=completion.run_names)],
     data: Annotated[
-        Path | None, typer.Argument(help="labelled examples, all of them a test set; else the run's own")
+        list[str] | None, typer.Argument(help="labelled examples, all of them a test set; else the run's own")
     ] = None,
     moved: Annotated[
-        Path | None, typer.Option("--data", help="where the run's own data are now, if they were moved")
+        str | None, typer.Option("--data", help="where the run's own data are now, if they were moved")
     ] = None,
     reason: Annotated[str, typer.Option(help="why, for the record")] = "",
     device: options.Device = "auto",
@@ -64,7 +64,9 @@ def evaluate(
     from regraft.console import evaluation_table
 
     with progress(quiet or as_json) as screen:
-        found = api.evaluate(run, data, reason, device=device, listeners=[screen], moved=moved).to_dict()
+        found = api.evaluate(
+            run, values.place(data) or None, reason, device=device, listeners=[screen], moved=moved
+        ).to_dict()
     if as_json:
         print_json(found)
         return

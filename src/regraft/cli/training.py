@@ -21,7 +21,7 @@ NO_DATA = "name the data: a folder of class folders, or a table."
 
 
 def fit(
-    data: Annotated[Path | None, typer.Argument(help=options.DATA)] = None,
+    places: Annotated[list[str] | None, typer.Argument(metavar="[DATA]...", help=options.DATA)] = None,
     out: options.Out = None,
     task: options.Task = None,
     labels: options.Labels = None,
@@ -95,7 +95,7 @@ def fit(
     ] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out, by its own recipe")] = False,
     moved: Annotated[
-        Path | None, typer.Option("--data", help="with --resume: where the run's data are now")
+        str | None, typer.Option("--data", help="with --resume: where the run's data are now")
     ] = None,
     overwrite: options.Overwrite = False,
     dry_run: Annotated[
@@ -110,6 +110,7 @@ def fit(
     as_json: options.AsJson = False,
 ) -> None:
     """Walk the seven steps of transfer learning on DATA."""
+    data = values.place(places) or None
     if baseline not in (None, "scratch"):
         raise UsageError(
             f"--baseline {baseline!r}: scratch is the one that can be asked for; the others are there always."
@@ -157,7 +158,7 @@ def fit(
         _fit(moved or data, out, quiet, as_json, {**given, "resume": resume})
 
 
-def _agree(data: Path | None, moved: Path | None, resume: bool, others: bool) -> None:
+def _agree(data: str | None, moved: str | None, resume: bool, others: bool) -> None:
     """Raise UsageError for options that do not go together; `others` are those that a resumed run cannot
     take.
     """
@@ -175,7 +176,7 @@ def _agree(data: Path | None, moved: Path | None, resume: bool, others: bool) ->
         raise UsageError(f"--resume goes on with the run in --out as it is: leave out {names}.")
 
 
-def _fit(data: Path | None, out: Path | None, quiet: bool, as_json: bool, given: dict[str, Any]) -> Run:
+def _fit(data: str | None, out: Path | None, quiet: bool, as_json: bool, given: dict[str, Any]) -> Run:
     """One run, made and shown; `given` are further arguments of `regraft.fit`."""
     from regraft.artifacts import read_json
 
@@ -191,7 +192,7 @@ def _fit(data: Path | None, out: Path | None, quiet: bool, as_json: bool, given:
     return run
 
 
-def _plan(data: Path | None, out: Path | None, quiet: bool, as_json: bool, given: dict[str, Any]) -> None:
+def _plan(data: str | None, out: Path | None, quiet: bool, as_json: bool, given: dict[str, Any]) -> None:
     if data is None:
         raise UsageError(NO_DATA)
     with progress_of_run(quiet or as_json) as screen:
@@ -205,7 +206,7 @@ def _plan(data: Path | None, out: Path | None, quiet: bool, as_json: bool, given
 
 
 def _repeat(
-    data: Path | None, out: Path | None, repeats: int, quiet: bool, as_json: bool, given: dict[str, Any]
+    data: str | None, out: Path | None, repeats: int, quiet: bool, as_json: bool, given: dict[str, Any]
 ) -> None:
     if data is None:
         raise UsageError(NO_DATA)
@@ -254,7 +255,7 @@ def explore(
 
         cluster = Cluster.asked(workers, address)
         same: dict[str, Any] = {"overwrite": overwrite, "splits": splits, "cluster": cluster}
-        run = api.explore(data, out, recipe=recipe, listeners=[screen], **same)
+        run = api.explore(values.place(data), out, recipe=recipe, listeners=[screen], **same)
     if as_json:
         print_json({"out": run.path, **run.strategies})
     elif not quiet:
@@ -280,7 +281,7 @@ def demo(
     from regraft.demo import demo_data, demo_of
 
     about = demo_of(what)
-    run = _fit(demo_data(modality=what), out, quiet, as_json, {"recipe": dict(about.settings)})
+    run = _fit(str(demo_data(modality=what)), out, quiet, as_json, {"recipe": dict(about.settings)})
     if about.beside is not None and not as_json:
         print(about.beside(run))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,21 @@ def _finite(option: str, number: float) -> float:
     if number > sys.maxsize:
         raise UsageError(f"{option}: the number is too large.")
     return number
+
+
+def place(data: Sequence[str] | None) -> str:
+    """DATA as one text: several places, which a shell may have written out of a pattern, as a list in braces;
+    "" where nothing was named.
+
+    Raises UsageError for names that such a list cannot hold.
+    """
+    if not data:
+        return ""
+    if len(data) == 1:
+        return data[0]
+    if wrong := [name for name in data if set(name) & set("{},")]:
+        raise UsageError(f"several places were named, one of them with a comma or brace: {wrong[0]}")
+    return "{" + ",".join(data) + "}"
 
 
 def asked_of_data(task: str | None, labels: str | None, targets: str | None) -> dict[str, Any]:

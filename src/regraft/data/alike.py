@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from regraft.data.addresses import below
 from regraft.data.audit.duplicates import CHUNK, MOST_CANDIDATES, NEIGHBOURS
 from regraft.data.audit.files import Audited
 from regraft.data.kind import Kind, Likeness
@@ -75,9 +76,8 @@ class Met:
 def inputs_of(audited: Audited, source: Source) -> Part:
     """What the audit knows of a source's readable items before they are split."""
     facts, sources = audited.facts, tuple(row.source for row in audited.rows)
-    files = tuple(
-        KnownFile(str(source.root / name), fact.id) for name, fact in zip(sources, facts, strict=True)
-    )
+    root = str(source.root)
+    files = tuple(KnownFile(below(root, name), fact.id) for name, fact in zip(sources, facts, strict=True))
     ids, identities = tuple(fact.id for fact in facts), tuple(fact.identity for fact in facts)
     about = source.kind.table([fact.about for fact in facts])
     return Part(name=source.name, ids=ids, sources=sources, items=files, identities=identities, facts=about)

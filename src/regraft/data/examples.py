@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from regraft.artifacts import fingerprint, read_parquet, write_parquet
+from regraft.data.addresses import Place, as_place, below, is_address, place_of
 from regraft.data.blocks import blocks_of
-from regraft.data.cells import stat_of
 from regraft.data.known import KnownFile
 from regraft.data.part import Part
+from regraft.data.places import stat_of
 from regraft.data.splits import val_apart
 from regraft.errors import ChangedError, SealedError, UsageError
 
@@ -133,7 +134,7 @@ class Examples:
     are logged.
     """
 
-    def __init__(self, table: pa.Table, task: Asked, root: Path, modality: str) -> None:
+    def __init__(self, table: pa.Table, task: Asked, root: Place, modality: str) -> None:
         self.task, self.root, self.modality = task, root, modality
         sealed = pc.equal(table["split"], "test") if table.num_rows else pa.array([], pa.bool_())
         self.table = table.filter(pc.invert(sealed))
@@ -259,7 +260,7 @@ class Examples:
     def _files(self, sources: Iterable[str], ids: Iterable[str]) -> tuple[KnownFile, ...]:
         root = str(self.root)
         return tuple(
-            KnownFile(os.path.join(root, source), known) for source, known in zip(sources, ids, strict=True)
+            KnownFile(below(root, source), known) for source, known in zip(sources, ids, strict=True)
         )
 
     def files(self) -> dict[str, KnownFile]:
@@ -298,7 +299,7 @@ class Examples:
             )
         about = json.loads((table.schema.metadata or {})[b"regraft"])
         task = asked(about["kind"], tuple(about["classes"]))
-        return cls(table.replace_schema_metadata(None), task, Path(about["root"]), about["modality"])
+        return cls(table.replace_schema_metadata(None), task, as_place(about["root"]), about["modality"])
 
     def changed(
         self, splits: Sequence[str] = SPLITS, tick: Callable[..., None] = lambda **_: None
@@ -317,7 +318,7 @@ class Examples:
             _, _, _, size, mtime = rows[number]
             try:
                 about = stat_of(files[number])
-                if (about.st_size, about.st_mtime_ns) != (size, mtime):
+                if (about.size, about.mtime_ns) != (size, mtime):
                     files[number].read()
             except (OSError, ChangedError):
                 return True
@@ -331,22 +332,24 @@ class Examples:
                 tick(label="looking whether files changed", done=number + 1, total=len(rows))
         return sources
 
-    def moved_to(self, place: Path) -> Examples:
-        """The same examples below another folder (or that of another table), where their files are now.
+    def moved_to(self, data: str | Path) -> Examples:
+        """The same examples below another folder or address (or that of another table), where their files are
+        now.
 
         Sources that a table gave as absolute paths below the old root become relative to the new one.
         Raises UsageError where there is no such place.
         """
-        place = Path(os.path.expanduser(place))
+        place = place_of(data)
         if not place.exists():
             raise UsageError(
                 f"{place} does not exist. Name the folder, or the table, that the data are in now."
             )
-        root = place.resolve() if place.is_dir() else place.resolve().parent
+        place = place.resolve() if isinstance(place, Path) else place
+        root = place if place.is_dir() else place.parent
         if root == self.root:
             return self
         table = pa.concat_tables([self.table, self.__sealed])
-        old = str(self.root) + os.sep
+        old = str(self.root) + ("/" if is_address(str(self.root)) else os.sep)
         sources = [
             source.removeprefix(old).replace(os.sep, "/") if source.startswith(old) else source
             for source in table["source"].to_pylist()

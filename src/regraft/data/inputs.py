@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from regraft.data.cells import cell_name, first_row
+from regraft.data.addresses import Place, below, forget, is_address, place_of, telling
+from regraft.data.cells import cell_name, first_row, table_handle
 from regraft.data.kind import Kind
 from regraft.data.known import NewFile
+from regraft.data.patterns import places_in
+from regraft.data.readers import COLUMNS, DELIMITERS, read_column, take_long_cells
 from regraft.data.rows import plainly, shown
-from regraft.data.tables import COLUMNS, DELIMITERS, is_table_name, read_column, take_long_cells
+from regraft.data.shards import is_shard, member_name, members
+from regraft.data.tables import is_table_name, item_column
 from regraft.data.walker import Passed, ends_in, walk
 from regraft.errors import DataError
 
@@ -23,13 +27,15 @@ def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passe
     """The items that these names stand for, in order, as they are found.
 
     A name is a file, a folder (all files of the kind below it), a pattern such as `photos/**/*.jpg`, a
-    table whose column `path` names files relative to it, or `-` for the `lines`, each the name of a file or
-    a folder. Where items may be written down (the kind has `cells`), what names nothing that is there is an
-    item itself, and a line is never a folder. A named file is always tried, one of a folder or a pattern by
+    table whose column `path` names files relative to it or whose cells hold them, a tar shard (its members of
+    the kind), an address of any of these, or `-` for the `lines`, each the name of a file or a folder. Where
+    items may be written down (the kind has `cells`), what names nothing that is there is an item itself, and a
+    line is never a folder. A named file is always tried, one of a folder or a pattern by
     its ending. What is passed over is told to `passed`. Raises DataError for a table that is not there or has
     no such column, before anything is found, and at the end where there were no items.
     """
-    tables = {name: _column(Path(name), kind) for name in names if _is_table(name, kind)}
+    names = [one for name in names for one in _named(name, kind)]
+    tables = {name: _column(place_of(name), kind) for name in names if _is_table(name, kind)}
     if lost := [name for name in names if kind.cells and _is_lost_table(name)]:
         raise DataError("there is no such table:", [shown(name) for name in lost])
 
@@ -40,13 +46,55 @@ def inputs(names: Sequence[str], lines: Iterable[str], kind: Kind, passed: Passe
                     if line.strip():
                         yield from _line(line.rstrip("\r\n"), kind, passed)
             elif name in tables:
-                yield from _rows(Path(name), tables[name], kind)
+                yield from _rows(place_of(name), tables[name], kind)
+            elif is_shard(name) and _is_file(name):
+                yield from _members(name, kind, passed)
             elif glob.has_magic(name) and not os.path.lexists(name):
                 yield from _matching(name, kind, passed)
             else:
                 yield from _files(name, kind, passed)
 
     return _some(found(), bool(names), passed)
+
+
+def _named(name: str, kind: Kind) -> Iterator[str]:
+    """The places that a name stands for, where it is a list in braces or a pattern of addresses, shards or
+    tables; a file of `file://` by its path; else the name itself. Raises DataError for a pattern that nothing
+    matches.
+    """
+    one = str(place_of(name)) if _is_address(name, kind) else name
+    if is_address(one):
+        forget(one)
+    if _is_address(one, kind) or is_shard(one) or (is_table_name(one) and not kind.cells):
+        yield from [str(place) for place in places_in(one)] or [one]
+    else:
+        yield one
+
+
+def _is_address(name: str, kind: Kind) -> bool:
+    """True for an address. Where items may be written down, one of a page of the web is a text unless it ends
+    as a file of items does, and so is one with blanks.
+    """
+    if not is_address(name) or not kind.cells:
+        return is_address(name)
+    page = name.lower().startswith(("http://", "https://"))
+    named = ends_in(name, kind.endings) or is_table_name(name) or is_shard(name)
+    return not any(map(str.isspace, name)) and (named or not page)
+
+
+def _is_file(name: str) -> bool:
+    return place_of(name).is_file()
+
+
+def _members(shard: str, kind: Kind, passed: Passed) -> Iterator[NewFile]:
+    """The members of a shard that are of the kind; others, and hidden ones, are passed over."""
+    for member, _ in members(shard):
+        if os.path.basename(member.name).startswith("."):
+            passed.hidden += 1
+        elif member.ending in kind.endings:
+            yield NewFile(member_name(shard, member))
+        else:
+            passed.stray.append(f"{shard}#{member.name}")
 
 
 def _some(found: Iterator[str | NewFile], named: bool, passed: Passed) -> Iterator[str | NewFile]:
@@ -66,7 +114,12 @@ def _some(found: Iterator[str | NewFile], named: bool, passed: Passed) -> Iterat
 
 def _files(name: str, kind: Kind, passed: Passed) -> Iterator[str | NewFile]:
     """A file, or those below a folder; or the item that is written there."""
-    if os.path.isdir(name):
+    if _is_address(name, kind):
+        if place_of(name).is_dir():
+            yield from (NewFile(str(place)) for place in walk(name, kind.endings, passed))
+        else:
+            yield NewFile(name)
+    elif os.path.isdir(name):
         yield from map(str, walk(name, kind.endings, passed))
     else:
         yield NewFile(name) if kind.cells and os.path.isfile(name) else name
@@ -98,14 +151,18 @@ def _matching(pattern: str, kind: Kind, passed: Passed) -> Iterator[str]:
 
 def _is_lost_table(name: str) -> bool:
     """True for one word that can only be the name of a table, which is not there."""
-    return is_table_name(name) and not glob.has_magic(name) and " " not in name and not os.path.lexists(name)
+    return is_table_name(name) and not glob.has_magic(name) and " " not in name and not _is_there(name)
+
+
+def _is_there(name: str) -> bool:
+    return place_of(name).exists() if is_address(name) else os.path.lexists(name)
 
 
 def _is_table(name: str, kind: Kind) -> bool:
-    return is_table_name(name) and not ends_in(name, kind.endings) and os.path.isfile(name)
+    return is_table_name(name) and not ends_in(name, kind.endings) and _is_file(name)
 
 
-def _column(table: Path, kind: Kind) -> tuple[str, str]:
+def _column(table: Place, kind: Kind) -> tuple[str, str]:
     """The column of a table that names files, and what separates the cells of a csv ("" of parquet)."""
     wanted = (*kind.cells, "path", *COLUMNS["path"], *kind.columns)
     headers: list[tuple[list[str], str]]
@@ -114,10 +171,16 @@ def _column(table: Path, kind: Kind) -> tuple[str, str]:
         if table.suffix.lower() == ".parquet":
             import pyarrow.parquet as pq
 
-            with open(table, "rb") as handle:
-                headers = [(pq.read_schema(handle).names, "")]
+            with telling(str(table)), table_handle(str(table)) as handle:
+                schema = pq.read_schema(handle)
+            if (holding := item_column(schema, kind)) is not None:
+                return holding, ""
+            headers = [(schema.names, "")]
         else:
-            with open(table, encoding="utf-8-sig", newline="") as text:
+            with (
+                table_handle(str(table)) as handle,
+                io.TextIOWrapper(handle, "utf-8-sig", newline="") as text,
+            ):
                 first = text.readline()
             headers = [(next(csv.reader([first], delimiter=mark), []), mark) for mark in DELIMITERS]
     except (OSError, ValueError, csv.Error) as error:
@@ -133,27 +196,35 @@ def _column(table: Path, kind: Kind) -> tuple[str, str]:
     )
 
 
-def _rows(table: Path, column: tuple[str, str], kind: Kind) -> Iterator[str | NewFile]:
+def _rows(table: Place, column: tuple[str, str], kind: Kind) -> Iterator[str | NewFile]:
     """The files that a table names, relative to it; or its cells, where these are the items themselves."""
     name, mark = column
-    if plainly(name) in kind.cells:
-        rows = len(read_column(str(table), name))
-        numbers = range(first_row(table.name), first_row(table.name) + rows)
-        yield from (NewFile(cell_name(str(table), name, number)) for number in numbers)
-        return
+    place, first = str(table), first_row(table.name)
     if not mark:
         import pyarrow.parquet as pq
 
-        with open(table, "rb") as handle:
-            for batch in pq.ParquetFile(handle).iter_batches(PIECE, columns=[name]):
+        with telling(place), table_handle(place) as handle:
+            file = pq.ParquetFile(handle)
+            if item_column(file.schema_arrow, kind) == name:
+                rows = file.metadata.num_rows
+                yield from (NewFile(cell_name(place, name, first + n)) for n in range(rows))
+                return
+            for batch in file.iter_batches(PIECE, columns=[name]):
                 yield from (_file(table, cell, kind) for cell in batch.column(0).to_pylist())
         return
-    with open(table, encoding="utf-8-sig", newline="", errors="surrogateescape") as text:
+    if plainly(name) in kind.cells:
+        rows = len(read_column(place, name))
+        yield from (NewFile(cell_name(place, name, first + n)) for n in range(rows))
+        return
+    with (
+        table_handle(place) as handle,
+        io.TextIOWrapper(handle, "utf-8-sig", newline="", errors="surrogateescape") as text,
+    ):
         for row in csv.DictReader(text, delimiter=mark):
             yield _file(table, row[name], kind)
 
 
-def _file(table: Path, cell: object, kind: Kind) -> str | NewFile:
+def _file(table: Place, cell: object, kind: Kind) -> str | NewFile:
     """The file that a cell names, and never a text of that wording."""
-    place = str(table.parent / str(cell or ""))
+    place = below(str(table.parent), str(cell or ""))
     return NewFile(place) if kind.cells else place

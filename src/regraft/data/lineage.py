@@ -164,8 +164,7 @@ def of_run(run: Path, moved: str | Path | None = None) -> Known:
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}.") from None
     files = {
-        file.id: file
-        for file in (examples if moved is None else examples.moved_to(Path(moved))).files().values()
+        file.id: file for file in (examples if moved is None else examples.moved_to(moved)).files().values()
     }
     return _known(table, [files.get(identity) for identity in table["id"].to_pylist()])
 

@@ -66,6 +66,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Quarantined:
+    """An item that was set aside, where it would have gone (None: it had not been split yet), and why."""
+
+    source: str
+    split: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Note:
     """How a source was read where that is worth knowing; the audit lists it among its findings."""
 

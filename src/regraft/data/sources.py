@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from regraft.data.addresses import Place, entries_of, forget, is_address, place_of, real, within
 from regraft.data.answers import USUAL, Wanted
 from regraft.data.examples import Asked, Named
 from regraft.data.kind import Kind
-from regraft.data.rows import Labels, Note, Row, alike, all_perhaps_splits, perhaps_split, shown, split_of
+from regraft.data.patterns import common_folder, common_name, places_in
+from regraft.data.rows import (
+    Labels,
+    Note,
+    Quarantined,
+    Row,
+    alike,
+    all_perhaps_splits,
+    perhaps_split,
+    shown,
+    split_of,
+)
+from regraft.data.sharded import first_names, read_shards, split_in
+from regraft.data.shards import is_shard
 from regraft.data.tables import is_table_name, named_kind, read_table, told_kind
 from regraft.data.walker import Passed, ends_in, is_folder, is_hidden, own_output, some, walk
 from regraft.errors import DataError
@@ -31,20 +44,21 @@ SAY = (
 @dataclass
 class Source:
     """What a place holds: rows, the kind of item they name, what was passed over (`empty`: class folders
-    without an item), and how it was read.
+    without an item), what cannot be used of it (`aside`), and how it was read.
 
     `labels` says what the labels are. As long as nobody has decided which `task` they ask for, each is taken
     for the name of a class.
     """
 
     name: str
-    root: Path
+    root: Place
     rows: list[Row]
     kind: Kind
     task: Asked = field(default_factory=lambda: Named("single", ()))
     passed: Passed = field(default_factory=Passed)
     empty: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    aside: list[Quarantined] = field(default_factory=list)
     labels: Labels = "name"
 
     def __post_init__(self) -> None:
@@ -56,16 +70,17 @@ def read_source(data: str | Path, kinds: Sequence[Kind], wanted: Wanted = USUAL)
     (the first where that does not show); `wanted` says how the answers in tables are read. Raises DataError
     with every fault found.
     """
-    path = Path(os.path.expanduser(data))
+    path = place_of(data)
     try:
-        if not path.exists():
+        if is_address(str(path)):
+            forget(str(path))
+        if several := places_in(str(data)):
+            source = _read_several(several, kinds, wanted)
+        elif not path.exists():
             raise DataError(f"{path} does not exist.", [], _near(path))
-        path = path.resolve()
-        source = (
-            _read_file(path, kinds, wanted)
-            if path.is_file()
-            else _read_folder(path, kind_of(path, kinds), wanted)
-        )
+        else:
+            path = path.resolve() if isinstance(path, Path) else path
+            source = _read_file(path, kinds, wanted) if path.is_file() else _read_folder(path, kinds, wanted)
         if not source.rows:
             raise _nothing(source, path, kinds)
     except OSError as error:
@@ -83,7 +98,7 @@ def read_source(data: str | Path, kinds: Sequence[Kind], wanted: Wanted = USUAL)
     return source
 
 
-def kind_of(folder: Path, kinds: Sequence[Kind]) -> Kind:
+def kind_of(folder: Place, kinds: Sequence[Kind]) -> Kind:
     """The kind that the tables of splits in a folder tell; else that most of the first files below it are
     of; where there are none, that of its first table; else the first of all.
     """
@@ -102,7 +117,7 @@ def kind_of(folder: Path, kinds: Sequence[Kind]) -> Kind:
     return kinds[counts.index(max(counts))]
 
 
-def _counted(paths: Sequence[Path], kinds: Sequence[Kind]) -> list[int]:
+def _counted(paths: Sequence[Place | PurePosixPath], kinds: Sequence[Kind]) -> list[int]:
     """How many items of each kind there are. What could stand in a table's cell, and is called as another
     item beside it (cat.txt beside cat.jpg), tells of that one and is no item.
     """
@@ -115,7 +130,7 @@ def _counted(paths: Sequence[Path], kinds: Sequence[Kind]) -> list[int]:
     ]
 
 
-def _check_mixed(folder: Path, kinds: Sequence[Kind], counts: list[int]) -> None:
+def _check_mixed(folder: Place, kinds: Sequence[Kind], counts: list[int]) -> None:
     """Raise DataError where items of several kinds lie below a folder, more than a few of each."""
     few = max(LEFT_OVER, MIXED * sum(counts))
     there = {kind.noun: count for kind, count in zip(kinds, counts, strict=True) if count > few}
@@ -128,7 +143,7 @@ def _check_mixed(folder: Path, kinds: Sequence[Kind], counts: list[int]) -> None
         )
 
 
-def _near(path: Path) -> str:
+def _near(path: Place) -> str:
     if not path.parent.is_dir():
         return f"{path.parent} does not exist either."
     near = difflib.get_close_matches(
@@ -139,7 +154,7 @@ def _near(path: Path) -> str:
     )
 
 
-def _nothing(source: Source, path: Path, kinds: Sequence[Kind]) -> DataError:
+def _nothing(source: Source, path: Place, kinds: Sequence[Kind]) -> DataError:
     """The error for a place without examples: what is there instead. A folder shows no kind then, so all
     are named; a table has shown its own.
     """
@@ -154,19 +169,66 @@ def _nothing(source: Source, path: Path, kinds: Sequence[Kind]) -> DataError:
     )
 
 
-def _read_file(path: Path, kinds: Sequence[Kind], wanted: Wanted) -> Source:
+def _read_file(path: Place, kinds: Sequence[Kind], wanted: Wanted) -> Source:
+    if is_shard(path.name):
+        return _read_shards([path], path.stem, kinds, wanted)
     if not is_table_name(path.name):
-        packed = path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+        packed = path.suffix.lower() in (".zip", ".gz", ".tgz", ".7z", ".rar")
         advice = (
-            "Unpack it, and give the folder." if packed else "Give a folder of class folders, or a table."
+            "Unpack it, and give the folder (or the tar file in it)."
+            if packed
+            else "Give a folder of class folders, or a table."
         )
-        raise DataError(f"{path} is a file, but no .csv or .parquet.", [], advice)
+        raise DataError(f"{path} is a file, but no .csv, .parquet or .tar.", [], advice)
     source = Source(path.stem, path.parent, [], named_kind(path, kinds))
     source.rows, source.labels = read_table(path, None, source.kind, source.notes, wanted)
     return source
 
 
-def _read_folder(given: Path, kind: Kind, wanted: Wanted) -> Source:
+def _read_several(places: list[Place], kinds: Sequence[Kind], wanted: Wanted) -> Source:
+    """Several shards, or several tables, as one source."""
+    if all(is_shard(place.name) for place in places):
+        return _read_shards(places, common_name(places), kinds, wanted)
+    others = [str(place) for place in places if not is_table_name(place.name)]
+    if others:
+        raise DataError(
+            f"{len(places):,} places are not one set of data: some are neither shards nor tables.",
+            others[:10],
+            "Name tar shards, or tables, or one folder.",
+        )
+    kind, root = named_kind(places[0], kinds), common_folder(places)
+    source = Source(common_name(places), root, [], kind)
+    for place in places:
+        rows, labels = read_table(place, split_in(place.name), kind, source.notes, wanted)
+        before = within(place.parent.resolve(), root)
+        source.rows += (
+            rows if before == "." else [replace(row, source=f"{before}/{row.source}") for row in rows]
+        )
+        source.labels = max(source.labels, labels, key=("name", "number", "names").index)
+    return source
+
+
+def _read_shards(shards: Sequence[Place], name: str, kinds: Sequence[Kind], wanted: Wanted) -> Source:
+    """Tar shards as one source; of which kind they are shows by the first of their members."""
+    root = common_folder(shards)
+    names = first_names(shards, LOOKED_AT)
+    counts = _counted(names, kinds)
+    _check_mixed(root, kinds, counts)
+    kind = kinds[counts.index(max(counts))]
+    whole = [shard.resolve() for shard in shards]
+    found = read_shards([within(shard, root) for shard in whole], root, kind, wanted)
+    source = Source(name, root, found.rows, kind, notes=found.notes, aside=found.aside, labels=found.labels)
+    if not found.rows and found.aside:
+        raise DataError(
+            f"nothing in {root} can be read:", [f"{q.source}: {q.reason}" for q in found.aside[:10]]
+        )
+    return source
+
+
+def _read_folder(given: Place, kinds: Sequence[Kind], wanted: Wanted) -> Source:
+    if (shards := _shards_in(given)) and not own_output(given):
+        return _read_shards(shards, given.name or "data", kinds, wanted)
+    kind = kind_of(given, kinds)
     if what := own_output(given):
         raise DataError(
             f"{given} is {what}, not data.",
@@ -199,13 +261,28 @@ def _read_folder(given: Path, kind: Kind, wanted: Wanted) -> Source:
     return source
 
 
+def _shards_in(folder: Place) -> list[Place]:
+    """The tar files in a folder that holds nothing but these, or folders of splits that do; none where it
+    holds anything else that could be examples.
+    """
+    there = [entry for entry in entries_of(folder) if not is_hidden(entry.name)]
+    folders = [entry for entry in there if is_folder(entry)]
+    found = [folder / entry.name for entry in there if is_shard(entry.name) and not is_folder(entry)]
+    if found and not folders:
+        return found if not any(is_table_name(entry.name) for entry in there) else []
+    if found or not folders or not all(split_of(entry.name) for entry in folders):
+        return []
+    inner = [_shards_in(folder / entry.name) for entry in folders]
+    return [shard for some in inner for shard in some] if all(inner) else []
+
+
 class _Listing:
     """What lies directly in a folder, hidden things and what regraft wrote left out; sorted names."""
 
-    def __init__(self, place: Path, kind: Kind) -> None:
+    def __init__(self, place: Place, kind: Kind) -> None:
         self.place, self.kind = place, kind
-        with os.scandir(place) as items:
-            named = sorted((item.name, is_folder(item)) for item in items if not is_hidden(item.name))
+        items = entries_of(place)
+        named = [(item.name, is_folder(item)) for item in items if not is_hidden(item.name)]
         self.folders = [name for name, folder in named if folder and not own_output(place / name)]
         self.own = [name for name, folder in named if folder and own_output(place / name)]
         self.files = [name for name, folder in named if not folder]
@@ -223,7 +300,7 @@ class _Listing:
         return _Listing(self.place / name, self.kind)
 
 
-def _inside(root: Path, kind: Kind) -> tuple[Path, list[Note]]:
+def _inside(root: Place, kind: Kind) -> tuple[Place, list[Note]]:
     """The folder in which the classes or splits lie: `root` itself, or a single folder inside it where there
     is nothing else.
     """
@@ -240,9 +317,7 @@ def _inside(root: Path, kind: Kind) -> tuple[Path, list[Note]]:
         return root, []
     return place, [
         Note(
-            "layout",
-            "info",
-            f"{root} holds one folder; the data were read from {place.relative_to(root)}/ in it",
+            "layout", "info", f"{root} holds one folder; the data were read from {within(place, root)}/ in it"
         )
     ]
 
@@ -387,19 +462,14 @@ def _read_split(source: Source, top: _Listing, name: str, split: str) -> None:
     _read_classes(source, inner.place, split, inner)
 
 
-def _read_classes(source: Source, folder: Path, split: str | None, listing: _Listing) -> None:
+def _read_classes(source: Source, folder: Place, split: str | None, listing: _Listing) -> None:
     passed = source.passed
     passed.stray += [passed.name(folder / name) for name in listing.files]
     passed.own += [passed.name(folder / name) for name in listing.own]
     for label in listing.folders:
         before = len(source.rows) + len(passed.links) + len(passed.own) + len(passed.unreadable)
-        for file in walk(
-            folder / label,
-            source.kind.endings,
-            passed,
-            {os.path.realpath(source.root), os.path.realpath(folder)},
-        ):
-            name = file.relative_to(source.root).as_posix()
+        for file in walk(folder / label, source.kind.endings, passed, {real(source.root), real(folder)}):
+            name = within(file, source.root)
             if shown(name) != name:  # examples.parquet could not hold it
                 passed.stray.append(f"{shown(name)} (its name is not UTF-8)")
             else:

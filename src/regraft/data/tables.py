@@ -8,47 +8,31 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 
-from regraft.artifacts import read_parquet
+from regraft.data.addresses import Place, below, is_address
 from regraft.data.answers import USUAL, Read, Wanted, of_column, of_columns
-from regraft.data.cells import cell_name, first_row
+from regraft.data.cells import cell_name, first_row, is_content, read_cell
 from regraft.data.kind import Kind
+from regraft.data.readers import (
+    COLUMNS,
+    DOCUMENTED,
+    HOLDING,
+    LOOKED_AT,
+    named_by,
+    read_beginning,
+    read_csv,
+    read_parquet_table,
+)
 from regraft.data.rows import Labels, Note, Row, plainly, split_of
 from regraft.data.walker import ends_in, some
-from regraft.errors import DataError
+from regraft.errors import DataError, Unreadable, UsageError
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
-DELIMITERS = ",;\t|"
-LOOKED_AT = 50  # records of a csv that are split by each delimiter to find its own
-BLOCKS = (
-    1 << 20,
-    16 << 20,
-    256 << 20,
-)  # bytes that a csv is read by: a row has to lie in two of them at most
-STRADDLES = "straddling"  # what pyarrow says of one that does not
-COLUMNS = {  # what a column is called here, and the other names that certainly mean the same
-    "path": ("file", "filename", "filepath"),  # and those that the modality names
-    "label": (
-        "labels",
-        "class",
-        "classname",
-        "classlabel",
-        "category",
-        "categoryname",
-        "labelname",
-        "target",
-    ),
-    "split": ("set", "subset", "dataset", "partition", "phase", "usage"),
-    "group": (),
-    "weight": (),
-}
-DOCUMENTED = (*COLUMNS, "file", "filename")
 PERHAPS = {  # not certain enough to be taken, but worth asking about
     "path": ("id", "fileid", "uuid", "url", "name", "source"),
     "label": (
@@ -73,32 +57,66 @@ def is_table_name(name: str) -> bool:
     return name.lower().endswith(TABLE_ENDINGS)
 
 
-def named_kind(path: Path, kinds: Sequence[Kind]) -> Kind:
+def named_kind(path: Place, kinds: Sequence[Kind]) -> Kind:
     """The kind of a table's items (`told_kind`); the first where that does not show."""
     return kinds[0] if len(kinds) == 1 else told_kind(path, kinds) or kinds[0]
 
 
-def told_kind(path: Path, kinds: Sequence[Kind]) -> Kind | None:
+def told_kind(path: Place, kinds: Sequence[Kind]) -> Kind | None:
     """The kind that a column of a table is named after, or else that of the files it names, or else that of
     its cells; None where that does not show.
     """
     try:
-        table = read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, _named(kinds))
+        table = read_beginning(path, kinds)
     except (pa.ArrowException, UnicodeDecodeError, csv.Error):
         return None  # reading it says what is wrong
     plain = [plainly(name) for name in table.column_names]
     named = [kind for kind in kinds if not {kind.name, *kind.columns}.isdisjoint(plain)]
     place = next((n for n, name in enumerate(plain) if name in ("path", *COLUMNS["path"])), None)
+    if place is not None and is_content(table.schema.field(place).type):
+        place = None
     names = [] if place is None else [str(cell) for cell in table.column(place)[:LOOKED_AT].to_pylist()]
     listed = [kind for kind in kinds if any(ends_in(name, kind.endings) for name in names)]
     # A remark beside a path is no item, and a text beside pictures is their caption
     held = [k for k in kinds if not set(k.cells[: None if place is None else 1]).isdisjoint(plain)]
     named = [kind for kind in named if kind not in held]
+    bytes_of = next((n for n, name in enumerate(plain) if _may_hold(table, n, name)), None)
+    if bytes_of is not None and not named and table.num_rows:
+        return _readable_as(kinds, read_cell(str(path), table.column_names[bytes_of], 0)) or kinds[0]
     return next(iter((*named, *listed, *held)), None)
 
 
+def _may_hold(table: pa.Table, number: int, plain: str) -> bool:
+    """True for a column of the bytes of files that is called as the column of items may be."""
+    return plain in ("path", *COLUMNS["path"], *HOLDING) and is_content(table.schema.field(number).type)
+
+
+def _readable_as(kinds: Sequence[Kind], content: bytes) -> Kind | None:
+    """The first kind that can make something of a file's content."""
+    for kind in kinds:
+        try:
+            kind.inspect(content)
+        except (Unreadable, UsageError):
+            continue
+        return kind
+    return None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a table is called: `place` in errors, `name` in notes; how many lines stand before its first row;
+    whether its cells have types; and what its items are called where cells hold them.
+    """
+
+    place: str
+    name: str
+    first: int
+    typed: bool
+    root: str
+
+
 def read_table(
-    path: Path, split: str | None, kind: Kind, notes: list[Note], wanted: Wanted = USUAL
+    path: Place, split: str | None, kind: Kind, notes: list[Note], wanted: Wanted = USUAL
 ) -> tuple[list[Row], Labels]:
     """The rows of a table of items of a kind, and what its labels are; `split` is theirs where the table does
     not say, `wanted` says how answers are read. A table of val or test without labels has no rows, and a row
@@ -109,15 +127,23 @@ def read_table(
     parquet = path.suffix.lower() == ".parquet"
     try:
         table = (
-            read_parquet(path)
+            read_parquet_table(path, kind)
             if parquet
-            else _read_csv(path, [*_named([kind]), *map(plainly, wanted.columns)])
+            else read_csv(path, [*named_by([kind]), *map(plainly, wanted.columns)])
         )
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as a table.", [str(error).splitlines()[0]], _encoding(error)
         ) from None
-    numbers, answers, faults = _columns(table, kind, notes, path.name, wanted)
+    told = Told(str(path), path.name, first_row(path.name), parquet, str(path.parent))
+    return rows_of(table, told, split, kind, notes, wanted)
+
+
+def rows_of(
+    table: pa.Table, told: Told, split: str | None, kind: Kind, notes: list[Note], wanted: Wanted
+) -> tuple[list[Row], Labels]:
+    """The same of a table that has been read already."""
+    numbers, answers, faults = _columns(table, kind, notes, told.name, wanted)
     if (
         split in ("val", "test")
         and "path" in numbers
@@ -126,11 +152,11 @@ def read_table(
         and all(fault.startswith("no column") for fault in faults)
     ):
         missing = " or ".join(f"`{name}`" for name in wanted.columns or ["label"])
-        notes.append(_unlabelled(path.name, f"has no column {missing}", table.num_rows, split))
+        notes.append(_unlabelled(told.name, f"has no column {missing}", table.num_rows, split))
         return [], "name"
     if faults:
         raise DataError(
-            f"{path} has the columns {', '.join(table.column_names)}:",
+            f"{told.place} has the columns {', '.join(table.column_names)}:",
             faults,
             _no_header(table.column_names, kind),
         )
@@ -138,51 +164,54 @@ def read_table(
         name: _cells(table.column(numbers[name])) if name in numbers else [None] * table.num_rows
         for name in COLUMNS
     }
-    if _is_cell(table.column_names[numbers["path"]], kind):
-        first, name = first_row(path.name), table.column_names[numbers["path"]]
-        columns["path"] = [cell_name(path.name, name, first + n) for n in range(table.num_rows)]
-    read = _answered(table, columns["label"], numbers.get("label"), answers, wanted, path)
-    told = read.labels if answers else columns["label"]
-    if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in told):
+    if _is_cell(table, numbers["path"], kind):
+        name = table.column_names[numbers["path"]]
+        columns["path"] = [cell_name(told.name, name, told.first + n) for n in range(table.num_rows)]
+    read = _answered(table, columns["label"], numbers.get("label"), answers, wanted, told)
+    known = read.labels if answers else columns["label"]
+    if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in known):
         where = f"columns {', '.join(f'`{name}`' for name in answers)}" if answers else "column `label`"
-        notes.append(_unlabelled(path.name, f"has no label in its {where}", table.num_rows, split))
+        notes.append(_unlabelled(told.name, f"has no label in its {where}", table.num_rows, split))
         return [], "name"
     columns["label"] = read.labels
-    rows, found = _rows(columns, split, first_row(path.name), read)
+    rows, found = _rows(columns, split, told, read)
     faults += found
     if not faults and (passed := table.num_rows - len(rows)):
-        text = f"{passed:,} rows of {path.name} were passed over: nothing is known of what is to be told"
+        text = f"{passed:,} rows of {told.name} were passed over: nothing is known of what is to be told"
         notes.append(Note("nothing known", "warning", text))
     if faults:
         more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
-        raise DataError(f"{path} has faults:", [*faults[:20], *more])
+        raise DataError(f"{told.place} has faults:", [*faults[:20], *more])
     return rows, read.are
 
 
 def _answered(
-    table: pa.Table, labels: list[Any], label: int | None, answers: dict[str, int], wanted: Wanted, path: Path
+    table: pa.Table, labels: list[Any], label: int | None, answers: dict[str, int], wanted: Wanted, told: Told
 ) -> Read:
     """What the column number `label`, whose cells are `labels`, or the columns named for the answers say."""
     if answers or label is None:
         return of_columns({name: _cells(table.column(n)) for name, n in answers.items()}, wanted)
-    read = of_column(labels, table.column_names[label].strip(), wanted, str(path))
-    return read or Read(*_names(labels, path.suffix.lower() == ".parquet"))
+    read = of_column(labels, table.column_names[label].strip(), wanted, told.place)
+    return read or Read(*_names(labels, told.typed))
 
 
 def _rows(
-    columns: dict[str, list[Any]], split: str | None, first: int, read: Read
+    columns: dict[str, list[Any]], split: str | None, told: Told, read: Read
 ) -> tuple[list[Row], list[str]]:
-    """The rows, numbered from `first`, and what is wrong with them. Where an answer may be unknown, those of
-    which nothing is known are passed over.
+    """The rows, and what is wrong with them. Where an answer may be unknown, those of which nothing is known
+    are passed over.
     """
     rows: list[Row] = []
-    faults = [f"row {first + place}: {fault}" for place, fault in read.faults]
-    for number, cells in enumerate(zip(*columns.values(), strict=True), start=first):
+    away = is_address(told.root)
+    faults = [f"row {told.first + place}: {fault}" for place, fault in read.faults]
+    for number, cells in enumerate(zip(*columns.values(), strict=True), start=told.first):
         if read.sparse and cells[1] is None:
             continue
         try:
             rows.append(_row(split, *cells))
-        except ValueError as error:
+            if away:
+                below(told.root, rows[-1].source)
+        except (ValueError, UsageError) as error:
             faults.append(f"row {number}: {error}")
     return rows, faults
 
@@ -203,7 +232,9 @@ def _columns(
         numbers = [n for n, name in enumerate(plain) if name == wanted] or [
             n for n, name in enumerate(plain) if name in others
         ]
-        if wanted == "path":
+        if wanted == "path" and (holding := _holding(table, plain, kind)):
+            numbers = holding
+        elif wanted == "path":
             numbers = [plain.index(name) for name in kind.cells if name in plain][:1] or numbers
         if wanted == "split" and not any(name == wanted for name in plain):
             numbers = [n for n in numbers if _tells_splits(table.column(n))]
@@ -286,19 +317,26 @@ def _names_of(kind: Kind) -> dict[str, tuple[str, ...]]:
     return {**COLUMNS, "path": (*COLUMNS["path"], *kind.columns)}
 
 
-def _is_cell(name: str, kind: Kind) -> bool:
-    return plainly(name) in kind.cells
+def _is_cell(table: pa.Table, number: int, kind: Kind) -> bool:
+    """True for a column whose cells are the items themselves."""
+    return plainly(table.column_names[number]) in kind.cells or is_content(table.schema.field(number).type)
 
 
-def read_column(path: str, column: str) -> pa.Array:
-    """The cells of one column of a table. Raises OSError where it has no such column, or is none any more."""
-    parquet = path.lower().endswith(".parquet")
-    try:
-        table = read_parquet(Path(path), [column]) if parquet else _read_csv(Path(path), [plainly(column)])
-        found = table.column(column).combine_chunks()
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise FileNotFoundError(2, f"it has no column {column!r} any more ({error})", path) from None
-    return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
+def _holding(table: pa.Table, plain: list[str], kind: Kind) -> list[int]:
+    """The columns of the bytes of files that could be the items: one called as the kind before all others."""
+    held = [n for n, field in enumerate(table.schema) if is_content(field.type)]
+    for names in ((kind.name,), (*kind.columns, *kind.cells), ("path", *COLUMNS["path"], *HOLDING)):
+        if numbers := [n for n in held if plain[n] in names]:
+            return numbers
+    return []
+
+
+def item_column(table: pa.Schema, kind: Kind) -> str | None:
+    """The column of a parquet table that holds items in its cells, by its name; None where none does."""
+    empty = table.empty_table()
+    plain = [plainly(name) for name in table.names]
+    numbers = _holding(empty, plain, kind) or [plain.index(name) for name in kind.cells if name in plain]
+    return table.names[numbers[0]] if numbers else None
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
@@ -330,67 +368,6 @@ def _no_header(names: list[str], kind: Kind) -> str:
 
 def _encoding(error: Exception) -> str:
     return "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error) else ""
-
-
-def _named(kinds: Sequence[Kind]) -> list[str]:
-    """The names of the columns by which these kinds call their items."""
-    return [name for kind in kinds for name in (*kind.columns, *kind.cells)]
-
-
-def _read_csv(path: Path, names_of_items: Sequence[str]) -> pa.Table:
-    """Every column as text: a class may be called 01 or NA. The items' column may have one of these names."""
-    with open(path, encoding="utf-8-sig", newline="") as handle:
-        first = list(islice(handle, 4 * LOOKED_AT))  # records may have several lines
-    take_long_cells()
-    delimiter = _delimiter(first, names_of_items)
-    names = next(csv.reader(first, delimiter=delimiter), [])
-    for size in BLOCKS:
-        with open(path, "rb") as content:  # pyarrow takes no path that is not UTF-8
-            try:
-                return pyarrow.csv.read_csv(
-                    content,
-                    pyarrow.csv.ReadOptions(block_size=size),
-                    pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                    pyarrow.csv.ConvertOptions(
-                        column_types=dict.fromkeys(names, pa.string()),
-                        strings_can_be_null=True,
-                        null_values=[""],
-                    ),
-                )
-            except pa.ArrowInvalid as error:
-                if STRADDLES not in str(error) or size == BLOCKS[-1]:
-                    raise
-    raise AssertionError("unreachable")
-
-
-def take_long_cells() -> None:
-    """Let the library take cells above 128 kB, which is not much of a text. The limit is the process's: who
-    set it back would do so beside another thread that reads.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), BLOCKS[-1]))
-
-
-def _delimiter(lines: list[str], names_of_items: Sequence[str]) -> str:
-    """What separates the cells: by it the header has the columns that are needed, and the records have as
-    many cells.
-    """
-
-    wanted = [("path", *COLUMNS["path"], *names_of_items)]
-    wanted += [("label", *COLUMNS["label"])]
-
-    def fits(mark: str) -> tuple[int, float, int]:
-        records = [record for record in islice(csv.reader(lines, delimiter=mark), LOOKED_AT) if record]
-        if not records or len(records[0]) < 2:
-            return 0, 0.0, 0
-        plain = {plainly(cell) for cell in records[0]}
-        known = sum(not plain.isdisjoint(names) for names in wanted)
-        return (
-            known,
-            sum(len(record) == len(records[0]) for record in records) / len(records),
-            len(records[0]),
-        )
-
-    return max(DELIMITERS, key=fits)
 
 
 def _names(labels: list[Any], parquet: bool) -> tuple[list[Any], Labels]:

@@ -7,8 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from regraft.data.addresses import Entry, Place, as_place, entries_of, is_address, real, within
 from regraft.data.rows import shown
 
 SYSTEM = frozenset(
@@ -33,7 +33,7 @@ OWN = {
 class Passed:
     """What walks passed over. Names are relative to `base`, or whole where there is none."""
 
-    base: Path | None = None
+    base: Place | None = None
     noun: str = "example"  # what one item of the data is called
     hidden: int = 0
     stray: list[str] = field(default_factory=list)  # files that are no items by their ending
@@ -41,9 +41,10 @@ class Passed:
     own: list[str] = field(default_factory=list)  # runs and models of regraft
     unreadable: list[str] = field(default_factory=list)  # folders that cannot be listed
 
-    def name(self, path: str | Path) -> str:
-        """How a path is called here."""
-        return shown((Path(path).relative_to(self.base) if self.base else Path(path)).as_posix())
+    def name(self, path: str | Place) -> str:
+        """How a place is called here."""
+        place = as_place(str(path))
+        return shown(within(place, self.base) if self.base else place.as_posix())
 
     def in_words(self) -> str:
         """One line with counts; "" where nothing was passed over."""
@@ -69,14 +70,17 @@ def ends_in(name: str, endings: frozenset[str]) -> bool:
     return os.path.splitext(name)[1].lower() in endings
 
 
-def own_output(folder: str | Path) -> str:
+def own_output(folder: str | Place) -> str:
     """What a folder that regraft wrote is, in words; "" for every other."""
-    return next((what for name, what in OWN.items() if os.path.isfile(os.path.join(folder, name))), "")
+    if is_address(str(folder)):
+        there = {entry.name for entry in entries_of(folder)}
+        return next((what for name, what in OWN.items() if name in there), "")
+    return next((what for name, what in OWN.items() if os.path.isfile(os.path.join(str(folder), name))), "")
 
 
 def walk(
-    folder: str | Path, endings: frozenset[str], passed: Passed, seen: set[str] | None = None
-) -> Iterator[Path]:
+    folder: str | Place, endings: frozenset[str], passed: Passed, seen: set[str] | None = None
+) -> Iterator[Place]:
     """The files with one of these endings below a folder, sorted folder by folder, as they are found.
 
     Links are followed, and each real folder is entered once for a set `seen` of real paths, so loops end.
@@ -93,12 +97,12 @@ def walk(
         elif is_folder(entry):
             stack.append(_entries(entry.path, passed, seen))
         elif ends_in(entry.name, endings):
-            yield Path(entry.path)
+            yield as_place(entry.path)
         else:
             passed.stray.append(passed.name(entry.path))
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str] | Entry) -> bool:
     """True for a folder, or a link to one."""
     try:
         return entry.is_dir()
@@ -106,15 +110,14 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntry[str]]:
-    real = os.path.realpath(folder)
-    if real in seen:
+def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntry[str] | Entry]:
+    place = real(folder)
+    if place in seen:
         passed.links.append(passed.name(folder))
         return iter(())
-    seen.add(real)
+    seen.add(place)
     try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+        entries = entries_of(folder)
     except OSError:
         passed.unreadable.append(passed.name(folder))
         return iter(())
@@ -124,7 +127,7 @@ def _entries(folder: str, passed: Passed, seen: set[str]) -> Iterator[os.DirEntr
     return iter(entries)
 
 
-def nearby(root: Path, name: str, endings: frozenset[str]) -> str:
+def nearby(root: Place, name: str, endings: frozenset[str]) -> str:
     """The place of a file that is not at `root / name`: there with an ending, or in a folder of root. Gives
     "" where there is none.
     """
@@ -135,7 +138,7 @@ def nearby(root: Path, name: str, endings: frozenset[str]) -> str:
         ]
         for path in (folder / f"{name}{ending}" for folder in folders for ending in ("", *sorted(endings))):
             if path.is_file():
-                return shown(path.relative_to(root).as_posix())
+                return shown(within(path, root))
     return ""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from regraft.artifacts import Events, RunFolder, next_free, read_json, read_parquet, write_json
 from regraft.data import Examples, KnownFile, Readings, count_readings, readings, several
+from regraft.data.addresses import Place
 from regraft.data.answers import Wanted
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate
@@ -178,7 +179,7 @@ def _as_model(model: Model, examples: Examples, targets: np.ndarray) -> np.ndarr
     return model.task.encode(own.said(targets))
 
 
-def _list(evaluation: Evaluated, root: Path, file: Path, folder: RunFolder) -> None:
+def _list(evaluation: Evaluated, root: Place, file: Path, folder: RunFolder) -> None:
     """List an evaluation on the data in `root` in run.json."""
     headline = task_of(evaluation.kind, evaluation.classes).headline.name
     entry = {

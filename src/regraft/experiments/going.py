@@ -104,7 +104,7 @@ def _folds(folder: RunFolder, examples: Examples, session: Session, about: dict[
         fold, began = RunFolder(folder.folds / str(number)), time.monotonic()
         own = replace(session, listeners=(pass_on,), started=began)
         if fold.is_run() and _holds(fold, divided):
-            return resume(fold.path, own, data=examples.root).path
+            return resume(fold.path, own, data=str(examples.root)).path
         due = _due(session, began, count + 2 - number)
         settings = {"data": {"folds": 0}, "run": {"budget_seconds": due}}
         own = replace(own, recipe=Recipe.build(recipe.model_dump(), settings))
@@ -186,7 +186,7 @@ def same_data(
     content.
     """
     if data is not None:
-        examples = examples.moved_to(Path(data))
+        examples = examples.moved_to(data)
     changed = examples.changed(splits, ears.tick)
     if changed:
         named = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from regraft.artifacts import RunFolder, read_parquet
 from regraft.data import Examples, Passed, inputs
-from regraft.data.cells import is_there
+from regraft.data.places import is_there
 from regraft.errors import UsageError
 from regraft.modalities import modality_of
 from regraft.model import Model
@@ -56,7 +56,7 @@ def real_examples(model: Model, run: RunFolder | None, data: str | Path | None) 
         return Real(tuple(_evenly(named)), str(data))
     examples = Examples.load(run.examples, task_of)
     if data is not None:
-        examples = examples.moved_to(Path(data))
+        examples = examples.moved_to(data)
     if not run.predictions.is_file():
         return Real(tuple(_evenly(examples.part("val").items)), "val")
     table = read_parquet(run.predictions)

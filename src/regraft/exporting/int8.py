@@ -56,7 +56,7 @@ def examples_of(run: RunFolder | None, data: str | Path | None) -> Examples:
             "int8 is calibrated on the examples that the model was trained on: export from its run's folder."
         )
     examples = Examples.load(run.examples, task_of)
-    return examples if data is None else examples.moved_to(Path(data))
+    return examples if data is None else examples.moved_to(data)
 
 
 def quantise(source: Path, place: Path, graph: Graph, examples: Examples, tick: Callable[..., None]) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from regraft.artifacts import file_sha256
 from regraft.backbones import Backbone
 from regraft.crew import Crew
-from regraft.data import KnownFile
-from regraft.data.known import DIGITS
+from regraft.data.known import known_file
 from regraft.errors import UsageError
 from regraft.inference.engines import feature_key
 from regraft.inference.store import FeatureStore
@@ -61,8 +59,8 @@ def features_alone(
     if cache is None:
         ids = [f"{number:032x}" for number in range(len(items))]
     else:
-        ids = [file_sha256(Path(item))[:DIGITS] for item in items]
-        items = [KnownFile(os.fspath(item), identity) for item, identity in zip(items, ids, strict=True)]
+        items = [known_file(os.fspath(item)) for item in items]
+        ids = [item.id for item in items]
     runs, columns = made[engine](), ("pooled", *(f"depth {depth}" for depth in depths))
     return FeatureStore(cache, crew=crew).features(
         ids, items, feature_key(runs), base.preprocess, runs, _unheard, columns=columns

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.artifacts import Events, Listener
 from regraft.crew import Crew
+from regraft.data.addresses import require_here
 from regraft.data.answers import Wanted
 from regraft.data.sources import Source
 from regraft.modalities import read_source
@@ -60,8 +61,16 @@ class Session:
         return session
 
     def source(self, data: str | Path) -> Source:
-        """What a place holds, its answers read as the recipe asks. Raises DataError."""
-        return read_source(data, Wanted.of(self.recipe.data))
+        """What a place holds, its answers read as the recipe asks. Raises DataError; UsageError where the
+        network must not be touched, and the data lie there.
+        """
+        offline = self.recipe.run.offline
+        if offline:
+            require_here([str(data)])
+        source = read_source(data, Wanted.of(self.recipe.data))
+        if offline:
+            require_here(row.source for row in source.rows)
+        return source
 
     @property
     def events(self) -> Events:

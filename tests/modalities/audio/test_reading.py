@@ -84,7 +84,7 @@ def test_what_is_no_sound_says_why(tmp_path: Path) -> None:
         (nothing.getvalue(), "no samples"),
         (bad, "no numbers"),
         (b"<html>not found</html>", "no sound"),
-        (tmp_path, "no file"),
+        (tmp_path, "a folder, not a file"),
         (tmp_path / "absent.wav", "No such file"),
         (np.zeros((2, 2, 2)), "an array of shape"),
         (np.array(["a"]), "samples as numbers"),

@@ -4,11 +4,12 @@ found by a list.
 
 from regraft.data.audit.duplicates import near_duplicates
 from regraft.data.audit.features import ACROSS, FEATURE_KINDS, Near, Seen, audit_features, find_near
-from regraft.data.audit.files import Audited, Fact, Quarantined, audit_files
+from regraft.data.audit.files import Audited, Fact, audit_files
 from regraft.data.audit.findings import LISTED, Finding, Kept, fatal, several
 from regraft.data.audit.fixes import Fixes, read_fixes, write_fixes
 from regraft.data.audit.identical import IN_TEST, contradicting_test
 from regraft.data.audit.make import make_examples
+from regraft.data.rows import Quarantined
 
 LATER = FEATURE_KINDS | {IN_TEST}  # what is found after the files were looked at: a resumed run finds it anew
 

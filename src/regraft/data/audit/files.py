@@ -9,13 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from regraft.data.addresses import below, is_address
 from regraft.data.audit.findings import Finding, Severity
-from regraft.data.cells import stat_of
 from regraft.data.known import KnownFile, NewFile
-from regraft.data.rows import Row
+from regraft.data.places import stat_of
+from regraft.data.rows import Quarantined, Row
 from regraft.data.sources import Source
+from regraft.data.turns import in_turn
 from regraft.data.walker import endings
 from regraft.errors import Unreadable
+
+READERS = 32  # items that are read at once from an address: each waits for its answer, not for a processor
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,6 @@ class Fact:
     about: Any
     bytes: int
     mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """A file that was set aside, where it would have gone (None: it had not been split yet), and why."""
-
-    source: str
-    split: str | None
-    reason: str
 
 
 @dataclass
@@ -54,25 +49,25 @@ def audit_files(source: Source, tick: Callable[..., None]) -> Audited:
     """Hash and inspect every file, both from one reading. Raises ChangedError for a file that becomes
     another one meanwhile.
     """
-    kind = source.kind
+    kind, root = source.kind, str(source.root)
 
     def look(row: Row) -> Fact | str:
         """What is known of one file, or why it cannot be read."""
-        file = NewFile(str(source.root / row.source))
+        file = NewFile(below(root, row.source))
         try:
             # Before it is read: a file that changes meanwhile has another time than this
             about = stat_of(file)
             seen = kind.inspect(file)
-            return Fact(file.id, seen.identity or file.id, seen, about.st_size, about.st_mtime_ns)
+            return Fact(file.id, seen.identity or file.id, seen, about.size, about.mtime_ns)
         except Unreadable as error:
             return str(error)
         except (OSError, ValueError) as error:  # a name may hold what no file system takes
             return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
 
-    audited = Audited([], [])
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    audited = Audited([], [], list(source.aside))
+    with ThreadPoolExecutor(max_workers=READERS if is_address(root) else os.cpu_count() or 1) as pool:
         for number, (row, fact) in enumerate(
-            zip(source.rows, pool.map(look, source.rows), strict=True), start=1
+            zip(source.rows, in_turn(pool, look, source.rows), strict=True), start=1
         ):
             if isinstance(fact, str):
                 audited.quarantined.append(Quarantined(row.source, row.split, fact))
@@ -83,7 +78,7 @@ def audit_files(source: Source, tick: Callable[..., None]) -> Audited:
         ids = [fact.id for fact in audited.facts]
         about, alike = kind.together(ids, [fact.about for fact in audited.facts])
         audited.facts = [replace(fact, about=seen) for fact, seen in zip(audited.facts, about, strict=True)]
-        files = [KnownFile(str(source.root / audited.rows[i].source), audited.facts[i].id) for i in alike]
+        files = [KnownFile(below(root, audited.rows[i].source), audited.facts[i].id) for i in alike]
         for i, identity in zip(alike, pool.map(kind.digest, files), strict=True):
             audited.facts[i] = replace(audited.facts[i], identity=identity)
     _note_layout(source, audited)

@@ -5,18 +5,15 @@ Unreadable that says why.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import stat
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.data.known import KnownFile, NewFile
+from regraft.data.known import stream
 from regraft.errors import Unreadable, UsageError
 
 ENDINGS = frozenset((".wav", ".flac", ".ogg", ".mp3"))
@@ -71,29 +68,9 @@ def seconds_of(item: Any) -> int:
 
 def _content(item: Any) -> BinaryIO:
     """An item as an open file: long recordings never lie in memory as a whole. Raises Unreadable."""
-    if isinstance(item, (bytes, bytearray, memoryview)):
-        return io.BytesIO(bytes(item))
-    if isinstance(item, KnownFile):
-        return item.open()
-    if not isinstance(item, (str, os.PathLike)):
+    if not isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise Unreadable(f"a {type(item).__name__}; wanted a path, bytes or an array of samples")
-    _check_file(Path(item))
-    try:
-        return item.open() if isinstance(item, NewFile) else open(item, "rb")
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _check_file(path: Path) -> None:
-    """Raise Unreadable for what is no file, or is absurdly large."""
-    try:
-        about = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(about.st_mode):
-        raise Unreadable("no file")
-    if about.st_size > MAX_BYTES:
-        raise Unreadable(f"absurdly large ({about.st_size / 2**30:.1f} GB)")
+    return stream(item, MAX_BYTES)
 
 
 def _check_whole(content: BinaryIO) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from regraft.data.known import KnownFile, NewFile
+from regraft.data.known import content
 from regraft.errors import Unreadable
 from regraft.modalities.image.formats import PNG, is_heic, open_heic, what_it_is, without_texts
 from regraft.modalities.image.levels import Kind, Levels
@@ -23,6 +21,7 @@ from regraft.modalities.image.levels import Kind, Levels
 # A 100-megapixel photograph passes; what is larger is taken for a decompression bomb
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 1 << 29
+HEAD = 600  # bytes by which it is told what a file is
 FINER = 2  # times the size at which large images are averaged that a JPEG is decoded at least: so both ways end nearly alike
 BEYOND = 0.1  # of the range: what resampling may add to a float array. More is another scale
 
@@ -75,23 +74,15 @@ quiet = _Quiet()
 
 
 def open_image(item: Any) -> Image.Image:
-    """The image of a path, a KnownFile, bytes or a PIL image, its pixels still undecoded.
+    """The image of a path (or what else `regraft.data.known` opens), bytes or a PIL image, its pixels still undecoded.
 
     Raises Unreadable for what is none, what is absurdly large, and what is a program (PostScript).
     """
     if isinstance(item, Image.Image):
         return item
-    if isinstance(item, KnownFile):
-        source: Any = io.BytesIO(item.read())
-    elif isinstance(item, (str, os.PathLike)):
-        source = _checked(Path(item))
-        source = io.BytesIO(item.read()) if isinstance(item, NewFile) else source
-    elif isinstance(item, (bytes, bytearray, memoryview)):
-        if not len(item):
-            raise Unreadable("empty (zero bytes)")
-        source = io.BytesIO(item)
-    else:
+    if not isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise Unreadable(f"a {type(item).__name__}; wanted a path, bytes, a PIL image or an array")
+    source = io.BytesIO(content(item, MAX_BYTES))
     image = _read_header(source)
     fault = ""
     if image.width * image.height > MAX_PIXELS:
@@ -110,7 +101,7 @@ def pixels_of(item: Any) -> int:
         return int(image.width * image.height)
 
 
-def _read_header(source: Path | io.BytesIO) -> Image.Image:
+def _read_header(source: io.BytesIO) -> Image.Image:
     """The image with its pixels still undecoded. Raises Unreadable with what the file is instead, where
     that shows.
     """
@@ -119,49 +110,19 @@ def _read_header(source: Path | io.BytesIO) -> Image.Image:
             return Image.open(source)
     except Image.DecompressionBombError:
         raise Unreadable("absurdly large (a decompression bomb)") from None
-    except PermissionError:
-        raise Unreadable("cannot be opened: permission denied") from None
     except Exception as error:
         failed = error
     try:
-        head = _head(source)
+        head = source.getvalue()[:HEAD]
         if head.startswith(PNG) and isinstance(failed, ValueError):
             with quiet():
-                return Image.open(without_texts(_whole(source)))
+                return Image.open(without_texts(source.getvalue()))
         if is_heic(head) and (image := open_heic(source)) is not None:
             return image
         hint = what_it_is(head)
     except Exception as error:
         failed, hint = error, ""
     raise Unreadable(f"not an image Pillow can read ({hint or type(failed).__name__})") from None
-
-
-def _head(source: Path | io.BytesIO, count: int = 600) -> bytes:
-    if isinstance(source, io.BytesIO):
-        return source.getvalue()[:count]
-    with open(source, "rb") as file:
-        return file.read(count)
-
-
-def _whole(source: Path | io.BytesIO) -> bytes:
-    return source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
-
-
-def _checked(path: Path) -> Path:
-    """The path of a plain file of a sensible size."""
-    try:
-        about = path.stat()
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    if stat.S_ISDIR(about.st_mode):
-        raise Unreadable("a folder, not a file")
-    if not stat.S_ISREG(about.st_mode):
-        raise Unreadable("not a plain file (a pipe, a socket or a device)")
-    if about.st_size == 0:
-        raise Unreadable("empty (zero bytes)")
-    if about.st_size > MAX_BYTES:
-        raise Unreadable(f"too large ({about.st_size >> 20} MiB, the limit is {MAX_BYTES >> 20})")
-    return path
 
 
 def _from_array(array: np.ndarray, levels: Levels) -> Image.Image:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from regraft.data.known import content
 from regraft.errors import Unreadable
 
 ENDINGS = frozenset({".txt"})
@@ -79,27 +80,15 @@ def _is_file(text: str) -> bool:
 
 
 def _content(item: Any) -> bytes:
-    if isinstance(item, (bytes, bytearray, memoryview)):
-        content = bytes(item)
-    elif hasattr(item, "read") or isinstance(item, (str, os.PathLike)):
-        try:
-            content = _whole(item)
-        except (OSError, ValueError) as error:
-            raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    else:
+    if not isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise Unreadable(f"it is no text but {type(item).__name__}")
-    if len(content) > LARGEST:
-        raise Unreadable(f"it has more than {LARGEST >> 20} MB: cut it into several texts")
-    return content
-
-
-def _whole(item: Any) -> bytes:
-    """All of what can be read, or more than is taken. Raises OSError, and ValueError for what names nothing."""
-    if hasattr(item, "read"):
-        content = item.read()
-        return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    with open(item, "rb") as handle:
-        return handle.read(LARGEST + 1)
+    try:
+        return content(item, LARGEST)
+    except Unreadable as error:
+        said = str(error)
+    if said.startswith("empty"):
+        return b""
+    raise Unreadable(f"{said}: cut it into several texts" if "too large" in said else said)
 
 
 def _decoded(content: bytes) -> Read:
