@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, Batch, Provenance, cut_stages
-from regraft.inference import ENGINES, REFERENCE, FeatureStore, Outcome, Predictor, alike, makers
+from regraft.inference import ENGINES, REFERENCE, FeatureStore, Outcome, Predictor, TorchEngine, alike, makers
 from regraft.modalities import Unreadable, bucket_of
 from regraft.training import shuffled
 
@@ -109,6 +109,29 @@ def test_networks_of_items_of_many_lengths_take_fuller_batches(base: Backbone) -
         assert makers(base, CPU, 32)["openvino-float32"]().batch == 8
     except ImportError as error:
         pytest.skip(f"{error}: pip install openvino")
+
+
+def test_long_items_of_rare_lengths_are_not_padded_to_large_batches(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = Steps().collate([np.ones(20_000, np.float32)])
+    monkeypatch.setattr(
+        Steps, "blank", lambda self, count: {k: np.repeat(a, count, axis=0) for k, a in wide.items()}
+    )
+    assert makers(base, CPU, 32)[REFERENCE]().batch == 8
+    sizes: list[int] = []
+    usual = TorchEngine.forward
+
+    def counted(self: TorchEngine, batch: Batch) -> list[np.ndarray]:
+        sizes.append(len(batch["values"]))
+        return usual(self, batch)
+
+    monkeypatch.setattr(TorchEngine, "forward", counted)
+    items = series(60)
+    answers = list(Predictor(Whole(base, nn.Linear(4, 3)), CPU).rows(items))
+    assert len(answers) == 60
+    assert max(sizes) == 8
+    assert sum(sizes) <= 60 + 7 * len({bucket_of(len(item)) for item in items})
 
 
 def test_items_of_one_length_make_the_batches_in_their_order() -> None:

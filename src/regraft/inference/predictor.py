@@ -16,11 +16,11 @@ from regraft.backbones import Backbone, Batch, length, padded, tensors
 from regraft.inference.engines import Engine, TorchEngine
 from regraft.inference.feed import Feed, alike, batched, lanes_for
 from regraft.inference.outcome import Outcome
-from regraft.inference.trial import REFERENCE, makers
+from regraft.inference.trial import REFERENCE, long, makers
 from regraft.modalities import Unreadable
 
 SHAPES = (1, 8, 32)  # the only batch sizes that PyTorch runs
-COMPILED = (1, 8)  # those of engines that compile one network a shape: more is not faster
+COMPILED = (1, 8)  # those of engines that compile one network a shape, and of long items: more is not faster
 MANY = 32  # items that are a stream: several batches run at once, where the engine can
 WAIT = 256  # items of a stream after which one is answered though not many of its length came
 LISTED = 4_096  # the same of a list, all of which is there: fuller batches of rare lengths
@@ -54,7 +54,9 @@ class Predictor:
         self, model: Finished, device: torch.device, engine: str = REFERENCE, cache: Path | None = None
     ) -> None:
         self.model, self.device, self.name, self.cache = model, device, engine, cache
-        self.shapes = SHAPES if engine.startswith("torch") else COMPILED
+        self.compiles = not engine.startswith("torch")
+        few = self.compiles or (device.type == "cpu" and long(model.backbone))
+        self.shapes = COMPILED if few else SHAPES
         self.engines: dict[tuple[int, int], Engine] = {}  # by the size of batch, and how many run at once
         self.turn = Lock()
 
@@ -111,7 +113,7 @@ class Predictor:
 
     def _lanes(self, count: int) -> int:
         """How many batches run at once of so many items or more: several where there are MANY."""
-        one = self.shapes is SHAPES or count < MANY
+        one = not self.compiles or count < MANY
         return 1 if one else lanes_for(torch.get_num_threads())
 
     def _read(self, item: Any) -> Any:
@@ -149,7 +151,7 @@ class Predictor:
 
     def _engine(self, shape: int, lanes: int) -> Engine:
         """The engine for full batches of a size; made anew where the model has another backbone."""
-        place = SHAPES[-1] if self.shapes is SHAPES else shape  # PyTorch runs any shape
+        place = shape if self.compiles else SHAPES[-1]  # PyTorch runs any shape
         engine = self.engines.get((place, lanes))
         if engine is None or engine.backbone is not self.model.backbone:
             made = makers(self.model.backbone, self.device, place, cache=self.cache, lanes=lanes)

@@ -26,6 +26,7 @@ from regraft.inference.feed import Feed, lanes_for
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
 SHORT = 64  # positions of an item, of which eight fill no matrix
+FEW = 8  # examples a batch that fill a CPU's units, unless they are short
 FEWEST_ITEMS = 64  # examples for which no trial pays
 # Least mean cosine between an engine's and float32's features, both less float32's mean feature
 MEAN_COSINE = 0.99
@@ -94,9 +95,11 @@ def makers(
     `lanes` is how many batches those run at once that can; None stands for what is fastest for many.
     """
     lanes = lanes or lanes_for(torch.get_num_threads())
+    if device.type == "cpu" and long(backbone):
+        batch = min(batch, FEW)
     made: dict[str, Maker] = {REFERENCE: lambda: TorchEngine(backbone, device, batch, "float32", depths, cut)}
     if device.type == "cpu":
-        few = batch if _short(backbone) else min(batch, 8)  # as fast as more, and less is padded
+        few = batch if _short(backbone) else min(batch, FEW)  # as fast as more, and less is padded
         for p in ("bfloat16", "float32"):
             made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache, lanes)  # type: ignore[misc]
     if device.type != "mps":  # its autocast knows float16 only
@@ -112,8 +115,15 @@ def makers(
 
 def _short(backbone: Backbone) -> bool:
     """Whether items are so short that a few of them fill no matrix, such as sentences of twenty tokens."""
+    return bool(backbone.preprocess.varying) and not long(backbone)
+
+
+def long(backbone: Backbone) -> bool:
+    """Whether items have lengths of their own of which FEW fill a matrix, such as sounds: in batches of more
+    those of a rare length cost a CPU more in padding than a full batch saves.
+    """
     preprocess = backbone.preprocess
-    return bool(preprocess.varying) and preprocess.blank(1)[preprocess.varying[0]].shape[1] <= SHORT
+    return bool(preprocess.varying) and preprocess.blank(1)[preprocess.varying[0]].shape[1] > SHORT
 
 
 def trial_key(
