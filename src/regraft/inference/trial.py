@@ -26,6 +26,7 @@ from regraft.inference.feed import Feed, lanes_for
 REFERENCE = "torch-float32"
 ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
 SHORT = 64  # positions of an item, of which eight fill no matrix
+LONG = 2_048  # numbers of an item: texts have fewer tokens, and the shortest of sounds has more samples
 FEW = 8  # examples a batch that fill a CPU's units, unless they are short
 FEWEST_ITEMS = 64  # examples for which no trial pays
 # Least mean cosine between an engine's and float32's features, both less float32's mean feature
@@ -115,15 +116,21 @@ def makers(
 
 def _short(backbone: Backbone) -> bool:
     """Whether items are so short that a few of them fill no matrix, such as sentences of twenty tokens."""
-    return bool(backbone.preprocess.varying) and not long(backbone)
+    return 0 < _most(backbone) <= SHORT
 
 
 def long(backbone: Backbone) -> bool:
-    """Whether items have lengths of their own of which FEW fill a matrix, such as sounds: in batches of more
-    those of a rare length cost a CPU more in padding than a full batch saves.
+    """Whether items have lengths of their own of which FEW fill a matrix even where they are short beside the
+    others, such as sounds: in batches of more, those of a rare length cost a CPU more in padding than a full
+    batch saves.
     """
+    return _most(backbone) >= LONG
+
+
+def _most(backbone: Backbone) -> int:
+    """How long the longest input is where items have lengths of their own, else 0."""
     preprocess = backbone.preprocess
-    return bool(preprocess.varying) and preprocess.blank(1)[preprocess.varying[0]].shape[1] > SHORT
+    return int(preprocess.blank(1)[preprocess.varying[0]].shape[1]) if preprocess.varying else 0
 
 
 def trial_key(
