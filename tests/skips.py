@@ -22,6 +22,7 @@ MACHINE = (
     "needs macOS",
     "needs Linux",
     "needs POSIX",
+    "needs s3fs",  # which does not install beside the lock: its botocore takes no python-dateutil 4
 )
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
