@@ -9,7 +9,7 @@ import typer
 
 from regraft.cli import completion
 
-DATA = "folder of class folders, or with train/ and test/, or a table"
+DATA = "folder of class folders, or with train/ and test/, a table, tar shards, or an address of these (s3://...)"
 
 Data = Annotated[list[str], typer.Argument(help=DATA)]
 Out = Annotated[Path | None, typer.Option(help="the run's folder; default runs/<data name>, next free")]

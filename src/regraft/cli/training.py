@@ -21,7 +21,7 @@ NO_DATA = "name the data: a folder of class folders, or a table."
 
 
 def fit(
-    places: Annotated[list[str] | None, typer.Argument(metavar="[DATA]...", help=options.DATA)] = None,
+    places: Annotated[list[str] | None, typer.Argument(metavar="DATA", help=options.DATA)] = None,
     out: options.Out = None,
     task: options.Task = None,
     labels: options.Labels = None,
