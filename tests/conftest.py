@@ -17,11 +17,19 @@ from PIL import Image
 import regraft
 import sounds
 import texts
+from crews import crew, joined, told
 from regraft.runtime import ready_torchvision
 from skips import pytest_make_collect_report, pytest_runtest_makereport, pytest_terminal_summary
 from standin import StandIn
 
-__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
+__all__ = [
+    "crew",
+    "joined",
+    "pytest_make_collect_report",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+    "told",
+]
 
 # Before `elsewhere`, as it may be relative
 DATA = Path(

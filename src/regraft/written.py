@@ -235,10 +235,13 @@ class Rows:
 class Parts:
     """A parquet file, its rows in parts beside it until all are there."""
 
+    rows = PART  # of a part
+
     def __init__(self, place: Path, names: list[str]) -> None:
         self.place, self.names = place, names
         self.folder = place.with_name(f"{place.name}.parts")
         self.waiting: list[Prediction] = []
+        self.next: int | None = None  # the number of the next part
 
     def written(self) -> Iterator[str]:
         """The sources in the parts, or in the file of an earlier call that ended. Raises UsageError for a
@@ -258,9 +261,9 @@ class Parts:
     def add(self, rows: Sequence[Prediction]) -> None:
         """Write some more, a part at a time."""
         self.waiting.extend(rows)
-        while len(self.waiting) >= PART:
-            self._write(self.waiting[:PART])
-            self.waiting = self.waiting[PART:]
+        while len(self.waiting) >= self.rows:
+            self._write(self.waiting[: self.rows])
+            self.waiting = self.waiting[self.rows :]
 
     def close(self) -> None:
         """Make one file of the parts."""
@@ -272,19 +275,21 @@ class Parts:
         shutil.rmtree(self.folder)
 
     def _parts(self) -> list[Path]:
+        """The parts there are, in order."""
         return sorted(self.folder.glob("[0-9]*.parquet")) if self.folder.is_dir() else []
 
     def _write(self, rows: Sequence[Prediction]) -> None:
         import pyarrow as pa
 
-        last = self._parts()[-1:]
-        number = int(last[0].stem) + 1 if last else 0
+        if self.next is None:
+            last = self._parts()[-1:]
+            self.next = int(last[0].stem) + 1 if last else 0
         values = [cells(row, self.names) for row in rows]
         for value in values:
             value["source"] = utf8(value["source"]).decode()
-        write_parquet(
-            self.folder / f"{number:06d}.parquet", pa.Table.from_pylist(values, schema=self._schema())
-        )
+        table = pa.Table.from_pylist(values, schema=self._schema())
+        write_parquet(self.folder / f"{self.next:06d}.parquet", table)
+        self.next += 1
 
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
@@ -298,13 +303,28 @@ class Parts:
         return pa.schema([(name, type_of(name)) for name in self.names])
 
 
+class Folder(Parts):
+    """A folder of parquet files: the parts stay as they are, for lists too long for one file."""
+
+    rows = 50_000  # of a part: some megabytes
+
+    def __init__(self, place: Path, names: list[str]) -> None:
+        super().__init__(place, names)
+        self.folder = place
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.waiting or not self._parts():
+            self._write(self.waiting)
+
+
 def sheet(form: str, place: Path | None, stream: TextIO, task: Task, top: int | None) -> Sheet:
     """What to write to: a file, or a stream. Raises UsageError for parquet without a file."""
     names, target = columns(task, top), place or stream
     if form == "parquet":
         if place is None:
             raise UsageError("parquet is no text: name a file with --out FILE.")
-        return Parts(place, names)
+        return Parts(place, names) if place.suffix else Folder(place, names)
     if form == "table":
         if place is not None:
             raise UsageError("a table is for reading: --out takes csv, jsonl or parquet (--format).")

@@ -50,20 +50,6 @@ def refuse() -> Callable[[int], int]:
     return work
 
 
-@pytest.fixture(scope="module")
-def told() -> list[str]:
-    return []
-
-
-@pytest.fixture(scope="module")
-def crew(told: list[str]) -> Iterator[Crew]:
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'regraft[ray]'")
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
-    with crew_of(Cluster(2), told.append) as crew:
-        assert crew is not None
-        yield crew
-
-
 def test_every_job_is_done_once_and_jobs_are_drawn_as_they_are_needed(crew: Crew, told: list[str]) -> None:
     drawn = []
 

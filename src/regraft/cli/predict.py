@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +18,12 @@ from regraft import streams
 from regraft.cli import completion, options
 from regraft.errors import RegraftError, UsageError
 from regraft.runtime import cache_folder
+from regraft.scale import Cluster, crew_of
 
 if TYPE_CHECKING:
     from regraft.data.kind import Kind
     from regraft.model import Model
-    from regraft.prediction import Answering
+    from regraft.prediction import Answering, Prediction
 
 FEW = 64  # items up to which a model that is ready without PyTorch answers them
 TOLD = 2.0  # seconds after which progress is shown, and what was done is told at the end
@@ -43,7 +43,12 @@ def predict(
     output: Annotated[
         str | None, typer.Option("--format", help="table, csv, jsonl or parquet; else by --out's ending")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="a file to write to, in place of standard output")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="a file to write to, in place of standard output; with --format parquet also a folder of parts"
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(help="how many of the most probable classes are given")] = None,
     precision: Annotated[
         float | None, typer.Option(help="say `not sure` unless so many answers are promised right: 0.95")
@@ -54,6 +59,8 @@ def predict(
         str, typer.Option(help="auto, torch-float32, torch-bfloat16, openvino-float32, openvino-bfloat16")
     ] = "auto",
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    address: options.Address = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Answer items, in the order given. Exit code 1 if any, or a folder of them, could not be read."""
@@ -73,15 +80,20 @@ def predict(
     stream = streams.for_programs() if form != "table" else sys.stdout
     target = sheet(form, out, stream, task_of(about["task"], about["classes"]), top)
     if out is not None:
-        _require_free(out, resume, overwrite)
+        _require_free(out, form, resume, overwrite)
         names = remaining(names, target.written(), out) if resume else names
     first = list(islice(names, FEW))
     if not first:  # all were answered by the call that is gone on with
         return target.close()
-    few, failed = len(first) < FEW, False
+    cluster, failed = Cluster.asked(workers, address), False
+    few = len(first) < FEW and cluster is None
     answering, model = _model(folder, few, engine, device)
-    with Progress(kind.noun, functools.partial(_count, files, kind), quiet) as progress:
-        for row in answering.predict_each(chain(first, names), top, precision):
+    with contextlib.ExitStack() as stack:
+        rows = answering.predict_each(chain(first, names), top, precision)
+        if cluster is not None and model is not None:
+            rows = _shared(cluster, folder, model, first, names, (top, precision), quiet, stack)
+        progress = stack.enter_context(Progress(kind.noun, functools.partial(_count, files, kind), quiet))
+        for row in rows:
             failed |= row.error is not None
             target.add([row])
             progress.step()
@@ -100,6 +112,30 @@ def predict(
         raise typer.Exit(1)
 
 
+def _shared(
+    cluster: Cluster,
+    folder: Path,
+    model: Model,
+    first: list[Any],
+    names: Iterator[Any],
+    reading: tuple[int | None, float | None],
+    quiet: bool,
+    stack: contextlib.ExitStack,
+) -> Iterator[Prediction]:
+    """The predictions of all items by the workers of a cluster, which `stack` ends."""
+    from regraft.scale.answering import Answers, answered
+
+    def note(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr)
+
+    engine = model.fastest(first) if model.engine == "auto" else model.engine
+    answers = Answers.of(folder, model, engine, *reading)
+    crew = stack.enter_context(crew_of(cluster, note, gpus=model.device.type == "cuda"))
+    assert crew is not None
+    return answered(crew, answers, chain(first, names))
+
+
 def _form(named: str | None, out: Path | None) -> str:
     """The format: as named, or as the file's ending says. Raises UsageError for one that there is not."""
     form = named or (ENDINGS.get(out.suffix.lower(), "csv") if out else "table")
@@ -108,16 +144,24 @@ def _form(named: str | None, out: Path | None) -> str:
     return form
 
 
-def _require_free(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raises UsageError where a file is there that was not to be gone on with."""
-    parts = out.with_name(f"{out.name}.parts")
-    if not resume and not overwrite and (out.exists() or parts.exists()):
+def _require_free(out: Path, form: str, resume: bool, overwrite: bool) -> None:
+    """Raises UsageError where something is there that was not to be gone on with, or that is of another kind."""
+    folder = form == "parquet" and not out.suffix
+    if out.is_dir() and not folder:
+        raise UsageError(f"{out} is a folder; --out names a file, and a folder only with --format parquet.")
+    if folder and out.is_file():
+        raise UsageError(f"{out} is a file. Name a folder for the parts, or a file that ends in .parquet.")
+    parts = out if folder else out.with_name(f"{out.name}.parts")
+    written = sorted(parts.glob("[0-9]*.parquet"))
+    if not resume and not overwrite and (out.is_file() or written):
         raise UsageError(
             f"{out} is there already, whole or in part. Go on with it by --resume, or write it anew by --overwrite."
         )
     if overwrite and not resume:
-        out.unlink(missing_ok=True)
-        shutil.rmtree(parts, ignore_errors=True)
+        if not folder:
+            out.unlink(missing_ok=True)
+        for part in written:
+            part.unlink()
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
