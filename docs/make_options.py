@@ -59,7 +59,8 @@ def section(name: str, command: Any) -> str:
     options = [one for one in command.params if one.param_type_name == "option"]
     typed = []
     for one in arguments:
-        word = str(one.metavar or one.name).upper() + (" ..." if one.nargs == -1 else "")
+        named = str(one.metavar or one.name).upper().removesuffix("...").strip("[]")
+        word = named + (" ..." if one.nargs == -1 else "")
         typed.append(word if one.required else f"[{word}]")
     lines = [
         f"## regraft {name}\n",
