@@ -164,9 +164,9 @@ def one(name: str, data: Path, options: argparse.Namespace) -> dict:
         run = options.out / "runs" / name / candidate.name.replace(" ", "-").replace(",", "")
         right = accuracy(fitted(part, run, candidate, options), files)
         scores = {score: value(row) for score, value in SCORES.items()}
-        rows.append({"candidate": candidate.name, "accuracy": right, "log_loss": row["log_loss"], **scores})
+        rows.append({"candidate": candidate.name, "accuracy": right, "loss": row["loss"], **scores})
         print(
-            f"{name:14} {candidate.name:32} fine-tuned {right:.1%}, probe log loss {row['log_loss']:.3f}",
+            f"{name:14} {candidate.name:32} fine-tuned {right:.1%}, probe log loss {row['loss']:.3f}",
             flush=True,
         )
     truth = np.array([row["accuracy"] for row in rows])

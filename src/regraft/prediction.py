@@ -94,8 +94,11 @@ class Reading:
         """Raises UsageError for a precision that is not promised, and a `top` that is no number of names."""
         if top is not None and top < 1:
             raise UsageError(f"top is how many probabilities are given, 1 or more; found {top}.")
-        task = task.decided(calibration)
-        return cls(task, calibration, top, None if precision is None else promised(calibration, precision)[1])
+        threshold = None
+        if precision is not None:
+            wanted = promised(calibration, precision)
+            calibration, threshold = calibration.keeping(wanted), promises(calibration).get(wanted)
+        return cls(task.decided(calibration), calibration, top, threshold)
 
     def __call__(
         self, sources: Sequence[str], outputs: np.ndarray, familiarity: Sequence[float | None]
@@ -211,24 +214,23 @@ def promises(calibration: Calibration) -> dict[float, float]:
     return {float(wanted): float(threshold) for wanted, threshold in kept.items()}
 
 
-def promised(calibration: Calibration, precision: float) -> tuple[float, float]:
-    """The least promised precision that is as high as the one asked for, and its threshold.
+def promised(calibration: Calibration, precision: float) -> float:
+    """The least promised precision that is as high as the one asked for.
 
     Raises UsageError for a task that promises none, and where the run could promise none that is as high: how
     sure the model is then says nothing of how often it is right.
     """
-    if "thresholds" not in calibration.saved():
+    offers = calibration.promises
+    if offers is None:
         raise UsageError(
-            "a precision is promised of single classes only. From which probability on each of several labels is "
-            "right, and how far numbers lie from what is told, the run's report says."
+            "a precision is promised of classes and labels only: numbers have intervals, which every answer gives."
         )
     if not 0 < precision < 1:
         raise UsageError(f"a precision is a share between 0 and 1, such as 0.95; found {precision:g}.")
-    offers = promises(calibration)
     enough = [wanted for wanted in offers if wanted >= precision]
     if enough:
-        return min(enough), offers[min(enough)]
-    can = ", ".join(f"{wanted:g}" for wanted in sorted(offers))
+        return min(enough)
+    can = ", ".join(f"{wanted:g}" for wanted in offers)
     raise UsageError(
         f"this model cannot promise that {precision:.0%} of its answers are right: "
         + (f"it promises {can} at most. " if can else "too few held-out examples proved any promise. ")

@@ -147,7 +147,7 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
 
 
 def row(
-    name: str, log_loss: float, excess: float, error: float, speed: float, seconds: float, examples: int = 300
+    name: str, loss: float, excess: float, error: float, speed: float, seconds: float, examples: int = 300
 ) -> Row:
     """A candidate of which only the result matters."""
     scores = (
@@ -155,7 +155,7 @@ def row(
         Score("logme", "LogME", True, "", 0.1),
     )
     return Row(
-        name, 224, 8, 8, examples, log_loss, excess, error, scores, 1000, 0.1, speed, seconds, None, "", ""
+        name, 224, 8, 8, examples, loss, excess, error, scores, 1000, 0.1, speed, seconds, None, "", ""
     )
 
 
@@ -203,15 +203,15 @@ def test_a_network_cut_short_has_to_be_clearly_better_than_the_whole() -> None:
 def test_cuts_stand_behind_their_network_where_it_will_be_fine_tuned(shapes: Path) -> None:
     frozen = regraft.rank(shapes, [LITE], recipe=QUICK)
     assert all(row.clear for row in frozen.rows)
-    assert [row.log_loss for row in frozen.rows] == sorted(row.log_loss for row in frozen.rows)
+    assert [row.loss for row in frozen.rows] == sorted(row.loss for row in frozen.rows)
     tuned = regraft.rank(shapes, [LITE], recipe={**QUICK, "freeze": {"strategy": "full"}})
-    assert {(row.size, row.depth): row.log_loss for row in tuned.rows} == {
-        (row.size, row.depth): row.log_loss for row in frozen.rows
+    assert {(row.size, row.depth): row.loss for row in tuned.rows} == {
+        (row.size, row.depth): row.loss for row in frozen.rows
     }
     whole = next(place for place, row in enumerate(tuned.rows) if row.depth == row.stages)
     assert all(place > whole for place, row in enumerate(tuned.rows) if not row.clear)
     assert all(row.clear for row in tuned.rows[: whole + 1])
-    losses = [row.log_loss for row in tuned.rows if row.clear]
+    losses = [row.loss for row in tuned.rows if row.clear]
     assert losses == sorted(losses)
 
 
@@ -277,3 +277,9 @@ def test_the_report_shows_a_comparison_escaped(tmp_path: Path) -> None:
         head for head in ("Probe accuracy", "LogME", "Log loss") if f'<th scope="col">{head}</th>' not in page
     ] == []
     assert "three (it is gone)" in page
+    told = found.to_dict()
+    old_rows = [{"log_loss": one.pop("loss"), **one} for one in told["rows"]]
+    folder.ranking.write_text(
+        json.dumps({**told, "schema": 2, "rows": old_rows, "loss": told.pop("loss_name")})
+    )
+    assert write_report(tmp_path).read_text() == page, "a ranking of the schema before reads the same"

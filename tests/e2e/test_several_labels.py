@@ -18,6 +18,8 @@ from commands import call
 from regraft.artifacts import read_parquet
 from regraft.errors import DataError, UsageError
 from regraft.serving.schemas import Answer
+from sounds import hiss, tone
+from sounds import write as write_sound
 
 COUNT = 150
 
@@ -187,3 +189,25 @@ def test_it_is_fine_tuned_and_texts_have_several_labels_too(tmp_path: Path) -> N
     assert 0 < run.metrics["test"]["map"].value <= 1
     assert "summed log loss" in run.state["chosen_why"]
     assert run.model.predict([known[0][0].encode()])[0].labels is not None
+
+
+def test_sounds_have_several_labels_too_and_folds_say_each_from_its_own_threshold_on(
+    tmp_path: Path, head_only: dict[str, Any]
+) -> None:
+    rng, lines = np.random.default_rng(0), ["path,labels"]
+    for number in range(40):
+        high, noisy = (bool(flag) for flag in rng.random(2) < (0.5, 0.3))
+        samples = tone(1_200 if high else 200, seed=number) + 0.4 * noisy * hiss(seed=number)
+        write_sound(tmp_path / f"{number}.wav", samples)
+        lines.append(f"{number}.wav,{joined(number, {'high': high, 'noisy': noisy})}")
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    recipe = {**head_only, "data": {"folds": 2}}
+    run = regraft.fit(tmp_path / "all.csv", tmp_path / "run", recipe=recipe, cache=None)
+    assert (run.state["data"]["kind"], run.state["data"]["modality"]) == ("multi", "audio")
+    right = []
+    for fold in sorted((run.path / "folds").iterdir()):
+        for row in read_parquet(fold / "predictions.parquet").to_pylist():
+            if row["split"] == "test":
+                right.append(set(json.loads(row["predicted"])) == set(json.loads(row["label"])))
+    assert len(right) == 40
+    assert run.metrics["cv"]["subset_accuracy"].value == pytest.approx(np.mean(right))

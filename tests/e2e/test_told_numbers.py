@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import regraft
+import texts
 from commands import call
 from regraft.artifacts import read_parquet
 from regraft.errors import DataError
@@ -174,3 +175,21 @@ def test_sounds_have_numbers_too(tmp_path: Path, head_only: dict[str, Any]) -> N
     run = regraft.fit(tmp_path / "all.csv", tmp_path / "run", recipe=head_only, cache=None)
     assert (run.state["data"]["kind"], run.state["data"]["modality"]) == ("regression", "audio")
     assert json.loads((run.path / "run.json").read_text())["state"] == "finished"
+
+
+def test_texts_have_numbers_too(tmp_path: Path) -> None:
+    encoder, rng, lines = texts.tiny_encoder(tmp_path / "bert"), np.random.default_rng(0), ["text,target"]
+    for number in range(40):
+        words = int(rng.integers(3, 40))
+        lines.append(f"{texts.sentence('weather', number, words)},{words + 0.5}")
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    recipe = {
+        "obtain": {"backbone": f"path:{encoder}"},
+        "finetune": {"epochs": 0},
+        "run": {"engine": "torch-float32"},
+    }
+    run = regraft.fit(tmp_path / "all.csv", tmp_path / "run", recipe=recipe, cache=None)
+    assert (run.state["data"]["kind"], run.state["data"]["modality"]) == ("regression", "text")
+    assert run.metrics["test"]["mae"].value > 0
+    (one,) = run.model.predict([texts.sentence("weather", 3, 20).encode()])
+    assert (one.values or {}).keys() == {"target"}

@@ -23,6 +23,7 @@ from regraft.evaluation import (
     Told,
     best_threshold,
     conformal_width,
+    conformal_widths,
     coverage,
     estimates,
     knn_means,
@@ -153,6 +154,54 @@ def test_conformal_widths_hold_what_they_promise_and_count_blocks_once() -> None
     told = coverage(facts, 0)
     assert told["value"] == 0.5
     assert [part["value"] for part in told["parts"]] == [1, 0.5, 0]
+
+
+def test_intervals_are_wider_where_errors_are_larger_and_only_where_out_of_fold_says_so() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        told = rng.gamma(3, 1, count)
+        return told, rng.normal(size=count) * (0.2 + told / 2)
+
+    (told, errors), (new, of_new) = draw(400), draw(20_000)
+    width, sizes = conformal_widths(told, errors, 0.9)
+    assert width is not None
+    assert sizes is not None
+    inside = np.abs(of_new) <= width * sizes.at(new)
+    large = new > np.quantile(new, 2 / 3)
+    assert 0.87 < inside.mean() < 0.93
+    assert 0.85 < inside[large].mean() < 0.95
+    assert (np.abs(of_new) <= conformal_width(errors, 0.9))[large].mean() < 0.82, "as wide everywhere"
+    assert sizes.at(np.array([0.0, 1e9])).tolist() == [sizes.size[0], sizes.size[-1]]
+    even = rng.normal(size=400)
+    assert conformal_widths(told, even, 0.9) == (conformal_width(even, 0.9), None)
+    assert conformal_widths(told, errors, 0.9, np.arange(400) // 10)[1] is None, "too few blocks to say"
+    assert conformal_widths(np.ones(400), errors, 0.9)[1] is None, "nothing to tell errors apart by"
+
+
+def test_intervals_of_squared_errors_know_long_tails_and_hold_no_more_than_there_is() -> None:
+    rng, held = np.random.default_rng(0), {"rmse": 0, "r2": 0}
+    metrics = [metric for metric in numbers_metrics("") if metric.name in held]
+    for number in range(80):
+        told = rng.gamma(3, 1, 100)
+        facts = Told((told + rng.standard_t(3, 100))[:, None], told[:, None])
+        found = estimates(metrics, facts, seed=number)
+        held["rmse"] += found["rmse"].low <= 3**0.5 <= found["rmse"].high
+        held["r2"] += found["r2"].low <= 0.5 <= found["r2"].high <= 1
+    assert min(held.values()) > 70, "where BCa held it in about 65 of 80"
+    y, p = rng.normal(size=(60, 2)), rng.normal(size=(60, 2))
+    y[:20, 1] = np.nan
+    whole = estimates(metrics, Told(y, p))
+    blocks = estimates(metrics, Told(np.repeat(y, 4, 0), np.repeat(p, 4, 0)), np.repeat(np.arange(60), 4))
+    for name in held:
+        assert whole[name].low < whole[name].value < whole[name].high
+        for end in ("value", "low", "high"):
+            assert getattr(blocks[name], end) == pytest.approx(getattr(whole[name], end)), (
+                "copies add nothing"
+            )
+    assert np.isnan(estimates(metrics, Told(y[40:44], p[40:44]))["rmse"].low)
+    perfect = estimates(metrics, Told(y, y))
+    assert (perfect["rmse"].high, perfect["r2"].low) == (0, 1)
 
 
 def test_paired_differences_of_numbers_and_of_metrics() -> None:

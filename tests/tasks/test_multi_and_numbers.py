@@ -16,6 +16,7 @@ from regraft.errors import DataError, UsageError
 from regraft.modalities import read_source
 from regraft.prediction import Reading
 from regraft.tasks import Held, Multi, Numbers, task_of
+from regraft.tasks.cutoffs import Cutoff, Cutoffs
 from regraft.tasks.shares import fewest, strata_of_labels, strata_of_numbers
 from regraft.training import fit_linear
 
@@ -122,13 +123,52 @@ def test_a_label_is_said_from_its_threshold_on_and_saved_with_it() -> None:
     np.testing.assert_array_equal(decided.answers(scaled), shares >= np.array(again.thresholds))
     answer = decided.predict(scaled[:1])[0]
     assert answer.labels == tuple(np.array(MULTI.classes)[decided.answers(scaled)[0] > 0])
-    with pytest.raises(UsageError, match="of single classes only"):
-        Reading.of(MULTI, calibration, None, 0.95)
+    with pytest.raises(UsageError, match="cannot promise that 99%"):
+        Reading.of(MULTI, calibration, None, 0.99)
     nothing = MULTI.calibrate(Held("val", targets[:0], outputs[:0]))
     assert nothing.thresholds == (0.5, 0.5, 0.5)
     assert calibration.promising_nothing("seen").saved()["labels"]["eel"]["promised"] == {}
     module = decided.in_graph(again).module
     np.testing.assert_allclose(module(torch.from_numpy(outputs)).numpy(), shares, atol=1e-6)
+
+
+def test_with_a_precision_labels_are_said_from_what_promises_it_and_others_never() -> None:
+    sure = Cutoffs(
+        "out-of-fold", {"cat": Cutoff(promised={0.9: 0.6, 0.95: 0.8}), "dog": Cutoff(), "eel": Cutoff(2)}
+    )
+    reading = Reading.of(MULTI, MULTI.calibration(json.loads(json.dumps(sure.saved()))), None, 0.92)
+    outputs = np.array([[2.0, 9.0, 9.0], [0.5, 9.0, 9.0]])
+    first, second = reading(["a", "b"], outputs, [None, None])
+    assert (first.labels, second.labels) == (("cat",), ()), "from 0.8 on, which promises 0.95"
+    assert first.note == "not promised, so never said: dog, eel"
+    assert first.sure is None
+    assert Reading.of(MULTI, sure)(["a"], outputs[:1], [None])[0].note == ""
+    with pytest.raises(UsageError, match="numbers have intervals"):
+        Reading.of(NUMBERS, NUMBERS.calibrate(Held("val", np.zeros((0, 2)), np.zeros((0, 2)))), None, 0.9)
+
+
+def test_rare_labels_may_weigh_more_in_training_and_outputs_stay_log_odds() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (4_000, 3)).astype(np.float32)
+    targets = (rng.random((4_000, 1)) < 1 / (1 + np.exp(3.5 - 1.5 * x[:, :1]))).astype(np.float32)
+    task = Multi(("rare",)).fitted(targets)
+    assert list(Multi(("often",)).fitted(1 - targets).ways()) == ["log loss"]
+    ways = task.ways()
+    assert [len(way.positive) for way in ways.values()] == [0, 1, 1]
+    found = {}
+    for name, way in ways.items():
+        weight, bias = fit_linear(x, targets, np.ones(4_000), way, 1e-6)
+        found[name] = x @ weight.T + bias
+        assert abs((1 / (1 + np.exp(-found[name]))).mean() - targets.mean()) < 0.01, "as probable as it is"
+        outputs = torch.from_numpy(found[name][:, None, :].copy())
+        total, _ = way.link.slope(outputs, way.link.tensor(targets), torch.ones(4_000, 1))
+        each = way.loss(torch.from_numpy(found[name]), torch.from_numpy(targets)).numpy()
+        assert total == pytest.approx(float(each.sum()), rel=1e-4)
+        np.testing.assert_allclose(way.link.losses(targets, found[name]), each, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(way.losses(targets, found[name]), task.losses(targets, found[name]))
+        assert task_of("multi", way.classes, way.settings()).positive == pytest.approx(way.positive)
+    plain, heavy = task.losses(targets, found["log loss"]), task.losses(targets, found["rare labels weighed"])
+    assert plain.mean() < heavy.mean(), "what is judged is the plain loss"
 
 
 def test_suspected_labels_are_those_that_were_turned() -> None:
@@ -150,6 +190,32 @@ def test_suspected_labels_are_those_that_were_turned() -> None:
     task = Numbers(("target",))
     (suspect,) = task.suspects(wrong, values + rng.normal(0, 0.2, values.shape))
     assert (suspect.row, "target is given as 90" in suspect.note) == (7, True)
+
+
+def test_intervals_that_are_wider_where_numbers_are_large_are_saved_told_and_exported() -> None:
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(300, 1))
+    targets = 10 + 2 * outputs + rng.normal(size=(300, 1)) * (0.1 + np.exp(outputs))
+    task = Numbers(("size",)).fitted(targets)
+    told = (outputs * 2 + 10 - np.mean(targets)) / np.std(targets)
+    calibration = task.calibrate(Held("out-of-fold", targets, told))
+    assert calibration.sizes[0] is not None
+    again = task.calibration(json.loads(json.dumps(calibration.saved())))
+    decided = task.decided(again)
+    small, large = (
+        one.intervals["size"][1] - one.intervals["size"][0]  # type: ignore[index]
+        for one in decided.predict(np.array([[-1.5], [1.5]]))
+    )
+    assert large > 2 * small
+    columns = decided.columns(np.array([[1.5]]), again)
+    assert columns["high:size"][0] - columns["low:size"][0] == pytest.approx(large)
+    graph = decided.in_graph(again)
+    assert graph.sizes == calibration.sizes
+    other = task.calibration({"intervals": {"share": 0.9, "widths": [1.0]}})
+    ends = (
+        task.decided_each([again, other], np.array([1, 0])).facts(targets[:2], np.array([[1.5], [1.5]])).ends
+    )
+    assert (ends[1] - ends[0])[:, 0] == pytest.approx([2.0, large])  # type: ignore[index]
 
 
 def test_numbers_are_told_in_their_units_with_what_is_promised() -> None:

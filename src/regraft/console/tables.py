@@ -12,7 +12,7 @@ from rich.table import Table
 
 from regraft.console.screen import MARKS
 from regraft.evaluation import SHARE, named
-from regraft.tasks import Confusion, Grid, Metric, PerClass, task_of
+from regraft.tasks import Confusion, Grid, Metric, PerClass, Together, task_of
 
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
 SHARES = ("recall", "precision", "f1")  # of a class
@@ -53,7 +53,7 @@ def ranking_table(ranking: dict[str, Any]) -> None:
     scores = [Metric.shown_as(score) for score in ranking["rows"][0]["scores"]]
     heads = (
         *(score.words for score in scores),
-        ranking["loss"],
+        ranking["loss_name"],
         "on",
         "params",
         "GMACs",
@@ -70,7 +70,7 @@ def ranking_table(ranking: dict[str, Any]) -> None:
             str(row["rank"]),
             escape(row["name"]),
             *map(_scored, scores, row["scores"], [True] + [False] * len(scores)),
-            f"{row['log_loss']:.3f}",
+            f"{row['loss']:.3f}",
             f"{row['examples']:,}",
             f"{row['parameters'] / 1e6:.1f} M",
             f"{row['gmacs']:.2f}",
@@ -171,6 +171,11 @@ def _grid(console: Console, section: Grid) -> None:
         console.print(f"[dim]{escape(section.note)}[/]", soft_wrap=True)
 
 
+def _together(console: Console, section: Together) -> None:
+    if len(section.classes) <= FEW_CLASSES:
+        _grid(console, section.grid())
+
+
 def _confusion(console: Console, section: Confusion) -> None:
     """Few classes as a table of counts, rows what they are; many as the pairs most often confused."""
     classes, counts = section.classes, section.counts
@@ -204,6 +209,7 @@ SECTIONS: dict[type, Callable[[Console, Any], None]] = {
     PerClass: _per_class,
     Confusion: _confusion,
     Grid: _grid,
+    Together: _together,
 }
 
 

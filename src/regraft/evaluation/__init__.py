@@ -19,6 +19,7 @@ from regraft.evaluation.calibration import (
     reliability,
     softmax,
 )
+from regraft.evaluation.conformal import ErrorSizes, conformal_width, conformal_widths
 from regraft.evaluation.estimate import Estimate, wilson
 from regraft.evaluation.familiarity import Familiarity, some_rows
 from regraft.evaluation.metric import (
@@ -47,7 +48,7 @@ from regraft.evaluation.metrics import (
     score,
     weighted_scores,
 )
-from regraft.evaluation.numbers import Told, conformal_width, coverage, numbers_metrics
+from regraft.evaluation.numbers import Told, coverage, numbers_metrics
 from regraft.evaluation.paired import (
     FEW_GROUPS,
     PairedDifference,
@@ -77,6 +78,7 @@ __all__ = [
     "SEVERAL",
     "SHARE",
     "Classified",
+    "ErrorSizes",
     "Estimate",
     "Familiarity",
     "Flagged",
@@ -93,6 +95,7 @@ __all__ = [
     "bootstrapped_index",
     "choose_thresholds",
     "conformal_width",
+    "conformal_widths",
     "confusion",
     "counted",
     "coverage",

@@ -9,7 +9,7 @@ and rank correlation are the means over the numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -18,7 +18,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from regraft.evaluation.blocks import all_alone, effective_count, numbered
+from regraft.evaluation import tails
+from regraft.evaluation.blocks import all_alone, effective_count
 from regraft.evaluation.estimate import Z95, Estimate, wilson
 from regraft.evaluation.metric import Metric, Sample, bootstrapped, mean_of
 
@@ -123,6 +124,29 @@ def _rank_correlation(facts: Told, weights: Floats) -> Floats:
     return np.asarray(np.mean(found, axis=0))
 
 
+def _of_squares(sample: Sample) -> Estimate:
+    """The root of a mean of squares, with the ends of `tails.interval`."""
+    squares = sample.facts.squared
+    value = math.sqrt(float(squares.mean()))
+    units = tails.Units.of(np.zeros_like(squares), np.sqrt(squares), squares >= 0, sample.units)
+    low, high = tails.interval([units], tails.squared_error)
+    return Estimate(value, math.sqrt(low), math.sqrt(high), sample.n, f"{LONG_TAILS} over {sample.over}")
+
+
+def _of_determination(sample: Sample) -> Estimate:
+    """R squared, with the ends of `tails.interval` of what is not explained."""
+    facts = sample.facts
+    value = float(_determination(facts, np.ones((1, sample.n)))[0])
+    if not math.isfinite(value):
+        return Estimate(value, math.nan, math.nan, sample.n, "the targets do not vary")
+    units = [
+        tails.Units.of(values, truth - values, known, sample.units)
+        for truth, values, known in zip(facts.targets.T, facts.values.T, facts.known.T, strict=True)
+    ]
+    low, high = tails.interval(units, tails.unexplained)
+    return Estimate(value, 1 - high, 1 - low, sample.n, f"{LONG_TAILS} over {sample.over}")
+
+
 def _fisher(sample: Sample) -> Estimate:
     """Fisher's z with the variance of Bonett and Wright (2000); of groups BCa."""
     n, value = sample.n, sample.value
@@ -153,6 +177,7 @@ def _of_ranks(sample: Sample) -> Estimate:
 
 ABSOLUTE = attrgetter("absolute")
 DEVIATIONS = "deviations"
+LONG_TAILS = "bootstrap-t of the logarithm, the tail drawn from Pareto's distribution,"
 
 
 def numbers_metrics(unit: str) -> tuple[Metric, ...]:
@@ -162,36 +187,19 @@ def numbers_metrics(unit: str) -> tuple[Metric, ...]:
             "mae", "Mean absolute error", bootstrapped, mean_of(ABSOLUTE), higher=False, unit=unit, main=True
         ),
         Metric(
-            "rmse", "Root mean squared error", bootstrapped, _root_mean, higher=False, unit=unit, main=True
+            "rmse",
+            "Root mean squared error",
+            _of_squares,
+            _root_mean,
+            higher=False,
+            unit=unit,
+            main=True,
+            resampled=False,
         ),
-        Metric("r2", "R squared", bootstrapped, _determination, hub="r2", main=True),
+        Metric("r2", "R squared", _of_determination, _determination, hub="r2", main=True, resampled=False),
         Metric("spearman", "Spearman rank correlation", _fisher, _rank_correlation, hub="spearmanr"),
         Metric("median_error", "Median absolute error", _of_ranks, _median_error, higher=False, unit=unit),
     )
-
-
-def conformal_width(errors: ArrayOf, share: float, blocks: np.ndarray | None = None) -> float | None:
-    """How far from what is said a new number lies at most in a `share` of cases, by the (M,) absolute errors of
-    held-out examples; None where they are too few to say (split conformal prediction, Lei et al. 2018).
-
-    It is the ceil((M + 1) share)-th of the errors. Rows of one of the `blocks` (M,) count as one together.
-    """
-    size = np.abs(np.asarray(errors, dtype=np.float64))
-    if not len(size):
-        return None
-    if all_alone(blocks):
-        place = math.ceil((len(size) + 1) * share)
-        return float(np.sort(size)[place - 1]) if place <= len(size) else None
-    number = numbered(blocks if blocks is not None else np.arange(len(size)))
-    weights = 1 / np.bincount(number)[number]
-    order = np.argsort(size, kind="stable")
-    reached = weights[order].cumsum()
-    count = int(number.max()) + 1
-    place = int(np.searchsorted(reached, (count + 1) * share - 1e-9))
-    return float(size[order][place]) if place < len(size) else None
-
-
-ArrayOf = NDArray[Any] | Sequence[float]
 
 
 def coverage(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from regraft.artifacts import read_parquet
+from regraft.artifacts import RunFolder, read_json, read_parquet
 from regraft.data import Examples, fold_splits
 from regraft.steps.evaluate import Verdict, evaluate_folds
 from regraft.tasks import task_of
@@ -36,10 +36,17 @@ def cross_validated(
         )
         runs.append(walk(number, Examples(divided, examples.task, examples.root, examples.modality)))
     everything = examples.part("train").then(examples.part("val"))
-    answers: dict[str, np.ndarray] = {}  # by content, which lies in one fold however often it is listed
-    for run in runs:
+    answers: dict[
+        str, tuple[int, np.ndarray]
+    ] = {}  # by content, which lies in one fold however often it is listed
+    calibrations = []
+    for number, run in enumerate(runs):
         answered = read_parquet(run / "predictions.parquet")
         answered = answered.filter(pc.equal(answered["split"], "test"))
-        answers |= dict(zip(answered["id"].to_pylist(), task.outputs_in(answered), strict=True))
-    outputs = np.stack([answers[identity] for identity in everything.ids])
-    return evaluate_folds(task, Verdict(everything.labels, outputs, everything.clusters()), len(runs))
+        outputs = task.outputs_in(answered)
+        answers |= dict(zip(answered["id"].to_pylist(), ((number, row) for row in outputs), strict=True))
+        calibrations.append(task.calibration(read_json(RunFolder(run).model / "regraft.json")))
+    found = [answers[identity] for identity in everything.ids]
+    task = task.decided_each(calibrations, np.array([number for number, _ in found]))
+    verdict = Verdict(everything.labels, np.stack([row for _, row in found]), everything.clusters())
+    return evaluate_folds(task, verdict, len(runs))

@@ -88,6 +88,8 @@ def described(graph: Subject, model: Model, versions: Mapping[str, Any]) -> dict
         answer["said_from"] = list(graph.answer.said_from)
     if any(width is not None for width in graph.answer.within):
         answer["within"] = list(graph.answer.within)
+    if any(graph.answer.sizes):
+        answer["sizes"] = [None if one is None else asdict(one) for one in graph.answer.sizes]
     return {
         "schema": SCHEMA,
         "model": model.name,

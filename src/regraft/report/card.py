@@ -12,8 +12,9 @@ import yaml
 from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
 from regraft.report import words
 from regraft.report.view_scores import ERROR
-from regraft.tasks import Grid, PerClass, Promises, Reliability, Task, counted, task_of_run
+from regraft.tasks import Grid, PerClass, Promises, Reliability, Task, Together, counted, task_of_run
 
+_FEW_LABELS = 12  # that a table of those that go together can be read of
 _LICENCES = (
     "apache-2.0",
     "mit",
@@ -47,7 +48,7 @@ def model_card(run: Json, metrics: Json) -> str:
         _data(task, run),
         _results(task, metrics, split) if split else "",
         _certainty(task, metrics, modality),
-        *(_grid(section) for section in task.sections(metrics) if isinstance(section, Grid)),
+        *map(_grid, _grids(task, metrics)),
         _limits(task, run, metrics, split, modality),
         _backbone(run.get("provenance") or {}),
         _use(modality),
@@ -229,6 +230,17 @@ def _certainty(task: Task, metrics: Json, modality: str) -> str:
             )
             lines.append(f"- {said}: {answer}.")
     return "## How sure it is\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _grids(task: Task, metrics: Json) -> list[Grid]:
+    """What a task has shown of its results that plain tables can say."""
+    found = []
+    for section in task.sections(metrics):
+        if isinstance(section, Together) and len(section.classes) <= _FEW_LABELS:
+            found.append(section.grid())
+        elif isinstance(section, Grid):
+            found.append(section)
+    return found
 
 
 def _grid(section: Grid) -> str:

@@ -87,13 +87,16 @@ def ranking(ranked: Json) -> Json | None:
     """The comparison of backbones: one row a candidate, and what other rules would have taken."""
     if not ranked.get("rows"):
         return None
+    if ranked.get("schema", 2) < 3:  # a row's loss was called log_loss whatever it was, and its name loss
+        old = [{**row, "loss": row["log_loss"]} for row in ranked["rows"]]
+        ranked = {**ranked, "rows": old, "loss_name": ranked["loss"]}
     rows = [
         {
             "name": str(row["name"]),
             "chosen": row["name"] == ranked.get("chosen"),
             "scores": [words.cell(Metric.shown_as(score), score) for score in row["scores"]],
             "others": [
-                (f"{row['log_loss']:.3f}", row["log_loss"]),
+                (f"{row['loss']:.3f}", row["loss"]),
                 (f"{row['examples_per_second']:.0f}", row["examples_per_second"]),
                 (words.duration(row["run_seconds"]), row["run_seconds"]),
                 (f"{row['parameters'] / 1e6:.1f} M", row["parameters"]),
@@ -109,7 +112,7 @@ def ranking(ranked: Json) -> Json | None:
     ]
     return {
         "rows": rows,
-        "loss": str(ranked["loss"]),
+        "loss": str(ranked["loss_name"]),
         "heads": [score["title"] for score in ranked["rows"][0]["scores"]],
         "opinions": [(str(rule), str(name)) for rule, name in (ranked.get("opinions") or {}).items()],
         "left_out": [(str(name), str(why)) for name, why in (ranked.get("left_out") or {}).items()],

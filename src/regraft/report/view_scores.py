@@ -11,7 +11,7 @@ import numpy as np
 from regraft.evaluation import SHARE, Metric, named, unknown
 from regraft.report import plots, view_data, words
 from regraft.report.scatter import told_numbers
-from regraft.tasks import Confusion, PerClass, Promises, Reliability, Scatter, Task
+from regraft.tasks import Confusion, PerClass, Promises, Reliability, Scatter, Task, Together
 
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
@@ -81,6 +81,8 @@ def sections(task: Task, metrics: Json, cells: Mapping[str, list[Json]]) -> list
             part, shown = "per_class", _per_class(section)
         elif isinstance(section, Confusion):
             part, shown = "confusion", _confusion(section, cells)
+        elif isinstance(section, Together):
+            part, shown = "together", _together(section)
         elif isinstance(section, Scatter):
             plot = told_numbers(section.name, section.points)
             part, shown = "scatter", {"plot": plot} if plot else None
@@ -186,6 +188,35 @@ def _confusion(section: Confusion, pictured: Mapping[str, list[Json]]) -> Json:
         "k": len(classes),
         "cells": view_data.cells(pictured, classes, section.counts),
     }
+
+
+def _together(section: Together) -> Json:
+    """Of the examples with one label the share that has another too, as they are and as they are said to be: a
+    table each of few labels, a picture of many.
+    """
+    names, sides = list(section.classes), []
+    for title, counts in (("As they are", section.held), ("As the model says", section.said)):
+        table = np.asarray(counts, dtype=np.int64)
+        shares = table / np.maximum(np.diag(table)[:, None], 1)
+        rows = [
+            {
+                "name": name,
+                "cells": [
+                    {
+                        "percent": round(100 * shares[i, j]),
+                        "count": int(table[i, j]),
+                        "deep": bool(shares[i, j] > 0.6),
+                        "own": i == j,
+                        "title": f"{other} in {table[i, j]:,} of {table[i, i]:,} with {name}",
+                    }
+                    for j, other in enumerate(names)
+                ],
+            }
+            for i, name in enumerate(names)
+            if len(names) <= TABLE_LIMIT
+        ]
+        sides.append({"title": title, "rows": rows, "uri": "" if rows else plots.heatmap(shares)})
+    return {"sides": sides, "names": names, "short": max(map(len, names)) <= SHORT}
 
 
 def _per_class(section: PerClass) -> Json | None:

@@ -169,7 +169,7 @@ class Shelf:
             "task": model.task.kind,
             "question": model.task.question(),
             "classes": list(model.classes),
-            "precisions": sorted(model.thresholds),
+            "precisions": list(model.calibrated.promises or ()),
             "unit": modality.extent.unit,
             "most": self.limits.most or modality.extent.usual,
         }

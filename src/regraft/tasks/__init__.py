@@ -21,7 +21,16 @@ from regraft.evaluation import Estimate, Metric, estimates
 from regraft.tasks.link import Link, Softmax
 from regraft.tasks.multi import Multi
 from regraft.tasks.numbers import Numbers
-from regraft.tasks.sections import Confusion, Grid, PerClass, Promises, Reliability, Scatter, Section
+from regraft.tasks.sections import (
+    Confusion,
+    Grid,
+    PerClass,
+    Promises,
+    Reliability,
+    Scatter,
+    Section,
+    Together,
+)
 from regraft.tasks.single import Single
 from regraft.tasks.task import (
     Answer,
@@ -189,6 +198,7 @@ __all__ = [
     "Softmax",
     "Suspect",
     "Task",
+    "Together",
     "Usual",
     "chosen_by",
     "counted",

@@ -4,6 +4,7 @@ and from which on it is promised to be right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from regraft.evaluation import best_threshold, ece, fit_temperature, promised_th
 from regraft.tasks.task import Held
 
 FEWEST = 10  # examples that have a label, and that lack it, from which on it gets a temperature of its own
-WANTED = (0.95,)  # of what is said of a label, so much is to be right
+WANTED = (0.9, 0.95)  # of what is said of a label, so much is to be right
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,21 @@ class Cutoffs:
     def applied(self, outputs: np.ndarray) -> np.ndarray:
         """(N, K) logits, each divided by the temperature of its label."""
         return np.asarray(outputs / np.array(self.temperatures))
+
+    @property
+    def promises(self) -> tuple[float, ...]:
+        """The precisions that are promised of a label at least, the least first."""
+        return tuple(sorted({wanted for cut in self.by_label.values() for wanted in cut.promised}))
+
+    def keeping(self, precision: float) -> Cutoffs:
+        """Saying each label from the probability on that promises this precision; never where none does."""
+        return replace(
+            self,
+            by_label={
+                name: replace(cut, threshold=cut.promised.get(precision, math.inf))
+                for name, cut in self.by_label.items()
+            },
+        )
 
     def promising_nothing(self, why: str) -> Cutoffs:
         """These without a promise."""

@@ -18,14 +18,10 @@ def cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[st
     for cut in cutoffs:
         row = found.get(cut["label"]) or {}
         ap = _with_interval(row, "ap")
-        wanted, at = next(iter((cut.get("promised") or {}).items()), ("", None))
-        kept = (cut.get("kept") or {}).get(wanted) or {}
-        promise = f"from {at:.2f}" if at is not None else "not proven"
-        if kept.get("value") is not None:
-            promise += f": {kept['value']:.1%} of {kept['n']} right"
+        promise = "; ".join(_promise(wanted, at, cut) for wanted, at in (cut.get("promised") or {}).items())
         frequent = f"{row['support']:,} of {row['known']:,}" if row else ""
         gap = "" if cut.get("ece") is None else f"{cut['ece']:.3f}"
-        lines.append((cut["label"], frequent, ap, f"{cut['threshold']:.2f}", gap, promise))
+        lines.append((cut["label"], frequent, ap, f"{cut['threshold']:.2f}", gap, promise or "not proven"))
     return Grid(
         "When a label is said",
         (
@@ -34,35 +30,25 @@ def cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[st
             "Average precision [95%]",
             "Said from",
             "Calibration error",
-            "95% right when said",
+            "Promised to be right",
         ),
         lines,
         "A label is said from the probability on that had the highest F1 on held-out examples, which test had no "
-        "part in. The last column: from which probability on 95% of what is said is promised to be right, by "
-        "held-out examples, and what came of it on test.",
+        "part in. The last column: from which probability on so much of what is said is promised to be right, by "
+        "held-out examples, and what came of it on test. `regraft predict --precision 0.95` says labels by it.",
     )
+
+
+def _promise(wanted: str, at: float, cut: Mapping[str, Any]) -> str:
+    """ "95% from 0.62 on: 97% of 41 right"."""
+    said, kept = f"{float(wanted):.0%} from {at:.2f} on", (cut.get("kept") or {}).get(wanted) or {}
+    return said if kept.get("value") is None else f"{said}: {kept['value']:.0%} of {kept['n']} right"
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> str:
     if row.get(name) is None:
         return ""
     return f"{row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
-
-
-def together_grid(classes: Sequence[str], together: Mapping[str, Any]) -> Grid:
-    """How many examples have, and are said to have, both of two labels."""
-    held, said = together["held"], together["said"]
-    rows = [
-        (name, *(f"{held[i][j]} ({said[i][j]})" for j in range(len(classes))))
-        for i, name in enumerate(classes)
-    ]
-    return Grid(
-        "Which labels go together",
-        ("", *classes),
-        rows,
-        "Examples that have both labels, and in brackets those that the model says have both; on the diagonal "
-        "those of the label itself.",
-    )
 
 
 def digits(value: float) -> str:

@@ -84,9 +84,16 @@ class Softmax:
 class Sigmoids:
     """The link of K questions of yes or no, side by side: the sum of their log losses, in nats. A target that
     is NaN is not known, and counts nowhere.
+
+    `positive` (K,) is how often each yes counts. The outputs stay log odds all the same: their logarithms are
+    added in the loss alone, by as much as the weights would move the outputs (the prior correction of King and
+    Zeng 2001).
     """
 
     curvature = 0.25  # that at a probability of one half
+
+    def __init__(self, positive: np.ndarray | None = None) -> None:
+        self.positive = positive
 
     def tensor(self, targets: np.ndarray) -> Tensor:
         """(N, K) float32."""
@@ -96,11 +103,16 @@ class Sigmoids:
 
     def slope(self, outputs: Tensor, targets: Tensor, shares: Tensor) -> tuple[float, Tensor]:
         """Probabilities less the targets, times the shares."""
+        import torch
         from torch.nn.functional import softplus
 
         known = targets.isfinite()[:, None, :]
         wanted = targets.nan_to_num(0.0)[:, None, :]
         share = shares[:, :, None] * known
+        if self.positive is not None:
+            weights = torch.as_tensor(self.positive, dtype=outputs.dtype)
+            outputs = outputs.add_(weights.log())
+            share = torch.where(wanted > 0, share * weights, share)
         value = float((share * (softplus(outputs) - wanted * outputs)).double().sum())
         return value, outputs.sigmoid().sub_(wanted).mul_(share)
 
@@ -108,8 +120,12 @@ class Sigmoids:
         """(N,) sums of log losses in nats."""
         known = np.isfinite(targets)
         wanted = np.where(known, targets, 0).astype(outputs.dtype)
+        weights: np.ndarray = known.astype(outputs.dtype)
+        if self.positive is not None:
+            outputs = outputs + np.log(self.positive).astype(outputs.dtype)
+            weights = np.where(wanted > 0, weights * self.positive, weights).astype(outputs.dtype)
         each = np.logaddexp(0, outputs).astype(outputs.dtype) - wanted * outputs
-        return np.asarray((each * known).sum(axis=1))
+        return np.asarray((each * weights).sum(axis=1))
 
 
 class Squares:

@@ -30,9 +30,9 @@ from regraft.evaluation import (
     per_label,
 )
 from regraft.tasks.cutoffs import Cutoffs
-from regraft.tasks.grids import cutoffs_grid, together_grid
+from regraft.tasks.grids import cutoffs_grid
 from regraft.tasks.link import Sigmoids
-from regraft.tasks.sections import PerClass, Reliability, Section
+from regraft.tasks.sections import PerClass, Reliability, Section, Together
 from regraft.tasks.shares import strata_of_labels
 from regraft.tasks.single import quiet
 from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMED = 6  # labels that the question names before it gives examples only
-TOGETHER = 12  # labels up to which a table of those that go together can be read
 FEWEST = 5  # examples that have a label, and that lack it, from which on wrong ones are looked for
 TELLING = 0.8  # area under the ROC curve of the predictions that speak against a label
+RARE = 0.2  # share of examples that have a label, below which it may pay to count these more
+HEAVIEST = 20.0  # times that an example with a label counts at most
 CERTAIN = 1e-12  # probability that is as good as none
 NONE = "none"  # what people read where an example has no label
 
@@ -54,12 +55,15 @@ NONE = "none"  # what people read where an example has no label
 class Multi(Usual):
     """The task of telling which of `classes`, sorted names of labels, an example has. Targets are (N, K) float32:
     1, 0, or NaN where a label is not known. A label is said from its threshold on, of `cutoffs` in the order of
-    the classes; without any, from one half on. No weighting is known: a label's own threshold makes up for its being
-    rare.
+    the classes, or a row of them an example; without any, from one half on. No weighting of examples is known: a
+    label's own threshold makes up for its being rare. `shares` is how frequent each label is in train and val,
+    and with `positive` examples that have a label count so often in training, label by label.
     """
 
     classes: tuple[str, ...]
-    cutoffs: tuple[float, ...] = ()
+    cutoffs: tuple[float, ...] | tuple[tuple[float, ...], ...] = ()
+    shares: tuple[float, ...] = ()
+    positive: tuple[float, ...] = ()
     kind: str = "multi"
     hub: str = "classification"
 
@@ -148,21 +152,52 @@ class Multi(Usual):
         """The log loss, summed over labels."""
         return "summed log loss"
 
+    def fitted(self, targets: np.ndarray) -> Multi:
+        """Knowing how frequent each label is."""
+        return replace(self, shares=_shares(targets)) if len(targets) else self
+
+    def settings(self) -> dict[str, Any]:
+        """How often examples that have a label counted in training, where it was not once."""
+        return {"positive": list(self.positive)} if self.positive else {}
+
+    def restored(self, settings: Mapping[str, Any]) -> Multi:
+        """With these weights."""
+        return replace(self, positive=tuple(map(float, settings.get("positive") or ())))
+
+    def ways(self) -> dict[str, Multi]:
+        """By the log loss; where a label is rare, also with examples that have it counting so often that they
+        weigh as much as the others, HEAVIEST at most, or the root of that.
+        """
+        plain = replace(self, positive=())
+        if not self.shares or min(self.shares) >= RARE:
+            return {"log loss": plain}
+        odds = (1 - np.array(self.shares)) / np.array(self.shares)
+        ways = {"log loss": plain}
+        for name, power in (("rare labels weighed a little", 0.5), ("rare labels weighed", 1.0)):
+            weights = np.clip(odds**power, 1.0, HEAVIEST)
+            ways[name] = replace(self, positive=tuple(weights.tolist()))
+        return ways
+
     def guessing(self, targets: np.ndarray) -> float:
-        """K log 2, in nats."""
-        return max(1, self.outputs) * math.log(2)
+        """K log 2, in nats, or with weights as much as no or yes costs at most."""
+        return float(np.log1p(self.positive or (1.0,) * max(1, self.outputs)).sum())
 
     @property
     def link(self) -> Sigmoids:
         """One logistic regression a label."""
-        return Sigmoids()
+        return Sigmoids(np.array(self.positive) if self.positive else None)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """(B,) sums over the known labels of the binary cross-entropy in nats."""
+        """(B,) sums over the known labels of the binary cross-entropy in nats, weighed as `Sigmoids` does."""
         from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
         known = targets.isfinite()
-        each = cross_entropy(outputs, targets.nan_to_num(0.0).to(outputs.dtype), reduction="none")
+        weights = None
+        if self.positive:
+            weights = outputs.new_tensor(self.positive)
+            outputs = outputs + weights.log()
+        wanted = targets.nan_to_num(0.0).to(outputs.dtype)
+        each = cross_entropy(outputs, wanted, reduction="none", pos_weight=weights)
         return (each * known).sum(dim=1)
 
     def losses(self, targets: np.ndarray, outputs: np.ndarray, refined: bool = False) -> np.ndarray:
@@ -170,14 +205,15 @@ class Multi(Usual):
         labels.
         """
         z = np.asarray(outputs, dtype=np.float64)
+        link = Sigmoids()  # whatever weights training has, what is judged is the plain loss
         if not refined or not len(z):
-            return self.link.losses(targets, z)
+            return link.losses(targets, z)
         found = scipy.optimize.minimize_scalar(
-            lambda log_t: float(self.link.losses(targets, z / np.exp(log_t)).mean()),
+            lambda log_t: float(link.losses(targets, z / np.exp(log_t)).mean()),
             bounds=(0.0, math.log(20.0)),
             method="bounded",
         )
-        tried = [self.link.losses(targets, z / np.exp(found.x)), self.link.losses(targets, z)]
+        tried = [link.losses(targets, z / np.exp(found.x)), link.losses(targets, z)]
         return min(tried, key=lambda losses: float(losses.mean()))
 
     def facts(self, targets: np.ndarray, outputs: np.ndarray) -> Flagged:
@@ -195,6 +231,11 @@ class Multi(Usual):
     def decided(self, calibration: Any) -> Multi:
         """Saying labels from the calibration's thresholds on."""
         return replace(self, cutoffs=calibration.thresholds)
+
+    def decided_each(self, calibrations: Sequence[Any], of: np.ndarray) -> Multi:
+        """Saying the labels of each example from the thresholds of its own calibration on."""
+        rows = np.array([one.thresholds for one in calibrations])[of]
+        return replace(self, cutoffs=tuple(map(tuple, rows.tolist())))
 
     def answers(self, outputs: np.ndarray) -> np.ndarray:
         """(N, K) float32: 1 where the probability reaches the label's threshold, else 0."""
@@ -222,8 +263,13 @@ class Multi(Usual):
         for row, said in zip(shares, self.answers(outputs), strict=True):
             names = tuple(name for name, value in zip(self.classes, said, strict=True) if value)
             named = {name: float(p) for name, p in zip(self.classes, row, strict=True)}
-            answers.append(Answer("; ".join(names), None, named, names))
+            answers.append(Answer("; ".join(names), None, named, names, note=self._unsaid()))
         return answers
+
+    def _unsaid(self) -> str:
+        """The labels that are never said, as nothing is promised of them; "" where all may be."""
+        never = [name for name, at in zip(self.classes, self.cutoffs, strict=False) if at == math.inf]
+        return f"not promised, so never said: {', '.join(never)}" if never else ""
 
     def in_graph(self, calibration: Any) -> InGraph:
         """The probabilities of the labels."""
@@ -285,8 +331,7 @@ class Multi(Usual):
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """How frequent each label is."""
-        known = np.isfinite(targets)
-        shares = (np.where(known, targets, 0).sum(axis=0) + 1) / (known.sum(axis=0) + 2)
+        shares = np.array(_shares(targets))
         return "label frequencies", np.broadcast_to(_log_odds(shares), (count, self.outputs))
 
     def baselines(self, known: Known) -> dict[str, Callable[[], np.ndarray]]:
@@ -348,8 +393,8 @@ class Multi(Usual):
             sections.append(Reliability(metrics["calibration"]))
         if rows:
             sections.append(PerClass(rows))
-        if metrics.get("together") and len(self.classes) <= TOGETHER:
-            sections.append(together_grid(self.classes, metrics["together"]))
+        if metrics.get("together") and len(self.classes) > 1:
+            sections.append(Together(self.classes, metrics["together"]["held"], metrics["together"]["said"]))
         return sections
 
     def question(self) -> str:
@@ -371,6 +416,13 @@ class Multi(Usual):
     def result(self) -> tuple[str, str]:
         """Mean average precision in a sentence."""
         return "the mean average precision is", ""
+
+
+def _shares(targets: np.ndarray) -> tuple[float, ...]:
+    """(K,) how frequent each label is among the examples of which it is known, none never or always."""
+    known = np.isfinite(targets)
+    shares = (np.where(known, targets, 0).sum(axis=0) + 1) / (known.sum(axis=0) + 2)
+    return tuple(shares.tolist())
 
 
 def _log_odds(shares: np.ndarray) -> np.ndarray:

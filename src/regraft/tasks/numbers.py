@@ -20,7 +20,7 @@ from regraft.evaluation import (
     Metric,
     PairedDifference,
     Told,
-    conformal_width,
+    conformal_widths,
     coverage,
     knn_means,
     numbers_metrics,
@@ -33,7 +33,7 @@ from regraft.tasks.sections import Scatter, Section
 from regraft.tasks.shares import strata_of_numbers
 from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
 from regraft.tasks.usual import Usual
-from regraft.tasks.widths import PROMISED, Scale, Widths
+from regraft.tasks.widths import PROMISED, Each, Scale, Widths
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,7 @@ class Numbers(Usual):
 
     classes: tuple[str, ...]
     scale: Scale | None = None
-    widths: Widths | None = None
+    widths: Widths | Each | None = None
     robust: bool = False
     kind: str = "regression"
     hub: str = "regression"
@@ -171,6 +171,10 @@ class Numbers(Usual):
         """With intervals around what it tells."""
         return replace(self, widths=calibration)
 
+    def decided_each(self, calibrations: Sequence[Any], of: np.ndarray) -> Numbers:
+        """With the intervals of each example's own calibration."""
+        return replace(self, widths=Each(tuple(calibrations), tuple(of.tolist())))
+
     def lacking(self, labels: Sequence[str]) -> str:
         """A number has to vary."""
         targets = self.encode(labels)
@@ -228,27 +232,26 @@ class Numbers(Usual):
 
     def _ends(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """(N, K) where the numbers are promised to lie; None without a promise for each."""
-        if self.widths is None or any(width is None for width in self.widths.widths):
+        around = None if self.widths is None else self.widths.around(values)
+        if around is None or np.isnan(around).any():
             return None
-        width = np.array(self.widths.widths, dtype=np.float64)
-        return values - width, values + width
+        return values - around, values + around
 
     def calibrate(self, held: Held) -> Widths:
         """How far numbers lie from what is told, by the held-out examples."""
         if not len(held.targets):
             return Widths(held.name, (None,) * self.outputs)
-        errors, widths = held.targets - self.values(held.outputs), []
-        for column in errors.T:
-            known = np.isfinite(column)
+        values, found = self.values(held.outputs), []
+        for values_k, truth in zip(values.T, held.targets.T, strict=True):
+            known = np.isfinite(truth)
             blocks = None if held.blocks is None else held.blocks[known]
-            widths.append(conformal_width(column[known], PROMISED, blocks))
-        return Widths(held.name, tuple(widths), PROMISED, len(errors))
+            found.append(conformal_widths(values_k[known], (truth - values_k)[known], PROMISED, blocks))
+        widths, sizes = zip(*found, strict=True)
+        return Widths(held.name, widths, PROMISED, len(values), sizes)
 
     def calibration(self, saved: Mapping[str, Any]) -> Widths:
         """The intervals that regraft.json keeps."""
-        kept = saved.get("intervals") or {}
-        widths = tuple(None if width is None else float(width) for width in kept.get("widths") or ())
-        return Widths("", widths or (None,) * self.outputs, float(kept.get("share", PROMISED)))
+        return Widths.restored(saved.get("intervals") or {}, self.outputs)
 
     def answers(self, outputs: np.ndarray) -> np.ndarray:
         """(N, K) float64: the numbers."""
@@ -271,13 +274,13 @@ class Numbers(Usual):
     def predict(self, outputs: np.ndarray) -> list[Answer]:
         """The numbers of each row, and the intervals that are promised to hold them."""
         answers, values = [], self.values(outputs)
-        widths = self.widths.widths if self.widths else (None,) * self.outputs
-        for row in values:
+        around = self.widths.around(values) if self.widths else np.full(values.shape, np.nan)
+        for row, widths in zip(values, around.tolist(), strict=True):
             named = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
             ends = {
                 name: (named[name] - width, named[name] + width)
                 for name, width in zip(self.classes, widths, strict=True)
-                if width is not None
+                if math.isfinite(width)
             }
             label = digits(float(row[0])) if self.outputs == 1 else by_name(named)
             answers.append(Answer(label, None, {}, None, named, ends, self._beyond(named)))
@@ -302,15 +305,18 @@ class Numbers(Usual):
 
         module = Scaled(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
         ways = self.values, self._outputs
-        return InGraph("values", self.classes, False, module, *ways, (), calibration.widths, self._deviation)
+        wide = calibration.widths, calibration.sizes
+        return InGraph("values", self.classes, False, module, *ways, (), *wide, self._deviation)
 
     def columns(self, outputs: np.ndarray, calibration: Any) -> dict[str, Any]:
         """`value:NAME` as float64, and where it is promised `low:NAME` and `high:NAME`."""
         values = self.values(outputs)
         columns: dict[str, Any] = {f"value:{name}": values[:, k] for k, name in enumerate(self.classes)}
-        for k, (name, width) in enumerate(zip(self.classes, calibration.widths, strict=True)):
-            if width is not None:
-                columns[f"low:{name}"], columns[f"high:{name}"] = values[:, k] - width, values[:, k] + width
+        around = calibration.around(values)
+        for k, name in enumerate(self.classes):
+            if calibration.widths[k] is not None:
+                low, high = values[:, k] - around[:, k], values[:, k] + around[:, k]
+                columns[f"low:{name}"], columns[f"high:{name}"] = low, high
         return columns
 
     def outputs_in(self, table: pa.Table) -> np.ndarray:

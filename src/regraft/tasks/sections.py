@@ -43,6 +43,31 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Which of K labels go together: (K, K) counts of examples that have both, and that are said to have both; on
+    the diagonal those of the label itself.
+    """
+
+    classes: Sequence[str]
+    held: Sequence[Sequence[int]]
+    said: Sequence[Sequence[int]]
+
+    def grid(self) -> Grid:
+        """The same as a table of texts."""
+        rows = [
+            (name, *(f"{one} ({other})" for one, other in zip(held, said, strict=True)))
+            for name, held, said in zip(self.classes, self.held, self.said, strict=True)
+        ]
+        return Grid(
+            "Which labels go together",
+            ("", *self.classes),
+            rows,
+            "Examples that have both labels, and in brackets those that the model says have both; on the diagonal "
+            "those of the label itself.",
+        )
+
+
+@dataclass(frozen=True)
 class Grid:
     """Any table: a title, the heads of its columns, rows of texts, and a sentence below it."""
 
@@ -60,4 +85,4 @@ class Scatter:
     points: Sequence[Sequence[float]]
 
 
-Section = Promises | Reliability | PerClass | Confusion | Grid | Scatter
+Section = Promises | Reliability | PerClass | Confusion | Together | Grid | Scatter

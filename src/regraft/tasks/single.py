@@ -90,6 +90,15 @@ class Temperature:
         thresholds = {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
         return thresholds or dict(self.kept or {})
 
+    @property
+    def promises(self) -> tuple[float, ...]:
+        """The precisions that are promised, the least first."""
+        return tuple(sorted(self.thresholds))
+
+    def keeping(self, precision: float) -> Temperature:
+        """As it is: what is not sure enough is answered too, and marked."""
+        return self
+
     def applied(self, outputs: np.ndarray) -> np.ndarray:
         """(N, K) logits divided by the temperature."""
         return np.asarray(outputs / self.temperature)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from regraft.evaluation import Estimate, Metric, PairedDifference, estimates
+from regraft.evaluation import ErrorSizes, Estimate, Metric, PairedDifference, estimates
 from regraft.tasks.link import Link
 from regraft.tasks.sections import Section
 
@@ -75,7 +75,8 @@ class InGraph:
     `module` makes them of (B, K) outputs as they come from the model, `numbers` of (N, K) calibrated ones;
     `outputs` is the way back, as far as answers and losses go by it. With `one` the answer is the name of
     the largest number, and with `said_from` (M,) every name whose number reaches what stands there. `within` (M,)
-    is how far the truth lies from each number at most, as promised; None where nothing is. What two graphs
+    is how far the truth lies from each number at most, as promised; None where nothing is, and `sizes` (M,) times
+    what by the number itself, where that is not the same everywhere. What two graphs
     differ by is told in units of `scale`.
     """
 
@@ -87,6 +88,7 @@ class InGraph:
     outputs: Callable[[np.ndarray], np.ndarray]
     said_from: tuple[float, ...] = ()
     within: tuple[float | None, ...] = ()
+    sizes: tuple[ErrorSizes | None, ...] = ()
     scale: np.ndarray = field(default_factory=lambda: np.ones(1))
 
 
@@ -150,6 +152,17 @@ class Calibration(Protocol):
 
     def applied(self, outputs: np.ndarray) -> np.ndarray:
         """(N, K) calibrated outputs of (N, K) outputs."""
+
+    @property
+    def promises(self) -> tuple[float, ...] | None:
+        """The precisions that held-out examples promise, the least first; None where the task promises none of
+        its answers.
+        """
+
+    def keeping(self, precision: float) -> Calibration:
+        """This calibration, by which a task says only what one of its `promises` is made of, where it can say
+        less.
+        """
 
     def promising_nothing(self, why: str) -> Calibration:
         """This calibration without a promise: its examples were seen before and prove nothing."""
@@ -237,6 +250,11 @@ class Task(Protocol):
     def decided(self, calibration: Any) -> Task:
         """This task, answering as a calibration of its own found best, by thresholds, say; most tasks stay as
         they are.
+        """
+
+    def decided_each(self, calibrations: Sequence[Any], of: np.ndarray) -> Task:
+        """The same for N examples, each of which has a calibration of its own, the one at `of` (N,): for these
+        alone, in this order. Most tasks stay as they are.
         """
 
     def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:

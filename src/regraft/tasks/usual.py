@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,10 @@ class Usual:
         return self
 
     def decided(self, calibration: Any) -> Self:
+        """As it is."""
+        return self
+
+    def decided_each(self, calibrations: Sequence[Any], of: np.ndarray) -> Self:
         """As it is."""
         return self
 

@@ -33,7 +33,7 @@ class Row:
     depth: int
     stages: int
     examples: int
-    log_loss: float
+    loss: float
     excess: float
     error: float
     scores: tuple[Score, ...]
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All candidates, those of the last round first and each round by log loss (see `Row.clear`); which was
+    """All candidates, those of the last round first and each round by loss (see `Row.clear`); which was
     chosen, and why.
 
     `opinions` tells what other rules would have taken, `left_out` which references were not compared and
@@ -68,7 +68,7 @@ class Ranking:
     reason: str
     opinions: Mapping[str, str]
     left_out: Mapping[str, str]
-    loss: str  # what the losses are called
+    loss_name: str  # inside a sentence
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -76,8 +76,8 @@ class Ranking:
             {"rank": place, "name": row.name, **asdict(row)} for place, row in enumerate(self.rows, start=1)
         ]
         return {
-            "schema": 2,
-            "loss": self.loss,
+            "schema": 3,
+            "loss_name": self.loss_name,
             "chosen": self.chosen.name,
             "reason": self.reason,
             "opinions": dict(self.opinions),
@@ -97,7 +97,7 @@ def row_of(probe: Probe, best: Probe, clear: bool, counts: Mapping[str, int], re
         depth=depth,
         stages=entrant.stages,
         examples=entrant.seen,
-        log_loss=float(probe.losses.mean()),
+        loss=float(probe.losses.mean()),
         excess=float(excess.mean()),
         error=standard_error(excess, probe.blocks),
         scores=probe.scores,
@@ -131,20 +131,20 @@ def choose(
     short = [row for row in good if 1.2 * images / row.examples_per_second <= seconds_left / 2]
     if cheap := [row for row in good if row in fits]:
         chosen = max(cheap, key=lambda row: row.examples_per_second)
-        why = f"lowest out-of-fold {loss} ({chosen.log_loss:.3f}) of {len(rows)} candidates"
+        why = f"lowest out-of-fold {loss} ({chosen.loss:.3f}) of {len(rows)} candidates"
         if chosen is not best:
             within = f"within {'one standard error' if ties == 1 else 'two standard errors'} of the best"
             why = (
                 f"cheapest of {len(cheap)} {within} of {len(rows)} candidates (out-of-fold "
-                f"{loss} {chosen.log_loss:.3f}, {best.log_loss:.3f} of {best.name})"
+                f"{loss} {chosen.loss:.3f}, {best.loss:.3f} of {best.name})"
             )
     elif fair or (not short and fits):
         chosen = (fair or fits)[0]
-        why = f"lowest out-of-fold {loss} ({chosen.log_loss:.3f}) of those whose whole run fits the budget"
+        why = f"lowest out-of-fold {loss} ({chosen.loss:.3f}) of those whose whole run fits the budget"
     elif short:
         chosen = min(short, key=lambda row: row.run_seconds)
         why = (
-            f"quickest of the best (out-of-fold log loss {chosen.log_loss:.3f}); "
+            f"quickest of the best (out-of-fold {loss} {chosen.loss:.3f}); "
             "its fine-tuning will be cut short, as a whole run would take "
             f"about {chosen.run_seconds:.0f} s, more than the budget leaves"
         )
@@ -154,14 +154,14 @@ def choose(
             "no candidate's whole run fits the budget; "
             f"this one comes nearest, with about {chosen.run_seconds:.0f} s"
         )
-    if any(not row.clear and row.log_loss < best.log_loss for row in last) and chosen in good:
+    if any(not row.clear and row.loss < best.loss for row in last) and chosen in good:
         why += (
             "; stages cut from a network count where that is clearly better, "
             "as all of them gain more from fine-tuning"
         )
     if chosen is not best and chosen in fits and best not in fits:
         why += (
-            f"; {best.name} ({best.log_loss:.3f}) "
+            f"; {best.name} ({best.loss:.3f}) "
             f"would take about {best.run_seconds:.0f} s, more than the budget leaves"
         )
     return chosen, f"{why}, on {chosen.examples} examples"

@@ -39,7 +39,7 @@ class Standing(NamedTuple):
     the whole one, behind which it stands.
     """
 
-    log_loss: float
+    loss: float
     cut: bool
 
 
