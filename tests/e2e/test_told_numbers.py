@@ -190,6 +190,6 @@ def test_texts_have_numbers_too(tmp_path: Path) -> None:
     }
     run = regraft.fit(tmp_path / "all.csv", tmp_path / "run", recipe=recipe, cache=None)
     assert (run.state["data"]["kind"], run.state["data"]["modality"]) == ("regression", "text")
-    assert run.metrics["test"]["mae"].value > 0
+    assert run.metrics["cv"]["mae"].value > 0
     (one,) = run.model.predict([texts.sentence("weather", 3, 20).encode()])
     assert (one.values or {}).keys() == {"target"}

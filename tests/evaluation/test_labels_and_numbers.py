@@ -163,7 +163,7 @@ def test_intervals_are_wider_where_errors_are_larger_and_only_where_out_of_fold_
         told = rng.gamma(3, 1, count)
         return told, rng.normal(size=count) * (0.2 + told / 2)
 
-    (told, errors), (new, of_new) = draw(400), draw(20_000)
+    (told, errors), (new, of_new) = draw(1_000), draw(20_000)
     width, sizes = conformal_widths(told, errors, 0.9)
     assert width is not None
     assert sizes is not None
@@ -173,10 +173,10 @@ def test_intervals_are_wider_where_errors_are_larger_and_only_where_out_of_fold_
     assert 0.85 < inside[large].mean() < 0.95
     assert (np.abs(of_new) <= conformal_width(errors, 0.9))[large].mean() < 0.82, "as wide everywhere"
     assert sizes.at(np.array([0.0, 1e9])).tolist() == [sizes.size[0], sizes.size[-1]]
-    even = rng.normal(size=400)
+    even = rng.normal(size=1_000)
     assert conformal_widths(told, even, 0.9) == (conformal_width(even, 0.9), None)
-    assert conformal_widths(told, errors, 0.9, np.arange(400) // 10)[1] is None, "too few blocks to say"
-    assert conformal_widths(np.ones(400), errors, 0.9)[1] is None, "nothing to tell errors apart by"
+    assert conformal_widths(told, errors, 0.9, np.arange(1_000) // 20)[1] is None, "too few blocks to say"
+    assert conformal_widths(np.ones(1_000), errors, 0.9)[1] is None, "nothing to tell errors apart by"
 
 
 def test_intervals_of_squared_errors_know_long_tails_and_hold_no_more_than_there_is() -> None:

@@ -50,7 +50,7 @@ class Units:
         parts = (known.astype(np.float64), values, values**2, errors, errors**2, values * errors)
         if units is None:
             return cls(*parts)
-        return cls(*(np.bincount(units, part, minlength=int(units.max()) + 1) for part in parts))
+        return cls(*(_gathered(part, units) for part in parts))
 
     def drawn(self, rows: Ints, factor: Floats) -> Units:
         """Those of (R, U) `rows`, with their errors times `factor` (R, U)."""
@@ -171,3 +171,10 @@ def _whole(parts: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     moved = np.mean([each for _, each in parts], axis=0)
     count = moved.shape[-1]
     return value, np.sqrt((moved**2).sum(axis=-1) * count / (count - 1))
+
+
+def _gathered(values: Floats, units: Ints) -> Floats:
+    """(U,) the sums of (N,) values, those of a unit together."""
+    sums = np.zeros(int(units.max()) + 1)
+    np.add.at(sums, units, values)
+    return sums
