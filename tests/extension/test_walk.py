@@ -187,7 +187,7 @@ def test_strategies_are_explored_and_backbones_ranked_on_it(
     assert [score.title for score in ranking.rows[0].scores] == ["Steps off"], (
         "what the task has, nothing else"
     )
-    assert ranking.loss == "ordinal loss"
+    assert ranking.loss_name == "ordinal loss"
     assert "ordinal loss (" in ranking.reason
     ranking_table(ranking.to_dict())
     assert "steps off" in capsys.readouterr().out
