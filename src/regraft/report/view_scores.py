@@ -205,7 +205,7 @@ def _together(section: Together) -> Json:
                     {
                         "percent": round(100 * shares[i, j]),
                         "count": int(table[i, j]),
-                        "deep": bool(shares[i, j] > 0.6),
+                        "deep": bool(shares[i, j] > 0.6 and i != j),
                         "own": i == j,
                         "title": f"{other} in {table[i, j]:,} of {table[i, i]:,} with {name}",
                     }

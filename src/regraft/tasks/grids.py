@@ -9,6 +9,8 @@ from typing import Any
 from regraft.tasks.sections import Grid
 
 DIGITS = 5  # that people read of a number
+SHORT = 3  # of one in a table
+SPACE = "\u00a0"  # between words that stay together
 
 
 def cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Grid:
@@ -18,8 +20,10 @@ def cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[st
     for cut in cutoffs:
         row = found.get(cut["label"]) or {}
         ap = _with_interval(row, "ap")
-        promise = "; ".join(_promise(wanted, at, cut) for wanted, at in (cut.get("promised") or {}).items())
-        frequent = f"{row['support']:,} of {row['known']:,}" if row else ""
+        promise = "; ".join(
+            _whole(_promise(wanted, at, cut)) for wanted, at in (cut.get("promised") or {}).items()
+        )
+        frequent = _whole(f"{row['support']:,} of {row['known']:,}") if row else ""
         gap = "" if cut.get("ece") is None else f"{cut['ece']:.3f}"
         lines.append((cut["label"], frequent, ap, f"{cut['threshold']:.2f}", gap, promise or "not proven"))
     return Grid(
@@ -35,7 +39,7 @@ def cutoffs_grid(cutoffs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[st
         lines,
         "A label is said from the probability on that had the highest F1 on held-out examples, which test had no "
         "part in. The last column: from which probability on so much of what is said is promised to be right, by "
-        "held-out examples, and what came of it on test. `regraft predict --precision 0.95` says labels by it.",
+        "held-out examples, and what came of it on test. With a precision, regraft predict says labels by it.",
     )
 
 
@@ -48,7 +52,7 @@ def _promise(wanted: str, at: float, cut: Mapping[str, Any]) -> str:
 def _with_interval(row: Mapping[str, Any], name: str) -> str:
     if row.get(name) is None:
         return ""
-    return f"{row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
+    return f"{row[name]:.1%} " + _whole(f"[{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]")
 
 
 def digits(value: float) -> str:
@@ -56,6 +60,16 @@ def digits(value: float) -> str:
     if not math.isfinite(value):
         return "not known"
     return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:.0f}"
+
+
+def _short(value: float) -> str:
+    """A number in a table: 0.884, 1.68, 12,345."""
+    return f"{value:.{SHORT}g}" if abs(value) < 10**SHORT else f"{value:,.0f}"
+
+
+def _whole(text: str) -> str:
+    """A text that no line breaks."""
+    return text.replace(" ", SPACE)
 
 
 def by_name(numbers: Mapping[str, float | None]) -> str:
@@ -70,28 +84,43 @@ def intervals_grid(
     """A row a number: how far it lies at most, and how often it did, in all and by the size of the target."""
     held = {row["name"]: row.get("held") or {} for row in rows}
     lines = []
-    for name, width in zip(names, intervals["widths"], strict=True):
+    sizes = intervals.get("sizes") or [None] * len(names)
+    for name, width, own in zip(names, intervals["widths"], sizes, strict=True):
         found = held.get(name) or {}
-        within = "not proven" if width is None else f"± {digits(width)}"
-        parts = "; ".join(f"{part['of']}: {part['value']:.0%}" for part in found.get("parts") or [])
+        parts = "; ".join(_whole(f"{part['of']}: {part['value']:.0%}") for part in found.get("parts") or [])
         groups = found.get("groups")
         by = f"{groups['lowest']:.0%} to {groups['highest']:.0%} of {groups['count']}" if groups else ""
-        lines.append((name, within, _share(found), parts, by))
+        lines.append((name, _whole(_within(width, own)), _share(found), parts, _whole(by)))
+    heads = ["Number", "Within", "Held [95%]", "By the size of the target", "By group"]
+    if not any(line[-1] for line in lines):
+        lines, heads = [line[:-1] for line in lines], heads[:-1]
+    wider = (
+        " Where it goes from one width to another, it is wider the larger errors are where so much is told."
+    )
     on = {"val": "the validation set, which also chose the model", "out-of-fold": "out-of-fold predictions"}
     return Grid(
         f"Where {intervals['share']:.0%} of the numbers lie",
-        ("Number", "Within", "Held [95%]", "By the size of the target", "By group"),
+        heads,
         lines,
         f"The interval is what is told, plus or minus the width, which {intervals.get('n', 0):,} examples of "
         f"{on.get(str(intervals.get('fitted_on')), 'held-out examples')} gave. How often it held was measured "
-        "where the metrics above were.",
+        f"where the metrics above were.{wider if any(sizes) else ''}",
     )
+
+
+def _within(width: float | None, sizes: Mapping[str, Sequence[float]] | None) -> str:
+    """How far a number lies at most: "± 1.68", or "± 0.9 to 2.4" where that goes by what is told."""
+    if width is None:
+        return "not proven"
+    if sizes is None:
+        return f"± {_short(width)}"
+    return f"± {_short(width * min(sizes['size']))} to {_short(width * max(sizes['size']))}"
 
 
 def _share(found: Mapping[str, Any]) -> str:
     if found.get("value") is None:
         return ""
-    return f"{found['value']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+    return f"{found['value']:.1%} " + _whole(f"[{found['low']:.1%}, {found['high']:.1%}]")
 
 
 def numbers_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
@@ -109,7 +138,7 @@ def numbers_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
         (
             row["name"],
             f"{row['n']:,}",
-            *(digits(row[key]) if row.get(key) is not None else "" for key in keys),
+            *(_short(row[key]) if row.get(key) is not None else "" for key in keys),
         )
         for row in rows
     ]
