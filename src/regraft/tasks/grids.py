@@ -83,7 +83,7 @@ def intervals_grid(
 ) -> Grid:
     """A row a number: how far it lies at most, and how often it did, in all and by the size of the target."""
     held = {row["name"]: row.get("held") or {} for row in rows}
-    lines = []
+    lines: list[Sequence[str]] = []
     sizes = intervals.get("sizes") or [None] * len(names)
     for name, width, own in zip(names, intervals["widths"], sizes, strict=True):
         found = held.get(name) or {}
