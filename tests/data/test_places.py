@@ -17,7 +17,7 @@ import pytest
 import laid
 from regraft.data import Source, audit_files
 from regraft.data.addresses import Address, below, is_remote, place_of
-from regraft.data.cells import _GROUPS, HELD
+from regraft.data.cells import _GROUPS
 from regraft.data.inputs import inputs
 from regraft.data.known import KnownFile, NewFile, content
 from regraft.data.patterns import braced
@@ -193,15 +193,20 @@ def test_a_table_at_an_address_names_nothing_of_this_machine(memory: str, tmp_pa
     assert below("/data", "s3://b/x.png") == "s3://b/x.png"
 
 
-def test_row_groups_are_read_one_at_a_time_and_few_are_kept(tmp_path: Path) -> None:
-    rows = 40
-    body = [bytes([n]) * (HELD // 16) for n in range(rows)]
+def test_row_groups_are_read_one_at_a_time_and_few_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, rows = 1 << 16, 40
+    monkeypatch.setattr("regraft.data.cells.HELD", held)
+    _GROUPS.kept.clear()
+    body = [bytes([n]) * (held // 16) for n in range(rows)]
     pq.write_table(pa.table({"image": body}), tmp_path / "t.parquet", row_group_size=2, compression="zstd")
     for n in (0, 1, 39, 2, 17):
         assert NewFile(f"{tmp_path}/t.parquet#image:{n + 1}").read() == body[n]
     for n in range(rows):
         NewFile(f"{tmp_path}/t.parquet#image:{n + 1}").read()
-        assert sum(cells.nbytes for cells in _GROUPS.kept.values()) <= HELD
+        assert sum(cells.nbytes for cells in _GROUPS.kept.values()) <= held
+        assert _GROUPS.kept
     _GROUPS.kept.clear()
     with pytest.raises(OSError, match="no such row"):
         NewFile(f"{tmp_path}/t.parquet#image:41").read()

@@ -31,7 +31,7 @@ def predictions(run: Path) -> list[dict[str, Any]]:
 def test_runs_on_addresses_tables_and_shards_end_with_the_bits_of_a_folder(
     tmp_path: Path, memory: str, head_only: dict[str, Any]
 ) -> None:
-    some = sorted(laid.items("image", tmp_path, each=8), key=lambda item: item.label)
+    some = sorted(laid.items("image", tmp_path, each=12), key=lambda item: item.label)
     folder = laid.as_folder(str(tmp_path / "folder"), some, ".png")
     first = regraft.fit(folder, tmp_path / "run", recipe=head_only)
     for number, place in enumerate(
