@@ -260,6 +260,8 @@ def test_offline_no_store_is_asked(tmp_path: Path, memory: str) -> None:
     session = Session.open({"run": {"offline": True}})
     with pytest.raises(UsageError, match="--offline: s3://bucket/photos is reached by a network"):
         session.source("s3://bucket/photos")
+    with pytest.raises(UsageError, match=r"--offline: s3://bucket/a\.tar is reached by a network"):
+        session.source("{here.tar,s3://bucket/a.tar}")
     (tmp_path / "all.csv").write_text("path,label\ngs://bucket/a.png,a\nb.png,b\n")
     with pytest.raises(UsageError, match=r"gs://bucket/a.png is reached by a network"):
         session.source(tmp_path / "all.csv")

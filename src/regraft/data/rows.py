@@ -50,7 +50,7 @@ PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 Labels = Literal["name", "names", "number"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One example as the source names it.
 

@@ -68,7 +68,7 @@ def read_shards(names: Sequence[str], root: Place, kind: Kind, wanted: Wanted) -
     counts: Counter[str] = Counter()
     with ThreadPoolExecutor(max_workers=min(READERS, 2 * (os.cpu_count() or 1))) as pool:
         for name, index in zip(
-            names, in_turn(pool, _tried, [below(str(root), name) for name in names]), strict=True
+            names, in_turn(pool, _tried, [below(str(root), name) for name in names], READERS), strict=True
         ):
             if isinstance(index, str):
                 faults.append(f"{name}: {index}")

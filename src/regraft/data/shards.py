@@ -21,7 +21,7 @@ SMALL = 1 << 20  # bytes that a member with a label has at most
 LABELS = (".cls", ".json", ".txt")  # members that tell of the example they are called as
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A file in a shard: its name there, where its content begins, and how many bytes it has."""
 
@@ -41,7 +41,7 @@ class Member:
         return posixpath.join(folder, name.partition(".")[0])
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """The members of one example: all that have its basename, and what those with a label say by ending."""
 

@@ -13,6 +13,7 @@ from regraft.artifacts import Events, Listener
 from regraft.crew import Crew
 from regraft.data.addresses import require_here
 from regraft.data.answers import Wanted
+from regraft.data.patterns import braced
 from regraft.data.sources import Source
 from regraft.modalities import read_source
 from regraft.recipe import Recipe
@@ -66,7 +67,7 @@ class Session:
         """
         offline = self.recipe.run.offline
         if offline:
-            require_here([str(data)])
+            require_here(braced(str(data)))
         source = read_source(data, Wanted.of(self.recipe.data))
         if offline:
             require_here(row.source for row in source.rows)

@@ -22,7 +22,7 @@ from regraft.errors import Unreadable
 READERS = 32  # items that are read at once from an address: each waits for its answer, not for a processor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fact:
     """A readable file. `id` is a hash of its content, `identity` one of what it shows: the id where nothing
     else shows the same. `about` is what the modality knows of it.
