@@ -85,3 +85,28 @@ def test_python_predicts_items_by_their_addresses(memory: str, fitted: Any, tmp_
     names = [f"{memory}/a.png", f"{member}#000.png:{offset}:{len(content)}", content]
     by_address, by_member, by_bytes = model.predict(names)
     assert by_address.probabilities == by_member.probabilities == by_bytes.probabilities
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_texts_and_sounds_in_stores_are_those_of_their_files(
+    modality: str, tmp_path: Path, memory: str, fitted_texts: Any, fitted_sounds: Any
+) -> None:
+    fitted, each = (fitted_texts, 20) if modality == "text" else (fitted_sounds, 12)
+    place, some = fitted.run.parent, laid.items(modality, tmp_path, each)
+    recipe = {
+        "obtain": {"backbone": f"path:{place / ('bert' if modality == 'text' else 'encoder')}"},
+        "base": {"join": False},
+        "freeze": {"strategy": "head"},
+        "run": {"engine": "torch-float32", "offline": True},
+    }
+    table = laid.as_parquet(f"{memory}/all.parquet", some, modality, struct=True)
+    run = regraft.fit(table, tmp_path / "run", recipe=recipe, cache=place / "cache")
+    assert run.state["data"]["modality"] == modality
+    assert predictions(run.path) == predictions(fitted.run)
+    shards = laid.as_shards(str(tmp_path / "shards"), some, laid.ENDINGS[modality])
+    answers = [answer.label for answer in run.model.predict([item.content for item in some])]
+    told = call("predict", run.path, shards, "--format", "csv")
+    assert told.returncode == 0, told.stderr
+    assert sum(told.stdout.count(f",{label}") for label in set(answers)) >= len(some)
+    left = regraft.evaluate(fitted.run, shards.replace("{000..002}", "*"), "other files").to_dict()
+    assert left["left_out"]
