@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 import regraft
+import regraft.backbones  # lets transformers be imported beside a torchvision of another torch
 from page import between_marks
 from regraft.evaluation import paired_accuracy
 from regraft.modalities import modality_of
