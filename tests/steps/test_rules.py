@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from regraft.modalities import Suited, modality_of
 from regraft.modalities.image.settings import crop_scale, input_size, mirror_allowed
-from regraft.steps.finetune.rules import length
+from regraft.recipe import Recipe
+from regraft.steps.estimate import run_seconds
+from regraft.steps.finetune.rules import learns_again, length
 
 
 def test_input_size_follows_the_images_between_64_and_native() -> None:
@@ -48,3 +51,31 @@ def test_more_data_mean_fewer_epochs() -> None:
 
 def test_closely_framed_images_are_cropped_less() -> None:
     assert crop_scale(np.full(5, 8), 64) > crop_scale(np.full(5, 300), 224)
+
+
+def test_a_second_training_on_train_and_val_is_for_as_many_as_the_modality_affords() -> None:
+    usual, text = Suited(1e-4, 0.9), modality_of("text")
+    of_texts = text.settings(text.table([text.inspect("some words")]), 256)
+
+    def again(examples: int, suited: Suited | None, prefer: str = "accuracy", **asked: object) -> bool:
+        return learns_again(Recipe.build({"finetune": asked}).finetune, prefer, examples, suited)[0]
+
+    assert again(1_000, usual)
+    assert not again(1_001, usual)
+    assert not again(1_001, None)
+    assert again(9_000, of_texts)
+    assert not again(100_000, of_texts)
+    assert not again(9_000, of_texts, prefer="speed")
+    assert not again(9_000, of_texts, refit=False)
+    assert again(100_000, usual, refit=True)
+
+
+def test_what_a_run_takes_goes_by_what_suits_the_modality() -> None:
+    recipe, counts = Recipe.build(), {"train": 4_000, "val": 800, "test": 0}
+
+    def training(suited: Suited | None) -> float:
+        return run_seconds(recipe, counts, 224, 0.0, 0.05, suited)
+
+    assert training(None) == training(Suited(1e-4, 0.9))
+    assert training(Suited(1e-4, 0.9, epochs=3)) == 3 * training(Suited(1e-4, 0.9, epochs=1))
+    assert training(Suited(1e-4, 0.9, refit=10_000)) == 2 * training(None)

@@ -40,11 +40,12 @@ def planned_run(examples: Examples, session: Session) -> dict[str, Any]:
     began = time.perf_counter()
     engine.run(blank)
     forward = (time.perf_counter() - began) / length(blank)
-    epochs = epochs_of(recipe, counts, size)
+    suited = context.modality.settings(examples.facts(), size)
+    epochs = epochs_of(recipe, counts, size, suited)
     step = step_seconds(body, counts, task.outputs, recipe, context.device) if epochs else 0.0
     return {
         "steps": context.decisions.steps,
         "epochs": epochs,
         "walks": recipe.data.folds + 1,
-        "estimated_seconds": run_seconds(recipe, counts, size, forward, step),
+        "estimated_seconds": run_seconds(recipe, counts, size, forward, step, suited),
     }

@@ -148,14 +148,16 @@ class Preprocess(Protocol):
 @dataclass(frozen=True)
 class Suited:
     """What suits fine-tuning on a set, by rule from its examples: AdamW's peak rate and its factor a layer
-    towards the input, values of the modality's own settings of augmentation by name, and the epochs, None
-    for the usual number.
+    towards the input, values of the modality's own settings of augmentation by name, the epochs, and the
+    examples of train and val up to which a second training on both is worth its time; None for the usual
+    numbers.
     """
 
     lr: float
     layer_decay: float
     augment: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
+    refit: int | None = None
 
 
 @dataclass(frozen=True)

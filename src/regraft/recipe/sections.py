@@ -236,7 +236,8 @@ class FinetuneRecipe(Section):
     )
     refit: bool | Auto = Field(
         "auto",
-        description="train once more on train and val together with what val chose; auto: up to 1,000 of them",
+        description="train once more on train and val together with what val chose; auto: up to 1,000 of them, "
+        "up to 10,000 texts",
     )
 
 

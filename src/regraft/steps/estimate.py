@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import torch
 
 from regraft.backbones import Backbone, pick_arithmetic, seconds_a_step, tensors
+from regraft.modalities import Suited
 from regraft.recipe import Recipe
-from regraft.steps.finetune.rules import REFIT, batch_size, folds, length, trainings
+from regraft.steps.finetune.rules import batch_size, folds, learns_again, length, trainings
 from regraft.training import FreezePlan, Network, make_head, plan_freeze
 
 # Images: on a CPU an image of a batch of 8 takes what one of 32 does, and the trial is a quarter as long
@@ -29,12 +30,15 @@ def usual_plan(backbone: Backbone, recipe: Recipe) -> FreezePlan:
     return plan_freeze(backbone.module, backbone.stages, strategy, recipe.freeze.norm_statistics)
 
 
-def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int) -> int:
-    """The epochs of fine-tuning that step 6 would take."""
+def epochs_of(recipe: Recipe, counts: Mapping[str, int], size: int, suited: Suited | None = None) -> int:
+    """The epochs of fine-tuning that step 6 would take; those that are usual where what is `suited` to the
+    modality's examples is not known.
+    """
     if recipe.finetune.epochs != "auto":
         return int(recipe.finetune.epochs)
     judged = counts["val"] or recipe.freeze.strategy != "auto"  # strategies are compared on val only
-    return length(counts["train"], size) if recipe.freeze.strategy != "head" and judged else 0
+    usual = (suited and suited.epochs) or length(counts["train"], size)
+    return usual if recipe.freeze.strategy != "head" and judged else 0
 
 
 def step_seconds(
@@ -56,29 +60,33 @@ def step_seconds(
     return seconds_a_step(network, inputs, arithmetic) / batch
 
 
-def run_seconds(recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float) -> float:
-    """Seconds of the run at an input `size`, from seconds an image of a forward pass and of a training
-    step.
+def run_seconds(
+    recipe: Recipe,
+    counts: Mapping[str, int],
+    size: int,
+    forward: float,
+    step: float,
+    suited: Suited | None = None,
+) -> float:
+    """Seconds of the run at an input `size`, from seconds an example of a forward pass and of a training
+    step; as is usual where what is `suited` to the modality's examples is not known.
 
     Under `data.folds` those of all walks: features are computed once, a fold trains on all examples but its
     own.
     """
     k = recipe.data.folds
     of_fold = {split: round(n * (k - 1) / k) for split, n in counts.items()} if k else {}
-    training = k * _training_seconds(recipe, of_fold, size, forward, step) if k else 0.0
-    return (
-        1.2 * forward * sum(counts.values())
-        + training
-        + _training_seconds(recipe, counts, size, forward, step)
-    )
+    rest = size, forward, step, suited
+    training = k * _training_seconds(recipe, of_fold, *rest) if k else 0.0
+    return 1.2 * forward * sum(counts.values()) + training + _training_seconds(recipe, counts, *rest)
 
 
 def _training_seconds(
-    recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float
+    recipe: Recipe, counts: Mapping[str, int], size: int, forward: float, step: float, suited: Suited | None
 ) -> float:
     """Seconds of fine-tuning in one walk, with what judges it."""
-    refit, both = recipe.finetune.refit, counts["train"] + counts["val"]
-    refit = refit is True or (refit == "auto" and both <= REFIT)
+    both = counts["train"] + counts["val"]
+    refit, _ = learns_again(recipe.finetune, recipe.run.prefer, both, suited)
     unhurried = recipe.run.budget_seconds is None and recipe.run.prefer == "accuracy"
     parts = (
         folds(counts["train"], counts["val"], unhurried)
@@ -87,4 +95,4 @@ def _training_seconds(
     )
     tries = TRIES + refit if recipe.freeze.strategy == "auto" else trainings(both, parts, refit)
     epoch = 1.1 * step * counts["train"] + forward * counts["val"]
-    return tries * epochs_of(recipe, counts, size) * epoch
+    return tries * epochs_of(recipe, counts, size, suited) * epoch

@@ -18,6 +18,7 @@ NAMED = range(8, 4_097)  # tokens that a user may name
 SPARE = 1.5  # times the longest estimate: a vocabulary may cut words finer
 SHORTER = 128  # tokens below which no CPU asks for less
 MOST_WINDOWS = 8  # of a text longer than the network takes
+REFIT = 10_000  # texts of train and val up to which fine-tuning learns once more from both
 PASS = 2_500_000  # tokens of a set that a CPU is asked for in one pass
 
 
@@ -95,7 +96,7 @@ def _lost(tokens: np.ndarray, size: int, said: str = "") -> str:
 
 def settings(facts: pa.Table, size: int) -> Suited:
     """What suits fine-tuning on texts."""
-    return Suited(lr=1e-4, layer_decay=0.9, epochs=epochs(facts.num_rows))
+    return Suited(lr=1e-4, layer_decay=0.9, epochs=epochs(facts.num_rows), refit=REFIT)
 
 
 def epochs(examples: int) -> int:

@@ -11,7 +11,9 @@ from regraft.modalities import Suited
 from regraft.recipe import FinetuneRecipe, Section
 
 CHEAP = 96  # pixels
-REFIT = 1_000  # examples up to which what val chose is trained once more on train and val together
+# Examples up to which what val chose is trained once more on train and val together, where the modality has
+# no number of its own
+REFIT = 1_000
 # Examples of train and val up to which fine-tuning is judged by folds of both, beyond them by val
 JUDGED = 1_000
 FOLDS, THIRDS = 5, 3  # without a val set, with one
@@ -51,6 +53,16 @@ def trainings(examples: int, folds: int, refit: bool) -> float:
         return 1.0 + refit
     tried = min(folds, -(-HELD * folds // max(1, examples)))
     return 1.0 + tried * (1 - 1 / folds)
+
+
+def learns_again(
+    asked: FinetuneRecipe, prefer: str, examples: int, suited: Suited | None
+) -> tuple[bool, str]:
+    """Whether what val chose is trained once more on all `examples` of train and val, and why."""
+    if asked.refit != "auto":
+        return asked.refit, "the user asked for it"
+    few = examples <= (REFIT if suited is None or suited.refit is None else suited.refit)
+    return few and prefer == "accuracy", "by the number of examples"
 
 
 def settled(asked: FinetuneRecipe, examples: int, suited: Suited, size: int) -> dict[str, Any]:

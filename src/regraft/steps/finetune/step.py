@@ -21,7 +21,7 @@ from regraft.steps.engine import Frozen
 from regraft.steps.evaluate import out_of_fold
 from regraft.steps.finetune.explore import WITHOUT_DECAY, explore
 from regraft.steps.finetune.judge import Comparison, compare, compare_beside, cross_fit
-from regraft.steps.finetune.rules import REFIT, Tuning, folds, settled, settled_idle
+from regraft.steps.finetune.rules import Tuning, folds, learns_again, settled, settled_idle
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.train import Heads, apply_head
@@ -325,15 +325,15 @@ def refit(judged: Judged, tried: Tried, ground: Ground, context: Context) -> Ref
     Nothing is left to judge it by: as VTAB does (Zhai et al. 2019), the settings that val chose are
     trusted.
     """
-    asked, tuned = context.recipe.finetune.refit, tried.tuned
+    asked, tuned = context.recipe.finetune, tried.tuned
     if judged.final or tuned is None or tried.tuner is None:
         if not tried.stopped and "finetune.refit" not in context.decisions.settled:
             context.settle("finetune.refit", False, "the model has learnt from train and val already")
         return Refitted(judged.winner, tried.stopped)
     if tried.stopped:
         return Refitted(judged.winner, stopped=True)
-    few = len(ground.fit) + len(ground.val) <= REFIT and context.recipe.run.prefer == "accuracy"
-    wanted, why = (few, "by the number of examples") if asked == "auto" else (asked, "the user asked for it")
+    suited = context.modality.settings(ground.facts, ground.backbone.preprocess.size)
+    wanted, why = learns_again(asked, context.recipe.run.prefer, len(ground.both), suited)
     if not wanted or not tuned.trained.epoch or context.out_of_time():
         context.settle("finetune.refit", False, why if not wanted else "no time was left for it")
         return Refitted(judged.winner)
