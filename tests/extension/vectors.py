@@ -131,7 +131,8 @@ class Vectors:
     name, noun, endings, columns = "vector", "vector", frozenset((".npy",)), ("vector", "vec")
     cells: tuple[str, ...] = ()
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
-    checks, probes, evidence, beside, measures = (constant,), (), (), None, ()
+    checks, probes, evidence, measures = (constant,), (), (), ()
+    beside, item_of_name = None, None
     sizes, augmentation = range(4, 65), VectorAugment
     takes, joins, resizes, longer = (), False, True, None
     extent = Extent("bytes", 1_000_000, len)

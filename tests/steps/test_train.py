@@ -88,7 +88,7 @@ def test_where_a_linear_head_misses_nothing_it_is_taken_and_no_wider_mlp_is_trie
     settled = here.decisions.merged(here.recipe)
     assert (settled.head.kind, settled.head.hidden, settled.head.dropout) == ("linear", min(WIDTHS), 0.0)
     still = [name for name in settled.open_choices() if name.startswith(("head", "train"))]
-    assert still == ["head.beside"]  # which is settled by what stands beside
+    assert still == ["head.beside", "head.names"]  # which are settled by what stands beside, and by names
     assert heads.oof_logits is not None
     out_of_fold = log_losses(data.labels[heads.oof_rows], heads.oof_logits).mean()
     seen = log_losses(data.labels, apply_head(heads.refitted, data.values)).mean()

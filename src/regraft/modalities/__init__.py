@@ -231,7 +231,8 @@ class Modality(Kind, Protocol):
     recipe leaves that open, and `resizes` whether a smaller input holds an item whole, as a smaller picture
     does and a shorter clip does not. `longer(preprocess, facts, cpu)` gives, for a set with these facts, the
     same preprocessing with windows for items longer than the network takes, and why so many; None where no
-    item is; it is None itself where items are never cut.
+    item is; it is None itself where items are never cut. `item_of_name(name)` is the name of a class as the
+    content of an item, as a name is a text; None where no item says a name.
     """
 
     sizes: range
@@ -244,6 +245,7 @@ class Modality(Kind, Protocol):
     extent: Extent
     evidence: tuple[Evidence, ...]
     beside: Beside | None
+    item_of_name: Callable[[str], bytes] | None
     measures: tuple[Measure, ...]
 
     def preprocess(

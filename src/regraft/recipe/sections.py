@@ -177,6 +177,11 @@ class HeadRecipe(Section):
         description="what a modality has beside its networks, of texts a linear model of their words, added to the logits; "
         "auto: where the loss of held-out examples is lower by more than one standard error",
     )
+    names: bool | Auto = Field(
+        "auto",
+        description="whether a linear head learns from the names of the classes too, where a name is an example as of texts; "
+        "auto: of up to 20 examples a class, where the out-of-fold loss is lower by more than one standard error",
+    )
 
 
 class TrainRecipe(Section):

@@ -32,6 +32,7 @@ from regraft.steps.freeze import freeze
 from regraft.steps.head import head
 from regraft.steps.join import join
 from regraft.steps.long import long
+from regraft.steps.names import with_names
 from regraft.steps.obtain import obtain
 from regraft.steps.pool import pool
 from regraft.steps.train import Heads, train_head
@@ -74,7 +75,10 @@ def walk(
         cut = keep_apart(examples, values, frozen, not about.get("val_given"), record.leave_out, context)
     fit, val = cut.examples.part("train"), cut.examples.part("val")
     with record.step("train"):
-        heads = train_head(layers, cut.features, len(fit), task, context, metric)
+        heads = with_names(
+            train_head(layers, cut.features, len(fit), task, context, metric),
+            *(cut.features, len(fit), frozen, metric, context),
+        )
         task = heads.task
         aside = stand(heads, cut.features, backbone.preprocess, task, metric, context)
     with record.step("audit"):

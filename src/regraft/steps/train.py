@@ -51,6 +51,7 @@ class Candidate:
     these.
 
     `class_weights` says what is done about classes of different sizes: "none", "adjusted" or "balanced".
+    `named` are names of the classes, with features, that are learnt from beside the examples (`steps.names`).
     """
 
     layers: Layers
@@ -60,6 +61,7 @@ class Candidate:
     logits: np.ndarray
     losses: np.ndarray
     class_weights: str = "none"
+    named: Part | None = None
 
 
 def train_head(
@@ -330,6 +332,9 @@ def fit_chosen(
 ) -> nn.Sequential:
     """The chosen head on `data`."""
     layers = best.layers
+    if best.named is not None:
+        columns = ("labels", "weights", "values")
+        data = Part(**{name: getattr(data, name) for name in columns}).then(best.named)
     weights = task.weighted(data.labels, data.weights, best.class_weights)
     if layers.kind == "linear":
         module = linear_head(data.values, data.labels, weights, task, best.l2, layers.dropout, start)

@@ -57,7 +57,7 @@ class Sounds:
         ]
     )
     sizes, augmentation = NAMED, AudioAugment
-    probes, cells, evidence, beside = PROBES, (), (), None
+    probes, cells, evidence, beside, item_of_name = PROBES, (), (), None, None
     longer = None
     measures = (Measure("Lengths of the sounds", "seconds", seconds, lambda size: size / FRAMES),)
     extent = Extent("seconds", 600, seconds_of)

@@ -37,7 +37,8 @@ class Images:
     """The modality of images: see `regraft.modalities.Modality`."""
 
     name, noun, endings, checks = "image", "image", ENDINGS, CHECKS
-    takes, cells, evidence, beside, measures = (), (), (), None, ()
+    takes, cells, evidence, measures = (), (), (), ()
+    beside, item_of_name = None, None
     joins, resizes = False, True
     columns = (
         "image",

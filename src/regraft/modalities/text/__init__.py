@@ -10,7 +10,7 @@ from regraft.modalities.text.hide import hide
 from regraft.modalities.text.inspect import SCHEMA, TextFacts, inspect_text, table, text_digest
 from regraft.modalities.text.lexical import Beside, Words
 from regraft.modalities.text.preprocess import TextPreprocess
-from regraft.modalities.text.reading import ENDINGS, characters_of, read_text
+from regraft.modalities.text.reading import ENDINGS, characters_of, read_text, text_of_name
 from regraft.modalities.text.same import likeness
 from regraft.modalities.text.settings import NAMED, longer, preprocess, settings, tokens_in
 from regraft.modalities.text.show import overlay, sheet, show
@@ -43,6 +43,7 @@ class Texts:
     extent = Extent("characters", 100_000, characters_of)
     evidence, beside = (Words(),), Beside()
     measures = (Measure("Lengths of the texts", "tokens (estimated)", tokens_in, lambda size: size - 1),)
+    item_of_name = staticmethod(text_of_name)
     inspect = staticmethod(inspect_text)
     digest = staticmethod(text_digest)
     likeness = staticmethod(likeness)

@@ -61,6 +61,11 @@ def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def text_of_name(name: str) -> bytes:
+    """The name of a class as a text: a blank for whatever stands between its words."""
+    return (re.sub(r"[\W_]+", " ", name).strip() or name).encode("utf-8", "replace")
+
+
 def words_of(text: str) -> list[str]:
     """The words of a text, numbers among them."""
     return re.findall(r"\w+", text)
