@@ -49,12 +49,12 @@ def few(count: int) -> Part:
     return Part(values=values.astype(np.float32), labels=labels, weights=np.ones(len(labels)))
 
 
-def taught(known: Part, names: np.ndarray, **head: Any) -> tuple[Heads, Heads, Context]:
+def taught(known: Part, values: np.ndarray, **head: Any) -> tuple[Heads, Heads, Context]:
     """The heads before and after names were asked."""
     here = context(**head)
     count, metric = len(known) - 20, chosen_by(TASK, "accuracy")
     before = train_head((Layers("linear"),), known, count, TASK, here)
-    return before, with_names(before, known, count, Named(here, names), metric, here), here  # type: ignore[arg-type]
+    return before, with_names(before, known, count, Named(here, values), metric, here), here  # type: ignore[arg-type]
 
 
 def test_names_that_lie_amid_their_classes_are_learnt_from() -> None:
