@@ -55,7 +55,8 @@ def measure(count: int, width: int, classes: int) -> dict:
     from regraft.runtime import keep_large_blocks
     from regraft.tasks import Single
     from regraft.training import fit_linear, fit_path
-    from regraft.training.linear import _Problem, pareto_scaling
+    from regraft.training.linear import _Problem
+    from regraft.training.rows import Here, pareto_scaling
 
     keep_large_blocks()
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +82,8 @@ def measure(count: int, width: int, classes: int) -> dict:
         import torch
 
         mean, scale = pareto_scaling(features)
-        problem = _Problem(features, labels, (weights / count)[None], task, (mean, scale))
+        rows = Here(features, labels, (weights / count)[None], task, (mean, scale))
+        problem = _Problem(rows, task.link)
         theta = torch.from_numpy(np.column_stack([weight * scale, bias + weight @ mean]).astype(np.float32))[
             None
         ]

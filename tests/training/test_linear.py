@@ -13,7 +13,7 @@ from bases import single
 from regraft.evaluation import folds_of
 from regraft.training import fit_linear, fit_path, linear_outputs
 from regraft.training import linear as module
-from regraft.training.linear import pareto_scaling
+from regraft.training.rows import Here, pareto_scaling
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_the_solution_is_that_of_scikit_learn(iris, l2: float) -> None:
 def test_streaming_from_disk_gives_the_same(iris, monkeypatch: pytest.MonkeyPatch) -> None:
     values, labels = iris
     whole = fit_linear(values, labels, np.ones(150), single(3), 0.1)
-    monkeypatch.setattr(module, "CHUNK", 16 * values.shape[1] * 4)
-    monkeypatch.setattr(module, "WHOLE", 0)
+    monkeypatch.setattr("regraft.training.rows.CHUNK", 16 * values.shape[1] * 4)
+    monkeypatch.setattr("regraft.training.rows.WHOLE", 0)
     parts = fit_linear(values, labels, np.ones(150), single(3), 0.1)
     np.testing.assert_allclose(whole[0], parts[0], atol=1e-3)
 
@@ -115,12 +115,11 @@ def test_preconditioned_and_plain_reach_the_same_gradient(monkeypatch: pytest.Mo
         values = (rng.normal(size=(400, 30)) @ rng.normal(size=(30, 30))).astype(np.float32)
         labels = (values[:, :4] + rng.gumbel(size=(400, 4))).argmax(axis=1)
         passes[0] = 0
-        problem = module._Problem(
-            values, labels, np.full((1, 400), 1 / 400), single(4), module.pareto_scaling(values)
-        )
+        rows = Here(values, labels, np.full((1, 400), 1 / 400), single(4), pareto_scaling(values))
+        problem = module._Problem(rows, single(4).link)
         theta = problem.solve(1e-3, None, 1e-4, 1e-12)
         taken = passes[0]
-        found = problem.logits(theta, np.zeros(400, dtype=np.int64), np.arange(400))
+        found = rows.logits(theta, np.zeros(400, dtype=np.int64), np.arange(400))
         return found, taken, float(problem.slope(theta, 1e-3)[1].norm())
 
     # Rounding moves the passes of one problem by some
@@ -143,11 +142,9 @@ def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(
     labels = (values[:, :5] + rng.gumbel(size=(300, 5))).argmax(axis=1)
     whole = module.fit_path(values, labels, np.ones(300), single(5))
     most = []
-    given = module._Problem._logits
-    monkeypatch.setattr(
-        module._Problem, "_logits", lambda *args: most.append(given(*args).numel()) or given(*args)
-    )
-    monkeypatch.setattr(module, "LOGITS", 1_000)
+    given = Here._outputs
+    monkeypatch.setattr(Here, "_outputs", lambda *args: most.append(given(*args).numel()) or given(*args))
+    monkeypatch.setattr("regraft.training.rows.LOGITS", 1_000)
     monkeypatch.setattr(module, "HELD", 100)
     some = module.fit_path(values, labels, np.ones(300), single(5), l2=whole.l2[whole.chosen])
     assert max(most) <= 1_000

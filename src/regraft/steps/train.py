@@ -293,6 +293,7 @@ def _linear(layers: Layers, everything: Part, weighting: str, task: Task, contex
         context.out_of_time,
         named,
         everything.blocks,
+        context.crew,
     )
     for l2, loss, error in zip(path.l2, path.losses, path.errors, strict=True):
         context.events.emit(
@@ -337,7 +338,8 @@ def fit_chosen(
         data = Part(**{name: getattr(data, name) for name in columns}).then(best.named)
     weights = task.weighted(data.labels, data.weights, best.class_weights)
     if layers.kind == "linear":
-        module = linear_head(data.values, data.labels, weights, task, best.l2, layers.dropout, start)
+        fitted = data.values, data.labels, weights, task, best.l2, layers.dropout, start
+        module = linear_head(*fitted, crew=context.crew)
     else:
         module = mlp_head(
             data.values,

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from regraft.crew import Crew
 from regraft.evaluation import folds_of, standard_error
 from regraft.evaluation.blocks import Fold
-from regraft.evaluation.finite import require_finite
 from regraft.tasks import Link, Task
+from regraft.training.rows import Rows, chunks, rows_of
 
 # Per-example mean loss + l2/2 |W|^2 on scaled features
 GRID = tuple(float(v) for v in np.logspace(0.5, -4.5, 11))
@@ -29,12 +30,7 @@ ROUND = 10  # iterations between two looks at the gradient
 ENOUGH = 2_000
 NEARLY = 0.95  # of ENOUGH is enough: a fold more would double the work for a hundred examples
 HELD = 20_000  # held-out examples that are predicted: of 1,000 classes, 80 MB of logits
-CHUNK = 1 << 24  # bytes of features looked at at once
-LOGITS = 1 << 20  # outputs computed at once: what fits a cache is three times as fast
-HUGE = 1e30  # a scale above which float32 does not hold differences
 ALIVE = 1e-10  # of the largest variance: below it a feature does not vary but for rounding
-# Bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
-WHOLE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -52,55 +48,10 @@ class Path:
     logits: np.ndarray
 
 
-def _chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The features, a bounded number at a time, with their positions."""
-    step = max(1, CHUNK // (features.shape[1] * 4))
-    for start in range(0, len(features), step):
-        span = slice(start, min(start + step, len(features)))
-        yield span, features[span]
-
-
-def pareto_scaling(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) mean, and what to divide by: the square root of each feature's deviation, times that of all
-    together.
-
-    Pareto scaling (van den Berg et al. 2006) lies between none, where loud features drown the others, and
-    unit variance, where those that hardly ever fire count as much as any. Out of fold on training sets, log
-    loss by unit variance, by this and without: flowers 0.284, 0.261, 0.256; leaves 0.114, 0.071, 0.072;
-    hand signs 0.242, 0.206, 0.222.
-
-    What does not vary beyond the rounding of float32 is divided by infinity: it is 0 when scaled, and so is
-    its weight. Raises UsageError for features that hold nan or infinity.
-    """
-    total, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for _, x in _chunks(features):
-        total += x.sum(axis=0, dtype=np.float64)
-    mean = total / len(features)
-    if not np.isfinite(mean).all():
-        require_finite(features)
-    for _, x in _chunks(features):
-        square += ((x - mean) ** 2).sum(axis=0, dtype=np.float64)
-    deviation = np.sqrt(square / len(features))
-    together = float(np.sqrt((deviation**2).mean())) or 1.0
-    scale = np.sqrt(np.maximum(deviation, 1e-6 * together) * together)
-    scale[deviation <= np.maximum(1e-7 * np.abs(mean), 1e-20)] = np.inf
-    return mean.astype(np.float32), scale.astype(np.float32)
-
-
-def scaled(x: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
-    """(n, D) float32 features less their mean, divided by their scale. The memory is torch's own: aligned,
-    so bits repeat.
-    """
-    mean, scale = (torch.from_numpy(values) for values in scaling)
-    large = bool((scale[scale.isfinite()] > HUGE).any())  # then float32 may not hold the differences
-    kind = torch.float64 if large else torch.float32
-    return torch.tensor(x, dtype=kind).sub_(mean).div_(scale).float()
-
-
 def linear_outputs(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """(N, K) float32 logits of (N, D) features, (K, D) weight and (K,) bias."""
     outputs = np.empty((len(features), len(bias)), dtype=np.float32)
-    for span, x in _chunks(features):
+    for span, x in chunks(features):
         outputs[span] = x @ weight.T + bias
     return outputs
 
@@ -133,26 +84,13 @@ class _Preconditioner:
 
 
 class _Problem:
-    """F linear heads on the same (N, D) features that differ in the (F, N) shares of the examples,
-    solved as one.
+    """F linear heads on the same rows that differ in the shares of the examples, solved as one.
 
     One product gives the logits of all F, so five folds of a few classes cost little more than one.
     """
 
-    def __init__(
-        self,
-        features: np.ndarray,
-        targets: np.ndarray,
-        shares: np.ndarray,
-        task: Task,
-        scaling: tuple[np.ndarray, np.ndarray],
-    ) -> None:
-        self.features, self.scaling = features, scaling
-        self.link: Link = task.link
-        self.targets = self.link.tensor(targets)
-        self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
-        self.shape = (shares.shape[0], task.outputs, features.shape[1] + 1)
-        self.whole = scaled(features, self.scaling) if 4 * features.size <= WHOLE else None
+    def __init__(self, rows: Rows, link: Link) -> None:
+        self.rows, self.link, self.shape = rows, link, rows.shape
 
     @cached_property
     def _spectrum(self) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -161,11 +99,9 @@ class _Problem:
 
         None too where there is no decomposition: it speeds the search up, and the search ends without it.
         """
-        if len(self.targets) < self.shape[2]:
+        if len(self.rows) < self.shape[2]:
             return None
-        covariance = torch.zeros(self.shape[2] - 1, self.shape[2] - 1)
-        for _, x in self._parts():
-            covariance.addmm_(x.T, x, alpha=1 / len(self.targets))
+        covariance = self.rows.covariance()
         diagonal = covariance.diagonal()
         # What hardly varies is an axis of its own
         alive = (diagonal > ALIVE * diagonal.max()).nonzero()[:, 0]
@@ -191,33 +127,12 @@ class _Problem:
         there, back = (vectors / root) @ vectors.T, (vectors * root) @ vectors.T
         return _Preconditioner(there.float(), back.float(), curvature**-0.5)
 
-    def _parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """The scaled features, as many rows at a time as have LOGITS logits, with their positions."""
-        folds, classes, width = self.shape
-        step = max(1, min(LOGITS // (folds * classes), CHUNK // (4 * width)))
-        for start in range(0, len(self.targets), step):
-            span = slice(start, min(start + step, len(self.targets)))
-            yield span, scaled(self.features[span], self.scaling) if self.whole is None else self.whole[span]
-
-    def _logits(self, x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        """(n, F, K)."""
-        folds, classes, width = self.shape
-        flat = theta.view(folds * classes, width)
-        return torch.addmm(flat[:, -1], x, flat[:, :-1].T).view(len(x), folds, classes)
-
     def slope(self, theta: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
         """The sum of the objectives at (F, K, D + 1) `theta`, and its gradient."""
         weight = theta[:, :, :-1]
         value, gradient = 0.5 * l2 * float(weight.double().square().sum()), torch.zeros_like(theta)
         gradient[:, :, :-1] = l2 * weight
-        flat = gradient.view(-1, self.shape[2])
-        for span, x in self._parts():
-            loss, error = self.link.slope(self._logits(x, theta), self.targets[span], self.shares[span])
-            value += loss
-            error = error.view(len(x), -1)
-            flat[:, :-1].addmm_(error.T, x)
-            flat[:, -1] += error.sum(dim=0)
-        return value, gradient
+        return self.rows.slope(theta, value, gradient), gradient
 
     def solve(self, l2: float, start: torch.Tensor | None, tolerance: float, flat: float) -> torch.Tensor:
         """(F, K, D + 1) at a gradient of norm `tolerance` at most in each problem, or where the objective
@@ -250,19 +165,6 @@ class _Problem:
                 break
         return change.back(phi.detach())
 
-    def logits(self, theta: torch.Tensor, place: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(M, K) logits of the examples at (M,) rising `rows`, each by the problem whose number is its
-        `place` (N,).
-        """
-        logits, fold = np.empty((len(rows), self.shape[1]), dtype=np.float32), torch.from_numpy(place)
-        for span, x in self._parts():
-            first, last = np.searchsorted(rows, (span.start, span.stop))
-            if first < last:
-                inside = torch.from_numpy(rows[first:last])
-                given = self._logits(x[inside - span.start], theta)
-                logits[first:last] = given[torch.arange(len(given)), fold[inside]].numpy()
-        return logits
-
 
 def _shares(weights: np.ndarray) -> np.ndarray:
     """(N,) what each example's loss is multiplied by: its part of the whole weight, 0 where there is none."""
@@ -281,6 +183,7 @@ def fit_linear(
     start: tuple[np.ndarray, np.ndarray] | None = None,
     tolerance: float = 1e-4,
     flat: float = 1e-9,
+    crew: Crew | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weight (K, D) and bias (K,) on raw features: the scaling (Pareto, where none is given) is folded in.
 
@@ -288,16 +191,16 @@ def fit_linear(
     weights are 0, that is 0, and so is what comes out. Features larger than WHOLE are streamed in
     mini-batches whose gradients add up, so a memory-mapped array of any length will do and the result is
     that of the whole. Ends at a gradient of norm `tolerance` or a fall of the objective below `flat`.
-    `start` is a weight and a bias as they are returned: what a fit on similar data gave.
+    `start` is a weight and a bias as they are returned: what a fit on similar data gave. Of large features
+    the workers of a `crew` hold a part each, and a pass is one call of each.
     """
-    mean, scale = scaling if scaling is not None else pareto_scaling(features)
-    problem = _Problem(features, targets, _shares(weights)[None], task, (mean, scale))
-    begin: torch.Tensor | None = None
-    if start is not None:
-        weight, bias = start
-        known = weight * np.where(np.isfinite(scale), scale, 0)
-        begin = torch.from_numpy(np.column_stack([known, bias + weight @ mean]).astype(np.float32))[None]
-    solution = problem.solve(l2, begin, tolerance, flat)[0].double().numpy()
+    with rows_of(features, targets, _shares(weights)[None], task, scaling, crew) as (rows, (mean, scale)):
+        begin: torch.Tensor | None = None
+        if start is not None:
+            weight, bias = start
+            known = weight * np.where(np.isfinite(scale), scale, 0)
+            begin = torch.from_numpy(np.column_stack([known, bias + weight @ mean]).astype(np.float32))[None]
+        solution = _Problem(rows, task.link).solve(l2, begin, tolerance, flat)[0].double().numpy()
     weight = solution[:, :-1] / scale
     return weight.astype(np.float32), (solution[:, -1] - weight @ mean).astype(np.float32)
 
@@ -326,6 +229,7 @@ def fit_path(
     stop: Callable[[], bool] = lambda: False,
     l2: float | None = None,
     blocks: np.ndarray | None = None,
+    crew: Crew | None = None,
 ) -> Path:
     """Out-of-fold log loss from the strongest L2 to the weakest; ends two steps after the best, or at the
     `l2` that is named.
@@ -334,7 +238,7 @@ def fit_path(
     being that of the paired difference to the best. As many folds are tried as hold out ENOUGH examples; no
     fold parts one of the `blocks` (N,), and errors count blocks. The features' scaling, which knows no
     labels, is that of all examples. One that is named is reached by the same way, and so with the same
-    bits, as when it is chosen.
+    bits, as when it is chosen. Of large features the workers of a `crew` hold a part each.
     """
     splits = tried_folds(task.strata(targets), folds, seed, blocks)
     grid = GRID if l2 is None else (*(strength for strength in GRID if strength > l2), l2)
@@ -345,21 +249,21 @@ def fit_path(
     )
     for number, (train, held_out) in enumerate(splits):
         shares[number, train], place[held_out] = _shares(weights[train]), number
-    problem = _Problem(features, targets, shares, task, pareto_scaling(features))
-    thetas: list[torch.Tensor] = []
-    losses: list[np.ndarray] = []
-    for step, strength in enumerate(grid):
-        thetas.append(problem.solve(strength, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
-        losses.append(task.link.losses(targets[rows], problem.logits(thetas[-1], place, rows)))
-        tick(label="choosing L2", done=step + 1, total=len(grid))
-        means = [float(loss.mean()) for loss in losses]
-        if stop() or (l2 is None and step - int(np.argmin(means)) >= 2):
-            break
-    best = int(np.argmin(means)) if l2 is None else len(means) - 1
-    units = None if blocks is None else blocks[rows]
-    errors = [standard_error(loss - losses[best], units) for loss in losses]
-    chosen = next(n for n in range(best + 1) if means[n] - means[best] <= errors[n]) if l2 is None else best
-    spread = np.array([standard_error(loss, units) for loss in losses])
-    return Path(
-        grid[: len(means)], np.array(means), spread, chosen, rows, problem.logits(thetas[chosen], place, rows)
-    )
+    with rows_of(features, targets, shares, task, crew=crew) as (held, _):
+        problem, thetas, losses = _Problem(held, task.link), list[torch.Tensor](), list[np.ndarray]()
+        for step, strength in enumerate(grid):
+            thetas.append(problem.solve(strength, thetas[-1] if thetas else None, 1e-4, PATH_FLAT))
+            logits = held.logits(thetas[-1], place[rows], rows)
+            losses.append(task.link.losses(targets[rows], logits))
+            tick(label="choosing L2", done=step + 1, total=len(grid))
+            means = [float(loss.mean()) for loss in losses]
+            if stop() or (l2 is None and step - int(np.argmin(means)) >= 2):
+                break
+        best = int(np.argmin(means)) if l2 is None else len(means) - 1
+        units = None if blocks is None else blocks[rows]
+        errors = [standard_error(loss - losses[best], units) for loss in losses]
+        near = next(n for n in range(best + 1) if means[n] - means[best] <= errors[n])
+        chosen = near if l2 is None else best
+        spread = np.array([standard_error(loss, units) for loss in losses])
+        logits = held.logits(thetas[chosen], place[rows], rows)
+    return Path(grid[: len(means)], np.array(means), spread, chosen, rows, logits)

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from regraft.tasks import Task
-from regraft.training.linear import pareto_scaling, scaled, tried_folds
+from regraft.training.linear import tried_folds
 from regraft.training.network import Layers, make_head
 from regraft.training.ranks import shuffled
+from regraft.training.rows import pareto_scaling, scaled
 
 RATE = 1e-3
 BATCH, BATCHES = 256, 8  # most examples a step, and least steps an epoch

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from regraft.backbones import Backbone, Suffix
+from regraft.crew import Crew
 from regraft.tasks import Task
 from regraft.training.linear import fit_linear
 
@@ -56,14 +57,15 @@ def linear_head(
     l2: float,
     dropout: float = 0.0,
     start: nn.Sequential | None = None,
+    crew: Crew | None = None,
 ) -> nn.Sequential:
     """A linear head fitted to convergence on (N, D) features, (N, ...) targets and (N,) weights; `start`, a
-    head of similar data.
+    head of similar data. The workers of a `crew` hold features that are large.
     """
     begin = None
     if start is not None:
         begin = start[-1].weight.detach().numpy(), start[-1].bias.detach().numpy()  # type: ignore[operator]
-    weight, bias = fit_linear(features, targets, weights, task, l2, start=begin)
+    weight, bias = fit_linear(features, targets, weights, task, l2, start=begin, crew=crew)
     last = nn.Linear(features.shape[1], task.outputs)
     last.weight.data.copy_(torch.from_numpy(weight))
     last.bias.data.copy_(torch.from_numpy(bias))
