@@ -5,11 +5,52 @@ Whoever has work to share knows the protocol of this module only. `regraft.scale
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
+Given = TypeVar("Given")
+Piece = TypeVar("Piece")
+
+
+class Seat(Protocol):
+    """What one of several processes that do one thing together has: process `rank` of `world`, from 0 on,
+    joined by torch.distributed; `device` is where it computes.
+    """
+
+    rank: int
+    world: int
+    device: str
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Tell an event (`artifacts.Events`) to who sent the team; ticks a few times a second at most."""
+        ...
+
+    def stopped(self) -> bool:
+        """Whether the user wants it to end; on rank 0 only, which tells the others."""
+        ...
+
+    def keep(self, state: bytes) -> None:
+        """Hand on from what the team is to go on should one of its processes be lost."""
+        ...
+
+    def kept(self) -> bytes | None:
+        """What was handed on last, by this team or by one before it."""
+        ...
+
+
+class Held(Protocol):
+    """Workers that each hold a part of something large."""
+
+    def __len__(self) -> int: ...
+
+    def ask(self, name: str, *given: Any) -> list[Any]:
+        """What the method `name` of each part gives, in the order of the parts. A worker that is lost is
+        replaced, and its part asked again. What a method raises is raised here.
+        """
+        ...
 
 
 class Crew(Protocol):
@@ -30,6 +71,26 @@ class Crew(Protocol):
         A bounded number of `jobs` is drawn ahead, so they may be without end. A worker that is lost costs the
         jobs it had at that moment, which others do again. What a job raises is raised here.
         """
+        ...
+
+    def team(
+        self,
+        function: Callable[[Seat, Given], Made],
+        given: Given,
+        hear: Callable[[dict[str, Any]], None],
+        keep: Callable[[bytes], None],
+        kept: bytes | None,
+    ) -> Made:
+        """What `function` gives on rank 0 of a process a worker, all of which call it at the same time.
+
+        Its events are heard here, what it keeps is kept here, and `kept` is what an earlier team kept. Where
+        a process is lost, all begin again from what was kept last. The first Ctrl-C asks the team to end,
+        whose answer counts; the second is raised. What rank 0 raises, or any rank on purpose, is raised here.
+        """
+        ...
+
+    def hold(self, make: Callable[[Piece], Any], pieces: Sequence[Piece]) -> AbstractContextManager[Held]:
+        """A worker a piece, that holds what `make` gives of it, while the context lasts."""
         ...
 
 

@@ -15,7 +15,7 @@ from regraft.errors import UsageError
 from regraft.recipe import read_recipe
 from regraft.runtime import pick_device
 from regraft.steps.context import Context
-from regraft.steps.finetune import tune as finetune
+from regraft.steps.finetune import work as finetune
 
 NUMBERED = "cpu:0"  # the one device with a number that there is everywhere
 

@@ -98,7 +98,7 @@ def test_cached_and_uncached_training_agree(base: Backbone, monkeypatch: pytest.
         )
 
     cached = trained()
-    monkeypatch.setattr("regraft.steps.finetune.tune.cache_prefix", lambda *_: None)
+    monkeypatch.setattr("regraft.steps.finetune.work.cache_prefix", lambda *_: None)
     monkeypatch.setattr(base.module.model.config, "hidden_dropout_prob", 0.0)
     assert cached == pytest.approx(trained(), rel=0.05)
 

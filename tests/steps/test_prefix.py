@@ -63,7 +63,7 @@ def test_cached_and_uncached_training_agree(
     monkeypatch.setattr(Augment, "__call__", lambda self, image, *_: np.asarray(image))
     ours = context(tmp_path, epochs=1)
     cached = tuner(base, plan, ours).fit(copy.deepcopy(head), train, val, ours)
-    monkeypatch.setattr("regraft.steps.finetune.tune.cache_prefix", lambda *_: None)
+    monkeypatch.setattr("regraft.steps.finetune.work.cache_prefix", lambda *_: None)
     ours = context(None, epochs=1)
     plain = tuner(base, plan, ours).fit(copy.deepcopy(head), train, val, ours)
     assert cached.trained.val_loss == pytest.approx(plain.trained.val_loss, rel=0.02)

@@ -37,6 +37,14 @@ class Events:
         for listener in self.listeners:
             listener(event)
 
+    def again(self, event: dict[str, Any]) -> None:
+        """Tell an event that was told in another process."""
+        fields = {name: value for name, value in event.items() if name not in ("time", "kind")}
+        if event["kind"] == "tick":
+            self.tick(**fields)
+        else:
+            self.emit(event["kind"], **fields)
+
     def note(self, text: str) -> None:
         """Append a remark that is worth knowing and is no decision."""
         self.emit("note", text=text)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError
 
-from regraft.crew import Job, Made
+from regraft.crew import Held, Job, Made
 from regraft.errors import RegraftError
 
 AHEAD = 2  # jobs a worker has at once: the next is there when one ends
@@ -128,6 +128,30 @@ class RayCrew:
                 else:
                     self._drop(running)
                     raise answer[1]
+
+    def team(
+        self,
+        function: Callable[[Any, Any], Any],
+        given: Any,
+        hear: Callable[[dict[str, Any]], None],
+        keep: Callable[[bytes], None],
+        kept: bytes | None,
+    ) -> Any:
+        """See `Crew.team`. The workers of `each` make room for it."""
+        from regraft.scale.team import Asked, teamed
+
+        self.rest()
+        asked = Asked(function, given, hear, keep, kept)
+        return teamed(asked, self.workers, self.threads, self.gpus)
+
+    def hold(
+        self, make: Callable[[Any], Any], pieces: Sequence[Any]
+    ) -> contextlib.AbstractContextManager[Held]:
+        """See `Crew.hold`. The workers of `each` make room for it."""
+        from regraft.scale.holders import holding
+
+        self.rest()
+        return holding(make, pieces, self.threads, self.note)
 
     def _fill(self) -> None:
         """Begin as many workers as are lacking."""

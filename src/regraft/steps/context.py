@@ -22,7 +22,7 @@ from regraft.modalities import Modality
 from regraft.recipe import Recipe, Section
 from regraft.runtime import keep_large_blocks, pick_device, survive_forks
 from regraft.steps.decisions import Decisions
-from regraft.training import Checkpoint
+from regraft.training import Checkpoint, Ranks
 
 
 class Keeper:
@@ -59,6 +59,7 @@ class Context:
     decisions: Decisions = field(default_factory=Decisions)
     keeper: Keeper = field(default_factory=Keeper)
     share: float = 1.0  # of the budget that this walk is due: under --folds others take the rest
+    ranks: Ranks = field(default_factory=Ranks)  # of the processes that train one network together
 
     @classmethod
     def begin(

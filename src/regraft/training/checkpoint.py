@@ -73,6 +73,20 @@ class Checkpoint:
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
 
+    def content(self) -> bytes | None:
+        """The file as it is, for another process; None where there is none."""
+        if self.path is None or not self.path.is_file():
+            return None
+        with contextlib.suppress(OSError):
+            return self.path.read_bytes()
+        return None
+
+    def put(self, content: bytes) -> None:
+        """Replace what was kept by the file of another process. A full disk costs the resume only."""
+        if self.path is not None:
+            with contextlib.suppress(OSError), atomic(self.path) as temporary:
+                temporary.write_bytes(content)
+
     def move_to(self, other: Checkpoint) -> None:
         """Let what is kept here be what `other` keeps."""
         if self.path is not None and other.path is not None and self.path.is_file():

@@ -56,13 +56,15 @@ class Learner:
 @dataclass(frozen=True)
 class Schedule:
     """How long it may take: `epochs` of so many `steps`; fewer when `patience` epochs have passed since the
-    one that is kept, or when `out_of_time` says so.
+    one that is kept, or when `out_of_time` says so. `interrupted` is asked after each step: where it says
+    so, on one of several ranks, all end as by Ctrl-C.
     """
 
     steps: int
     epochs: int
     patience: int
     out_of_time: Callable[[], bool] = lambda: False
+    interrupted: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Loop:
         if (state := kept.load()) is not None:
             self.load_state_dict(state)
             return
+        self.ranks.part_ways()
         self.lowest = judge()[0] if judge else np.zeros(0)  # losses of the epoch whose mean is lowest
         self.progress.val_loss = float(self.lowest.mean()) if judge else math.nan
         self.best = self.snapshot()
@@ -218,7 +221,8 @@ class Loop:
         """
         at = self.progress
         statistics = [b for b in self.learner.module.buffers() if b.is_floating_point()]
-        if not all(bool(tensor.isfinite().all()) for tensor in (*self.moving, *statistics)):
+        finite = all(bool(tensor.isfinite().all()) for tensor in (*self.moving, *statistics))
+        if not self.ranks.agree(finite):
             raise FloatingPointError("the weights, or running statistics, were no numbers")
         if self.judge is None:
             self.best, at.best_epoch = self.snapshot(), at.epoch
@@ -229,7 +233,7 @@ class Loop:
             raise FloatingPointError("the val loss was no number")
         if at.best_epoch == 0 or mean < self.lowest.mean():  # the start is the caller's to compare with
             self.lowest = losses
-        if within_error(losses, self.lowest):
+        if self.ranks.agree(within_error(losses, self.lowest)):
             self.best, at.best_epoch, at.val_loss = self.snapshot(), at.epoch, mean
         return {"val_loss": mean, **said}
 
@@ -278,6 +282,7 @@ class Loop:
         }
         optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
         torch.set_rng_state(state["random"])
+        self.ranks.part_ways()
         here = module.state_dict()
         self.best = {name: _like(here[name], tensor) for name, tensor in state["best"].items()}
         self.lowest, self.progress = np.array(state["lowest"]), Progress(**state["progress"])
@@ -307,7 +312,11 @@ class Loop:
         return "patience" if waited and epoch < self.schedule.epochs else ""
 
     def _out_of_time(self) -> bool:
-        (late,) = self.ranks.total(float(self.schedule.out_of_time()))
+        """Whether the time is up on any rank. Raises KeyboardInterrupt where any was told to stop."""
+        schedule = self.schedule
+        late, stopped = self.ranks.total(float(schedule.out_of_time()), float(schedule.interrupted()))
+        if stopped:
+            raise KeyboardInterrupt
         return late > 0
 
     def _steps(self) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,11 @@ class Ranks:
         """True for rank 0."""
         return self.rank == 0
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The rank, and how many there are."""
+        return self.rank, self.world
+
     def total(self, *values: float) -> tuple[float, ...]:
         """The sum over all processes of each value."""
         if self.world == 1:
@@ -39,6 +45,43 @@ class Ranks:
         numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(numbers)
         return tuple(numbers.tolist())
+
+    def agree(self, said: bool) -> bool:
+        """What rank 0 says, on every rank."""
+        if self.world == 1:
+            return said
+        return bool(self.total(float(said and self.leads))[0])
+
+    def same(self, value: Any) -> Any:
+        """The value of rank 0, on every rank: plain numbers, texts, arrays and dictionaries of them."""
+        if self.world == 1:
+            return value
+        one = [value]
+        torch.distributed.broadcast_object_list(one, src=0, device=torch.device(self.device))
+        return one[0]
+
+    def joined(self, values: np.ndarray) -> np.ndarray:
+        """The sum over all processes of float arrays of one shape: where each has filled rows of its own in
+        zeros, all of them, bit by bit.
+        """
+        if self.world == 1:
+            return values
+        numbers = torch.from_numpy(values).to(self.device)
+        torch.distributed.all_reduce(numbers)
+        return numbers.cpu().numpy()
+
+    def every(self, digest: str) -> list[str]:
+        """What each process says, in their order."""
+        if self.world == 1:
+            return [digest]
+        said: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(said, digest)
+        return said
+
+    def part_ways(self) -> None:
+        """Let what this process draws (dropout) differ from what the others draw; rank 0 goes on as it is."""
+        if not self.leads:
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.rank)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by the sum over all processes; one that is missing counts as zero."""

@@ -48,13 +48,17 @@ def prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Place
 
 
 def logits_of(network: Network, inputs: Iterable[Placed], arithmetic: Arithmetic) -> np.ndarray:
-    """(N, K) float32 logits of N examples, each in its place, as the network stands."""
+    """(N, K) float32 logits of N examples, in the order of their positions, as the network stands; of none,
+    no rows.
+    """
     network.eval()
     rows, logits = [], []
     for places, given in inputs:
         with torch.no_grad(), arithmetic():
             logits.append(network(given).float().cpu().numpy())
         rows.append(places)
+    if not rows:
+        return np.zeros((0, 0), dtype=np.float32)
     return np.concatenate(logits)[np.argsort(np.concatenate(rows))]
 
 

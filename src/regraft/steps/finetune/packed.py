@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from regraft.backbones import Backbone, Suffix, tensors
 from regraft.data.part import Part
 from regraft.inference import Engine, Feed, alike, batched, prefetch
+from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import Placed
 from regraft.training import ACTIVATION, Batch, Batches, Inputs, shuffled
@@ -62,20 +63,27 @@ def prepared_items(data: Part, backbone: Backbone) -> Packed | None:
     return packed(raw for _, raws in read for raw in raws)
 
 
+def collated(preprocess: Preprocess, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch of some examples; of none, arrays without rows."""
+    if not raws:
+        return {name: array[:0] for name, array in preprocess.blank(1).items()}
+    return preprocess.collate(raws)
+
+
 @dataclass(frozen=True)
 class Activations:
     """Of each of N examples what the network takes (`raws`), and the activation before the cut (`values`),
     float16.
     """
 
-    backbone: Backbone
+    preprocess: Preprocess
     raws: Packed
     values: Packed
 
     def inputs(self, rows: np.ndarray, context: Context) -> Inputs:
         """A batch as the network takes it, with its activations beside it, padded as the rest of it is."""
-        preprocess = self.backbone.preprocess
-        batch = preprocess.collate([self.raws[row] for row in rows])
+        preprocess = self.preprocess
+        batch = collated(preprocess, [self.raws[row] for row in rows])
         length, shape = batch[preprocess.varying[0]].shape[1], self.values.values.shape[1:]
         activation = np.zeros((len(rows), length, *shape), dtype=np.float32)
         for place, row in zip(activation, rows, strict=True):
@@ -93,12 +101,22 @@ class PackedPrefix:
     train: Activations
     val: Activations | None
 
+    def bare(self) -> PackedPrefix:
+        """The activations alone, for another process, which has to say what comes after them (`before`)."""
+        return replace(self, suffix=None)  # type: ignore[arg-type]
+
+    def before(self, backbone: Backbone, cut: int) -> PackedPrefix:
+        """The same for a backbone of the same weights, in another process."""
+        return replace(self, suffix=Suffix(backbone, cut))
+
     def batches(self, data: Part, size: int, context: Context) -> Batches:
         """Batches of `size` examples of an epoch, which are about as long as each other."""
         seed = context.recipe.run.seed
 
         def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
-            orders = shuffled(len(data.labels), seed, epoch, size, lengths=self.train.raws.lengths)
+            orders = shuffled(
+                len(data.labels), seed, epoch, size, *context.ranks.place, self.train.raws.lengths
+            )
             for order in orders[skip:]:
                 yield (
                     self.train.inputs(order, context),
@@ -142,4 +160,4 @@ def activations(
             done += len(rows)
             context.events.tick(label=label, done=done, total=len(raws))
     assert values is not None
-    return Activations(backbone, raws, Packed(values, raws.edges))
+    return Activations(backbone.preprocess, raws, Packed(values, raws.edges))

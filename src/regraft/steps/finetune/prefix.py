@@ -42,6 +42,14 @@ class Prefix:
     views: list[np.ndarray]
     val: np.ndarray
 
+    def bare(self) -> Prefix:
+        """The activations alone, for another process, which has to say what comes after them (`before`)."""
+        return replace(self, suffix=None)  # type: ignore[arg-type]
+
+    def before(self, backbone: Backbone, cut: int) -> Prefix:
+        """The same for a backbone of the same weights, in another process."""
+        return replace(self, suffix=Suffix(backbone, cut))
+
     def held(self, size: int, context: Context) -> Iterator[Placed]:
         """Val in batches of `size`, with the positions of the examples in it."""
         for start in range(0, len(self.val), size):
@@ -54,7 +62,7 @@ class Prefix:
 
         def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
             view = self.views[(epoch if len(self.views) > 1 else 0) % len(self.views)]
-            for order in shuffled(len(data.labels), seed, epoch, size)[skip:]:
+            for order in shuffled(len(data.labels), seed, epoch, size, *context.ranks.place)[skip:]:
                 yield (
                     self.tensor(view[order], context),
                     torch.from_numpy(data.labels[order]).to(context.device),
@@ -80,6 +88,11 @@ class _View:
     augment: Any
     seed: int
     number: int
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """See `Preprocess.varying`."""
+        return self.preprocess.varying
 
     def host(self, pair: tuple[Any, str]) -> np.ndarray:
         item, identity = pair

@@ -1,0 +1,194 @@
+"""Fine-tuning by several processes of a real Ray beside the same in one: results, kills, Ctrl-C, what stays frozen."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+import regraft
+from bases import IMAGES
+from regraft.artifacts import Events
+from regraft.backbones import Backbone
+from regraft.crew import Crew
+from regraft.data.part import Part
+from regraft.errors import RegraftError
+from regraft.inference import FeatureStore
+from regraft.recipe import Recipe
+from regraft.steps.context import Context
+from regraft.steps.finetune import team
+from regraft.steps.finetune.rules import Tuning
+from regraft.steps.finetune.tune import Finetuned, Tuner
+from regraft.tasks import Single
+from regraft.training import Checkpoint, make_head, plan_freeze
+
+pytestmark = pytest.mark.ray
+TASK = Single(("one", "other"))
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is to do, it is done together."""
+    monkeypatch.setattr(team, "BEGINNING", 0.0)
+
+
+def tinted(count: int, seed: int) -> Part:
+    """Noise in two tints, of unequal weights."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    pixels = rng.integers(0, 120, (count, 32, 32, 3))
+    pixels[..., 0] += 60 * labels[:, None, None]
+    ids = tuple(f"{seed:016x}{number:016x}" for number in range(count))
+    weights = rng.uniform(0.5, 1.5, count)
+    return Part(
+        items=tuple(pixels.astype(np.uint8)), ids=ids, labels=labels.astype(np.int64), weights=weights
+    )
+
+
+TRAIN, VAL = tinted(41, 1), tinted(17, 2)  # batches of 8, the last of 9; val in whole batches and a rest
+
+
+@pytest.fixture(scope="module")
+def base(tiny: str) -> Backbone:
+    return regraft.backbone(tiny, 32)
+
+
+class Trial:
+    """A fine-tuning with quick settings, at home or by a crew, and what was told of it."""
+
+    def __init__(
+        self, base: Backbone, crew: Crew | None, strategy: str = "full", size: int = 8, epochs: int = 3
+    ):
+        self.told: list[dict[str, Any]] = []
+        self.does: Callable[[dict[str, Any]], None] = lambda event: None
+        finetune = {"epochs": epochs, "batch_size": size, "lr": 3e-3, "layer_decay": 0.8, "patience": 9}
+        recipe = Recipe.build(
+            {
+                "finetune": {**finetune, "precision": "float32", "interpolation": 1.0},
+                "augment": {"crop_scale": 0.8, "mirror": True},
+                "run": {"feature_batch": 4},
+            }
+        )
+        store, events = FeatureStore(None, crew=crew), Events(None, (self.hear,))
+        self.context = Context(recipe, store, torch.device("cpu"), events, IMAGES)
+        plan = plan_freeze(base.module, base.stages, strategy)
+        self.tuner = Tuner(base, plan, Tuning.of(recipe.finetune, self.context.augmentation), TASK)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        self.told.append(event)
+        self.does(event)
+
+    def tune(self, checkpoint: Checkpoint | None = None) -> Finetuned:
+        torch.manual_seed(0)
+        head = make_head("linear", self.tuner.backbone.width, 2).eval()
+        return self.tuner.fit(head, TRAIN, VAL, self.context, checkpoint)
+
+    def epochs(self) -> dict[int, float]:
+        """The losses of training that were told."""
+        return {e["epoch"]: e["train_loss"] for e in self.told if e["kind"] == "epoch"}
+
+
+@pytest.fixture(scope="module")
+def alone(base: Backbone) -> tuple[Trial, Finetuned]:
+    trial = Trial(base, None)
+    return trial, trial.tune()
+
+
+def assert_alike(ours: Finetuned, home: Finetuned) -> None:
+    """The same val loss within a thousandth, and the same outputs within a hundredth of their spread."""
+    assert ours.logits is not None
+    assert home.logits is not None
+    assert ours.trained.val_loss == pytest.approx(home.trained.val_loss, rel=1e-3)
+    assert np.abs(ours.logits - home.logits).max() < 1e-2 * home.logits.std()
+    assert ours.frozen_digest == home.frozen_digest
+
+
+def test_two_processes_end_where_one_does(base: Backbone, crew: Crew, alone: tuple[Trial, Finetuned]) -> None:
+    away, (home, single) = Trial(base, crew), alone
+    together = away.tune()
+    assert_alike(together, single)
+    assert together.trained.stopped == "length"
+    assert away.epochs() == pytest.approx(home.epochs(), rel=1e-3)
+    assert any(event["kind"] == "tick" and event["label"] == "fine-tuning" for event in away.told)
+
+
+def test_ranks_without_examples_take_part(base: Backbone, crew: Crew) -> None:
+    """Batches of one example, from cached activations: one of two processes has nothing to do."""
+    home, away = (Trial(base, who, "last-1", size=1, epochs=1) for who in (None, crew))
+    assert_alike(away.tune(), home.tune())
+    assert away.epochs() == pytest.approx(home.epochs(), rel=1e-3)
+
+
+def test_a_killed_process_costs_what_was_done_since_the_checkpoint(
+    base: Backbone, crew: Crew, alone: tuple[Trial, Finetuned], tmp_path: Path
+) -> None:
+    trial, killed, kept = Trial(base, crew), [], Checkpoint(tmp_path / "kept.safetensors")
+
+    def kill(event: dict[str, Any]) -> None:
+        """End the second process once two epochs are over."""
+        if event["kind"] == "epoch" and event["epoch"] == 2 and not killed:
+            found = psutil.Process().children(recursive=True)
+            killed.extend(p.pid for p in found if "RayTrainWorker" in " ".join(p.cmdline()))
+            os.kill(max(killed), signal.SIGKILL)
+
+    trial.does = kill
+    ended = trial.tune(kept)
+    assert len(killed) == 2
+    assert_alike(ended, alone[1])
+    first = [event for event in trial.told if event["kind"] == "epoch" and event["epoch"] == 1]
+    assert len(first) == 1, "it did not begin at the beginning"
+    assert kept.load() is not None, "what a run goes on from lies with who sent the team"
+
+
+def test_one_process_trains_where_that_is_faster_or_norms_follow_batches(
+    base: Backbone, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a team was sent")
+
+    monkeypatch.setattr(type(crew), "team", never)
+    moving = Trial(base, crew, epochs=1)
+    plan = plan_freeze(base.module, base.stages, "full", "moving")
+    moving.tuner = replace(moving.tuner, plan=plan)
+    moving.tune()
+    assert any("norms follow whole batches" in event.get("text", "") for event in moving.told)
+    monkeypatch.setattr(team, "BEGINNING", 1e9)
+    Trial(base, crew, epochs=1).tune()
+
+
+def test_ctrl_c_keeps_the_best_so_far(base: Backbone, crew: Crew, alone: tuple[Trial, Finetuned]) -> None:
+    trial = Trial(base, crew, epochs=500)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        """As a user does, once the first epoch is over."""
+        if event["kind"] == "epoch" and event["epoch"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    trial.does = interrupt
+    ended = trial.tune()
+    assert ended.interrupted
+    assert 1 <= ended.trained.epochs_run < 500
+    assert ended.trained.best.keys() == alone[1].trained.best.keys()
+
+
+def creep(module: torch.nn.Module, _: object) -> None:
+    """Moves what is frozen, on the second process only."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+        module.running_mean.add_(1e-3)  # type: ignore[operator]
+
+
+def test_what_moves_on_one_rank_is_found_and_the_rank_named(base: Backbone, crew: Crew) -> None:
+    faulty = replace(base, module=copy.deepcopy(base.module))
+    norm = next(m for m in faulty.module.modules() if getattr(m, "running_mean", None) is not None)
+    norm.register_forward_pre_hook(creep)
+    with pytest.raises(RegraftError, match="something frozen moved during fine-tuning on rank 1 of 2"):
+        Trial(faulty, crew, epochs=1).tune()
