@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -15,18 +14,9 @@ from regraft.data.addresses import Place, entries_of, forget, is_address, place_
 from regraft.data.answers import USUAL, Wanted
 from regraft.data.examples import Asked, Named
 from regraft.data.kind import Kind
+from regraft.data.layouts import Listing, are_classes, check_classes, check_splits, inside
 from regraft.data.patterns import common_folder, common_name, places_in
-from regraft.data.rows import (
-    Labels,
-    Note,
-    Quarantined,
-    Row,
-    alike,
-    all_perhaps_splits,
-    perhaps_split,
-    shown,
-    split_of,
-)
+from regraft.data.rows import Labels, Note, Quarantined, Row, alike, perhaps_split, shown, split_of
 from regraft.data.sharded import first_names, read_shards, split_in
 from regraft.data.shards import is_shard
 from regraft.data.tables import is_table_name, named_kind, read_table, told_kind
@@ -35,10 +25,6 @@ from regraft.errors import DataError
 
 LOOKED_AT = 1_000  # files that are looked at to tell of which modality the data are
 MIXED, LEFT_OVER = 0.1, 4  # share of the files, and files, up to which those of another kind are leftovers
-SAY = (
-    "Call the folders of splits train/, val/ and test/, each with a folder a class. "
-    "Or give a csv with the columns path, label and, where wanted, split."
-)
 
 
 @dataclass
@@ -235,8 +221,8 @@ def _read_folder(given: Place, kinds: Sequence[Kind], wanted: Wanted) -> Source:
             [],
             f"Give the folder of labelled {kind.noun}s, or a table of them.",
         )
-    root, notes = _inside(given, kind)
-    top = _Listing(root, kind)
+    root, notes = inside(given, kind)
+    top = Listing(root, kind)
     tables = {name: split for name in top.tables if (split := split_of(Path(name).stem))}
     source = Source(given.name or "data", root, [], kind, notes=notes)
     if tables:
@@ -249,11 +235,11 @@ def _read_folder(given: Place, kinds: Sequence[Kind], wanted: Wanted) -> Source:
             "Give a table that has them, or a folder with train.csv.",
         )
     splits = {name: split for name in top.folders if (split := split_of(name))}
-    if _are_classes(top, splits):
-        _check_classes(top)
+    if are_classes(top, splits):
+        check_classes(top)
         _read_classes(source, root, None, top)
         return source
-    _check_splits(top, splits)
+    check_splits(top, splits)
     for name, split in splits.items():
         _read_split(source, top, name, split)
     others = [name for name in top.folders if name not in splits]
@@ -276,53 +262,7 @@ def _shards_in(folder: Place) -> list[Place]:
     return [shard for some in inner for shard in some] if all(inner) else []
 
 
-class _Listing:
-    """What lies directly in a folder, hidden things and what regraft wrote left out; sorted names."""
-
-    def __init__(self, place: Place, kind: Kind) -> None:
-        self.place, self.kind = place, kind
-        items = entries_of(place)
-        named = [(item.name, is_folder(item)) for item in items if not is_hidden(item.name)]
-        self.folders = [name for name, folder in named if folder and not own_output(place / name)]
-        self.own = [name for name, folder in named if folder and own_output(place / name)]
-        self.files = [name for name, folder in named if not folder]
-
-    @property
-    def items(self) -> list[str]:
-        return [name for name in self.files if ends_in(name, self.kind.endings)]
-
-    @property
-    def tables(self) -> list[str]:
-        return [name for name in self.files if is_table_name(name)]
-
-    def within(self, name: str) -> _Listing:
-        """The listing of the folder called `name` in this one."""
-        return _Listing(self.place / name, self.kind)
-
-
-def _inside(root: Place, kind: Kind) -> tuple[Place, list[Note]]:
-    """The folder in which the classes or splits lie: `root` itself, or a single folder inside it where there
-    is nothing else.
-    """
-    place = root
-    for _ in range(8):
-        here = _Listing(place, kind)
-        if len(here.folders) != 1 or here.items or here.tables or split_of(here.folders[0]):
-            break
-        inner = here.within(here.folders[0])
-        if not inner.folders and not any(split_of(Path(name).stem) for name in inner.tables):
-            break
-        place = inner.place
-    if place == root:
-        return root, []
-    return place, [
-        Note(
-            "layout", "info", f"{root} holds one folder; the data were read from {within(place, root)}/ in it"
-        )
-    ]
-
-
-def _read_tables(source: Source, top: _Listing, tables: dict[str, str], wanted: Wanted) -> None:
+def _read_tables(source: Source, top: Listing, tables: dict[str, str], wanted: Wanted) -> None:
     twice = [split for split, count in Counter(tables.values()).items() if count > 1]
     perhaps = [name for name in top.tables if perhaps_split(Path(name).stem)]
     faults = [f"more than one table for {' and '.join(twice)}"] if twice else []
@@ -344,113 +284,7 @@ def _read_tables(source: Source, top: _Listing, tables: dict[str, str], wanted: 
         )
 
 
-def _are_classes(top: _Listing, splits: dict[str, str]) -> bool:
-    """True where the top folders are classes, False where they are splits. Raises DataError where neither
-    is certain.
-    """
-    perhaps = [name for name in top.folders if perhaps_split(name)]
-    if not splits and not perhaps and not all_perhaps_splits(top.folders):
-        return True
-    others = [name for name in top.folders if name not in splits]
-    holds = (
-        f"{top.place} holds "
-        f"{', '.join(f'{shown(name)}/' for name in top.folders[:8])}{', ...' if top.folders[8:] else ''}:"
-    )
-    twice = [split for split, count in Counter(splits.values()).items() if count > 1]
-    faults = [
-        f"more than one folder for {split}: {', '.join(n for n in splits if splits[n] == split)}"
-        for split in twice
-    ]
-    if not splits and not perhaps:
-        faults.append("these look like splits, and it is not certain which is which")
-    faults += [f"{name}/ could be a split, and it is not certain which" for name in perhaps]
-    if "train" in splits.values():
-        inner = {name: top.within(name) for name in top.folders}
-        if (
-            others
-            and not any(inner[name].folders for name in top.folders)
-            and any(inner[name].items for name in others)
-        ):
-            if len(splits) == 1 and len(others) > 1:
-                # train/ is one of several folders that hold images and no folders,
-                # as a class of vehicles does
-                return True
-            faults.append(
-                f"{some([f'{name}/' for name in splits])} hold {top.kind.noun}s and no class folders"
-            )
-        known = {label for name in splits if splits[name] == "train" for label in inner[name].folders}
-        for name in others:
-            if name not in perhaps and len(known & set(inner[name].folders)) > 1:
-                faults.append(f"{name}/ holds the same folders as train/, and its name is that of no split")
-    elif splits and not others:
-        faults.append("no train/")
-    elif splits:
-        faults.append(
-            f"{some([f'{name}/' for name in splits])} looks like "
-            "a split beside class folders, and there is no train/"
-        )
-    if faults:
-        raise DataError(holds, faults, f"{SAY} A class of such a name needs another one.")
-    return False
-
-
-def _check_splits(top: _Listing, splits: dict[str, str]) -> None:
-    """Raise DataError where train/ holds no class folders."""
-    train = next(name for name, split in splits.items() if split == "train")
-    inner = top.within(train)
-    if not inner.folders and inner.items:
-        raise _flat(inner, [f"{top.place / name}" for name in top.tables])
-
-
-def _check_classes(top: _Listing) -> None:
-    """Raise DataError for items that lie in no class folder, and for top folders that are rather splits or
-    parts.
-    """
-    if not top.folders and top.items:
-        raise _flat(top, [])
-    if len(top.folders) < 2:
-        return
-    inner: dict[str, set[str]] = {}
-    for name in top.folders:
-        listing = top.within(name)
-        inner[name] = set(listing.folders)
-        if len(listing.folders) < 2 or listing.items:
-            return  # as class folders are
-    shared = set.intersection(*inner.values())
-    if len(shared) < 2 or 2 * len(shared) < len(set.union(*inner.values())):
-        return
-    tops, below = (some([f"{shown(name)}/" for name in names]) for names in (top.folders, sorted(shared)))
-    splits = all(split_of(name) for name in shared)
-    fault = f"each of {tops} holds {below}, so it is not certain which of them are the classes"
-    advice = (
-        f"Turn them round: train/{top.folders[0]}/, test/{top.folders[0]}/."
-        if splits
-        else f"Give one of them, such as {top.place / top.folders[0]}; or, where {tops} are the classes, "
-        f"a csv with the columns path and label. {SAY.split('. ')[0]}."
-    )
-    raise DataError(f"{top.place} can be read in two ways:", [fault], advice)
-
-
-def _flat(place: _Listing, tables: list[str]) -> DataError:
-    """The error for items that lie directly in a folder, with no class folders."""
-    tables = [str(place.place / name) for name in place.tables] + tables
-    counts = Counter(re.sub(r"[\W\d_]*\d[\W\d_]*$", "", Path(name).stem).casefold() for name in place.items)
-    names = [name for name, count in counts.most_common(6) if name and count > 1]
-    advice = f"Put the {place.kind.noun}s of each class into a folder of their own, "
-    advice += "or give a csv with the columns path and label."
-    if tables:
-        advice = f"If the labels are in {tables[0]}, give that file instead of the folder. Else: {advice}"
-    elif len(names) > 1 and sum(counts[name] for name in names) > 0.8 * len(place.items):
-        folders = ", ".join(f"{name}/" for name in names)
-        advice = (
-            f"The files' names begin with {', '.join(names)}: "
-            f"if these are classes, make folders {folders}. Else: {advice}"
-        )
-    fault = f"{len(place.items):,} {place.kind.noun}(s) lie directly in it, such as {shown(place.items[0])}"
-    return DataError(f"{place.place} has no class folders:", [fault], advice)
-
-
-def _read_split(source: Source, top: _Listing, name: str, split: str) -> None:
+def _read_split(source: Source, top: Listing, name: str, split: str) -> None:
     inner = top.within(name)
     if len(inner.folders) == 1 and not inner.items and split_of(inner.folders[0]) == split:
         inner = inner.within(inner.folders[0])  # test/test/cat, as archives unpack
@@ -462,7 +296,7 @@ def _read_split(source: Source, top: _Listing, name: str, split: str) -> None:
     _read_classes(source, inner.place, split, inner)
 
 
-def _read_classes(source: Source, folder: Place, split: str | None, listing: _Listing) -> None:
+def _read_classes(source: Source, folder: Place, split: str | None, listing: Listing) -> None:
     passed = source.passed
     passed.stray += [passed.name(folder / name) for name in listing.files]
     passed.own += [passed.name(folder / name) for name in listing.own]
