@@ -269,6 +269,17 @@ def test_offline_no_store_is_asked(tmp_path: Path, memory: str) -> None:
     assert len(session.source(laid.as_folder(f"{memory}/photos", some, ".png")).rows) == len(some)
 
 
+def test_an_address_that_is_a_text_is_not_fetched_and_one_that_was_named_is(memory: str) -> None:
+    from regraft.modalities.text import read_text
+
+    laid.put(f"{memory}/a.txt", b"what the file says")
+    assert read_text(f"{memory}/a.txt").text == f"{memory}/a.txt"
+    (named,) = inputs([f"{memory}/a.txt"], (), modality_of("text"), Passed())
+    assert read_text(named).text == "what the file says"
+    (page,) = inputs(["https://example.com/a"], (), modality_of("text"), Passed())
+    assert read_text(page).text == "https://example.com/a"
+
+
 def test_addresses_as_paths() -> None:
     place = Address("s3://bucket/a/b.tar")
     assert (place.name, place.stem, place.suffix, str(place.parent)) == (

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from regraft.data.addresses import is_address
 from regraft.data.known import content
 from regraft.errors import Unreadable
 
@@ -78,7 +79,11 @@ def estimated(words: Sequence[int], characters: Sequence[int]) -> np.ndarray:
 
 
 def _is_file(text: str) -> bool:
-    """True for the name of a .txt file that is there, and for one word that can only be such a name."""
+    """True for the name of a .txt file that is there, and for one word that can only be such a name. An address
+    in a text is part of it: what strangers wrote is never fetched.
+    """
+    if is_address(text):
+        return False
     if len(text) > 4_096 or os.path.splitext(text)[1].lower() not in ENDINGS or not text.isprintable():
         return False
     return " " not in text or os.path.isfile(text)
