@@ -209,7 +209,7 @@ def counts_without_label(root: Path) -> str:
 
 def an_image(root: Path) -> str:
     picture(0, 0).save(root, "PNG")
-    return "no .csv or .parquet"
+    return "no .csv, .parquet or .tar"
 
 
 @pytest.mark.parametrize(

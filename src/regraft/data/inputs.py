@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from regraft.data.addresses import Place, below, forget, is_address, place_of, telling
+from regraft.data.addresses import Place, as_place, below, forget, is_address, place_of, telling
 from regraft.data.cells import cell_name, first_row, table_handle
 from regraft.data.kind import Kind
 from regraft.data.known import NewFile
@@ -226,5 +226,5 @@ def _rows(table: Place, column: tuple[str, str], kind: Kind) -> Iterator[str | N
 
 def _file(table: Place, cell: object, kind: Kind) -> str | NewFile:
     """The file that a cell names, and never a text of that wording."""
-    place = below(str(table.parent), str(cell or ""))
+    place = str(as_place(below(str(table.parent), str(cell or ""))))
     return NewFile(place) if kind.cells else place
