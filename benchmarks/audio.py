@@ -250,8 +250,8 @@ def beside(rows: dict[str, dict[str, dict[str, float]]], row: str) -> str:
     shared = [cut for cut in rows[row] if all(cut in found for found in hand.values())]
     best = max(hand.values(), key=lambda found: np.mean([found[cut]["accuracy"] for cut in shared]))
     gains = [100 * (rows[row][cut]["accuracy"] - best[cut]["accuracy"]) for cut in shared]
-    spread = np.std(gains, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else float("nan")
-    return f" ({np.mean(gains):+.1f} ± {spread:.1f})"
+    spread = f" ± {np.std(gains, ddof=1) / np.sqrt(len(gains)):.1f}" if len(gains) > 1 else ""
+    return f" ({np.mean(gains):+.1f}{spread})"
 
 
 def write() -> None:
