@@ -156,8 +156,8 @@ def test_a_whole_run_and_its_export(kind: str, freeze: str, tmp_path: Path) -> N
     items = [text for text, _ in texts.labelled(4, seed=5)]
     ours = [answer.probabilities for answer in run.model.predict(items)]
     assert ours == [answer.probabilities for answer in regraft.load(run.path / "model").predict(items)]
-    if kind != "modernbert":
-        return  # an export takes half a minute: one is enough here
+    if kind == "deberta-v2":
+        return  # an export takes half a minute: these two are enough here
     pytest.importorskip("onnxscript", reason="needs the exporter: pip install 'regraft[export]'")
     done = regraft.export(run.path, out=tmp_path / "graph")
     assert (done.path / "model.onnx").is_file()

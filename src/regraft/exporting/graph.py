@@ -62,6 +62,15 @@ class Graph(nn.Module):
         """What its inputs and its outputs are called."""
         return [one.name for one in self.intake.inputs], [self.answer.name, FEATURES]
 
+    def spelled_out(self) -> Graph:
+        """The same with attention of the library transformers as plain products: what is fused falls apart
+        into views that do not fit in exporters that take it apart (of T5's encoder).
+        """
+        for part in self.backbone.modules():
+            if hasattr(part, "set_attn_implementation"):
+                part.set_attn_implementation("eager")
+        return self
+
     def program(self) -> torch.export.ExportedProgram:
         """It traced, with every size that may vary left open."""
         free = torch.export.Dim.DYNAMIC

@@ -40,11 +40,10 @@ def versions() -> dict[str, Any]:
 
 def write(graph: Graph, about: Mapping[str, Any], folder: Path) -> Path:
     """Write model.onnx into a folder, `about` in its metadata; gives its path."""
-    inputs, outputs = graph.names
-    with quiet():
-        made = torch.onnx.export(
-            graph.program(), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs
-        )
+    try:
+        made = _converted(graph)
+    except torch.onnx.OnnxExporterError:
+        made = _converted(graph.spelled_out())
     assert made is not None  # what it gives where it traces nothing itself
     made.model.producer_name, made.model.producer_version = "regraft", str(about["version"])
     _name_sizes(made.model, graph)
@@ -53,6 +52,15 @@ def write(graph: Graph, about: Mapping[str, Any], folder: Path) -> Path:
     place = folder / FILE
     made.save(str(place))
     return place
+
+
+def _converted(graph: Graph) -> Any:
+    """What PyTorch's exporter makes of it."""
+    inputs, outputs = graph.names
+    with quiet():
+        return torch.onnx.export(
+            graph.program(), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs
+        )
 
 
 def _name_sizes(model: Any, graph: Graph) -> None:

@@ -128,8 +128,8 @@ class Decibels(Spectra):
         with torch.autocast(samples.device.type, enabled=False):
             count = lengths.clamp(min=1)
             places = torch.arange(self.length, device=samples.device).unsqueeze(0)
-            times = torch.div(self.length, count, rounding_mode="floor")
-            samples = samples.gather(1, places % count) * (places < times * count)
+            most = torch.full_like(count, self.length)
+            samples = samples.gather(1, places % count) * (places < most - most % count)
             half = self.WIDE // 2
             before, behind = samples[:, 1 : half + 1].flip(1), samples[:, -half - 1 : -1].flip(1)
             power = self.powers(torch.cat([before, samples, behind], dim=1))
