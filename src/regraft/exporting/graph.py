@@ -68,7 +68,7 @@ class Graph(nn.Module):
         """
         for part in self.backbone.modules():
             if hasattr(part, "set_attn_implementation"):
-                part.set_attn_implementation("eager")
+                part.set_attn_implementation("eager")  # type: ignore[operator]
         return self
 
     def program(self) -> torch.export.ExportedProgram:

@@ -72,13 +72,13 @@ def _findings(
     if across:
         text = (
             f"{several(len(across), 'example')} of train or val dropped: "
-            "identical in bytes or pixels to one of test or val"
+            "identical in bytes or content to one of test or val"
         )
         findings.append(Finding("copies across splits", "warning", text, tuple(across), across))
     if twins := without(kept, "copies", within):
         text = (
             f"{several(len(twins), 'example', 'has', 'have')} a "
-            "twin in the same split, identical in bytes or pixels"
+            "twin in the same split, identical in bytes or content"
         )
         findings.append(Finding("copies", "info", text, tuple(twins)))
     if wrong := without(kept, "contradicting labels", contradicting):
