@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from regraft.errors import RegraftError
 
@@ -141,7 +142,9 @@ def _member(config: dict[str, Any]) -> None:
 
 def teamed(asked: Asked, workers: int, threads: int, gpus: int) -> Any:
     """What rank 0 of a team of `workers` gave, or raise what it raised; see `Crew.team`."""
-    post = ray.remote(num_cpus=0)(_Post).remote(asked.kept)
+    # On this machine: that of a worker would take it along when it is lost
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    post = ray.remote(num_cpus=0, scheduling_strategy=here)(_Post).remote(asked.kept)
     config = {
         "post": post,
         "threads": threads,
