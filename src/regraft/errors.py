@@ -66,6 +66,9 @@ class ChangedError(RegraftError):
             message or f"{path} is not the file that was looked at before: {how}. Put it back as it was."
         )
 
+    def __reduce__(self) -> tuple[type[ChangedError], tuple[str, str, str]]:
+        return type(self), (self.path, self.how, str(self))  # it may come from a process that reads
+
     def of_run(self, run: str, changed: Iterable[str]) -> ChangedError:
         """This error as a run tells it: `changed` are all files that are not as they were, `run` the folder
         of the run.

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from cards import SlowCard
 from regraft.tasks.imbalance import class_weighted
 from regraft.training import Checkpoint, Learner, Listeners, Loop, Schedule, shuffled
 from regraft.training import loop as module
@@ -105,13 +106,79 @@ def test_an_exploding_loss_counts_too() -> None:
     assert "rose to" in said[0]
 
 
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that computes aside: losses come only once they are waited for."""
+    monkeypatch.setattr(module, "computes_aside", lambda device: True)
+    monkeypatch.setattr(module, "Card", SlowCard)
+
+
+def test_losses_that_come_late_change_nothing(late, monkeypatch, tmp_path: Path) -> None:
+    said: list[list[float]] = [[], []]
+
+    def ended(number: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+        told = Listeners(epoch=lambda **fields: said[number].append(fields["train_loss"]))
+        net = network()
+        Loop(learner(net), Schedule(4, 4, patience=9), batches, judged(net), told).run()
+        return net.state_dict()
+
+    aside = ended(0)
+    monkeypatch.setattr(module, "computes_aside", lambda device: False)
+    at_once = ended(1)
+    assert all(torch.equal(aside[name], value) for name, value in at_once.items())
+    assert said[0] == said[1]
+    assert len(said[0]) == 4
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_loss_that_is_no_number_is_met_late_too(late, number) -> None:
+    left = [1]
+
+    def poisoned(epoch: int, skip: int = 0, /):
+        for at, (x, y, w) in enumerate(batches(epoch, skip)):
+            yield (x * math.nan if epoch == 2 and at == number and left and left.pop() else x), y, w
+
+    trained, said = run(network(), poisoned)
+    assert (trained.stopped, trained.epochs_run, len(said)) == ("length", 4, 1)
+    assert all(torch.isfinite(value).all() for value in trained.best.values())
+
+
+def test_a_checkpoint_counts_the_losses_that_were_under_way(late, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stopping(epoch: int, skip: int = 0, /):
+        for at, batch in enumerate(batches(epoch, skip), start=skip):
+            if (epoch, at) == (2, 3):
+                raise Stopped
+            yield batch
+
+    def ended(given, checkpoint: Checkpoint | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
+        losses: list[float] = []
+        net = network()
+        told = Listeners(epoch=lambda **fields: losses.append(fields["train_loss"]))
+        Loop(learner(net), Schedule(4, 3, patience=9), given, judged(net), told, checkpoint).run()
+        return net.state_dict(), losses
+
+    always = Checkpoint(tmp_path / "going", seconds=0.0, share=1.0)
+    always.key = "one"
+    with pytest.raises(Stopped):
+        ended(stopping, always)
+    again = Checkpoint(tmp_path / "going", seconds=0.0, share=1.0)
+    again.key = "one"
+    resumed, losses = ended(batches, again)
+    whole, expected = ended(batches)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert losses == expected[1:]
+
+
 def test_micro_batches_give_the_gradient_of_the_whole() -> None:
     x, y, w = X[:13], Y[:13], torch.linspace(0.5, 2, 13)
     gradients = []
     for parts in (1, 2, 5):
         net = network()
         value = module.slope(learner(net), (x, y, w), parts, 13)
-        gradients.append((value, [p.grad.clone() for p in net.parameters()]))
+        gradients.append((float(value), [p.grad.clone() for p in net.parameters()]))
     for value, other in gradients[1:]:
         assert value == pytest.approx(gradients[0][0], rel=1e-5)
         for a, b in zip(gradients[0][1], other, strict=True):

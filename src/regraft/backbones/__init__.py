@@ -13,6 +13,7 @@ from regraft.backbones.batches import Batch, length, padded, split, tensors
 from regraft.backbones.catalogue import Entry, Licence, entries, entry_of, licence_of, licences
 from regraft.backbones.cost import Cost, costs, pace
 from regraft.backbones.joined import joined
+from regraft.backbones.moving import Answers, Card, computes_aside, one_ahead, sent
 from regraft.backbones.poolings import every_pooling, open_poolings, pooled_by
 from regraft.backbones.sources import (
     Obtained,
@@ -30,9 +31,11 @@ from regraft.backbones.truncate import cut_short, truncated
 
 __all__ = [
     "PRECISIONS",
+    "Answers",
     "Arithmetic",
     "Backbone",
     "Batch",
+    "Card",
     "Cost",
     "Entry",
     "Licence",
@@ -45,6 +48,7 @@ __all__ = [
     "at_hand",
     "build",
     "candidates",
+    "computes_aside",
     "costs",
     "cut_short",
     "cut_stages",
@@ -60,6 +64,7 @@ __all__ = [
     "licences",
     "make_base",
     "obtain_weights",
+    "one_ahead",
     "open_poolings",
     "pace",
     "padded",
@@ -68,6 +73,7 @@ __all__ = [
     "pooled_by",
     "register_source",
     "seconds_a_step",
+    "sent",
     "split",
     "tensors",
     "truncated",

@@ -76,8 +76,9 @@ class Arithmetic:
         with contextlib.ExitStack() as stack:
             if self.precision == "bfloat16":
                 stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
-            if self.device.type == "cpu" and (self.folds or self.precision == "bfloat16"):
-                stack.enter_context(_Shortcuts(self.folds, self.precision == "bfloat16"))
+            depthwise = self.device.type == "cpu" and self.precision == "bfloat16"
+            if self.folds or depthwise:
+                stack.enter_context(_Shortcuts(self.folds, depthwise))
             yield
 
 
@@ -96,23 +97,49 @@ def may_gain_from_bfloat16(device: torch.device) -> bool:
 
 
 def pick_arithmetic(
-    network: nn.Module, inputs: Inputs, precision: str = "auto"
+    network: nn.Module, inputs: Inputs, precision: str = "auto", folded: bool | None = None
 ) -> tuple[Arithmetic, dict[str, float]]:
-    """The arithmetic to train `network` with on batches like `inputs`, and the examples/s of each precision
-    tried.
+    """The arithmetic to train `network` with on batches like `inputs`, and the examples/s of each way tried.
 
-    Norms are folded where that gives the same outputs. `precision` "auto" takes bfloat16 where a trial
-    finds it clearly faster; where another is given, or bfloat16 cannot gain, nothing is tried.
+    `precision` "auto" takes bfloat16 where a trial finds it clearly faster. On a CPU norms are folded where that
+    gives the same outputs. On a GPU that saves passes over the activations and costs calls, so a trial of it
+    tells, unless `folded` does. Where nothing is open nothing is tried.
     """
     device, count = _any_of(inputs).device, len(_any_of(inputs))
-    folds = find_folds(network, inputs) if device.type == "cpu" else {}
-    if precision == "auto" and not may_gain_from_bfloat16(device):
-        precision = "float32"
-    if precision != "auto":
-        return Arithmetic(precision, device, folds), {}
-    options = {name: Arithmetic(name, device, folds) for name in PRECISIONS}
+    folds = find_folds(network, inputs) if device.type != "mps" and folded is not False else {}
+    options = ways(device, folds, precision, folded)
+    if len(options) == 1:
+        return next(iter(options.values())), {}
     speed = {name: count / seconds_a_step(network, inputs, option) for name, option in options.items()}
-    return options["bfloat16" if speed["bfloat16"] > WORTH * speed["float32"] else "float32"], speed
+    return options[fastest_way(speed)], speed
+
+
+def ways(
+    device: torch.device, folds: dict[int, Norm], precision: str, folded: bool | None
+) -> dict[str, Arithmetic]:
+    """What of precision and folding is open on a device, by names."""
+    names: tuple[str, ...] = (precision,)
+    if precision == "auto":
+        names = PRECISIONS if may_gain_from_bfloat16(device) else PRECISIONS[:1]
+    if device.type != "cuda":
+        return {name: Arithmetic(name, device, folds) for name in names}
+    options = {}
+    for name in names:
+        if not folded or not folds:
+            options[name] = Arithmetic(name, device, {})
+        if folds and (folded or name == names[-1]):  # a trial of all four takes longer than it gains
+            options[f"{name} with norms folded"] = Arithmetic(name, device, folds)
+    return options
+
+
+def fastest_way(speed: dict[str, float]) -> str:
+    """The fastest way; one in bfloat16, which rounds, only where it is WORTH it."""
+    exact = [name for name in speed if not name.startswith("bfloat16")]
+    best = max(speed, key=lambda name: speed[name])
+    if not exact or best in exact:
+        return best
+    alike = max(exact, key=lambda name: speed[name])
+    return best if speed[best] > WORTH * speed[alike] else alike
 
 
 def seconds_a_step(network: nn.Module, inputs: Inputs, arithmetic: Arithmetic) -> float:

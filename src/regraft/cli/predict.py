@@ -56,7 +56,11 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="go on with an --out that was cut off")] = False,
     overwrite: Annotated[bool, typer.Option(help="write --out anew")] = False,
     engine: Annotated[
-        str, typer.Option(help="auto, torch-float32, torch-bfloat16, openvino-float32, openvino-bfloat16")
+        str,
+        typer.Option(
+            help="auto, torch-float32, torch-bfloat16, openvino-float32, openvino-bfloat16; on CUDA also "
+            "torch-bfloat16-folded, torch-bfloat16-compiled"
+        ),
     ] = "auto",
     device: options.Device = "auto",
     workers: options.Workers = None,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         trial_key,
         try_engines,
     )
+    from regraft.inference.workers import Reading
 
 _MODULES = {
     "engines": ("Engine", "OpenVinoEngine", "TorchEngine", "feature_key"),
@@ -35,6 +36,7 @@ _MODULES = {
     "occluded": ("Occluded", "occlusion"),
     "outcome": ("Outcome",),
     "predictor": ("Predictor",),
+    "workers": ("Reading",),
     "store": ("FeatureStore", "Kept"),
     "trial": (
         "ENGINES",
@@ -62,6 +64,7 @@ __all__ = [
     "OpenVinoEngine",
     "Outcome",
     "Predictor",
+    "Reading",
     "TorchEngine",
     "Trial",
     "agree",

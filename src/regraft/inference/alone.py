@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.backbones import Backbone
+from regraft.backbones import Backbone, computes_aside
 from regraft.crew import Crew
 from regraft.data.known import known_file
 from regraft.errors import UsageError
@@ -18,7 +18,7 @@ from regraft.inference.store import FeatureStore
 from regraft.inference.trial import makers, pick_engine, trial_key
 from regraft.runtime import keep_large_blocks, pick_device
 
-BATCH = 32
+BATCH, CARD_BATCH = 32, 256
 TRIAL_ITEMS = 32  # items of the engines' trial
 
 
@@ -43,10 +43,11 @@ def features_alone(
         raise UsageError(
             f"depths are 1 to {len(base.stages) - 1}, one less than there are stages; found {wrong}."
         )
-    made = makers(base, on, BATCH, depths, cache=cache)
+    batch = CARD_BATCH if computes_aside(on) else BATCH
+    made = makers(base, on, batch, depths, cache=cache)
     if engine == "auto":
         some = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
-        key = trial_key(base, on, BATCH, depths)
+        key = trial_key(base, on, batch, depths)
         engine, _ = pick_engine(
             made,
             lambda: base.preprocess.collate([base.preprocess.host(item) for item in some]),

@@ -4,10 +4,11 @@ agree with.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,8 +27,11 @@ from regraft.backbones import (
     split,
     tensors,
 )
+from regraft.inference.feed import Begun, Feed
 from regraft.inference.graphs import keep, kept, openvino, silence
 from regraft.runtime import survive_forks
+
+Key = TypeVar("Key")
 
 
 class Engine(Protocol):
@@ -51,6 +55,27 @@ class Engine(Protocol):
     def run(self, batch: Batch) -> list[np.ndarray]:
         """(B, width) float32, then whatever other depths the engine was made for."""
         ...
+
+
+@runtime_checkable
+class Aside(Protocol):
+    """An engine on a device that computes aside: what `run` does, begun and waited for in two calls."""
+
+    def begin(self, batch: Batch) -> Begun[list[np.ndarray]]:
+        """The features of one batch, to be waited for."""
+        ...
+
+
+def passes(
+    engine: Engine, feed: Feed, groups: Iterable[tuple[list[Key], Callable[[], Batch]]]
+) -> Iterator[tuple[list[Key], list[np.ndarray]]]:
+    """The keys of each group of a feed, in order, with what the engine makes of its batch."""
+    if isinstance(engine, Aside):
+        done = feed.ahead(groups, lambda group: engine.begin(group[1]()))
+    else:
+        done = feed.run(groups, lambda group: engine.run(group[1]()))
+    for (keys, _), found in done:
+        yield keys, found
 
 
 def feature_key(engine: Engine, view: str = "plain") -> tuple[str, str, str]:

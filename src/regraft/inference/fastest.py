@@ -12,7 +12,7 @@ import torch
 
 from regraft.backbones import Backbone, Batch
 from regraft.errors import UsageError
-from regraft.inference.predictor import SHAPES
+from regraft.inference.predictor import SHAPES, shapes_on
 from regraft.inference.trial import FEWEST_ITEMS, REFERENCE, makers, pick_engine, trial_key
 from regraft.modalities import Unreadable
 
@@ -34,7 +34,8 @@ def fastest(backbone: Backbone, device: torch.device, items: Sequence[Any], cach
             return preprocess.collate(raws)
         return preprocess.blank(max(1, len(items)), np.random.default_rng(0))
 
-    made, key = makers(backbone, device, SHAPES[-1], cache=cache), trial_key(backbone, device, SHAPES[-1])
+    size = shapes_on(device)[-1]
+    made, key = makers(backbone, device, size, cache=cache), trial_key(backbone, device, size)
     return pick_engine(made, sample, FEWEST_ITEMS, key, cache)[0]
 
 

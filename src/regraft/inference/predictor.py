@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
@@ -12,19 +13,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import Backbone, Batch, length, padded, tensors
-from regraft.inference.engines import Engine, TorchEngine
-from regraft.inference.feed import Feed, alike, batched, lanes_for
+from regraft.backbones import Backbone, Batch, computes_aside, length, padded, tensors
+from regraft.inference.engines import Aside, Engine, TorchEngine
+from regraft.inference.feed import Feed, alike, lanes_for
 from regraft.inference.outcome import Outcome
 from regraft.inference.trial import REFERENCE, long, makers
 from regraft.modalities import Unreadable
 
 SHAPES = (1, 8, 32)  # the only batch sizes that PyTorch runs
+CARDS = (*SHAPES, 256)  # those of a GPU
 COMPILED = (1, 8)  # those of engines that compile one network a shape, and of long items: more is not faster
 MANY = 32  # items that are a stream: several batches run at once, where the engine can
 WAIT = 256  # items of a stream after which one is answered though not many of its length came
 LISTED = 4_096  # the same of a list, all of which is there: fuller batches of rare lengths
 FILLED = 0.5  # the share of a batch that must be used: padding costs a CPU as much as items do
+
+
+Group = tuple[list[int], Callable[[], Batch]]  # the numbers of items, and what gives their batch
 
 
 class Finished(Protocol):
@@ -56,7 +61,7 @@ class Predictor:
         self.model, self.device, self.name, self.cache = model, device, engine, cache
         self.compiles = not engine.startswith("torch")
         few = self.compiles or (device.type == "cpu" and long(model.backbone))
-        self.shapes = COMPILED if few else SHAPES
+        self.shapes = COMPILED if few else shapes_on(device)
         self.engines: dict[tuple[int, int], Engine] = {}  # by the size of batch, and how many run at once
         self.turn = Lock()
 
@@ -72,29 +77,22 @@ class Predictor:
         answered in batches.
         """
         stream, wait = iter(items), LISTED if isinstance(items, Sequence) else WAIT
-        first = list(islice(stream, MANY))
+        first = list(islice(stream, max(MANY, self.shapes[-1])))
         shape = shape_for(len(first), self.shapes)
-        batches = batched(chain(first, stream), shape)
         answered: dict[int, Outcome | Unreadable] = {}  # what came before its turn
-        turn = 0
-        with Feed(self._lanes(len(first))) as feed:
-            together = (
-                feed.read(batches, self._read)
-                if len(first) > 1
-                else ((b, [*map(self._read, b)]) for b in batches)
-            )
+        turn, reads = 0, len(items) if isinstance(items, Sequence) else len(first)
+        with Feed(self._lanes(len(first)), self.device, reads) as feed:
+            numbered, odd = enumerate(chain(first, stream)), answered.__setitem__
+            groups = feed.groups(numbered, self.model.backbone.preprocess, shape, wait, odd)
 
-            def readable() -> Iterator[tuple[int, Any]]:
-                for number, raw in enumerate(raw for _, raws in together for raw in raws):
-                    if isinstance(raw, Unreadable):
-                        answered[number] = raw
-                    else:
-                        yield number, raw
+            def passed(group: Group) -> list[Outcome]:
+                return self.of_batch(group[1](), shape, feed.lanes)
 
-            def passed(group: tuple[list[int], list[Any]]) -> list[Outcome]:
-                return self._pass(group[1], shape, feed.lanes)
+            def begun(group: Group) -> _Begun:
+                return self._begin(group[1](), shape)
 
-            for (numbers, _), done in feed.run(alike(readable(), shape, wait), passed):
+            aside = computes_aside(self.device)
+            for (numbers, _), done in feed.ahead(groups, begun) if aside else feed.run(groups, passed):
                 answered |= dict(zip(numbers, done, strict=True))
                 while turn in answered:
                     yield answered.pop(turn)
@@ -116,12 +114,6 @@ class Predictor:
         one = not self.compiles or count < MANY
         return 1 if one else lanes_for(torch.get_num_threads())
 
-    def _read(self, item: Any) -> Any:
-        try:
-            return self.model.backbone.preprocess.host(item)
-        except Unreadable as error:
-            return error
-
     def _pass(self, raws: Sequence[Any], shape: int, lanes: int = 1) -> list[Outcome]:
         """Of each of at most `shape` prepared items, which go in one shape, its outputs and features."""
         return self.of_batch(self.model.backbone.preprocess.collate(raws), shape, lanes)
@@ -130,16 +122,26 @@ class Predictor:
         """The same of a batch that is collated already. With several `lanes` so many threads may call at
         once, and each batch has its share of the processors.
         """
-        count = length(batch)
-        batch = padded(batch, shape)
         with self.turn:
-            engine = self._engine(shape, lanes)
+            engine, whole = self._engine(shape, lanes), padded(batch, shape)
             if isinstance(engine, TorchEngine):
-                features = engine.forward(batch)[0]
+                features = engine.forward(whole)[0]
             elif engine.lanes == 1:
-                features = engine.run(batch)[0]
+                features = engine.run(whole)[0]
         if engine.lanes > 1:
-            features = engine.run(batch)[0]
+            features = engine.run(whole)[0]
+        return self._answers(features, whole, length(batch))
+
+    def _begin(self, batch: Batch, shape: int) -> _Begun:
+        """The same on a device that computes aside, to be waited for."""
+        with self.turn:
+            engine, whole = self._engine(shape, 1), padded(batch, shape)
+            assert isinstance(engine, Aside)
+            features = engine.begin(whole)
+        return _Begun(lambda: self._answers(features.result()[0], whole, length(batch)))
+
+    def _answers(self, features: np.ndarray, batch: Batch, count: int) -> list[Outcome]:
+        """What the head makes of the features of a batch, of whose rows the first `count` are asked for."""
         with self.turn:
             head = self.model.head.to("cpu").eval()
             with torch.inference_mode():
@@ -151,12 +153,24 @@ class Predictor:
 
     def _engine(self, shape: int, lanes: int) -> Engine:
         """The engine for full batches of a size; made anew where the model has another backbone."""
-        place = shape if self.compiles else SHAPES[-1]  # PyTorch runs any shape
+        place = shape if self.compiles else shapes_on(self.device)[-1]  # PyTorch runs any shape
         engine = self.engines.get((place, lanes))
         if engine is None or engine.backbone is not self.model.backbone:
             made = makers(self.model.backbone, self.device, place, cache=self.cache, lanes=lanes)
             engine = self.engines[place, lanes] = made[self.name]()
         return engine
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What the device was told to do with a batch: `result` waits for it."""
+
+    result: Callable[[], list[Outcome]]
+
+
+def shapes_on(device: torch.device) -> tuple[int, ...]:
+    """The batch sizes that PyTorch runs on a device."""
+    return CARDS if computes_aside(device) else SHAPES
 
 
 def shape_for(count: int, shapes: tuple[int, ...] = SHAPES) -> int:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,25 +18,13 @@ from safetensors.numpy import save_file
 
 from regraft.artifacts import atomic, fingerprint, openable
 from regraft.crew import Crew
-from regraft.inference.engines import Engine
-from regraft.inference.feed import Feed, alike, batched
+from regraft.inference.engines import Engine, passes
+from regraft.inference.feed import Feed, Host
 
 SHARD = 16 << 20  # bytes a file, or SECONDS of work: a killed run loses at most these
 SECONDS = 20.0
 IN_MEMORY = 2 << 30  # bytes of features held in memory; more goes to a memory-mapped file
 LIMIT = 20 << 30  # bytes the store may take before what was used longest ago is deleted
-
-
-class Host(Protocol):
-    """The host half of a preprocessing."""
-
-    def host(self, item: Any) -> np.ndarray:
-        """What the network sees of one item."""
-        ...
-
-    def collate(self, raws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """A batch of several."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -136,17 +124,10 @@ class FeatureStore:
             yield from extracted(self.crew, missing, some, extraction, engine.batch)
             return
 
-        def read(identity: str) -> np.ndarray:
-            return preprocess.host(items[rows[identity][0]])
-
-        def run(group: tuple[list[str], list[np.ndarray]]) -> list[np.ndarray]:
-            return _typed(engine.run(preprocess.collate(group[1])), columns)
-
-        with Feed(engine.lanes) as feed:
-            read_ahead = feed.read(batched(missing, engine.batch), read)
-            prepared = ((one, raw) for some, raws in read_ahead for one, raw in zip(some, raws, strict=True))
-            for (batch, _), found in feed.run(alike(prepared, engine.batch), run):
-                yield batch, found
+        with Feed(engine.lanes, getattr(engine, "device", None), len(missing)) as feed:
+            wanted = ((identity, items[rows[identity][0]]) for identity in missing)
+            for batch, made in passes(engine, feed, feed.groups(wanted, preprocess, engine.batch)):
+                yield batch, _typed(made, columns)
 
     def _place(self, *parts: str) -> Path | None:
         return self.folder / "features" / fingerprint(*parts) if self.folder else None

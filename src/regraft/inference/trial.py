@@ -18,13 +18,16 @@ import numpy as np
 import torch
 
 from regraft.artifacts import fingerprint, read_json, write_json
-from regraft.backbones import Backbone, Batch, padded, split
+from regraft.backbones import Backbone, Batch, computes_aside, padded, split
 from regraft.errors import UsageError
-from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine
+from regraft.inference.engines import Engine, OpenVinoEngine, TorchEngine, passes
 from regraft.inference.feed import Feed, lanes_for
+from regraft.inference.gpu import COMPILED, FOLDED, GpuEngine
 
 REFERENCE = "torch-float32"
-ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")
+FOLDED_BFLOAT16, COMPILED_BFLOAT16 = f"torch-bfloat16-{FOLDED}", f"torch-bfloat16-{COMPILED}"
+ENGINES = (REFERENCE, "torch-bfloat16", "openvino-float32", "openvino-bfloat16")  # of a CPU
+COMPILED_FROM = 120.0  # seconds of passes from which on compiling is tried, which takes most of a minute
 SHORT = 64  # positions of an item, of which eight fill no matrix
 LONG = 2_048  # numbers of an item: texts have fewer tokens, and the shortest of sounds has more samples
 FEW = 8  # examples a batch that fill a CPU's units, unless they are short
@@ -33,18 +36,22 @@ FEWEST_ITEMS = 64  # examples for which no trial pays
 MEAN_COSINE = 0.99
 WORST_COSINE = 0.95  # the same for the worst example of the sample
 FAST_ENOUGH = 2.0  # times float32's speed: an engine that agrees and is so fast ends the trial, each of which costs up to 3 s
+ON_CARD = 4  # batches in a row by which a GPU is timed: copies and passes overlap
 PATIENCE = 0.15  # seconds of repeated batches an engine is timed for
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One engine: examples/s, and its agreement with float32 (None: it did not run; `why` says so)."""
+    """One engine: examples/s, and its agreement with float32 (None: it did not run; `why` says so). `start` is
+    how many seconds it needs before its first batch, where that is counted: those of compiling.
+    """
 
     engine: str
     speed: float | None
     cosine: float | None
     least: float | None
     why: str = ""
+    start: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -60,7 +67,14 @@ class Trial:
             if self.engine == REFERENCE
             else f", cosine to float32 {self.cosine:.4f}, at least {self.least:.4f}"
         )
-        return f"{self.engine}: {self.speed:.0f} examples/s{agreed}{'' if self.fits else ', refused'}"
+        started = f" after {self.start:.0f} s" if self.start else ""
+        return (
+            f"{self.engine}: {self.speed:.0f} examples/s{started}{agreed}{'' if self.fits else ', refused'}"
+        )
+
+    def seconds(self, count: int) -> float:
+        """What it takes for so many examples, from the first to the last."""
+        return self.start + count / self.speed if self.speed else float("inf")
 
 
 Maker = Callable[[], Engine]
@@ -95,6 +109,27 @@ def makers(
 
     `lanes` is how many batches those run at once that can; None stands for what is fastest for many.
     """
+    on = _on_card if computes_aside(device) else _on_others
+    made = on(backbone, device, batch, depths, cut, cache, lanes)
+
+    def remembered(name: str) -> Engine:
+        engine = made[name]()
+        engine.making = Making(name, backbone, device, batch, depths, cut)
+        return engine
+
+    return {name: functools.partial(remembered, name) for name in made}
+
+
+def _on_others(
+    backbone: Backbone,
+    device: torch.device,
+    batch: int,
+    depths: tuple[int, ...],
+    cut: int | None,
+    cache: Path | None,
+    lanes: int | None,
+) -> dict[str, Maker]:
+    """The engines of a device that is waited for."""
     lanes = lanes or lanes_for(torch.get_num_threads())
     if device.type == "cpu" and long(backbone):
         batch = min(batch, FEW)
@@ -105,13 +140,24 @@ def makers(
             made[f"openvino-{p}"] = lambda p=p: OpenVinoEngine(backbone, few, p, depths, cut, cache, lanes)  # type: ignore[misc]
     if device.type != "mps":  # its autocast knows float16 only
         made["torch-bfloat16"] = lambda: TorchEngine(backbone, device, batch, "bfloat16", depths, cut)
+    return made
 
-    def remembered(name: str) -> Engine:
-        engine = made[name]()
-        engine.making = Making(name, backbone, device, batch, depths, cut)
-        return engine
 
-    return {name: functools.partial(remembered, name) for name in made}
+def _on_card(
+    backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...], cut: int | None, *_: Any
+) -> dict[str, Maker]:
+    """The engines of a GPU. Compiling is offered where the network's end alone is asked for: to look inside, hooks
+    are hung into it, which break what is compiled into pieces.
+    """
+
+    def maker(precision: str, way: str) -> Maker:
+        return lambda: GpuEngine(backbone, device, batch, precision, depths, cut, way)
+
+    made = {REFERENCE: maker("float32", ""), "torch-bfloat16": maker("bfloat16", "")}
+    made[FOLDED_BFLOAT16] = maker("bfloat16", FOLDED)
+    if not depths and cut is None:
+        made[COMPILED_BFLOAT16] = maker("bfloat16", COMPILED)
+    return made
 
 
 def _short(backbone: Backbone) -> bool:
@@ -148,20 +194,30 @@ def pick_engine(
     """The name of the fastest engine that agrees with float32 on `sample` (a batch of any size),
     and the trials.
 
-    With fewer than FEWEST_ITEMS examples to run (`count`) it is the reference. What was found is remembered
-    below `memory` for this machine, the libraries and `key` (`trial_key`).
+    With fewer than FEWEST_ITEMS examples to run (`count`) it is the reference. Compiling is tried where the
+    passes take COMPILED_FROM without it, and taken where they end sooner with it, the time it takes counted. What was
+    found is remembered below `memory` for this machine, the libraries and `key` (`trial_key`).
     """
     if count < FEWEST_ITEMS:
         return REFERENCE, []
     try:
-        known = [Trial(**item) for item in (recall(memory, *key) or {}).get("trials", [])]
+        trials = [Trial(**item) for item in (recall(memory, *key) or {}).get("trials", [])]
     except TypeError:  # of another version: tried anew
-        known = []
-    if known:
-        return _fastest(known), known
-    trials = try_engines(made, sample())
-    remember(memory, *key, found={"trials": [trial.__dict__ for trial in trials]})
-    return _fastest(trials), trials
+        trials = []
+    before = len(trials)
+    if not trials:
+        trials = try_engines({name: made[name] for name in made if name != COMPILED_BFLOAT16}, sample())
+    best = {trial.engine: trial for trial in trials}[_fastest(trials, count)]
+    if (
+        COMPILED_BFLOAT16 in made
+        and COMPILED_BFLOAT16 not in {t.engine for t in trials}
+        and best.seconds(count) > COMPILED_FROM
+    ):
+        some = {REFERENCE: made[REFERENCE], COMPILED_BFLOAT16: made[COMPILED_BFLOAT16]}
+        trials.append(try_engines(some, sample())[1])
+    if len(trials) > before:
+        remember(memory, *key, found={"trials": [trial.__dict__ for trial in trials]})
+    return _fastest(trials, count), trials
 
 
 def recall(memory: Path | None, *key: str) -> dict[str, Any] | None:
@@ -201,7 +257,7 @@ def try_engines(made: dict[str, Maker], sample: Batch) -> list[Trial]:
     for name in made:
         try:
             engine = made[name]()
-            found, speed = _timed(engine, sample)
+            found, speed, first = _timed(engine, sample)
         except ImportError:
             trials.append(Trial(name, None, None, None, "not installed"))
             continue
@@ -214,7 +270,10 @@ def try_engines(made: dict[str, Maker], sample: Batch) -> list[Trial]:
         if name == REFERENCE:
             expected = found
         cosines = agreement(expected, found)
-        trials.append(Trial(name, speed, float(cosines.mean()), float(cosines.min())))
+        start = first if name == COMPILED_BFLOAT16 else 0.0
+        trials.append(Trial(name, speed, float(cosines.mean()), float(cosines.min()), start=start))
+        if isinstance(engine, GpuEngine):
+            continue  # each takes a moment
         if trials[-1].fits and speed >= FAST_ENOUGH * (trials[0].speed or speed):
             break
     return trials
@@ -244,23 +303,28 @@ def _enough(mean: float, least: float) -> bool:
     return mean >= MEAN_COSINE and least >= WORST_COSINE
 
 
-def _timed(engine: Engine, sample: Batch) -> tuple[np.ndarray, float]:
+def _timed(engine: Engine, sample: Batch) -> tuple[np.ndarray, float, float]:
+    """The features of a sample, examples/s of full batches, and the seconds that the sample took: those of
+    getting ready.
+    """
     batches = split(sample, engine.batch)
+    began = time.perf_counter()
     found = np.concatenate([engine.run(batch)[0] for batch in batches])
+    first = time.perf_counter() - began
     full, done, best = padded(batches[0], engine.batch), 0.0, float("inf")
+    count = ON_CARD if isinstance(engine, GpuEngine) else engine.lanes
     with Feed(engine.lanes) as feed:
         while done < PATIENCE:
             began = time.perf_counter()
-            list(feed.run([full] * engine.lanes, engine.run))
+            for _ in passes(engine, feed, [([], lambda: full)] * count):
+                pass
             seconds = time.perf_counter() - began
             done, best = done + seconds, min(best, seconds)
-    return found, engine.lanes * engine.batch / best
+    return found, count * engine.batch / best, first
 
 
-def _fastest(trials: list[Trial]) -> str:
-    return max(
-        (t for t in trials if t.fits or t.engine == REFERENCE), key=lambda trial: trial.speed or 0.0
-    ).engine
+def _fastest(trials: list[Trial], count: int) -> str:
+    return min((t for t in trials if t.fits or t.engine == REFERENCE), key=lambda t: t.seconds(count)).engine
 
 
 def _machine() -> tuple[str, ...]:
@@ -273,6 +337,7 @@ def _machine() -> tuple[str, ...]:
             return "none"
 
     threads = str(torch.get_num_threads())
+    cards = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return (
         platform.node(),
         platform.machine(),
@@ -281,6 +346,7 @@ def _machine() -> tuple[str, ...]:
         threads,
         installed("torch"),
         installed("openvino"),
+        *cards,
     )
 
 

@@ -10,7 +10,14 @@ Auto = Literal["auto"]
 Folds = Annotated[int, Field(ge=0, le=20)]
 Epochs = Annotated[int, Field(ge=0, le=100_000)]
 Precision = Literal["float32", "bfloat16"]
-EngineName = Literal["torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16"]
+EngineName = Literal[
+    "torch-float32",
+    "torch-bfloat16",
+    "openvino-float32",
+    "openvino-bfloat16",
+    "torch-bfloat16-folded",
+    "torch-bfloat16-compiled",
+]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # numpy and scikit-learn take 32 bits
@@ -273,9 +280,8 @@ class RunRecipe(Section):
         "auto",
         description="what runs the frozen base; auto: the fastest that agrees with float32, by a trial",
     )
-    feature_batch: int = Field(
-        32,
-        ge=1,
-        le=1_024,
-        description="static batch shape of feature extraction, padded to it; openvino takes 8, as fast as more",
+    feature_batch: Annotated[int, Field(ge=1, le=1_024)] | Auto = Field(
+        "auto",
+        description="static batch shape of feature extraction, padded to it; openvino takes 8, as fast as more; "
+        "auto: 32, on CUDA 256",
     )

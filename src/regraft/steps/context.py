@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from regraft.artifacts import Events
+from regraft.backbones import computes_aside
 from regraft.crew import Crew
 from regraft.data import Examples
 from regraft.inference import FeatureStore
@@ -23,6 +24,8 @@ from regraft.recipe import Recipe, Section
 from regraft.runtime import keep_large_blocks, pick_device, survive_forks
 from regraft.steps.decisions import Decisions
 from regraft.training import Checkpoint, Ranks
+
+BATCH, CARD_BATCH = 32, 256  # examples at once: of few, a GPU spends its time on being told what to do
 
 
 class Keeper:
@@ -86,6 +89,7 @@ class Context:
         store = FeatureStore(cache, note=events.note, crew=crew)
         context = cls(recipe, store, device, events, modality, decisions=decisions or Decisions(), **more)
         context.settle("run.device", str(device), "CUDA, MPS, CPU in this order, or as asked")
+        context.settle("run.feature_batch", context.feature_batch, "32, on CUDA 256, or as asked")
         context.settle("run.threads", threads, "as many as torch takes, or as asked")
         return context
 
@@ -93,6 +97,12 @@ class Context:
     def crew(self) -> Crew | None:
         """The workers that share long work, where there are some."""
         return self.store.crew
+
+    @property
+    def feature_batch(self) -> int:
+        """The examples of a batch of the frozen base."""
+        asked = self.recipe.run.feature_batch
+        return (CARD_BATCH if computes_aside(self.device) else BATCH) if asked == "auto" else asked
 
     @property
     def augmentation(self) -> Section:

@@ -53,11 +53,11 @@ class Frozen:
 def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context: Context) -> Engine:
     """The recipe's engine, or the fastest for `count` images that agrees with float32 on some of `items`."""
     run, pre, memory = context.recipe.run, backbone.preprocess, context.store.folder
-    made = makers(backbone, context.device, run.feature_batch, cache=memory)
+    made = makers(backbone, context.device, context.feature_batch, cache=memory)
     name: str = run.engine
     if name == "auto":
         sample = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
-        key = trial_key(backbone, context.device, run.feature_batch)
+        key = trial_key(backbone, context.device, context.feature_batch)
         name, trials = pick_engine(
             made, lambda: pre.collate([pre.host(path) for path in sample]), count, key, memory
         )

@@ -24,7 +24,7 @@ def familiarity(backbone: Backbone, features: Part, frozen: Frozen, context: Con
     if backbone is not frozen.backbone:
         if context.out_of_time():
             raise BudgetError("no time was left for it")
-        made = makers(backbone, context.device, context.recipe.run.feature_batch, cache=context.store.folder)
+        made = makers(backbone, context.device, context.feature_batch, cache=context.store.folder)
         some_values = Frozen(backbone, made[frozen.engine.name](), context)(sample)
     else:
         some_values = sample.values

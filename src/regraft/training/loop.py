@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from regraft.backbones import Answers, Card, computes_aside
 from regraft.training.checkpoint import Checkpoint
 from regraft.training.ranks import Ranks
 
@@ -141,6 +143,9 @@ class Loop:
         self.peaks = [float(group["lr"]) for group in learner.optimiser.param_groups]
         self.moving = [p for p in learner.module.parameters() if p.requires_grad]
         self.progress = Progress()
+        device = self.moving[0].device if self.moving else torch.device("cpu")
+        self.card = Card(device) if computes_aside(device) else None
+        self.under_way: deque[tuple[Answers, int]] = deque()  # steps, and how many examples they had
         if (state := kept.load()) is not None:
             self.load_state_dict(state)
             return
@@ -160,15 +165,15 @@ class Loop:
                 began, here, speed = time.perf_counter(), 0, 0.0
                 try:
                     for batch in self.batches(at.epoch, at.done):
-                        loss, count = self.step(batch)
-                        at.done, at.seen, at.loss = at.done + 1, at.seen + count, at.loss + loss * count
-                        here += count
+                        here += self.step(batch)
                         speed = here / (time.perf_counter() - began)
                         self.listeners.tick(**self._told(speed))
                         if self._out_of_time():
                             break
                         if self.checkpoint.due():
+                            self.settle()
                             self.checkpoint.save(self.state_dict())
+                    self.settle()
                     said = self.look()
                 except FloatingPointError as error:
                     stopped = self.go_back(str(error))
@@ -191,27 +196,41 @@ class Loop:
         module.eval()
         return Trained(self.best, at.best_epoch, at.epoch - 1, at.val_loss, stopped or "length")
 
-    def step(self, batch: Batch) -> tuple[float, int]:
-        """One step down the slope of a batch: its weighted mean loss and how many examples it has, of all
-        ranks together.
+    def step(self, batch: Batch) -> int:
+        """One step down the slope of a batch; how many examples it has, of all ranks together.
 
-        Raises FloatingPointError for a loss no training comes back from.
+        Raises FloatingPointError for a loss no training comes back from: before the step is taken, or, on a
+        device that computes aside, while the step after it is under way. Either way training goes back.
         """
-        weight, examples = self.ranks.total(float(batch[2].sum()), len(batch[1]))
-        loss = self._slope(batch, int(examples))
+        examples = int(self.ranks.total(len(batch[1]))[0])
+        loss = self._slope(batch, examples)
         self.ranks.add_gradients(self.moving)
-        (loss,) = self.ranks.total(loss)
-        if not math.isfinite(loss):
-            raise FloatingPointError("the loss was no number")
-        mean = loss * examples / weight if weight else 0.0  # a batch whose weights are all 0 teaches nothing
-        if mean > CHANCE * self.learner.guessing:
-            raise FloatingPointError(f"the loss rose to {mean:.1f}")
+        told = self.ranks.sum(torch.stack([loss, batch[2].sum().to(loss.dtype)]))
+        self.under_way.append((Answers([told], self.card), examples))
+        self.settle(but=0 if self.card is None else 1)
         share = warmup_cosine(self._steps(), self.schedule.steps * self.schedule.epochs)
         for group, peak in zip(self.learner.optimiser.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share * 0.5**self.progress.retries
         nn.utils.clip_grad_norm_(self.moving, LARGEST_SLOPE)
         self.learner.optimiser.step()
-        return loss, int(examples)
+        self.progress.done += 1
+        return examples
+
+    def settle(self, but: int = 0) -> None:
+        """Read the losses of all steps under way `but` so many of the last: a device that computes aside is
+        not waited for after each. Raises FloatingPointError as `step` says.
+        """
+        at = self.progress
+        while len(self.under_way) > but:
+            answers, examples = self.under_way.popleft()
+            loss, weight = answers.result()[0].tolist()
+            if not math.isfinite(loss):
+                raise FloatingPointError("the loss was no number")
+            # A batch whose weights are all 0 teaches nothing
+            mean = loss * examples / weight if weight else 0.0
+            if mean > CHANCE * self.learner.guessing:
+                raise FloatingPointError(f"the loss rose to {mean:.1f}")
+            at.seen, at.loss = at.seen + examples, at.loss + loss * examples
 
     def look(self) -> dict[str, float]:
         """Keep the weights as they stand unless they are clearly worse on val; what there is to tell of
@@ -246,6 +265,7 @@ class Loop:
             return "diverged"
         at.retries += 1
         at.restart(at.epoch)
+        self.under_way.clear()
         self.learner.module.load_state_dict(self.best, strict=False)
         self.learner.optimiser.state.clear()
         self.listeners.note(f"{why} in epoch {at.epoch}: back to the best state so far, at half the rate")
@@ -287,7 +307,7 @@ class Loop:
         self.best = {name: _like(here[name], tensor) for name, tensor in state["best"].items()}
         self.lowest, self.progress = np.array(state["lowest"]), Progress(**state["progress"])
 
-    def _slope(self, batch: Batch, examples: int) -> float:
+    def _slope(self, batch: Batch, examples: int) -> torch.Tensor:
         """Leave the gradients of a batch's loss on the parameters; smaller micro-batches if memory is
         short.
         """
@@ -329,27 +349,28 @@ class Loop:
             "total": self.schedule.steps * epochs,
             "epoch": at.epoch,
             "epochs": epochs,
-            "loss": at.loss / at.seen,
+            "loss": at.loss / max(1, at.seen),
             "examples_per_second": speed,
         }
 
 
-def slope(learner: Learner, batch: Batch, parts: int, examples: int) -> float:
+def slope(learner: Learner, batch: Batch, parts: int, examples: int) -> torch.Tensor:
     """Add the gradients of the sum over a batch of each example's weight times its loss, divided by
-    `examples`, and give that value.
+    `examples`, and give that value, a float64 on the batch's device (float32 on MPS, which has no other).
 
     The batch goes through in so many `parts`. `examples` counts those of all ranks, so that what each of
     them finds adds up to the mean over the whole batch.
     """
     inputs, targets, weights = batch
-    value = 0.0
+    exact = torch.float32 if targets.device.type == "mps" else torch.float64
+    value = torch.zeros((), dtype=exact, device=targets.device)
     for span in _slices(len(targets), parts):
         with learner.autocast():
             outputs = learner.module(_rows(inputs, span))
         losses = learner.loss(outputs.float(), targets[span])
         loss = (losses * weights[span]).sum() / examples
         loss.backward()
-        value += float(loss.detach())
+        value += loss.detach()
     return value
 
 

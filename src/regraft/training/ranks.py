@@ -83,6 +83,12 @@ class Ranks:
         if not self.leads:
             torch.manual_seed(int(torch.randint(2**62, ())) + self.rank)
 
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes of each value of a tensor, which is not waited for."""
+        if self.world > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by the sum over all processes; one that is missing counts as zero."""
         if self.world == 1:

@@ -137,6 +137,8 @@ class ImagePreprocess:
 class Mirrored:
     """Wraps a preprocessing so that `host` gives the mirror image: the second view of the mirror test."""
 
+    varying: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, preprocess: ImagePreprocess) -> None:
         self.preprocess = preprocess
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import Arithmetic, Backbone, plain, tensors
+from regraft.backbones import Arithmetic, Backbone, one_ahead, plain, tensors
 from regraft.data.part import Part
-from regraft.inference import alike, batched, prefetch
+from regraft.inference import Feed
 from regraft.steps.context import Context
 from regraft.training import Inputs, Network, State
 
@@ -40,11 +40,9 @@ def between(start: State, end: State, share: float) -> State:
 
 def prepared(backbone: Backbone, held: Part, context: Context) -> Iterator[Placed]:
     """Examples held out as the network is given them, with their positions, in batches of one shape."""
-    preprocess, size = backbone.preprocess, context.recipe.run.feature_batch
-    read = prefetch(batched(held.items, size), preprocess.host)
-    numbered = enumerate(raw for _, raws in read for raw in raws)
-    for rows, raws in alike(numbered, size):
-        yield np.array(rows), tensors(preprocess.collate(raws), context.device)
+    with Feed(device=context.device, reads=len(held)) as feed:
+        groups = feed.groups(enumerate(held.items), backbone.preprocess, context.feature_batch)
+        yield from one_ahead(((np.array(rows), tensors(batch())) for rows, batch in groups), context.device)
 
 
 def logits_of(network: Network, inputs: Iterable[Placed], arithmetic: Arithmetic) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from regraft.backbones import Backbone, Suffix, split
+from regraft.backbones import Backbone, Suffix, one_ahead, split
 from regraft.data.part import Part
 from regraft.inference import REFERENCE, Engine, agree, batched, feature_key, makers, prefetch
 from regraft.modalities import Preprocess
@@ -52,9 +52,10 @@ class Prefix:
 
     def held(self, size: int, context: Context) -> Iterator[Placed]:
         """Val in batches of `size`, with the positions of the examples in it."""
-        for start in range(0, len(self.val), size):
-            some = self.val[start : start + size]
-            yield start + np.arange(len(some)), self.tensor(some, context)
+        starts = range(0, len(self.val), size)
+        some = ((start, torch.from_numpy(np.array(self.val[start : start + size]))) for start in starts)
+        for start, activation in one_ahead(some, context.device):
+            yield start + np.arange(len(activation)), self.widened(activation)
 
     def batches(self, data: Part, size: int, context: Context) -> Batches:
         """Batches of `size` examples of an epoch: each epoch sees the next view."""
@@ -62,19 +63,24 @@ class Prefix:
 
         def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
             view = self.views[(epoch if len(self.views) > 1 else 0) % len(self.views)]
-            for order in shuffled(len(data.labels), seed, epoch, size, *context.ranks.place)[skip:]:
-                yield (
-                    self.tensor(view[order], context),
-                    torch.from_numpy(data.labels[order]).to(context.device),
-                    torch.from_numpy(data.weights[order]).float().to(context.device),
+            orders = shuffled(len(data.labels), seed, epoch, size, *context.ranks.place)[skip:]
+            here = (
+                (
+                    torch.from_numpy(view[order]),
+                    torch.from_numpy(data.labels[order]),
+                    torch.from_numpy(data.weights[order]).float(),
                 )
+                for order in orders
+            )
+            for activation, labels, weights in one_ahead(here, context.device):
+                yield self.widened(activation), labels, weights
 
         return epoch_of
 
     @staticmethod
-    def tensor(activation: np.ndarray, context: Context) -> torch.Tensor:
-        """An activation as a float32 tensor on the device, channels last where it has channels."""
-        tensor = torch.from_numpy(np.ascontiguousarray(activation)).to(context.device).float()
+    def widened(activation: torch.Tensor) -> torch.Tensor:
+        """An activation in float32, channels last where it has channels."""
+        tensor = activation.float()
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
@@ -233,9 +239,7 @@ def _engine(
     """
     pre = backbone.preprocess
     sample = pre.collate([pre.host(item) for item in data.items[:CHECKED_ITEMS]])
-    made = makers(
-        backbone, context.device, context.recipe.run.feature_batch, cut=cut, cache=context.store.folder
-    )
+    made = makers(backbone, context.device, context.feature_batch, cut=cut, cache=context.store.folder)
     reference = made[REFERENCE]()
     expected = reference.run(sample)[1]
     if not np.isfinite(expected).all() or np.abs(expected).max() > LARGEST:

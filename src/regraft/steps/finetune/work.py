@@ -12,18 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, seconds_a_step, tensors
+from regraft.backbones import PRECISIONS, Arithmetic, Backbone, pick_arithmetic, seconds_a_step
 from regraft.data.part import Part
 from regraft.errors import BudgetError
 from regraft.evaluation import per_block
-from regraft.inference import batched, prefetch, recall, remember
+from regraft.inference import recall, remember
 from regraft.steps.context import Context
+from regraft.steps.finetune.batches import augmented
 from regraft.steps.finetune.mix import SHARES, Placed, between, logits_of, prepared
-from regraft.steps.finetune.packed import READ, PackedPrefix, collated, prepared_items
+from regraft.steps.finetune.packed import PackedPrefix
 from regraft.steps.finetune.prefix import Prefix, cache_prefix
 from regraft.training import (
-    Batch,
-    Batches,
     Checkpoint,
     Inputs,
     Learner,
@@ -89,7 +88,7 @@ class Work:
         self.frozen_digest = self.plan.digest(module)
         augment = context.modality.views(self.tuning.augment)
         size, whole = self.tuning.batch_size, replace(context, ranks=Ranks())
-        self.batches = _batches(data, self.tuned, augment, size, context)
+        self.batches = augmented(data, self.tuned, augment, size, self.tuning.epochs, context)
         if found is None:
             self.prefix = self._prefix(tuner, augment)
         else:
@@ -100,7 +99,8 @@ class Work:
             self.batches = self.prefix.batches(data, size, context)
             self.first = next(iter(self.prefix.batches(data, size, whole)(1)))
         elif found is not None:
-            self.first = next(iter(_batches(data.cut(0, 2), self.tuned, augment, size, whole)(1)))
+            some = augmented(data.cut(0, 2), self.tuned, augment, size, 1, whole)
+            self.first = next(iter(some(1)))
         self.task = tuner.task
         self.steps = len(shuffled(len(data.items), 0, 1, size))
         self.arithmetic = self._arithmetic(
@@ -117,24 +117,28 @@ class Work:
         return cache_prefix(self.tuned, boundary, data, val, augment, epochs, tuner.engine, context)
 
     def _arithmetic(self, backbone: Backbone, wanted: str) -> Arithmetic:
-        """The precision that was asked for, else the faster by a trial.
+        """The precision that was asked for, else the faster by a trial; on a GPU with norms folded where that is
+        faster.
 
         The outcome is remembered, so that a resumed run takes the same.
         """
         memory, inputs = self.context.store.folder, self.first[0]
-        key = (
+        key = [
             "training",
             backbone.fingerprint(),
             _shapes(inputs),
             self.plan.strategy,
             str(self.context.device),
-        )
-        known = recall(memory, *key) if wanted == "auto" else None
-        if known and known.get("precision") in PRECISIONS:
+        ]
+        key += [] if wanted == "auto" else [wanted]
+        known = recall(memory, *key) or {}
+        if known.get("precision") in PRECISIONS:
             wanted = str(known["precision"])
-        arithmetic, speed = pick_arithmetic(self.network.train(), inputs, wanted)
+        arithmetic, speed = pick_arithmetic(self.network.train(), inputs, wanted, known.get("folded"))
         if speed:
-            remember(memory, *key, found={"precision": arithmetic.precision})
+            remember(
+                memory, *key, found={"precision": arithmetic.precision, "folded": bool(arithmetic.folds)}
+            )
             ranked = sorted(speed.items(), key=lambda item: -item[1])
             said = " against ".join(f"{rate:.0f} examples/s in {name}" for name, rate in ranked)
             self.context.events.emit("note", text=f"trained in {arithmetic.precision}: {said}")
@@ -187,7 +191,7 @@ class Work:
         """What the network is given of val, a batch at a time, with the positions in val: prepared examples,
         or their cached activations; of every `world`-th batch from batch `rank` on.
         """
-        size = self.context.recipe.run.feature_batch
+        size = self.context.feature_batch
         if self.prefix is not None:
             yield from islice(self.prefix.held(size, self.context), rank, None, world)
             return
@@ -275,40 +279,6 @@ class Work:
         trained.best, trained.val_loss = between(origin, trained.best, best), losses[best]
         self.network.load_state_dict(trained.best, strict=False)
         return best
-
-
-def _batches(data: Part, backbone: Backbone, augment: Any, size: int, context: Context) -> Batches:
-    """Augmented batches of an epoch; the draw for an example depends on (seed, epoch, example) only, not on
-    threads.
-    """
-    seed, device = context.recipe.run.seed, context.device
-    kept = prepared_items(data, backbone) if backbone.preprocess.varying and augment is None else None
-    lengths = None
-    if backbone.preprocess.varying:
-        lengths = lengths_of(data, backbone) if kept is None else kept.lengths
-
-    def epoch_of(epoch: int, skip: int = 0, /) -> Iterator[Batch]:
-        def read(index: int) -> np.ndarray:
-            rng = np.random.default_rng([seed, epoch, index])
-            raw: np.ndarray = backbone.preprocess.host(data.items[index], rng, augment)
-            return raw
-
-        orders = shuffled(len(data.items), seed, epoch, size, *context.ranks.place, lengths)[skip:]
-        batches = [order.tolist() for order in orders]
-        for rows, raws in (
-            prefetch(batches, read) if kept is None else ((b, [kept[i] for i in b]) for b in batches)
-        ):
-            inputs = tensors(collated(backbone.preprocess, raws), device)
-            labels = torch.from_numpy(data.labels[rows]).to(device)
-            yield inputs, labels, torch.from_numpy(data.weights[rows]).float().to(device)
-
-    return epoch_of
-
-
-def lengths_of(data: Part, backbone: Backbone) -> np.ndarray:
-    """(N,) how long the network sees each example, not augmented."""
-    read = prefetch(batched(data.items, READ), lambda item: len(backbone.preprocess.host(item)))
-    return np.array([length for _, lengths in read for length in lengths])
 
 
 def _shapes(inputs: Inputs) -> str:

@@ -206,11 +206,11 @@ class Entrants:
     def _engine(self, backbone: Backbone, depths: tuple[int, ...]) -> tuple[str, float | None]:
         """The engine that runs a backbone, and its images a second where a trial measured them."""
         run, device, folder = self.recipe.run, self.context.device, self.context.store.folder
-        made = makers(backbone, device, run.feature_batch, depths, cache=folder)
+        made = makers(backbone, device, self.context.feature_batch, depths, cache=folder)
         if run.engine != "auto":
             return (str(run.engine) if run.engine in made else REFERENCE), None
         sample = [self.part.items[row] for row in self.order[:TRIAL_ITEMS]]
-        key = trial_key(backbone, device, run.feature_batch, depths)
+        key = trial_key(backbone, device, self.context.feature_batch, depths)
         trials: list[Trial]
         engine, trials = pick_engine(
             made,
@@ -250,7 +250,7 @@ class Entrants:
         new, store = self.order[entrant.seen : examples], self.context.store
         backbone = as_compared(backbone, self.context) if entrant.joined else backbone
         made = makers(
-            backbone, self.context.device, self.recipe.run.feature_batch, entrant.depths, cache=store.folder
+            backbone, self.context.device, self.context.feature_batch, entrant.depths, cache=store.folder
         )
         engine = made[entrant.engine]()
         pooled, *shallow = store.features(
