@@ -122,10 +122,10 @@ def test_rank_0_alone_tells_and_keeps(found: list[dict[str, Any]]) -> None:
 
 
 def test_a_rank_without_examples_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other rank is simulated: it adds one example and its weight, and gradients of zero."""
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda numbers: numbers.add_(numbers.numel() == 2))
+    """The other rank is simulated: it adds one example without weight, and gradients of zero."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda numbers: numbers.add_(numbers.numel() == 1))
     lone = looped(Ranks(1, 2), tmp_path, [])
     nothing = np.zeros(0, dtype=np.int64)
-    loss, examples = lone.step((X[nothing], Y[nothing], W[nothing]))
-    assert (loss, examples) == (0.0, 1)
+    examples = lone.step((X[nothing], Y[nothing], W[nothing]))
+    assert (lone.progress.loss, examples) == (0.0, 1)
     assert not any(bool(parameter.grad.any()) for parameter in lone.moving)
