@@ -211,6 +211,11 @@ def test_intervals_that_are_wider_where_numbers_are_large_are_saved_told_and_exp
     assert columns["high:size"][0] - columns["low:size"][0] == pytest.approx(large)
     graph = decided.in_graph(again)
     assert graph.sizes == calibration.sizes
+    apart = (
+        graph.alike * graph.scale
+    )  # as far as an export may be off: what a reader takes for the same number
+    assert decided.same(np.array([[7.0]]), 7 + 0.99 * apart).all()
+    assert not decided.same(np.array([[7.0]]), 7 + 1.01 * apart).any()
     other = task.calibration({"intervals": {"share": 0.9, "widths": [1.0]}})
     ends = (
         task.decided_each([again, other], np.array([1, 0])).facts(targets[:2], np.array([[1.5], [1.5]])).ends

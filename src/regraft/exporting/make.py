@@ -15,7 +15,7 @@ from regraft.exporting.folder import complete, place_for, put_web, web_files, wh
 from regraft.exporting.formats import Format, format_of
 from regraft.exporting.graph import described
 from regraft.exporting.int8 import Cost
-from regraft.exporting.proof import AGREEING, SAME, THEIR_OWN, Proof, RefusedError, prove
+from regraft.exporting.proof import AGREEING, THEIR_OWN, Proof, RefusedError, prove
 from regraft.model import Model
 
 Tick = Callable[..., None]
@@ -84,7 +84,7 @@ def export(
             runner = form.runner(file, subject)
         proof = prove(runner, subject, model, real, tick) if len(real) else None
         if proof and not (force and quantize):
-            exact = SAME, THEIR_OWN if form.usage else AGREEING
+            exact = subject.answer.alike, THEIR_OWN if form.usage else AGREEING
             limits = (float("inf"), int8.AGREEING) if quantize else exact
             _check(proof, to, limits, " --force hands it over all the same." if quantize else "")
         if runtime:

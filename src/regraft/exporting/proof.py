@@ -17,7 +17,6 @@ from regraft.modalities import Intake, Unreadable
 from regraft.model import Model
 from regraft.tasks import InGraph
 
-SAME = 1e-3  # the largest difference on the same pixels, in float32
 AGREEING = 0.995  # the share of answers that are the same from files, in float32
 THEIR_OWN = 0.9  # the same where another library resizes by its own code, which no export can change
 
@@ -85,8 +84,10 @@ class Proof:
         """Plain values."""
         return asdict(self)
 
-    def faults(self, same: float = SAME, agreeing: float = AGREEING) -> list[str]:
-        """What is beyond the limits, in words."""
+    def faults(self, same: float, agreeing: float = AGREEING) -> list[str]:
+        """What is beyond the limits, in words: the largest difference on the same input, and the least share of
+        answers that are the same from files on.
+        """
         wrong = []
         if not self.same.largest <= same:
             wrong.append(
@@ -194,7 +195,7 @@ def _check_batches(
     """Two of a batch are answered as one is. Raises RefusedError where they are not."""
     twice = {name: np.concatenate([array, array]) for name, array in given.items()}
     numbers, _ = runner.run(twice)
-    if not (np.abs(numbers - alone) / graph.answer.scale).max() <= SAME:
+    if not (np.abs(numbers - alone) / graph.answer.scale).max() <= graph.answer.alike:
         raise RefusedError(f"{runner.name} answers other things of a batch of two than of one example.")
 
 

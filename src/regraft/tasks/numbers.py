@@ -306,7 +306,8 @@ class Numbers(Usual):
         module = Scaled(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
         ways = self.values, self._outputs
         wide = calibration.widths, calibration.sizes
-        return InGraph("values", self.classes, False, module, *ways, (), *wide, self._deviation)
+        # A number is no share between 0 and 1, which rounding hardly moves: the limit is what a reader calls the same
+        return InGraph("values", self.classes, False, module, *ways, (), *wide, self._deviation, ALIKE)
 
     def columns(self, outputs: np.ndarray, calibration: Any) -> dict[str, Any]:
         """`value:NAME` as float64, and where it is promised `low:NAME` and `high:NAME`."""

@@ -77,7 +77,7 @@ class InGraph:
     the largest number, and with `said_from` (M,) every name whose number reaches what stands there. `within` (M,)
     is how far the truth lies from each number at most, as promised; None where nothing is, and `sizes` (M,) times
     what by the number itself, where that is not the same everywhere. What two graphs
-    differ by is told in units of `scale`.
+    differ by is told in units of `scale`, and by no more than `alike` of them may they differ in float32.
     """
 
     name: str
@@ -90,6 +90,7 @@ class InGraph:
     within: tuple[float | None, ...] = ()
     sizes: tuple[ErrorSizes | None, ...] = ()
     scale: np.ndarray = field(default_factory=lambda: np.ones(1))
+    alike: float = 1e-3
 
 
 @dataclass(frozen=True)
