@@ -30,6 +30,7 @@ class Model:
 
     modality, classes, thresholds, engine = "image", ("a", "b"), {0.95: 0.7}, "auto"
     task = SimpleNamespace(kind="single", question=lambda: "Which is it?")
+    calibrated = SimpleNamespace(promises=None)
 
     def __init__(self) -> None:
         self.gate, self.batches = threading.Event(), []  # type: ignore[var-annotated]

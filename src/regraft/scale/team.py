@@ -134,7 +134,8 @@ def _member(config: dict[str, Any]) -> None:
     except LOST:
         raise
     except Exception as error:
-        ray.get(post.end.remote(False, error))
+        if torch.distributed.is_initialized():  # else Ray Train has parted the processes, as one was lost
+            ray.get(post.end.remote(False, error))
         raise
     if seat.rank == 0:
         ray.get(post.end.remote(True, answer))
