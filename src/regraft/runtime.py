@@ -166,6 +166,20 @@ def survive_forks() -> None:
         os.register_at_fork(after_in_child=alone)
 
 
+_share = 0
+
+
+def share_processors(count: int) -> None:
+    """Have this process use no more than so many processors: others work beside it."""
+    global _share
+    _share = count
+
+
+def processors() -> int:
+    """How many processors this process may use: all of the machine, unless it was given a share."""
+    return _share or os.cpu_count() or 1
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device to work on: the named one with the number that it has (`cuda:1`), else CUDA, else MPS,
     else the CPU.

@@ -4,7 +4,6 @@ or, for a GPU, in processes.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 
 from regraft.errors import Unreadable
 from regraft.modalities import bucket_of
+from regraft.runtime import processors
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class Feed:
 
     def __init__(self, lanes: int = 1, device: torch.device | None = None, reads: int = 0) -> None:
         self.lanes, self.device, self.reads = lanes, device, reads
-        self.pool = ThreadPoolExecutor(max_workers=lanes if lanes > 1 else os.cpu_count() or 1)
+        self.pool = ThreadPoolExecutor(max_workers=lanes if lanes > 1 else processors())
 
     def __enter__(self) -> Feed:
         return self
