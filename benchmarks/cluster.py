@@ -1,6 +1,7 @@
 """Features by workers beside features at home: how much is lost on the way, and whether the answers are the same.
 
     python benchmarks/cluster.py DATA [--images 20000] [--rounds 3] [--workers 2] [--write FILE]
+    python benchmarks/cluster.py DATA --passes     what a pass of 64 empty jobs takes, beside one by Ray Data
 
 DATA is a folder of pictures, which are taken again and again until there are so many. The local engine uses all
 threads, each worker its share of them. Rounds alternate, workers have begun before the first, and what is told is
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +66,36 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+class Nothing:
+    """A job of workers that does nothing, and a factory of it."""
+
+    def __call__(self, job: object = None) -> object:
+        return self if job is None else job
+
+
+def passes(workers: int, jobs: int = 64, rounds: int = 3) -> None:
+    """Print the seconds of passes that do nothing: by workers that stay, and by Ray Data, which begins its actors
+    for each.
+    """
+    import pyarrow as pa
+    import ray.data
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with crew_of(Cluster(workers), print) as crew:
+        stay = [timed(lambda: list(crew.each(Nothing(), range(1, jobs + 1)))) for _ in range(rounds)]
+        crew.rest()
+        tables = [pa.table({"job": [number]}) for number in range(jobs)]
+
+        def by_ray_data() -> None:
+            pool = ray.data.ActorPoolStrategy(size=workers)
+            data = ray.data.from_arrow(tables).map_batches(Nothing, compute=pool, batch_size=1)
+            assert sum(len(batch["job"]) for batch in data.iter_batches(batch_size=None)) == jobs
+
+        anew = [timed(by_ray_data) for _ in range(rounds)]
+    for name, found in (("workers that stay", stay), ("Ray Data", anew)):
+        print(f"{name}: the first pass {found[0]:.2f} s, later ones {statistics.median(found[1:]):.2f} s")
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -76,7 +108,12 @@ def main() -> None:
     parser.add_argument("--backbone", default="packaged:efficientnet_lite0")
     parser.add_argument("--size", type=int)
     parser.add_argument("--write", type=Path, help="the page whose marks 'cluster' get what was found")
+    parser.add_argument(
+        "--passes", action="store_true", help="measure passes that do nothing, and nothing else"
+    )
     asked = parser.parse_args()
+    if asked.passes:
+        return passes(asked.workers)
     work = Pass(many(asked.data, asked.images), asked.backbone, asked.size)
     few = min(WARM, asked.images)
     home = work(few)

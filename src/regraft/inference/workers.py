@@ -1,7 +1,7 @@
 """Reading in worker processes, for a GPU: threads of one interpreter read too few items for it.
 
-Header, colours and random draws hold the interpreter's lock for half the time that a photograph takes, so
-threads end at about a thousand a second, however many processors there are (docs/performance.md, "GPUs").
+Header, colours and random draws hold the interpreter's lock, which ends what threads can read however many
+processors there are. Where that is was not measured beyond two processors (docs/performance.md, "GPUs").
 """
 
 from __future__ import annotations

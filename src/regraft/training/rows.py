@@ -25,9 +25,9 @@ LOGITS = 1 << 20  # outputs computed at once: what fits a cache is three times a
 HUGE = 1e30  # a scale above which float32 does not hold differences
 # Bytes of features kept scaled; more are streamed from their memory map and scaled in each pass
 WHOLE = 1 << 28
-# Bytes of features from which on workers hold them: smaller ones are fitted here before a worker has begun. Two
-# workers take as long as two threads of one process at 500 MB, three times as long at 250 (benchmarks/team.py)
-SPREAD = 1 << 28
+# Bytes of features from which on workers hold them: as many as the store no longer holds in memory. On one machine
+# two workers take twice as long as two threads of one process up to 500 MB (benchmarks/team.py); more was not measured
+SPREAD = 2 << 30
 
 Scaling = tuple[np.ndarray, np.ndarray]  # (D,) mean, and (D,) what to divide by
 
