@@ -89,6 +89,25 @@ class Crew(Protocol):
         """
         ...
 
+    def trials(
+        self,
+        function: Callable[[Seat, Job], Made],
+        jobs: Sequence[Job],
+        hear: Callable[[int, dict[str, Any]], None],
+        keep: Callable[[int, bytes], None],
+        kept: Sequence[bytes | None],
+    ) -> Iterator[tuple[int, Made]]:
+        """What `function` gives of each job, with the job's number, as they end: each has a worker and a seat
+        of its own, rank 0 of 1, as many at once as there are workers.
+
+        `hear` is told the number of the job whose event it is, `keep` that of whose state; `kept` is what each
+        job kept when it was begun before. A worker that is lost costs what was done since. The first Ctrl-C
+        asks those under way to end (`Seat.stopped`) and begins no more; what they give still comes, and then
+        KeyboardInterrupt is raised; the second is raised at once. A job that raises KeyboardInterrupt gives
+        nothing.
+        """
+        ...
+
     def hold(self, make: Callable[[Piece], Any], pieces: Sequence[Piece]) -> AbstractContextManager[Held]:
         """A worker a piece, that holds what `make` gives of it, while the context lasts."""
         ...

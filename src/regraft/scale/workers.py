@@ -20,11 +20,16 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayS
 
 from regraft.crew import Held, Job, Made
 from regraft.errors import RegraftError
+from regraft.scale.post import GLANCE, Post, Seat
 
 AHEAD = 2  # jobs a worker has at once: the next is there when one ends
 DEATHS = 4  # workers that may die over one job before it is given up
 PATIENCE = 60.0  # seconds after which those that wait for workers are told so
 LOST = (RayActorError, ObjectLostError, WorkerCrashedError, RaySystemError, ray.exceptions.OutOfMemoryError)
+
+
+class Ended:
+    """In place of what a job would have given that the user ended."""
 
 
 class _Worker:
@@ -59,6 +64,8 @@ class _Worker:
                 self.work, self.name = lambda job: job, ""  # first let go of the one before
                 self.work, self.name = ray.get(kept[0])(), name
             return True, self.work(job)
+        except KeyboardInterrupt:
+            return True, Ended()
         except Exception as error:
             return False, error
 
@@ -82,6 +89,18 @@ class _Task:
     hand: _Hand | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class _Alone:
+    """A factory of what does a numbered job on a seat of its own."""
+
+    function: Callable[[Any, Any], Any]
+    post: Any
+    device: str
+
+    def __call__(self) -> Callable[[tuple[int, Any]], Any]:
+        return lambda job: self.function(Seat(self.post, job[0], 0, 1, self.device), job[1])
+
+
 class RayCrew:
     """Workers of a cluster that is joined. They begin with the first job and stay until `rest`."""
 
@@ -90,7 +109,7 @@ class RayCrew:
         needs = {"num_cpus": threads, "num_gpus": self.gpus, "max_restarts": 0, "max_task_retries": 0}
         self.begin = ray.remote(**needs)(_Worker).remote
         self.hands: dict[Any, _Hand] = {}  # by the reference that tells that the worker has begun
-        self.told = False
+        self.told, self.waited = False, 0.0  # seconds for which none had begun
 
     def rest(self) -> None:
         """End all workers, so that what they hold is free for others; they begin anew with the next job."""
@@ -102,33 +121,80 @@ class RayCrew:
         self, make: Callable[[], Callable[[Job], Made]], jobs: Iterable[Job]
     ) -> Iterator[tuple[int, Made]]:
         """See `Crew.each`."""
+        yield from self._given_out(make, jobs, AHEAD)
+
+    def trials(
+        self,
+        function: Callable[[Seat, Job], Made],
+        jobs: Sequence[Job],
+        hear: Callable[[int, dict[str, Any]], None],
+        keep: Callable[[int, bytes], None],
+        kept: Sequence[bytes | None],
+    ) -> Iterator[tuple[int, Made]]:
+        """See `Crew.trials`."""
+        post = Post(hear, keep, kept)
+        try:
+            alone = _Alone(function, post.actor, "cuda" if self.gpus else "cpu")
+            for number, made in self._given_out(alone, enumerate(jobs), 1, post):
+                if not isinstance(made, Ended):
+                    yield number, made
+            if post.stopping:
+                raise KeyboardInterrupt
+        finally:
+            post.close()
+
+    def _given_out(
+        self,
+        make: Callable[[], Callable[[Job], Made]],
+        jobs: Iterable[Job],
+        ahead: int,
+        post: Post | None = None,
+    ) -> Iterator[tuple[int, Made]]:
+        """See `Crew.each`; a worker has as many as `ahead` jobs at once. With a `post` Ctrl-C ends those under
+        way, and no more is begun.
+        """
         kept = ray.put(make)
         name, coming = kept.hex(), (_Task(number, job) for number, job in enumerate(jobs))
         again: deque[_Task] = deque()
         running: dict[Any, _Task] = {}
-        while True:
-            self._fill()
-            while (hand := self._free()) and (task := again.popleft() if again else next(coming, None)):
-                reference = hand.actor.do.remote(name, [kept], task.job)
-                hand.jobs, task.hand = hand.jobs + 1, hand
-                running[reference] = task
-            if not running and not again:
-                first = next(coming, None)
-                if first is None:
-                    return
-                again.append(first)
-            for reference in self._ended(running):
-                if reference not in running:  # it began just now
+        try:
+            while True:
+                self._fill()
+                while (hand := self._free(ahead)) and (
+                    task := again.popleft() if again else next(coming, None)
+                ):
+                    reference = hand.actor.do.remote(name, [kept], task.job)
+                    hand.jobs, task.hand = hand.jobs + 1, hand
+                    running[reference] = task
+                if not running and not again:
+                    first = next(coming, None)
+                    if first is None:
+                        return
+                    again.append(first)
+                try:
+                    ended = self._ended(running, PATIENCE if post is None else GLANCE)
+                    if post is not None:
+                        post.look()
+                except KeyboardInterrupt:
+                    if post is None:
+                        raise
+                    post.stop()
+                    again.clear()
+                    coming = iter(())  # type: ignore[assignment]
                     continue
-                task = running.pop(reference)
-                answer = self._answer(reference, task)
-                if answer is None:
-                    again.append(task)
-                elif answer[0]:
-                    yield task.number, answer[1]
-                else:
-                    self._drop(running)
-                    raise answer[1]
+                for reference in ended:
+                    if reference not in running:  # it began just now
+                        continue
+                    task = running.pop(reference)
+                    answer = self._answer(reference, task)
+                    if answer is None:
+                        again.append(task)
+                    elif answer[0]:
+                        yield task.number, answer[1]
+                    else:
+                        raise answer[1]
+        finally:
+            self._drop(running)
 
     def team(
         self,
@@ -160,16 +226,19 @@ class RayCrew:
             actor = self.begin(self.threads, os.getcwd())
             self.hands[actor.ready.remote()] = _Hand(actor)
 
-    def _free(self) -> _Hand | None:
+    def _free(self, ahead: int) -> _Hand | None:
         """The worker with the fewest jobs of those that have begun; None where all have enough."""
-        able = [hand for hand in self.hands.values() if hand.begun and hand.jobs < AHEAD]
+        able = [hand for hand in self.hands.values() if hand.begun and hand.jobs < ahead]
         return min(able, key=lambda hand: hand.jobs, default=None)
 
-    def _ended(self, running: dict[Any, _Task]) -> list[Any]:
-        """References of what has ended: jobs, and beginnings of workers, which are noted here."""
+    def _ended(self, running: dict[Any, _Task], patience: float) -> list[Any]:
+        """References of what has ended, jobs, and beginnings of workers, which are noted here; none after so
+        many seconds of `patience`.
+        """
         beginnings = [reference for reference, hand in self.hands.items() if not hand.begun]
-        ready: list[Any] = ray.wait([*running, *beginnings], timeout=PATIENCE)[0]
-        if not ready and not running and not self.told:
+        ready: list[Any] = ray.wait([*running, *beginnings], timeout=patience)[0]
+        self.waited = 0.0 if ready or running else self.waited + patience
+        if self.waited >= PATIENCE and not self.told:
             self.told = True
             self.note("there is no room for a worker in the cluster at the moment; waiting for some")
         for reference in ready:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from torch import nn
 
+from regraft.backbones import Backbone
 from regraft.data.part import Part
 from regraft.errors import BudgetError, UsageError
 from regraft.evaluation import all_alone, estimates, per_block, standard_error
@@ -26,6 +27,7 @@ from regraft.steps.context import Context, Keeper
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.rank import stratified_order
+from regraft.steps.trials import trials
 from regraft.tasks import Task
 from regraft.training import Checkpoint, within_error
 
@@ -110,6 +112,7 @@ def explore(
     chosen = best.trial.strategy
     why = "stopped by the user before the strategies were compared"
     why = why if race.stopped else advice(race.trials, chosen, usual.task)
+    assert best.tuned is not None
     if race.stopped:
         best.tuned.trained.stopped = "interrupted"
     return Explored(race.trials, chosen, why, best.tuned, tuners[chosen], best.checkpoint, race.stopped)
@@ -128,7 +131,7 @@ class _Race:
             val,
             context,
         )
-        self.trials, self.task = trials, usual.task
+        self.trials, self.task, self.backbone = trials, usual.task, usual.backbone
         self.best: _Tried | None = None
         self.stopped = False
 
@@ -139,24 +142,33 @@ class _Race:
         """
         last, epochs = part == 1, max(1, self.length // part)
         examples = self._part(self.length / (part * epochs))
-        share = len(examples.labels) / len(self.data.labels)
-        trials = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
-        for number, (name, tuner) in enumerate(tuners.items()):
-            if self.context.out_of_time() or self.stopped:
-                break
-            before = trials.get(name)
-            if before and not last:
-                continue
-            tried = self._tried(name, tuner, examples, epochs, str(number) if last else None)
-            if tried is None:
-                continue
-            self.stopped = self.stopped or tried.tuned.interrupted
-            if (last or self.stopped) and (self.best is None or tried.takes_the_place_of(self.best)):
-                self.best = tried
-            if self.stopped:
-                break
-            trials[name] = self._kept(tried.trial, before, number + 1, len(tuners))
-        return trials
+        share, keeper = len(examples.labels) / len(self.data.labels), self.context.keeper
+        known = {trial.strategy: trial for trial in self.trials if trial.epochs == round(epochs * share, 2)}
+        open_ = [name for name in tuners if not self.stopped and (last or name not in known)]
+        due = [(number, name) for number, name in enumerate(tuners) if name in open_]
+        work = _Strategy(self.backbone, self.head, examples, self.val, epochs, share, last)
+        jobs = [(name, replace(tuners[name], backbone=None)) for _, name in due]  # type: ignore[arg-type]
+        kept = [keeper.checkpoint(str(number)) if last else Checkpoint() for number, _ in due]
+        made = trials(work, jobs, self.context, "strategies", kept)
+        try:
+            for (number, name), checkpoint, tried in zip(due, kept, made, strict=True):
+                if tried is None:
+                    continue
+                if last and tried.first is not None:
+                    keeper.first_batch(tried.first)
+                tried = replace(tried, checkpoint=checkpoint if last else None)
+                self.stopped = tried.interrupted
+                if (last or self.stopped) and (self.best is None or tried.takes_the_place_of(self.best)):
+                    self.best = tried
+                if self.stopped:
+                    made.close()
+                    break
+                known[name] = self._kept(tried.trial, known.get(name), number + 1, len(tuners))
+        except KeyboardInterrupt:  # outside of training itself
+            if self.best is None:
+                raise
+            self.stopped = True
+        return known
 
     def _part(self, share: float) -> Part:
         """A stratified share of the examples; all of them from 1 on."""
@@ -165,39 +177,6 @@ class _Race:
             return data
         order = stratified_order(self.task.strata(data.labels), self.context.recipe.run.seed)
         return data.some(np.sort(order[: max(2, round(share * len(data.labels)))]))
-
-    def _tried(self, name: str, tuner: Tuner, data: Part, epochs: int, training: str | None) -> _Tried | None:
-        """One strategy for so many epochs of some of the examples; None where the time does not allow it.
-
-        The last trials, whose `training` has a name and is kept, tell their epochs, others only their
-        result. Mixtures with the head-only weights are tried of the last alone: after an epoch or two they
-        cost half of what training does. Raises KeyboardInterrupt where there is nothing to hand over yet.
-        """
-        keeper, last = self.context.keeper, training is not None
-        here = self.context.trial(quiet=not last, keeper=keeper if last else Keeper())
-        here.events = here.events.about(strategy=name)
-        checkpoint = keeper.checkpoint(training) if training is not None else None
-        share = tuner.tuning.interpolation if last else 1.0
-        tuner = replace(tuner, tuning=replace(tuner.tuning, epochs=epochs, interpolation=share))
-        began = time.monotonic()
-        try:
-            with PeakMemory() as memory:
-                tuned = tuner.fit(self.head, data, self.val, here, checkpoint)
-        except BudgetError:
-            return None
-        except KeyboardInterrupt:  # outside of training itself
-            if self.best is None:
-                raise
-            self.stopped = True
-            return None
-        assert tuned.logits is not None
-        seconds, part = time.monotonic() - began, len(data.labels) / len(self.data.labels)
-        passes = round(tuned.tuning.epochs * part, 2)  # of all examples
-        cost = tuned.parameters, seconds, memory.peak
-        trial = _trial(name, passes, tuner.task, tuned.logits, self.val, cost)
-        losses = tuner.task.losses(self.val.labels, tuned.logits, refined=True)
-        losses = per_block(losses, self.val.blocks)
-        return _Tried(trial, tuned, losses, checkpoint)
 
     def _kept(self, trial: Trial, before: Trial | None, number: int, of: int) -> Trial:
         """The trial, kept and told. Most of one that goes on was paid for before the run was stopped."""
@@ -213,16 +192,73 @@ class _Race:
         return trial
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Tried:
+    """What came of a strategy: `tuned` where it may be handed over, and the `first` batch that was augmented."""
+
     trial: Trial
-    tuned: Finetuned
+    tuned: Finetuned | None
     losses: np.ndarray  # of val, one a block
-    checkpoint: Checkpoint | None
+    interrupted: bool
+    first: dict[str, np.ndarray] | None = None
+    checkpoint: Checkpoint | None = None
 
     def takes_the_place_of(self, usual: _Tried) -> bool:
         """Whether it is better by more than a standard error of the paired difference."""
         return not within_error(usual.losses, self.losses)
+
+
+class _Shown(Keeper):
+    """Keeps the first augmented batch that it is shown, and nothing else."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, np.ndarray] | None = None
+
+    def first_batch(self, batch: dict[str, np.ndarray]) -> None:
+        """Keep it, in place of one before."""
+        self.first = batch
+
+
+@dataclass(frozen=True)
+class _Strategy:
+    """A trial of a strategy by its name and its tuner, whose backbone is given here: so many epochs of `data`,
+    which are a `share` of all examples.
+
+    The last trials tell their epochs, others only their result. Mixtures with the head-only weights are
+    tried of the last alone: after an epoch or two they cost half of what training does.
+    """
+
+    backbone: Backbone
+    head: nn.Module
+    data: Part
+    val: Part
+    epochs: int
+    share: float
+    last: bool
+
+    def __call__(self, context: Context, checkpoint: Checkpoint, job: tuple[str, Tuner]) -> _Tried | None:
+        """None where the time does not allow it. Raises KeyboardInterrupt outside of training itself."""
+        if context.out_of_time():
+            return None
+        name, bare = job
+        shown = _Shown()
+        here = context.trial(quiet=not self.last, keeper=shown)
+        here.events = here.events.about(strategy=name)
+        interpolation = bare.tuning.interpolation if self.last else 1.0
+        tuning = replace(bare.tuning, epochs=self.epochs, interpolation=interpolation)
+        tuner, began = replace(bare, backbone=self.backbone, tuning=tuning), time.monotonic()
+        try:
+            with PeakMemory() as memory:
+                tuned = tuner.fit(self.head, self.data, self.val, here, checkpoint)
+        except BudgetError:
+            return None
+        assert tuned.logits is not None
+        passes = round(tuned.tuning.epochs * self.share, 2)  # of all examples
+        cost = tuned.parameters, time.monotonic() - began, memory.peak
+        trial = _trial(name, passes, tuner.task, tuned.logits, self.val, cost)
+        losses = tuner.task.losses(self.val.labels, tuned.logits, refined=True)
+        losses, over = per_block(losses, self.val.blocks), self.last or tuned.interrupted
+        return _Tried(trial, tuned if over else None, losses, tuned.interrupted, shown.first)
 
 
 def _tuner(name: str, usual: Tuner, context: Context) -> Tuner | None:

@@ -23,7 +23,9 @@ from regraft.steps.finetune.mix import SHARES, mixtures
 from regraft.steps.finetune.rules import HELD
 from regraft.steps.finetune.tune import Tuner
 from regraft.steps.train import Candidate, fit_chosen
+from regraft.steps.trials import side_by_side, trials
 from regraft.tasks import Task
+from regraft.training import Checkpoint
 
 # Held-out examples, and standard errors of the gain, from which the answer is clear
 FEWEST_HELD, CLEAR_ERRORS = (100, 2.0)
@@ -142,17 +144,16 @@ def cross_fit(
     answers = np.zeros_like(logits[0.0])
     splits = folds_of(strata, folds, recipe.run.seed, data.blocks)
     rows, comparison = np.zeros(0, dtype=np.int64), None
-    for number, (fit, held) in enumerate(splits):
-        if context.out_of_time():
+    held_out = np.cumsum([len(held) for _, held in splits])
+    some = splits[: int(np.searchsorted(held_out, HELD)) + 1]  # no more can be needed
+    if side_by_side(context, len(some)):  # else the first fold finds out how the others are trained
+        tuner = tuner.settled(fit_chosen(chosen, known, task, context), data, context)
+    checkpoints = [context.keeper.checkpoint(str(number)) for number in range(len(some))]
+    found = trials(_Fold(tuner, chosen, data, known), some, context, "folds", checkpoints)
+    for number, ((fit, held), made) in enumerate(zip(some, found, strict=True)):
+        if made is None:
             return None
-        head = fit_chosen(chosen, known.some(fit), task, context)
-        keeper = context.keeper.checkpoint(str(number))
-        tuned = tuner.fit(head, data.some(fit), None, context.trial(), keeper)
-        if tuned.interrupted:
-            raise KeyboardInterrupt
-        if tuned.trained.stopped == "budget":
-            return None
-        for share, each in mixtures(tuner.backbone, head, tuned, data.some(held), context).items():
+        for share, each in made.items():
             logits[share][held] = each
         if aside is not None:
             answers[held] = aside.answers(fit, held)
@@ -164,5 +165,31 @@ def cross_fit(
         )
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {comparison.why}")
         if comparison.enough:
+            found.close()
             break
     return comparison
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A trial of positions to train on and positions that are held out: (M, K) logits of these by share."""
+
+    tuner: Tuner
+    chosen: Candidate
+    data: Part
+    known: Part
+
+    def __call__(
+        self, context: Context, checkpoint: Checkpoint, rows: tuple[np.ndarray, np.ndarray]
+    ) -> dict[float, np.ndarray] | None:
+        """None where the time is up. Raises KeyboardInterrupt where the user stops it."""
+        if context.out_of_time():
+            return None
+        fit, held = rows
+        head = fit_chosen(self.chosen, self.known.some(fit), self.tuner.task, context)
+        tuned = self.tuner.fit(head, self.data.some(fit), None, context.trial(), checkpoint)
+        if tuned.interrupted:
+            raise KeyboardInterrupt
+        if tuned.trained.stopped == "budget":
+            return None
+        return mixtures(self.tuner.backbone, head, tuned, self.data.some(held), context)

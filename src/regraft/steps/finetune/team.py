@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from regraft.artifacts import Events
 from regraft.crew import Seat
 from regraft.data.part import Part
 from regraft.errors import RegraftError
-from regraft.inference import FeatureStore
-from regraft.modalities import Modality
-from regraft.recipe import Recipe
 from regraft.steps.context import Context
 from regraft.steps.finetune.work import Found, Work
+from regraft.steps.trials import Posted, Sent
 from regraft.training import Checkpoint, Ranks, Trained
 
 if TYPE_CHECKING:
@@ -30,9 +26,7 @@ BEGINNING = 20.0  # seconds that several processes have to save, which take as l
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that a process needs to train with the others. `spent` are the seconds of the budget that were used
-    at the time `sent` (seconds since the epoch); `digest` is that of what stays frozen.
-    """
+    """All that a process needs to train with the others; `digest` is that of what stays frozen."""
 
     tuner: Tuner
     head: nn.Module
@@ -42,21 +36,12 @@ class Lesson:
     epochs: int
     key: str
     digest: str
-    recipe: Recipe
-    modality: Modality
-    share: float
-    spent: float
-    sent: float
+    sent: Sent
 
     def context(self, seat: Seat) -> Context:
         """What the steps of a training may use in the process of this seat: rank 0 tells what happens."""
-        device, heard = torch.device(seat.device), (seat.tell,) if seat.rank == 0 else ()
-        began = time.monotonic() - self.spent - (time.time() - self.sent)
-        ranks = Ranks(seat.rank, seat.world, seat.device)
-        store, events = FeatureStore(None), Events(None, heard)
-        return Context(
-            self.recipe, store, device, events, self.modality, began, share=self.share, ranks=ranks
-        )
+        heard = (seat.tell,) if seat.rank == 0 else ()
+        return self.sent.context(seat, heard, Ranks(seat.rank, seat.world, seat.device), stored=False)
 
 
 def worth_a_team(work: Work, epochs: int) -> bool:
@@ -88,7 +73,6 @@ def trained_together(
     if crew.gpus and context.device.type != "cuda":  # the trial was made on another kind of machine
         precision = "bfloat16" if tuner.tuning.precision == "auto" else tuner.tuning.precision
     prefix = work.prefix.bare() if work.prefix else None
-    spent = time.monotonic() - context.started
     lesson = Lesson(
         tuner,
         head,
@@ -98,11 +82,7 @@ def trained_together(
         epochs,
         checkpoint.key,
         work.frozen_digest,
-        context.recipe,
-        context.modality,
-        context.share,
-        spent,
-        time.time(),
+        Sent.of(context),
     )
     trained = crew.team(learn, lesson, context.events.again, checkpoint.put, checkpoint.content())
     assert trained is not None
@@ -115,10 +95,10 @@ def learn(seat: Seat, lesson: Lesson) -> Trained | None:
     """What each process does; rank 0 tells how training ended."""
     context = lesson.context(seat)
     with tempfile.TemporaryDirectory(prefix="regraft-") as folder:
-        checkpoint = _Posted(seat, Path(folder) / "team.safetensors")
+        checkpoint = Posted(seat, Path(folder) / "team.safetensors")
         checkpoint.key = lesson.key
         work = Work(lesson.tuner, lesson.head, lesson.data, lesson.val, context, lesson.found)
-        torch.manual_seed(lesson.recipe.run.seed)
+        torch.manual_seed(lesson.sent.recipe.run.seed)
         trained = work.train(lesson.epochs, checkpoint, seat.stopped)
     digests = context.ranks.every(work.plan.digest(work.tuned.module))
     moved = [str(rank) for rank, digest in enumerate(digests) if digest != lesson.digest]
@@ -129,27 +109,6 @@ def learn(seat: Seat, lesson: Lesson) -> Trained | None:
         )
     trained.best = {name: tensor.cpu() for name, tensor in trained.best.items()}
     return trained if seat.rank == 0 else None
-
-
-class _Posted(Checkpoint):
-    """A checkpoint in a file of the process's own, each version of which is handed to who sent the team. It
-    begins as what was handed on last.
-    """
-
-    def __init__(self, seat: Seat, path: Path) -> None:
-        super().__init__(path)
-        self.seat, state = seat, seat.kept()
-        if state is not None:
-            self.put(state)
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace what was kept, here and there."""
-        super().save(state)
-        began, content = time.monotonic(), self.content()
-        if content is not None:
-            self.seat.keep(content)
-        self.saved = time.monotonic()
-        self.cost += self.saved - began
 
 
 def _needed(part: Part) -> Part:

@@ -61,6 +61,13 @@ class Tuner:
     task: Task
     engine: str = REFERENCE
 
+    def settled(self, head: nn.Module, data: Part, context: Context) -> Tuner:
+        """The same with the precision that training such `data` takes, and the activations of what stays frozen
+        stored: what several trainings of parts of these data would each find out.
+        """
+        work = Work(self, head, taught(data), None, context.trial())
+        return replace(self, tuning=replace(self.tuning, precision=work.arithmetic.precision))
+
     def fit(
         self,
         head: nn.Module,

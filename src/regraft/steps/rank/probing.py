@@ -12,8 +12,9 @@ from regraft.data.part import Part
 from regraft.evaluation import folds_of, standard_error
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
+from regraft.steps.trials import trials
 from regraft.tasks import Probed, Score, Task
-from regraft.training import fit_path
+from regraft.training import Checkpoint, fit_path
 
 if TYPE_CHECKING:
     from regraft.steps.rank.entrants import Entrant
@@ -55,24 +56,33 @@ def probe(racing: Sequence[Entrant], part: Part, task: Task, context: Context) -
     """The out-of-fold results of every candidate on the round's examples, `part`, whose features it has."""
     weights = task.weighted(part.labels, part.weights, "none")
     pairs = [(entrant, depth) for entrant in racing for depth in sorted(entrant.features)]
-    probes = []
-    for number, (entrant, depth) in enumerate(pairs, start=1):
-        probes.append(_probe(entrant, depth, part, weights, task, context.recipe.run.seed))
-        context.events.tick(label=f"probes on {len(part)} examples", done=number, total=len(pairs))
-    return probes
+    work = _Probing(part.labels, weights, part.blocks, task, len(pairs))
+    jobs = list(enumerate([entrant.features[depth] for entrant, depth in pairs], start=1))
+    found = trials(work, jobs, context, f"probes on {len(part)} examples")
+    return [Probe(entrant, depth, *made) for (entrant, depth), made in zip(pairs, found, strict=True)]
 
 
-def _probe(entrant: Entrant, depth: int, part: Part, weights: np.ndarray, task: Task, seed: int) -> Probe:
-    values, labels, blocks = entrant.features[depth], part.labels, part.blocks
-    path = fit_path(values, labels, weights, task, FOLDS, seed, blocks=blocks)
-    folds = folds_of(task.strata(labels), FOLDS, seed, blocks)
-    return Probe(
-        entrant=entrant,
-        depth=depth,
-        losses=task.losses(labels[path.rows], path.logits),
-        blocks=part.blocks_at(path.rows),
-        scores=task.scores(Probed(values, labels, blocks, folds, path.rows, path.logits)),
-    )
+@dataclass(frozen=True)
+class _Probing:
+    """A trial of numbered features (N, D): losses, blocks and scores, out of fold."""
+
+    labels: np.ndarray
+    weights: np.ndarray
+    blocks: np.ndarray | None
+    task: Task
+    count: int
+
+    def __call__(
+        self, context: Context, _: Checkpoint, job: tuple[int, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | None, tuple[Score, ...]]:
+        number, values = job
+        labels, blocks, task, seed = self.labels, self.blocks, self.task, context.recipe.run.seed
+        path = fit_path(values, labels, self.weights, task, FOLDS, seed, blocks=blocks)
+        folds = folds_of(task.strata(labels), FOLDS, seed, blocks)
+        losses = task.losses(labels[path.rows], path.logits)
+        scores = task.scores(Probed(values, labels, blocks, folds, path.rows, path.logits))
+        context.events.tick(label=f"probes on {len(labels)} examples", done=number, total=self.count)
+        return losses, None if blocks is None else blocks[path.rows], scores
 
 
 def standings(probes: Sequence[Probe], recipe: Recipe) -> dict[int, Standing]:
