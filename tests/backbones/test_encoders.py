@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 import regraft
 import texts
 from regraft.backbones import Backbone, Tapped, make_base, obtain_weights, truncated
-from regraft.backbones.encoders import pooling_of
+from regraft.backbones.encoders import is_normed, pooling_of
 from regraft.errors import BackboneError
 from regraft.inference import OpenVinoEngine, TorchEngine
 from regraft.modalities import modality_of
@@ -161,6 +163,77 @@ def test_a_whole_run_and_its_export(kind: str, freeze: str, tmp_path: Path) -> N
     pytest.importorskip("onnxscript", reason="needs the exporter: pip install 'regraft[export]'")
     done = regraft.export(run.path, out=tmp_path / "graph")
     assert (done.path / "model.onnx").is_file()
+
+
+def sentences(*kinds: str) -> str:
+    """The modules.json of a sentence-transformers folder."""
+    parts = [
+        {"idx": number, "path": "", "type": f"sentence_transformers.models.{kind}"}
+        for number, kind in enumerate(kinds)
+    ]
+    return json.dumps(parts)
+
+
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers folder that ends in a normalisation."""
+    folder = texts.tiny_encoder(tmp_path_factory.mktemp("sentences") / "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    (folder / "modules.json").write_text(sentences("Transformer", "Pooling", "Normalize"))
+    return folder
+
+
+def test_a_normalisation_behind_the_pooling_is_kept(normed: Path, tmp_path: Path) -> None:
+    base = obtained(normed)
+    with torch.no_grad():
+        found = Tapped(base, (2,)).eval()(as_tensors(base, ITEMS))
+        base.module.normed = False  # type: ignore[assignment]
+        plain = Tapped(base).eval()(as_tensors(base, ITEMS))[0]
+    base.module.normed = True  # type: ignore[assignment]
+    assert torch.allclose(found[0], plain / plain.norm(dim=1, keepdim=True), atol=1e-6)
+    assert not torch.allclose(plain.norm(dim=1), torch.ones(len(ITEMS)), atol=0.1)
+    # What an earlier layer gives is not normalised, in a network that ends there neither
+    cut = truncated(base, 2)
+    assert torch.allclose(Tapped(cut).eval()(as_tensors(base, ITEMS))[0], found[1], atol=1e-5)
+    batch = base.preprocess.collate([base.preprocess.host(item) for item in ITEMS])
+    np.testing.assert_allclose(OpenVinoEngine(base, 3, "float32").run(batch)[0], found[0], atol=1e-5)
+    for kinds, expected in (
+        (("Transformer", "Pooling"), False),
+        (("Transformer", "Pooling", "Dense", "Normalize"), False),  # the projection is left out
+        (("Transformer", "Pooling", "Normalize"), True),
+    ):
+        (tmp_path / "modules.json").write_text(sentences(*kinds))
+        assert is_normed(tmp_path) is expected, kinds
+    (tmp_path / "modules.json").write_text('["no module"]')
+    assert not is_normed(tmp_path)
+
+
+def test_a_normalisation_goes_with_the_model_in_every_way_out(normed: Path, tmp_path: Path) -> None:
+    table = texts.write_table(tmp_path / "all.csv", texts.labelled(12))
+    recipe = {
+        "obtain": {"backbone": f"path:{normed}"},
+        "freeze": {"strategy": "last-1"},
+        "finetune": {"epochs": 1, "folds": 0, "refit": False},
+        "run": {"engine": "torch-float32"},
+    }
+    run = regraft.fit(table, tmp_path / "run", recipe=recipe)
+    items = [text for text, _ in texts.labelled(4, seed=5)]
+    loaded = regraft.load(run.path / "model")
+    for model in (run.model, loaded):
+        rows = regraft.extract(model.backbone, items, engine="torch-float32")
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    ours = [answer.probability for answer in run.model.predict(items)]
+    assert ours == [answer.probability for answer in loaded.predict(items)]
+    pytest.importorskip("onnxscript", reason="needs the exporter: pip install 'regraft[export]'")
+    for number, item in enumerate(items):
+        (tmp_path / f"{number}.txt").write_text(item)
+    files = [str(tmp_path / f"{number}.txt") for number in range(len(items))]
+    for to in ("onnx", "openvino"):
+        done = regraft.export(run.path, out=tmp_path / to, to=to)
+        program = [sys.executable, str(done.path / "predict.py"), *files]
+        said = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert [json.loads(line)["probability"] for line in said] == pytest.approx(ours, abs=1e-4)
 
 
 def test_what_is_no_encoder_is_told(tmp_path: Path) -> None:

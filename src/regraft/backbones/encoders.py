@@ -40,28 +40,29 @@ Given = Mapping[str, torch.Tensor]  # `ids` and `mask`, (B, L) int64, or (B, W, 
 
 class PooledEncoder(nn.Module):
     """{"ids": (B, L), "mask": (B, L)} to (B, width): the last layer's states, their mean over what is no
-    padding, their maxima there, or the state of the first token.
+    padding, their maxima there, or the state of the first token; of length 1 where it is `normed`.
 
     Of (B, W, L) the network sees each of the W windows alone; the mean and the maxima are those over the tokens
     of all windows, and first tokens are averaged over the windows that are there.
     """
 
-    def __init__(self, model: nn.Module, pooling: str) -> None:
+    def __init__(self, model: nn.Module, pooling: str, normed: bool = False) -> None:
         super().__init__()
         if isinstance(getattr(model, "pooler", None), nn.Module):
             model.pooler = None  # type: ignore[assignment]  # trained for another task, and asked by nobody
-        self.model, self.pooling = model, pooling
+        self.model, self.pooling, self.normed = model, pooling, normed
         model.loss_function = None  # type: ignore[assignment]  # who looks for one is warned by the library
         self.num_features = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.layers = layers_of(model)
 
     def forward(self, given: Given) -> torch.Tensor:
         """Pooled features of one batch."""
-        return self.pooled(self.states(given), given)
+        found = self.pooled(self.states(given), given)
+        return nn.functional.normalize(found, dim=1) if self.normed else found
 
     def extra_repr(self) -> str:
         """What is stored of it goes by its pooling too (`Backbone.fingerprint`)."""
-        return f"pooling={self.pooling}"
+        return f"pooling={self.pooling}" + ", normed" * self.normed
 
     def states(self, given: Given) -> torch.Tensor:
         """(B, L, width) states after the last layer."""
@@ -117,7 +118,10 @@ class PooledEncoder(nn.Module):
         return [f"{above}.{leaf}".lstrip(".") for leaf in CLOSING if hasattr(beside, leaf)]
 
     def cut_short(self, depth: int) -> None:
-        """Keep the first `depth` stages only, embeddings included; no norm closes them."""
+        """Keep the first `depth` stages only, embeddings included; no norm closes them, and their features have
+        lengths of their own.
+        """
+        self.normed = False
         layers: Any = self.model.get_submodule(self.layers)
         del layers[depth - 1 :]
         self.model.config.num_hidden_layers = depth - 1  # type: ignore[union-attr]
@@ -168,12 +172,27 @@ def is_encoder(folder: Path) -> bool:
 
 def root_of(folder: Path) -> Path:
     """Where the network of a sentence-transformers folder lies: in older ones not in the folder itself."""
-    modules = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else None
-    if isinstance(modules, list) and modules and isinstance(modules[0], dict):
+    if modules := _modules(folder):
         inner = folder / str(modules[0].get("path") or "")
         if inner.resolve().is_relative_to(folder.resolve()) and (inner / "config.json").is_file():
             return inner
     return folder
+
+
+def is_normed(folder: Path) -> bool:
+    """Whether a sentence-transformers folder brings its features to length 1 right behind the pooling. Behind a
+    projection, which is left out, that is no part of what is used.
+    """
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in _modules(folder)]
+    return kinds[1:3] == ["Pooling", "Normalize"]
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    """What a sentence-transformers folder says it is made of, in order; empty for others."""
+    file = folder / "modules.json"
+    modules = read_json(file) if file.is_file() else None
+    found = modules if isinstance(modules, list) else []
+    return found if all(isinstance(module, dict) for module in found) else []
 
 
 def read_encoder(folder: Path, name: str = "") -> tuple[PooledEncoder, str, dict[str, Any]]:
@@ -193,12 +212,14 @@ def read_encoder(folder: Path, name: str = "") -> tuple[PooledEncoder, str, dict
         "classifier": None,
         "license": "unknown",
         "pooling": pooling_of(folder),
+        "normed": is_normed(folder),
         "prefix": prefix_of(folder, name),
         "padding": int(model.config.pad_token_id or 0),
         "transformers": model.config.to_dict(),
         "tokenizer": tokenizer_in(root),
     }
-    return PooledEncoder(model, config["pooling"] or "mean"), f"{PREFIX}{type(model).__name__}", config
+    module = PooledEncoder(model, config["pooling"] or "mean", config["normed"])
+    return module, f"{PREFIX}{type(model).__name__}", config
 
 
 def _class_of(kind: str, name: str) -> str:
@@ -278,7 +299,8 @@ def build_encoder(config: Mapping[str, Any]) -> PooledEncoder:
         model = getattr(transformers, HALVES[kind])(known).encoder
     else:
         model = transformers.AutoModel.from_config(known)
-    return PooledEncoder(model.float(), str(config.get("pooling") or "mean"))
+    pooling, normed = str(config.get("pooling") or "mean"), bool(config.get("normed"))
+    return PooledEncoder(model.float(), pooling, normed)
 
 
 def _json(file: Path) -> dict[str, Any]:
