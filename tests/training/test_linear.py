@@ -152,3 +152,36 @@ def test_few_logits_at_once_and_a_sample_of_the_held_out_give_the_same_path(
     assert set(some.rows) < set(whole.rows)
     place = np.searchsorted(whole.rows, some.rows)
     np.testing.assert_allclose(some.logits, whole.logits[place], atol=0.05)
+
+
+def few_of_many_features(count: int = 60, width: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Features that lie in a hundred directions, one of which does not vary, and three classes."""
+    rng = np.random.default_rng(5)
+    values = (rng.normal(size=(count, 100)) @ rng.normal(size=(100, width))).astype(np.float32)
+    labels = (values[:, :3] + 8 * rng.gumbel(size=(count, 3))).argmax(axis=1)
+    values[:, 7] = 3.0
+    return values, labels
+
+
+def test_in_the_space_of_the_rows_the_solution_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, labels = few_of_many_features()
+    ask = values, labels, np.ones(len(labels)), single(3)
+    turned = fit_linear(*ask, 0.03, tolerance=1e-6), fit_path(*ask)
+    warm = fit_linear(*ask, 0.03, start=turned[0], tolerance=1e-6)
+    monkeypatch.setattr("regraft.training.rows.WHOLE", 0)  # then features are taken as they are
+    plain = fit_linear(*ask, 0.03, tolerance=1e-6), fit_path(*ask)
+    for weight, bias in (turned[0], warm):
+        assert weight.shape == (3, 200)
+        np.testing.assert_allclose(weight, plain[0][0], atol=2e-4)
+        np.testing.assert_allclose(bias, plain[0][1], atol=2e-3)
+    assert turned[1].chosen == plain[1].chosen
+    np.testing.assert_allclose(turned[1].losses, plain[1].losses, rtol=5e-3)
+
+
+def test_few_rows_are_solved_in_fewer_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, labels = few_of_many_features()
+    shapes = []
+    solve = module._Problem.solve
+    monkeypatch.setattr(module._Problem, "solve", lambda self, *a: shapes.append(self.shape) or solve(self, *a))
+    fit_linear(values, labels, np.ones(len(labels)), single(3), 0.1)
+    assert shapes == [(1, 3, 60)]  # 59 directions, as the mean is taken off, and the bias

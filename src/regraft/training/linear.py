@@ -64,7 +64,7 @@ class _Preconditioner:
     classes).
     """
 
-    root: torch.Tensor | None  # (D, D), symmetric; None changes nothing
+    root: torch.Tensor | None  # (D, D), symmetric, or (D,), its diagonal; None changes nothing
     inverse: torch.Tensor | None
     bias: float
 
@@ -73,14 +73,19 @@ class _Preconditioner:
         return (
             phi
             if self.root is None
-            else torch.cat([phi[:, :, :-1] @ self.root, phi[:, :, -1:] * self.bias], dim=2)
+            else torch.cat([_times(phi[:, :, :-1], self.root), phi[:, :, -1:] * self.bias], dim=2)
         )
 
     def into(self, theta: torch.Tensor) -> torch.Tensor:
         """To the variables."""
         if self.inverse is None:
             return theta.clone()
-        return torch.cat([theta[:, :, :-1] @ self.inverse, theta[:, :, -1:] / self.bias], dim=2)
+        return torch.cat([_times(theta[:, :, :-1], self.inverse), theta[:, :, -1:] / self.bias], dim=2)
+
+
+def _times(weight: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    """The product with a symmetric matrix, or one that is told by its diagonal."""
+    return weight * root if root.ndim == 1 else weight @ root
 
 
 class _Problem:
@@ -118,14 +123,21 @@ class _Problem:
 
     def _preconditioner(self, l2: float) -> _Preconditioner:
         """For the link's curvature times the covariance, plus the penalty's."""
-        curvature = self.link.curvature
+        curvature, axes = self.link.curvature, self.rows.axes
+        if axes is not None and curvature > 0:
+            root = self._root(axes, l2)
+            return _Preconditioner((1 / root).float(), root.float(), curvature**-0.5)
         if self._spectrum is None or curvature <= 0:
             return _Preconditioner(None, None, 1.0)
         values, vectors = self._spectrum
-        curved = curvature * values + l2
-        root = curved.clamp_min_(ALIVE * float(curved.max())).sqrt_()
+        root = self._root(values, l2)
         there, back = (vectors / root) @ vectors.T, (vectors * root) @ vectors.T
         return _Preconditioner(there.float(), back.float(), curvature**-0.5)
+
+    def _root(self, variances: torch.Tensor, l2: float) -> torch.Tensor:
+        """The root of the curvature along axes of these variances."""
+        curved = self.link.curvature * variances + l2
+        return curved.clamp_min_(ALIVE * float(curved.max())).sqrt_()
 
     def slope(self, theta: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
         """The sum of the objectives at (F, K, D + 1) `theta`, and its gradient."""
@@ -194,15 +206,10 @@ def fit_linear(
     `start` is a weight and a bias as they are returned: what a fit on similar data gave. Of large features
     the workers of a `crew` hold a part each, and a pass is one call of each.
     """
-    with rows_of(features, targets, _shares(weights)[None], task, scaling, crew) as (rows, (mean, scale)):
-        begin: torch.Tensor | None = None
-        if start is not None:
-            weight, bias = start
-            known = weight * np.where(np.isfinite(scale), scale, 0)
-            begin = torch.from_numpy(np.column_stack([known, bias + weight @ mean]).astype(np.float32))[None]
+    with rows_of(features, targets, _shares(weights)[None], task, scaling, crew) as (rows, space):
+        begin = None if start is None else torch.from_numpy(space.solved(*start))[None]
         solution = _Problem(rows, task.link).solve(l2, begin, tolerance, flat)[0].double().numpy()
-    weight = solution[:, :-1] / scale
-    return weight.astype(np.float32), (solution[:, -1] - weight @ mean).astype(np.float32)
+    return space.raw(solution)
 
 
 def tried_folds(strata: np.ndarray, folds: int, seed: int, blocks: np.ndarray | None = None) -> list[Fold]:

@@ -30,6 +30,7 @@ WHOLE = 1 << 28
 SPREAD = 2 << 30
 
 Scaling = tuple[np.ndarray, np.ndarray]  # (D,) mean, and (D,) what to divide by
+LEVEL = 1e-12  # of the largest variance: an axis of rows that varies less is one of rounding
 
 
 def chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -81,9 +82,55 @@ class Rows(Protocol):
         """(D, D) of the scaled features."""
         ...
 
+    @property
+    def axes(self) -> torch.Tensor | None:
+        """(D,) variances where the features are uncorrelated, as those of `turned` are; None where that is not
+        known.
+        """
+        ...
+
     def logits(self, theta: torch.Tensor, folds: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(M, K) logits of the examples at (M,) rising `rows`, each by the problem of its number in `folds`."""
         ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the solver's features are: raw ones less their `mean`, divided by their `scale` (both (D,)), and where
+    examples are fewer than features, turned into the space of the rows by a (D, R) `basis`.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    basis: np.ndarray | None = None
+
+    def raw(self, solution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(K, D) float32 weight and (K,) bias on raw features of a (K, R + 1) float64 solution."""
+        weight = solution[:, :-1] if self.basis is None else solution[:, :-1] @ self.basis.T
+        weight = weight / self.scale
+        return weight.astype(np.float32), (solution[:, -1] - weight @ self.mean).astype(np.float32)
+
+    def solved(self, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """(K, R + 1) float32: the reverse of `raw`, as near as the space of the rows comes."""
+        known = weight * np.where(np.isfinite(self.scale), self.scale, 0)
+        known = known if self.basis is None else known @ self.basis
+        return np.column_stack([known, bias + weight @ self.mean]).astype(np.float32)
+
+
+def turned(features: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, R) float32 features in the space that the N rows span when scaled, with (R,) their variances and the
+    (D, R) basis that they are coordinates in.
+
+    A penalty on the squares of the weights leaves nothing outside this space (the representer theorem), so the
+    solution is the same with R numbers a row, at most N, in place of D. The axes are those of the singular value
+    decomposition, by the eigenvectors of the (N, N) products of the rows.
+    """
+    x = scaled(features, scaling).double()
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    alive = values > LEVEL * float(values[-1])
+    lengths, vectors = values[alive].sqrt(), vectors[:, alive]
+    basis = x.T @ (vectors / lengths)
+    return (vectors * lengths).float().numpy(), (values[alive] / len(x)).numpy(), basis.numpy()
 
 
 class Here:
@@ -97,8 +144,10 @@ class Here:
         task: Task,
         scaling: Scaling,
         most: float | None = None,
+        axes: np.ndarray | None = None,
     ) -> None:
         self.features, self.scaling = features, scaling
+        self.axes = None if axes is None else torch.from_numpy(axes)
         self.link: Link = task.link
         self.targets = self.link.tensor(targets)
         self.shares = torch.from_numpy(np.ascontiguousarray(shares.T, dtype=np.float32))  # (N, F)
@@ -210,7 +259,7 @@ class Spread:
     """Rows that workers hold."""
 
     def __init__(self, held: Held, count: int, shape: tuple[int, int, int], scaling: Scaling) -> None:
-        self.held, self.count, self.shape, self.scaling = held, count, shape, scaling
+        self.held, self.count, self.shape, self.scaling, self.axes = held, count, shape, scaling, None
 
     def __len__(self) -> int:
         return self.count
@@ -265,13 +314,14 @@ def rows_of(
     task: Task,
     scaling: Scaling | None = None,
     crew: Crew | None = None,
-) -> Iterator[tuple[Rows, Scaling]]:
-    """The rows of (N, D) features, (N, ...) targets and (F, N) shares, and their scaling (Pareto, where none
-    is given). Several workers hold them where there are some and the features are large.
+) -> Iterator[tuple[Rows, Space]]:
+    """The rows of (N, D) features, (N, ...) targets and (F, N) shares, and the space they are in: scaled (Pareto,
+    where no scaling is given), and of fewer examples than features that of the rows. Several workers hold them
+    where there are some and the features are large.
     """
     if crew is None or crew.workers < 2 or 4 * features.size < SPREAD:
         scaling = scaling or pareto_scaling(features)
-        yield Here(features, targets, shares, task, scaling), scaling
+        yield _here(features, targets, shares, task, scaling)
         return
     edges = [round(number * len(features) / crew.workers) for number in range(crew.workers + 1)]
     pieces = [
@@ -280,4 +330,17 @@ def rows_of(
     with crew.hold(Shard, pieces) as held:
         scaling = scaling or pareto_scaling(features, held)
         shape = shares.shape[0], task.outputs, features.shape[1] + 1
-        yield Spread(held, len(features), shape, scaling), scaling
+        yield Spread(held, len(features), shape, scaling), Space(*scaling)
+
+
+def _here(
+    features: np.ndarray, targets: np.ndarray, shares: np.ndarray, task: Task, scaling: Scaling
+) -> tuple[Here, Space]:
+    """The rows in this process, and their space."""
+    if len(features) < features.shape[1] and 8 * features.size <= WHOLE:
+        with contextlib.suppress(RuntimeError):  # there is no decomposition: LinAlgError is one
+            found, axes, basis = turned(features, scaling)
+            plain = np.zeros(len(axes), dtype=np.float32), np.ones(len(axes), dtype=np.float32)
+            if len(axes) and np.isfinite(found).all():
+                return Here(found, targets, shares, task, plain, axes=axes), Space(*scaling, basis)
+    return Here(features, targets, shares, task, scaling), Space(*scaling)
