@@ -369,7 +369,7 @@ class Model(Answering):
             depth=depth,
         )
         if join := about.get("join"):
-            backbone = joined(backbone, join == "deviations")
+            backbone = joined(backbone, join)
         seen = folder / SEEN if (folder / SEEN).is_file() else None
         require_engine(engine, backbone, device)
         return cls(

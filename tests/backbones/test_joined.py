@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from regraft.backbones import Backbone, Tapped, joined, make_base, obtain_weights, tensors
+from regraft.backbones import Backbone, Tapped, Way, joined, make_base, obtain_weights, tensors, widths_of
 from regraft.backbones.taps import entrance, tapped
 from regraft.modalities import modality_of
 from regraft.model import Model
@@ -40,7 +41,7 @@ def test_features_are_those_of_every_depth_at_length_one(base: Backbone) -> None
 
 
 def test_deviations_over_the_positions_follow_the_means(base: Backbone) -> None:
-    means, both = joined(base), joined(base, deviations=True)
+    means, both = joined(base), joined(base, "deviations")
     with torch.no_grad():
         (found,) = Tapped(both).eval()(batch(base))
         (first,) = Tapped(means).eval()(batch(base))
@@ -63,11 +64,21 @@ def test_its_stages_are_those_of_the_network_and_can_be_frozen(base: Backbone) -
     assert moving == set(every.stages[-1].parameters)
 
 
-@pytest.mark.parametrize("deviations", [False, True])
-def test_a_model_of_joined_features_is_saved_and_loaded(
-    base: Backbone, deviations: bool, tmp_path: Path
-) -> None:
-    every, task = joined(base, deviations), task_of("single", ("a", "b"))
+def test_faded_each_depth_is_half_as_long_as_the_next(base: Backbone) -> None:
+    plain, faded = joined(base), joined(base, "faded")
+    with torch.no_grad():
+        (whole,), (found,) = (Tapped(every).eval()(batch(base)) for every in (plain, faded))
+    lengths = [part.norm(dim=1) for part in found.split(widths_of(base), dim=1)]
+    for shallow, deep in pairwise(lengths):
+        assert torch.allclose(2 * shallow, deep)
+    assert torch.allclose(lengths[-1], torch.ones(3))
+    assert torch.allclose(found[:, -base.width :], whole[:, -base.width :])
+    assert faded.fingerprint() not in (plain.fingerprint(), base.fingerprint())
+
+
+@pytest.mark.parametrize("way", [True, "faded", "deviations"])
+def test_a_model_of_joined_features_is_saved_and_loaded(base: Backbone, way: Way, tmp_path: Path) -> None:
+    every, task = joined(base, way), task_of("single", ("a", "b"))
     features = Tapped(every).eval()(batch(base))[0].detach().numpy()
     head = linear_head(features, np.array([0, 1, 1]), np.ones(3), task, 0.1)
     model = Model(every, head, "linear", task)

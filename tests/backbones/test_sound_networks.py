@@ -176,7 +176,7 @@ def test_longer_recordings_are_heard_in_windows_and_silence_does_not_count(kind:
     found = features(windows, [long, short])[0]
     assert torch.allclose(found[1], features(base, [short])[0][0], atol=1e-5)
     if kind == "hubert":  # deviations over all windows too
-        varied = joined(windows, deviations=True)
+        varied = joined(windows, "deviations")
         assert torch.allclose(features(varied, [long, short])[0][1:], features(varied, [short])[0], atol=1e-4)
     parts = features(base, [long[: 10 * rate], long[10 * rate :]])[0]
     assert torch.allclose(found[0], parts.mean(dim=0), atol=1e-5)

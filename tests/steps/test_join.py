@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from regraft.artifacts import Events
-from regraft.backbones import joined, make_base, obtain_weights
+from regraft.backbones import Tapped, joined, make_base, obtain_weights, tensors, widths_of
 from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.modalities import modality_of
@@ -17,7 +18,7 @@ from regraft.recipe import Recipe
 from regraft.steps import join as steps
 from regraft.steps import scratch
 from regraft.steps.context import Context
-from regraft.steps.join import as_compared, join
+from regraft.steps.join import as_compared, columns, join
 from regraft.steps.rank import rank
 from regraft.tasks import task_of
 
@@ -28,7 +29,10 @@ def backbone(tiny: str) -> Any:
     return make_base(obtained, modality_of("image").preprocess(obtained.config, 32, None, 32, True)[0])
 
 
-def context(wanted: Any, joins: bool) -> Context:
+SOUNDS, PICTURES = (True, False, "deviations"), (False, "faded", True)
+
+
+def context(wanted: Any, joins: tuple[Any, ...]) -> Context:
     class Candid:
         def __getattr__(self, name: str) -> Any:
             return joins if name == "joins" else getattr(modality_of("image"), name)
@@ -51,39 +55,69 @@ def part(count: int = 60) -> Part:
 TASK = task_of("single", ("a", "b"))
 
 
-@pytest.mark.parametrize(("wanted", "joins"), [(True, False), (False, True), ("auto", False)])
+@pytest.mark.parametrize(
+    ("wanted", "joins", "expected"),
+    [(True, (), True), ("faded", (), "faded"), (False, SOUNDS, False), ("auto", (), False)],
+)
 def test_what_is_named_or_not_asked_is_settled_without_features(
-    backbone: Any, wanted: Any, joins: bool
+    backbone: Any, wanted: Any, joins: tuple[Any, ...], expected: Any
 ) -> None:
     at = context(wanted, joins)
     found = join(backbone, part(), 60, TASK, at)
-    assert found.join is (wanted is True)
-    assert at.decisions.settled["base.join"].value is (wanted is True)
+    assert found.join == at.decisions.settled["base.join"].value == expected
 
 
-@pytest.mark.parametrize("wanted", [False, True, "deviations"])
-def test_means_of_all_depths_are_the_usual_and_others_have_to_be_clearly_better(
-    backbone: Any, wanted: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("ways", "wanted"),
+    [*((SOUNDS, way) for way in SOUNDS), *((PICTURES, way) for way in PICTURES)],
+)
+def test_the_first_way_is_the_usual_and_others_have_to_be_clearly_better(
+    backbone: Any, wanted: Any, ways: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    means = joined(backbone).width
+    widths = widths_of(backbone)
+    means, last, rng = sum(widths), widths[-1], np.random.default_rng(2)
 
     def features(self: Any, some: Part) -> np.ndarray:
-        """Noise; the last depth, or the first deviation, or nothing knows the label."""
-        rng = np.random.default_rng(2)
+        """Noise; the last depth, or the one before it with it, or the first, or the first deviation knows the
+        label.
+        """
         values = rng.normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
+        label = some.labels[:, None]
         if wanted is False:
-            values[:, means - backbone.width : means] += some.labels[:, None]
-        elif wanted == "deviations":
+            values[:, : means - last] *= 8
+        if wanted in (False, "faded"):
+            values[:, means - last : means] += label * (0.7 if wanted is False else 0.3)
+        if wanted == "faded":
+            values[:, means - last - widths[-2] : means - last] += label
+        if wanted is True and ways == PICTURES:
+            values[:, : widths[0]] += 2 * label
+        if wanted == "deviations":
             values[:, means] += 6 * some.labels
         return values
 
     monkeypatch.setattr(steps.Frozen, "__call__", features)
-    at = context("auto", True)
-    found = join(backbone, part(), 60, TASK, at)
+    at = context("auto", ways)
+    found = join(backbone, part(200), 200, TASK, at)
     assert found.join == wanted
     why = at.decisions.settled["base.join"].why
-    assert "out-of-fold log loss: that of the last depth alone" in why
-    assert "deviations" in why
+    assert "out-of-fold log loss: that of" in why
+    assert why.count("that of") == 2 * (len(ways) - 1)
+    assert found.width == (joined(backbone, found.join) if found.join else backbone).width
+
+
+def test_columns_of_one_pass_are_the_features_of_each_way(backbone: Any) -> None:
+    drawn = tensors(backbone.preprocess.blank(3, np.random.default_rng(0)))
+    with torch.no_grad():
+        every = Tapped(joined(backbone, "deviations")).eval()(drawn)[0].numpy()
+        for way in ("faded", True, "deviations"):
+            found = columns(every, way, backbone)
+            expected = Tapped(joined(backbone, way)).eval()(drawn)[0].numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        last = Tapped(backbone).eval()(drawn)[0].numpy()
+    found = columns(every, False, backbone)  # which are divided by their length
+    np.testing.assert_allclose(
+        found * np.linalg.norm(last, axis=1, keepdims=True), last, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,13 +125,13 @@ def test_means_of_all_depths_are_the_usual_and_others_have_to_be_clearly_better(
     [({}, "deviations"), ({"join": True}, True), ({"join": False}, False), ({"depth": 2}, False)],
 )
 def test_networks_are_compared_by_what_may_be_used(backbone: Any, recipe: Any, expected: Any) -> None:
-    at = context("auto", True)
+    at = context("auto", SOUNDS)
     at = replace(at, recipe=Recipe.build({"base": recipe, "run": {"device": "cpu"}}))
     assert as_compared(backbone, at).join == expected
 
 
 def test_a_ranking_looks_at_all_depths_joined(tiny: str) -> None:
-    at = context("auto", True)
+    at = context("auto", SOUNDS)
     counts = {"train": 60, "val": 0, "test": 0}
     found = rank(part(), None, counts, TASK, [tiny], at, named=True)  # type: ignore[arg-type]
     for row in found.rows:  # one for each input size
@@ -118,7 +152,7 @@ def test_random_weights_of_joined_features_move_everywhere(
 
     monkeypatch.setattr(scratch.Tuner, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
-        scratch.from_scratch(joined(backbone), part(), TASK, context("auto", True))
+        scratch.from_scratch(joined(backbone), part(), TASK, context("auto", SOUNDS))
     names = {name for name, _ in seen[0].backbone.module.named_parameters()}
     assert seen[0].plan.trainable == names
 
@@ -126,4 +160,4 @@ def test_random_weights_of_joined_features_move_everywhere(
 def test_a_network_of_one_stage_has_nothing_to_join(backbone: Any) -> None:
     lone = replace(backbone, stages=backbone.stages[:1])
     with pytest.raises(UsageError, match="a single stage"):
-        join(lone, part(), 60, TASK, context(True, False))
+        join(lone, part(), 60, TASK, context(True, ()))

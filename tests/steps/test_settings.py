@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bases import IMAGES, base_of
 from regraft.artifacts import Events
-from regraft.backbones import Backbone, joined, obtain_weights
+from regraft.backbones import Backbone, Way, joined, obtain_weights
 from regraft.data.part import Part
 from regraft.errors import RegraftError
 from regraft.inference import FeatureStore
@@ -92,12 +92,10 @@ def test_examples_of_weight_zero_do_not_change_what_is_learnt(backbone: Backbone
 
 
 @pytest.mark.parametrize("strategy", ["full", "last-1", "bias", "lora"])
-@pytest.mark.parametrize("deviations", [False, True])
-def test_depths_stay_joined_in_what_is_fine_tuned(
-    backbone: Backbone, strategy: str, deviations: bool
-) -> None:
+@pytest.mark.parametrize("way", ["faded", "deviations"])
+def test_depths_stay_joined_in_what_is_fine_tuned(backbone: Backbone, strategy: str, way: Way) -> None:
     """The head goes on reading all depths; a tuner sees to it that what is frozen stays as it was."""
-    every = joined(backbone, deviations)
+    every = joined(backbone, way)
     said, sound = tuned(every, {"freeze": {"strategy": strategy}}, [1.0] * COUNT, val=True)
     assert sound
     assert said["why"] == "went its whole length"

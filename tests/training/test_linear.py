@@ -182,6 +182,8 @@ def test_few_rows_are_solved_in_fewer_numbers(monkeypatch: pytest.MonkeyPatch) -
     values, labels = few_of_many_features()
     shapes = []
     solve = module._Problem.solve
-    monkeypatch.setattr(module._Problem, "solve", lambda self, *a: shapes.append(self.shape) or solve(self, *a))
+    monkeypatch.setattr(
+        module._Problem, "solve", lambda self, *a: shapes.append(self.shape) or solve(self, *a)
+    )
     fit_linear(values, labels, np.ones(len(labels)), single(3), 0.1)
     assert shapes == [(1, 3, 60)]  # 59 directions, as the mean is taken off, and the bias

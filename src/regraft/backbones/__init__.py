@@ -12,7 +12,7 @@ from regraft.backbones.base import Backbone, Provenance, Stage, cut_stages, make
 from regraft.backbones.batches import Batch, length, padded, split, tensors
 from regraft.backbones.catalogue import Entry, Licence, entries, entry_of, licence_of, licences
 from regraft.backbones.cost import Cost, costs, pace
-from regraft.backbones.joined import joined
+from regraft.backbones.joined import Way, joined, shares, widths_of
 from regraft.backbones.moving import Answers, Card, computes_aside, one_ahead, sent
 from regraft.backbones.poolings import every_pooling, open_poolings, pooled_by
 from regraft.backbones.sources import (
@@ -44,6 +44,7 @@ __all__ = [
     "Stage",
     "Suffix",
     "Tapped",
+    "Way",
     "WeightSource",
     "at_hand",
     "build",
@@ -74,8 +75,10 @@ __all__ = [
     "register_source",
     "seconds_a_step",
     "sent",
+    "shares",
     "split",
     "tensors",
     "truncated",
     "usual",
+    "widths_of",
 ]

@@ -64,8 +64,8 @@ class Backbone:
     config: dict[str, Any]
     classifier: str
     depth: int | None = None  # stages kept, of one that was truncated
-    # The features are those of all depths (`joined`), with standard deviations beside the means or without
-    join: bool | Literal["deviations"] = False
+    # The features are those of all depths (`joined`): by which way; False: those of the last alone
+    join: bool | Literal["faded", "deviations"] = False
 
     @property
     def network(self) -> nn.Module:

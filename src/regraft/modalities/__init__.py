@@ -227,8 +227,8 @@ class Modality(Kind, Protocol):
     augmentation, which a recipe holds in its section `augment`: one that is "auto" by default has a value by
     rule (`settings`) or by a probe. A modality without augmentation takes `Section` itself. `takes` are
     other modalities whose networks its preprocessing can feed, as sounds go to networks of images by
-    pictures of their spectrum; `joins` tells whether features of all depths, joined, are tried where the
-    recipe leaves that open, and `resizes` whether a smaller input holds an item whole, as a smaller picture
+    pictures of their spectrum; `joins` are the ways of joining the features of all depths (values of base.join)
+    that are tried where the recipe leaves that open, the usual one first; `resizes` tells whether a smaller input holds an item whole, as a smaller picture
     does and a shorter clip does not. `longer(preprocess, facts, cpu)` gives, for a set with these facts, the
     same preprocessing with windows for items longer than the network takes, and why so many; None where no
     item is; it is None itself where items are never cut. `item_of_name(name)` is the name of a class as the
@@ -239,7 +239,7 @@ class Modality(Kind, Protocol):
     augmentation: type[Section]
     probes: tuple[Probe, ...]
     takes: tuple[str, ...]
-    joins: bool
+    joins: tuple[bool | str, ...]
     resizes: bool
     longer: Callable[[Any, pa.Table, bool], tuple[Preprocess, str] | None] | None
     extent: Extent

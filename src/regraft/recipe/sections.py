@@ -140,11 +140,11 @@ class BaseRecipe(Section):
         description="how the tokens of a text become one row of features; auto: own, as the weights say, and where they do "
         "not say it, the mean of all, or the first token if its out-of-fold log loss is lower by more than one standard error",
     )
-    join: bool | Literal["deviations"] | Auto = Field(
+    join: bool | Literal["faded", "deviations"] | Auto = Field(
         "auto",
-        description="features of all depths side by side in place of the last ones, with deviations over the positions "
-        "beside their means or without; auto: where the modality's networks gain by it (sounds), means, unless the "
-        "out-of-fold log loss of the last ones, or with deviations, is lower by more than one standard error",
+        description="features of all depths side by side in place of the last ones: true, all count as much; faded, each "
+        "half of the next; deviations, with those over the positions beside the means; auto: of images false, of sounds "
+        "true, unless the out-of-fold log loss of another way is lower by more than one standard error; of texts false",
     )
     long: Literal["cut", "windows"] | Auto = Field(
         "auto",

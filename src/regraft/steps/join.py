@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from regraft.backbones import Backbone, joined
+from regraft.backbones import Backbone, Way, joined, shares, widths_of
 from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.evaluation import fewest_blocks, standard_error
@@ -15,21 +13,21 @@ from regraft.steps.engine import Frozen, choose_engine
 from regraft.tasks import Task
 from regraft.training import Path, fit_path
 
-Way = bool | Literal["deviations"]
 WAYS: dict[Way, str] = {
     False: "the last depth alone",
+    "faded": "all depths joined, each half as strong as the next",
     True: "all depths joined",
     "deviations": "all depths joined with their deviations",
 }
+ENOUGH = 1_000  # examples of train and val that choose, at most
 
 
 def join(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> Backbone:
     """The backbone as the recipe wants it, its depths joined or not; where that is open, what predicts better
     out of fold on train and val together, `part`. `count` are the examples of all splits.
 
-    Where the modality's networks may gain by it, means of all depths are the usual; the last depth alone, or
-    deviations beside the means, win only if their loss is lower by more than one standard error of the paired
-    difference (docs/decisions.md).
+    Of the ways that the modality's networks may gain by, the first is the usual; another wins only if its loss is
+    lower by more than one standard error of the paired difference (docs/decisions.md).
     """
     asked = context.recipe.base.join
     if asked == "auto":
@@ -46,45 +44,42 @@ def join(backbone: Backbone, part: Part, count: int, task: Task, context: Contex
 
 
 def as_compared(backbone: Backbone, context: Context) -> Backbone:
-    """The backbone as several are compared: with all depths joined where they may be in the end. Cut short at a
-    depth that the user named, it is compared as it is.
+    """The backbone as several are compared: with all depths joined where that is usual. Cut short at a depth that
+    the user named, it is compared as it is.
     """
     asked = context.recipe.base.join
     if context.recipe.base.depth not in ("auto", len(backbone.stages)):
         return backbone
     if asked == "auto":
-        asked = "deviations" if context.modality.joins and len(backbone.stages) > 1 else False
+        usual = context.modality.joins[:1]
+        asked = "deviations" if usual == (True,) and len(backbone.stages) > 1 else False
     return backbone if asked is False else _joined(backbone, asked)
 
 
 def _joined(backbone: Backbone, way: Way) -> Backbone:
     try:
-        return joined(backbone, way == "deviations")
+        return joined(backbone, way)
     except ValueError as error:
         raise UsageError(f"base.join: {backbone.provenance.id} cannot be joined: {error}.") from None
 
 
 def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> tuple[Way, str]:
     """The way of joining that is better out of fold, and why. All ways are columns of one pass."""
-    if not context.modality.joins or len(backbone.stages) < 2:
+    ways: tuple[Way, ...] = context.modality.joins  # type: ignore[assignment]
+    if not ways or len(backbone.stages) < 2:
         return False, f"features of {context.modality.noun}s are those of the last stage"
-    if fewest_blocks(task.strata(part.labels), part.blocks) < 2 or context.out_of_time():
-        return False, "there is nothing, or no time, to choose by"
-    every = joined(backbone, deviations=True)
-    values = Frozen(every, choose_engine(every, part.items, count, context), context)(part)
-    means, last = (every.width + backbone.width) // 2, backbone.width
-    columns: dict[Way, slice] = {
-        False: slice(means - last, means),
-        True: slice(means),
-        "deviations": slice(None),
-    }
-    usual = probed(values[:, columns[True]], part, task, context)
-    chosen, least, told = True, usual, []  # type: Way, Path, list[str]
-    for way in (False, "deviations"):  # type: Way
+    some = part.every(-(-len(part) // ENOUGH))
+    if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
+        return ways[0], "there is nothing, or no time, to choose by"
+    every = joined(backbone, "deviations" if "deviations" in ways else True)
+    values = Frozen(every, choose_engine(every, some.items, count, context), context)(some)
+    chosen, told = ways[0], []  # type: Way, list[str]
+    least = probed(columns(values, chosen, backbone), some, task, context)
+    for way in ways[1:]:
         if context.out_of_time():
             break
-        path = probed(values[:, columns[way]], part, task, context)
-        gain, error = gain_of(least, path, part, task)
+        path = probed(columns(values, way, backbone), some, task, context)
+        gain, error = gain_of(least, path, some, task)
         told.append(
             f"that of {WAYS[way]} is {'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f} than "
             f"that of {WAYS[chosen]}"
@@ -92,6 +87,20 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
         if gain > error:
             chosen, least = way, path
     return chosen, f"out-of-fold {task.loss_name}: {'; '.join(told)}"
+
+
+def columns(values: np.ndarray, way: Way, backbone: Backbone) -> np.ndarray:
+    """(N, D) features by one way of joining, of those of all depths of `backbone`, joined with deviations or
+    without.
+    """
+    widths = widths_of(backbone)
+    means = sum(widths)
+    if way is False:
+        return values[:, means - widths[-1] : means]
+    if way == "faded":
+        strengths = np.array(shares(len(widths)), dtype=np.float32)
+        return np.asarray(values[:, :means] * np.repeat(strengths, widths))
+    return values if way == "deviations" else values[:, :means]
 
 
 def probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Path:

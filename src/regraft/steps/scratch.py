@@ -33,7 +33,7 @@ def from_scratch(
     if backbone.depth is not None:
         cut_short(module, backbone.depth)
     empty = replace(backbone, module=module.eval(), stages=cut_stages(module), join=False)
-    empty = joined(empty, backbone.join == "deviations") if backbone.join else empty
+    empty = joined(empty, backbone.join) if backbone.join else empty
     plan = plan_freeze(empty.module, empty.stages, "full", "moving")
     own = {
         "epochs": LONGER * length(len(data.items), backbone.preprocess.size),

@@ -38,7 +38,7 @@ class Texts:
     )
     probes: tuple[Probe, ...] = ()
     takes: tuple[str, ...] = ()
-    joins, resizes = False, False
+    joins, resizes = (), False
     sizes, augmentation = NAMED, Section
     extent = Extent("characters", 100_000, characters_of)
     evidence, beside = (Words(),), Beside()
