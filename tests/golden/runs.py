@@ -30,7 +30,7 @@ from regraft.runtime import ready_torchvision
 SIDE = 40  # pixels of a picture's side
 # What a run settles, by section of the recipe
 DECIDED = {
-    "base": ("size", "depth"),
+    "base": ("size", "depth", "join"),
     "freeze": ("strategy",),
     "head": ("kind",),
     "train": ("l2", "class_weights"),
