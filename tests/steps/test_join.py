@@ -68,8 +68,7 @@ def test_what_is_named_or_not_asked_is_settled_without_features(
 
 
 @pytest.mark.parametrize(
-    ("ways", "wanted"),
-    [*((SOUNDS, way) for way in SOUNDS), *((PICTURES, way) for way in PICTURES)],
+    ("ways", "wanted"), [*((SOUNDS, way) for way in SOUNDS), *((PICTURES, way) for way in PICTURES)]
 )
 def test_the_first_way_is_the_usual_and_others_have_to_be_clearly_better(
     backbone: Any, wanted: Any, ways: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
