@@ -134,7 +134,7 @@ class Vectors:
     checks, probes, evidence, measures = (constant,), (), (), ()
     beside, item_of_name = None, None
     sizes, augmentation = range(4, 65), VectorAugment
-    takes, joins, resizes, longer = (), (), True, None
+    takes, joins, joined_up_to, resizes, longer = (), (), None, True, None
     extent = Extent("bytes", 1_000_000, len)
 
     def inspect(self, item: Any) -> Known:

@@ -32,8 +32,10 @@ def backbone(tiny: str) -> Any:
 SOUNDS, PICTURES = (True, False, "deviations"), (False, "faded", True)
 
 
-def context(wanted: Any, joins: tuple[Any, ...]) -> Context:
+def context(wanted: Any, joins: tuple[Any, ...], few: int | None = None) -> Context:
     class Candid:
+        joined_up_to = few
+
         def __getattr__(self, name: str) -> Any:
             return joins if name == "joins" else getattr(modality_of("image"), name)
 
@@ -117,6 +119,21 @@ def test_columns_of_one_pass_are_the_features_of_each_way(backbone: Any) -> None
     np.testing.assert_allclose(
         found * np.linalg.norm(last, axis=1, keepdims=True), last, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("count", "expected"), [(40, True), (41, False)])
+def test_depths_are_joined_up_to_so_many_examples_a_class(
+    backbone: Any, count: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noise(self: Any, some: Part) -> np.ndarray:
+        return np.random.default_rng(2).normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
+
+    monkeypatch.setattr(steps.Frozen, "__call__", noise)
+    at = context("auto", (True, False), few=20)
+    assert join(backbone, part(count), count, TASK, at).join is expected
+    why = at.decisions.settled["base.join"].why
+    assert ("more than 20 examples a class" in why) is not expected
+    assert as_compared(backbone, at).join is False
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from regraft.data.part import Part
 from regraft.inference import FeatureStore
 from regraft.modalities import modality_of
 from regraft.recipe import Recipe
+from regraft.steps import names
 from regraft.steps.context import Context
 from regraft.steps.names import FEW, with_names
 from regraft.steps.train import Heads, apply_head, train_head
@@ -77,10 +78,31 @@ def test_names_that_lie_amid_their_classes_are_learnt_from() -> None:
 
 
 def test_names_that_say_nothing_leave_the_heads_as_they_were() -> None:
-    names = 3 * np.random.default_rng(9).normal(size=CENTRES.shape)
-    before, after, here = taught(few(4), names)
+    misleading = 3 * np.random.default_rng(9).normal(size=CENTRES.shape)
+    before, after, here = taught(few(4), misleading)
     assert after is before
     assert here.decisions.settled["head.names"].value is False
+
+
+def test_names_that_do_no_harm_are_learnt_from_where_they_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, centred = few(4), np.repeat(CENTRES.mean(axis=0)[None], len(CLASSES), axis=0)
+    values = centred + 0.05 * CENTRES  # they tell next to nothing
+    assert taught(known, values)[2].decisions.settled["head.names"].value is True
+    monkeypatch.setattr(names, "are_words", lambda _: False)
+    assert taught(known, values)[2].decisions.settled["head.names"].value is False
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("card arrival", "top_up"), True),
+        (("LOC", "NUM"), True),
+        (("1", "2"), False),
+        (("spam", "x_9"), False),
+    ],
+)
+def test_numbers_and_letters_are_no_words(said: tuple[str, ...], expected: bool) -> None:
+    assert names.are_words(said) is expected
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,9 @@ def as_compared(backbone: Backbone, context: Context) -> Backbone:
     if context.recipe.base.depth not in ("auto", len(backbone.stages)):
         return backbone
     if asked == "auto":
-        usual = context.modality.joins[:1]
-        asked = "deviations" if usual == (True,) and len(backbone.stages) > 1 else False
+        modality = context.modality
+        usual = modality.joins[:1] == (True,) and modality.joined_up_to is None
+        asked = "deviations" if usual and len(backbone.stages) > 1 else False
     return backbone if asked is False else _joined(backbone, asked)
 
 
@@ -68,6 +69,9 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
     ways: tuple[Way, ...] = context.modality.joins  # type: ignore[assignment]
     if not ways or len(backbone.stages) < 2:
         return False, f"features of {context.modality.noun}s are those of the last stage"
+    few = context.modality.joined_up_to
+    if few is not None and len(part) > few * task.outputs:
+        return False, f"there are more than {few} examples a class, whose features are those of the last stage"
     some = part.every(-(-len(part) // ENOUGH))
     if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
         return ways[0], "there is nothing, or no time, to choose by"

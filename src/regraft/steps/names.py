@@ -5,6 +5,8 @@ known before anybody has labelled a text. Where labels are few, the head may lea
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,16 +21,18 @@ from regraft.steps.train import Candidate, Heads, apply_head, fit_chosen
 from regraft.tasks import Metric, Task
 from regraft.training import tried_folds
 
+LETTERS = 3  # of a word that tells more than a number or a letter does
 FEW = 20  # examples a class up to which a name is asked: among more it is one of many
 
 
 def with_names(
     heads: Heads, known: Part, count: int, frozen: Frozen, metric: Metric, context: Context
 ) -> Heads:
-    """The heads, taught the names of the classes too where that lowers the out-of-fold loss by more than one
-    standard error without being worse in the metric by more than one either.
+    """The heads, taught the names of the classes too where these are words, unless that raises the out-of-fold
+    loss, or harms the metric, by more than one standard error. Names without words ("a", "17") have to lower the
+    loss by more than one standard error.
 
-    `known` are train and val with their frozen features, of which the first `count` are train. A name counts as
+    Ten examples cannot tell what a name is worth; drawn sets of few texts did (docs/decisions.md). `known` are train and val with their frozen features, of which the first `count` are train. A name counts as
     one example, is learnt from in every fold and held out in none. Outputs that are not sure enough are held
     against themselves made larger, as with what stands beside (`steps.beside.mix`).
     """
@@ -48,7 +52,8 @@ def with_names(
     after = task.losses(targets, logits, refined=True)
     gain, error = float((before - after).mean()), standard_error(before - after, blocks)
     better, worse, noise = by_metric(metric, task.facts(targets, own), task.facts(targets, logits), blocks)
-    wins = context.recipe.head.names is True or (gain > error and better - worse <= noise)
+    needed = -error if are_words(task.classes) else error
+    wins = context.recipe.head.names is True or (gain > needed and better - worse <= noise)
     why = (
         f"out-of-fold {task.loss_name} {before.mean():.3f} without the names of the classes, {after.mean():.3f} with "
         f"them as examples (a gain of {gain:.3f}, standard error {error:.3f})"
@@ -60,6 +65,11 @@ def with_names(
     on_train = fit_chosen(taught, known.cut(0, count), task, context)
     refitted = on_train if count == len(known) else fit_chosen(taught, known, task, context, on_train)
     return replace(heads, on_train=on_train, refitted=refitted, oof_logits=logits, chosen=taught)
+
+
+def are_words(names: Sequence[str]) -> bool:
+    """Whether each name holds a word, of LETTERS letters or more."""
+    return all(re.search(rf"[^\W\d_]{{{LETTERS}}}", name) for name in names)
 
 
 def _refused(heads: Heads, known: Part, context: Context) -> str:

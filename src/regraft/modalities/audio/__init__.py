@@ -33,7 +33,7 @@ class Sounds:
     """The modality of sounds: see `regraft.modalities.Modality`."""
 
     name, noun, endings, checks = "audio", "sound", ENDINGS, CHECKS
-    takes, joins, resizes = ("image",), (True, False, "deviations"), False
+    takes, joins, joined_up_to, resizes = ("image",), (True, False, "deviations"), None, False
     columns = (
         "audio",
         "audiopath",

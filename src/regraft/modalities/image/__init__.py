@@ -39,7 +39,7 @@ class Images:
     name, noun, endings, checks = "image", "image", ENDINGS, CHECKS
     takes, cells, evidence, measures = (), (), (), ()
     beside, item_of_name = None, None
-    joins, resizes = (False, "faded", True), True
+    joins, joined_up_to, resizes = (False, "faded", True), None, True
     columns = (
         "image",
         "imagepath",
