@@ -32,9 +32,10 @@ def with_names(
     loss, or harms the metric, by more than one standard error. Names without words ("a", "17") have to lower the
     loss by more than one standard error.
 
-    Ten examples cannot tell what a name is worth; drawn sets of few texts did (docs/decisions.md). `known` are train and val with their frozen features, of which the first `count` are train. A name counts as
-    one example, is learnt from in every fold and held out in none. Outputs that are not sure enough are held
-    against themselves made larger, as with what stands beside (`steps.beside.mix`).
+    Ten examples cannot tell what a name is worth; drawn sets of few texts did (docs/decisions.md). `known` are
+    train and val with their frozen features, of which the first `count` are train. A name counts as one example,
+    is learnt from in every fold and held out in none. Outputs that are not sure enough are held against
+    themselves made larger, as with what stands beside (`steps.beside.mix`).
     """
     refused = _refused(heads, known, context)
     if refused:
