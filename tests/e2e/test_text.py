@@ -57,8 +57,8 @@ def test_all_seven_steps_are_walked(run: regraft.Run) -> None:
     settled = yaml.safe_load((run.path / "recipe.yaml").read_text())
     assert settled["head"]["beside"] is True
     assert settled["base"]["pooling"] in ("mean", "cls")
-    assert {"without words"} <= run.metrics["baselines"].keys()
-    without = run.metrics["baselines"]["without words"]["log_loss"]["value"]
+    assert {"the network without words beside it"} <= run.metrics["baselines"].keys()
+    without = run.metrics["baselines"]["the network without words beside it"]["log_loss"]["value"]
     assert run.metrics["test"]["log_loss"].value < without
     assert state["data"]["quarantined"][0]["reason"] == "it is empty"
     findings = {finding["kind"] for finding in json.loads((run.path / "audit.json").read_text())["findings"]}

@@ -144,7 +144,7 @@ def _without_beside(
     module = model.beside
     if module is None or aside is None:
         return {}
-    name = f"without {aside.maker.name}"
+    name = f"the network without {aside.maker.name} beside it"
     beside = record.in_time(name, lambda: answered(module, model.backbone.preprocess, test))
     bare = finished.task.calibrate(finished.judged.bare)
     return {} if beside is None else {name: bare.applied(rows - beside)}
