@@ -126,7 +126,9 @@ def test_depths_are_joined_up_to_so_many_examples_a_class(
     backbone: Any, count: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def noise(self: Any, some: Part) -> np.ndarray:
-        return np.random.default_rng(2).normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
+        return (
+            np.random.default_rng(2).normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
+        )
 
     monkeypatch.setattr(steps.Frozen, "__call__", noise)
     at = context("auto", (True, False), few=20)

@@ -144,7 +144,8 @@ class BaseRecipe(Section):
         "auto",
         description="features of all depths side by side in place of the last ones: true, all count as much; faded, each "
         "half of the next; deviations, with those over the positions beside the means; auto: of images false, of sounds "
-        "true, unless the out-of-fold log loss of another way is lower by more than one standard error; of texts false",
+        "and of up to 20 texts a class true, unless the out-of-fold log loss of another way is lower by more than one "
+        "standard error; of more texts false",
     )
     long: Literal["cut", "windows"] | Auto = Field(
         "auto",
@@ -187,7 +188,8 @@ class HeadRecipe(Section):
     names: bool | Auto = Field(
         "auto",
         description="whether a linear head learns from the names of the classes too, where a name is an example as of texts; "
-        "auto: of up to 20 examples a class, where the out-of-fold loss is lower by more than one standard error",
+        "auto: of up to 20 examples a class, where these are words, unless the out-of-fold loss is higher by more than one "
+        "standard error",
     )
 
 

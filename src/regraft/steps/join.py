@@ -71,7 +71,10 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
         return False, f"features of {context.modality.noun}s are those of the last stage"
     few = context.modality.joined_up_to
     if few is not None and len(part) > few * task.outputs:
-        return False, f"there are more than {few} examples a class, whose features are those of the last stage"
+        return (
+            False,
+            f"there are more than {few} examples a class, whose features are those of the last stage",
+        )
     some = part.every(-(-len(part) // ENOUGH))
     if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
         return ways[0], "there is nothing, or no time, to choose by"
