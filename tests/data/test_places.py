@@ -269,6 +269,21 @@ def test_offline_no_store_is_asked(tmp_path: Path, memory: str) -> None:
     assert len(session.source(laid.as_folder(f"{memory}/photos", some, ".png")).rows) == len(some)
 
 
+def test_a_cell_of_a_table_here_does_not_lead_to_the_network(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from regraft.data.cells import read_cell
+
+    (tmp_path / "a.png").write_bytes(b"here")
+    cells = [{"bytes": None, "path": "a.png"}, {"bytes": None, "path": "s3://bucket/a.png"}]
+    table = str(tmp_path / "all.parquet")
+    pq.write_table(pa.table({"image": cells}), table)
+    assert read_cell(table, "image", 0) == b"here"
+    with pytest.raises(OSError, match="its cell names a file on the network"):
+        read_cell(table, "image", 1)
+
+
 def test_an_address_that_is_a_text_is_not_fetched_and_one_that_was_named_is(memory: str) -> None:
     from regraft.modalities.text import read_text
 

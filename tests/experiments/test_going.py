@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import regraft
@@ -75,6 +76,13 @@ def test_settings_cannot_be_changed_on_a_resume(run: Path) -> None:
         regraft.fit(out=run, resume=True, recipe={"finetune": {"epochs": 3}})
     with pytest.raises(UsageError, match="--out RUN"):
         regraft.fit(resume=True)
+
+
+def test_an_offline_run_is_not_gone_on_with_at_an_address_of_the_network(run: Path) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "run": {**recipe["run"], "offline": True}}))
+    with pytest.raises(UsageError, match="--offline: s3://bucket/photos is reached by a network"):
+        regraft.fit("s3://bucket/photos", out=run, resume=True)
 
 
 def test_moved_data_are_found_by_their_content(made: Path, run: Path, tmp_path: Path) -> None:

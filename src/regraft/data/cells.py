@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from regraft.data.addresses import below, is_address, opened_at, place_of, telling, told
+from regraft.data.addresses import below, is_address, is_remote, opened_at, place_of, telling, told
 
 ROW = re.compile(r"(.*\.(?:csv|tsv|parquet))#([^#]*):(\d+)", re.IGNORECASE | re.DOTALL)
 HELD = 256 << 20  # bytes of row groups that are kept for the items read next
@@ -53,7 +53,8 @@ def table_handle(table: str) -> BinaryIO:
 
 def read_cell(table: str, column: str, row: int) -> bytes:
     """The content of a cell: bytes as they are, of a struct those of its field `bytes`, or of the file that
-    its field `path` names; a text as UTF-8. `row` counts from 0. Raises OSError where there is none.
+    its field `path` names; a text as UTF-8. `row` counts from 0. Raises OSError where there is none, and where
+    a table of this machine names one on the network, which nobody sees before it is opened.
     """
     if is_address(table):
         size, time, _ = told(table)
@@ -74,6 +75,8 @@ def _content(value: Any, table: str) -> bytes:
         if value.get(CONTENT) is None and value.get(NAME):
             from regraft.data.places import read_content
 
+            if is_remote(value[NAME]) and not is_remote(table):
+                raise OSError(1, "its cell names a file on the network; a column `path` has to", value[NAME])
             return read_content(below(str(place_of(table).parent), value[NAME]))
         value = value.get(CONTENT)
     if isinstance(value, bytes):

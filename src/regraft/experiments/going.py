@@ -10,6 +10,7 @@ from typing import Any
 
 from regraft.artifacts import Events, Listener, RunFolder, read_json, write_json, write_text
 from regraft.data import Examples
+from regraft.data.addresses import require_here
 from regraft.data.audit import LATER
 from regraft.data.examples import SPLITS
 from regraft.data.lineage import Seen
@@ -57,7 +58,9 @@ def go(
         recipe, session.cache, events, modality, decisions, session.crew, started=session.started, share=share
     )
     if session.crew is not None:
-        events.note(f"{session.crew.workers} workers of {session.crew.threads} threads share the passes")
+        count, threads = session.crew.workers, session.crew.threads
+        several = f"{count} worker{'s' * (count > 1)} of {threads} thread{'s' * (threads > 1)}"
+        events.note(f"passes and trials are shared: {several}")
     task = task_of_examples(examples)
     metric = chosen_by(task, recipe.run.metric)
     context.settle("run.metric", metric.name, "the task's headline, or as asked")
@@ -141,7 +144,7 @@ def resume(
 
     `data` says where its data are now. A finished run is not trained and its test set not read anew: see
     `complete`. Raises UsageError where there is no run, where files changed, and where a finished run has
-    lost what only training makes.
+    lost what only training makes, and where an offline run would reach the network.
     """
     folder = RunFolder(Path(out))
     if not folder.is_run():
@@ -156,7 +159,12 @@ def resume(
                 f"{folder.examples} is gone, and with it which examples the run has. "
                 "Start anew with --overwrite."
             )
-        examples = same_data(Examples.load(folder.examples, task_of), data, session.events)
+        settings, examples = asked(read_recipe(folder.recipe)), Examples.load(folder.examples, task_of)
+        if settings.run.offline:
+            require_here(
+                [str(examples.root if data is None else data), *examples.table["source"].to_pylist()]
+            )
+        examples = same_data(examples, data, session.events)
         if data is not None:
             examples.save(folder.examples)
         if state["state"] == "finished":
@@ -166,7 +174,7 @@ def resume(
         about["findings"] = [
             finding for finding in about["findings"] if finding["kind"] not in LATER
         ]  # come anew
-        session = replace(session, recipe=asked(read_recipe(folder.recipe)))
+        session = replace(session, recipe=settings)
         with session.tracked(track) as heard:
             return go(folder, examples, heard, about)
     finally:
