@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ QUIET = {
     "WANDB_ERROR_REPORTING": "false",
 }
 
+
+TRIES, PRODUCTS = 3, 20  # of the trial of threads, some hundredths of a second each
 
 NO_HOME = "there is no home folder, so nothing is kept in a cache; name a folder for it with REGRAFT_CACHE"
 
@@ -178,6 +181,50 @@ def share_processors(count: int) -> None:
 def processors() -> int:
     """How many processors this process may use: all of the machine, unless it was given a share."""
     return _share or os.cpu_count() or 1
+
+
+def busy() -> bool:
+    """Whether more work waits than there are processors, by the last minute's load; False where the system does
+    not tell.
+    """
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
+def pick_threads() -> tuple[int, str]:
+    """How many threads torch is to compute with, and why: as many as it takes, and on a busy machine as many as a
+    short trial is quickest with.
+
+    OpenMP's threads wait for each other after each product. Where other processes have the processors, a small
+    product on two threads takes several times what it takes on one.
+    """
+    import torch
+
+    usual = torch.get_num_threads()
+    if usual == 1 or not busy():
+        return usual, "as many as torch takes"
+    offers = sorted({usual, max(1, usual // 2), 1}, reverse=True)
+    seconds = dict.fromkeys(offers, 0.0)
+    try:
+        for _ in range(TRIES):  # in turns, as what others do changes
+            for threads in offers:
+                torch.set_num_threads(threads)
+                seconds[threads] += _products()
+    finally:
+        torch.set_num_threads(usual)
+    quickest = min(offers, key=lambda threads: seconds[threads])
+    told = ", ".join(f"{1000 * seconds[threads] / TRIES:.0f} ms on {threads}" for threads in offers)
+    return quickest, f"others keep the machine busy; a trial of small products took {told}"
+
+
+def _products() -> float:
+    """Seconds of some products of the size that the fit of a head makes."""
+    import torch
+
+    rows, weights = torch.ones(400, 1280), torch.ones(1280, 50)
+    began = time.perf_counter()
+    for _ in range(PRODUCTS):
+        weights = rows.T @ (rows @ weights) / (1280 * 400)
+    return time.perf_counter() - began
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -21,7 +21,7 @@ from regraft.data import Examples
 from regraft.inference import FeatureStore
 from regraft.modalities import Modality
 from regraft.recipe import Recipe, Section
-from regraft.runtime import keep_large_blocks, pick_device, survive_forks
+from regraft.runtime import keep_large_blocks, pick_device, pick_threads, survive_forks
 from regraft.steps.decisions import Decisions
 from regraft.training import Checkpoint, Ranks
 
@@ -84,13 +84,15 @@ class Context:
         survive_forks()
         asked = recipe.run
         device = pick_device(asked.device)
-        threads = torch.get_num_threads() if asked.threads == "auto" else int(asked.threads)
+        threads, why = (
+            pick_threads() if asked.threads == "auto" else (int(asked.threads), "the user named it")
+        )
         torch.set_num_threads(threads)
         store = FeatureStore(cache, note=events.note, crew=crew)
         context = cls(recipe, store, device, events, modality, decisions=decisions or Decisions(), **more)
         context.settle("run.device", str(device), "CUDA, MPS, CPU in this order, or as asked")
         context.settle("run.feature_batch", context.feature_batch, "32, on CUDA 256, or as asked")
-        context.settle("run.threads", threads, "as many as torch takes, or as asked")
+        context.settle("run.threads", threads, why)
         return context
 
     @property
