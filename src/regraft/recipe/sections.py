@@ -277,7 +277,10 @@ class RunRecipe(Section):
         False, description="as a further baseline, the same network trained from random weights"
     )
     offline: bool = Field(False, description="never touch the network, even for a named hub model")
-    threads: Annotated[int, Field(ge=1, le=1_024)] | Auto = Field("auto", description="CPU threads of torch")
+    threads: Annotated[int, Field(ge=1, le=1_024)] | Auto = Field(
+        "auto",
+        description="CPU threads of torch; auto: as many as it takes, or of a busy machine what a short trial is quickest with",
+    )
     engine: EngineName | Auto = Field(
         "auto",
         description="what runs the frozen base; auto: the fastest that agrees with float32, by a trial",

@@ -30,6 +30,9 @@ WHOLE = 1 << 28
 SPREAD = 2 << 30
 
 Scaling = tuple[np.ndarray, np.ndarray]  # (D,) mean, and (D,) what to divide by
+# Features an example from which on the rows are turned: a path took 3.8 times as long without where there were 6.9 (185
+# examples of 37 classes), 1.3 times where there were 2.6 (496 of ten), and 0.7 times where there were 1.8 (700 of five)
+FEW = 2
 LEVEL = 1e-12  # of the largest variance: an axis of rows that varies less is one of rounding
 
 
@@ -97,7 +100,7 @@ class Rows(Protocol):
 @dataclass(frozen=True)
 class Space:
     """What the solver's features are: raw ones less their `mean`, divided by their `scale` (both (D,)), and where
-    examples are fewer than features, turned into the space of the rows by a (D, R) `basis`.
+    examples are few, turned into the space of the rows by a (D, R) `basis`.
     """
 
     mean: np.ndarray
@@ -316,7 +319,7 @@ def rows_of(
     crew: Crew | None = None,
 ) -> Iterator[tuple[Rows, Space]]:
     """The rows of (N, D) features, (N, ...) targets and (F, N) shares, and the space they are in: scaled (Pareto,
-    where no scaling is given), and of fewer examples than features that of the rows. Several workers hold them
+    where no scaling is given), and of FEW times as many features as examples that of the rows. Several workers hold them
     where there are some and the features are large.
     """
     if crew is None or crew.workers < 2 or 4 * features.size < SPREAD:
@@ -337,7 +340,7 @@ def _here(
     features: np.ndarray, targets: np.ndarray, shares: np.ndarray, task: Task, scaling: Scaling
 ) -> tuple[Here, Space]:
     """The rows in this process, and their space."""
-    if len(features) < features.shape[1] and 8 * features.size <= WHOLE:
+    if FEW * len(features) <= features.shape[1] and 8 * features.size <= WHOLE:
         with contextlib.suppress(RuntimeError):  # there is no decomposition: LinAlgError is one
             found, axes, basis = turned(features, scaling)
             plain = np.zeros(len(axes), dtype=np.float32), np.ones(len(axes), dtype=np.float32)
