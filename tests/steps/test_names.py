@@ -84,9 +84,20 @@ def test_names_that_say_nothing_leave_the_heads_as_they_were() -> None:
     assert here.decisions.settled["head.names"].value is False
 
 
+def test_neither_gains_by_being_surer() -> None:
+    """Easy classes and a strong penalty: both are unsure, and were once compared with one of them made larger."""
+    known = few(2)
+    known = replace(known, values=(CENTRES[known.labels] + 0.05 * known.values).astype(np.float32))
+    here = context()
+    here = replace(here, recipe=Recipe.build({"train": {"l2": 1.0}}))
+    before = train_head((Layers("linear"),), known, len(known), TASK, here)
+    with_names(before, known, len(known), Named(here, CENTRES), chosen_by(TASK, "accuracy"), here)  # type: ignore[arg-type]
+    assert here.decisions.settled["head.names"].value is True
+
+
 def test_names_that_do_no_harm_are_learnt_from_where_they_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
     known, centred = few(4), np.repeat(CENTRES.mean(axis=0)[None], len(CLASSES), axis=0)
-    values = centred + 0.05 * CENTRES  # they tell next to nothing
+    values = centred - 0.02 * CENTRES  # they tell next to nothing
     assert taught(known, values)[2].decisions.settled["head.names"].value is True
     monkeypatch.setattr(names, "are_words", lambda _: False)
     assert taught(known, values)[2].decisions.settled["head.names"].value is False

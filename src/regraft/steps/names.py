@@ -34,8 +34,8 @@ def with_names(
 
     Ten examples cannot tell what a name is worth; drawn sets of few texts did (docs/decisions.md). `known` are
     train and val with their frozen features, of which the first `count` are train. A name counts as one example,
-    is learnt from in every fold and held out in none. Outputs that are not sure enough are held against
-    themselves made larger, as with what stands beside (`steps.beside.mix`).
+    is learnt from in every fold and held out in none. The outputs of both
+    are made larger by what suits them (`SHARPER`) before they are compared, so that neither gains by being surer.
     """
     refused = _refused(heads, known, context)
     if refused:
@@ -47,10 +47,10 @@ def with_names(
     targets, blocks = known.labels[heads.oof_rows], known.blocks_at(heads.oof_rows)
     own = heads.oof_logits
     assert own is not None
-    before = min(
-        (task.losses(targets, factor * own, refined=True) for factor in SHARPER), key=lambda each: each.mean()
+    before, after = (
+        min((task.losses(targets, k * each, refined=True) for k in SHARPER), key=lambda loss: loss.mean())
+        for each in (own, logits)
     )
-    after = task.losses(targets, logits, refined=True)
     gain, error = float((before - after).mean()), standard_error(before - after, blocks)
     better, worse, noise = by_metric(metric, task.facts(targets, own), task.facts(targets, logits), blocks)
     needed = -error if are_words(task.classes) else error
