@@ -113,6 +113,7 @@ def test_metrics_of_numbers_are_those_of_scikit_learn_and_scipy() -> None:
     assert found["median_error"].value == pytest.approx(np.median(np.abs(y - p)), rel=0.02)
     assert all(e.low < e.value < e.high for e in found.values())
     assert numbers_metrics("cm")[0].shown(1.5) == "1.500 cm"
+    assert numbers_metrics("cm")[0].ends(1.5, 2) == ("1.500", "2.000"), "the unit stands with the value"
 
 
 def test_numbers_that_are_not_known_count_nowhere_and_r_squared_minds_no_offset() -> None:

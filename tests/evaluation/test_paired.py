@@ -58,6 +58,9 @@ def test_words_follow_the_interval() -> None:
     assert in_words(exact) == "better than head only: +1.8 points [0.3, 3.4], p = 0.01"
     assert in_words(replace(exact, p_value=0.0002)).endswith(", p < 0.001")
     assert in_words(replace(exact, p_adjusted=0.021)).endswith(", p = 0.02")
+    assert in_words(replace(exact, p_adjusted=0.14)).startswith("no clear difference from head only: ")
+    turned = replace(exact, difference=-0.018, low=-0.034, high=-0.003, p_value=0.06)
+    assert in_words(turned).startswith("no clear difference from head only: ")
 
 
 def test_interval_covers_the_true_difference() -> None:

@@ -239,5 +239,5 @@ class Ordinal(Usual):
     def abilities(self, things: str) -> tuple[str, str]:
         return f"Puts {things} in order.", "It knows no half steps."
 
-    def result(self) -> tuple[str, str]:
+    def result(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
         return "the model is", "off on average"

@@ -260,6 +260,18 @@ def test_strata_are_numbered_without_gaps_and_none_is_small(seed: int, count: in
         assert count >= 50 or len(counts) * 10 > count or strata is not parts
 
 
+def test_several_numbers_are_told_in_their_own_units_first() -> None:
+    task = Numbers(("height", "width"))
+    rows = [{"name": "height", "mae": 3.14159}, {"name": "width", "mae": 12_345.6}]
+    before, after = task.result({"numbers": rows})
+    assert (before, after) == (
+        "the model is off by 3.14 (height), 12,346 (width) on average, which is",
+        "of the targets",
+    )
+    assert task.headline.shown(0.7) == "0.700 standard deviations"
+    assert Numbers(("height",)).result({"numbers": rows[:1]}) == ("the model is off by", "on average")
+
+
 def test_strata_keep_rare_labels_apart_and_numbers_in_order() -> None:
     rng = np.random.default_rng(0)
     labels = np.zeros((1_000, 3), dtype=np.float32)

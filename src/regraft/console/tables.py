@@ -92,7 +92,7 @@ def _scored(metric: Metric, score: dict[str, Any], whole: bool) -> str:
     """A score of a ranking, the `whole` one with its interval."""
     told = metric.shown(score["value"])
     low, high = score["low"], score["high"]
-    return f"{told} [{metric.shown(low)}, {metric.shown(high)}]" if whole and low is not None else told
+    return f"{told} [{', '.join(metric.ends(low, high))}]" if whole and low is not None else told
 
 
 def comparison_table(comparison: dict[str, Any]) -> None:

@@ -94,9 +94,16 @@ class Metric:
 
     def said(self, estimate: Estimate) -> str:
         """The metric with its interval, if it has one: "accuracy 93.2% [90.1%, 95.4%]"."""
-        text = f"{self.words} {self.shown(estimate.value)}"
-        low, high = self.shown(estimate.low), self.shown(estimate.high)
+        text, (low, high) = (
+            f"{self.words} {self.shown(estimate.value)}",
+            self.ends(estimate.low, estimate.high),
+        )
         return f"{text} [{low}, {high}]" if low else text
+
+    def ends(self, low: float, high: float) -> tuple[str, str]:
+        """The ends of an interval in words, which stand behind the value, and so without its unit."""
+        plain = self if self.is_share else replace(self, unit="")
+        return plain.shown(low), plain.shown(high)
 
     def described(self) -> dict[str, Any]:
         """What it takes to show its values, as plain values; `Metric.shown_as` reads them back."""

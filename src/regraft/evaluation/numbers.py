@@ -176,7 +176,7 @@ def _of_ranks(sample: Sample) -> Estimate:
 
 
 ABSOLUTE = attrgetter("absolute")
-DEVIATIONS = "deviations"
+DEVIATIONS = "standard deviations"
 LONG_TAILS = "bootstrap-t of the logarithm, the tail drawn from Pareto's distribution,"
 
 

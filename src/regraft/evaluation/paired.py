@@ -20,6 +20,7 @@ from regraft.evaluation.resampling import BLOCK, Floats, bca, draws, gathered, l
 
 FEW_GROUPS = 20  # with fewer groups, intervals and tests by group say little
 PAIRED = 1_000  # resamples of a metric that is no mean
+CLEAR = 0.05  # p value below which a difference is called one
 FLIPS = 9_999  # random sign flips where not all can be tried
 
 
@@ -39,6 +40,16 @@ class PairedDifference:
     p_adjusted: float | None = None  # Holm's, where several models were compared
     unit: str = "%"
     of: str = ""
+
+    @property
+    def p(self) -> float:
+        """The p value, adjusted where several models were compared."""
+        return self.p_value if self.p_adjusted is None else self.p_adjusted
+
+    @property
+    def clear(self) -> bool:
+        """Whether one is better: the interval lies on one side of zero, and the p value below CLEAR."""
+        return (self.low > 0 or self.high < 0) and self.p < CLEAR
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values that JSON can hold."""
@@ -199,10 +210,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def in_words(diff: PairedDifference) -> str:
-    """The verdict that the interval allows (better, worse, no clear difference), the difference, of a share in
-    percentage points, and the p value. Above zero is better, also of a metric of which less is better.
+    """The verdict (better, worse, no clear difference), the difference, of a share in percentage points, and the
+    p value. Above zero is better, also of a metric of which less is better.
     """
-    p = diff.p_value if diff.p_adjusted is None else diff.p_adjusted
+    p = diff.p
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
     points = f"{100 * diff.difference:+.1f} points [{100 * diff.low:.1f}, {100 * diff.high:.1f}], {said}"
     if diff.unit != "%":
@@ -210,9 +221,9 @@ def in_words(diff: PairedDifference) -> str:
         points = f"by {diff.difference:.3g} {diff.unit}".rstrip() + f" {ends}, {said}"
     if diff.of:
         points = f"{diff.of} {points}"
-    if diff.low > 0:
+    if diff.clear and diff.low > 0:
         return f"better than {diff.against}: {points}"
-    if diff.high < 0:
+    if diff.clear:
         return f"worse than {diff.against}: {points}"
     return f"no clear difference from {diff.against}: {points}"
 

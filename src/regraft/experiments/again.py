@@ -280,5 +280,5 @@ def _of_near(model: Model, apart: dict[str, Any]) -> list[str]:
         ]
     metric = model.task.headline
     e = Estimate.from_dict(apart["metrics"][metric.name])
-    ends = f"[{metric.shown(e.low)}, {metric.shown(e.high)}]"
+    ends = "[{}, {}]".format(*metric.ends(e.low, e.high))
     return [f"{text}; without them {metric.words} is {metric.shown(e.value)} {ends} on {e.n:,} examples."]

@@ -11,6 +11,7 @@ from typing import Any
 
 from regraft.artifacts import write_text
 from regraft.errors import UsageError
+from regraft.evaluation import PairedDifference
 from regraft.report import words
 from regraft.tasks import Metric
 
@@ -55,7 +56,7 @@ def _view(comparison: Mapping[str, Any]) -> Json:
     differences = [
         {
             "name": f"{pair['run']} against {pair['against']}",
-            "ours": pair["low"] > 0 or pair["high"] < 0,
+            "ours": PairedDifference.from_dict(pair).clear,
             **_points(pair, "difference", scale),
         }
         for pair in comparison["pairs"]

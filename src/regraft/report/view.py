@@ -122,7 +122,7 @@ def _answer(task: Task, metrics: Json, split: str | None, modality: str) -> Json
     shown = words.cell(metric, (metrics.get(split) or {}).get(metric.name)) if split else None
     if shown is None:
         return None
-    before, after = task.result()
+    before, after = task.result(metrics)
     return {
         "split": split,
         "cell": shown,

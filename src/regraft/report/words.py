@@ -47,8 +47,7 @@ def cell(metric: Metric, estimate: Mapping[str, Any] | None) -> Cell | None:
     return Cell(
         value,
         metric.shown(value),
-        metric.shown(low),
-        metric.shown(high),
+        *metric.ends(low, high),
         low,
         high,
         int(estimate.get("n") or 0),

@@ -62,7 +62,7 @@ def digits(value: float) -> str:
     return f"{value:.{DIGITS}g}" if abs(value) < 10**DIGITS else f"{value:.0f}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """A number in a table: 0.884, 1.68, 12,345."""
     return f"{value:.{SHORT}g}" if abs(value) < 10**SHORT else f"{value:,.0f}"
 
@@ -113,8 +113,8 @@ def _within(width: float | None, sizes: Mapping[str, Sequence[float]] | None) ->
     if width is None:
         return "not proven"
     if sizes is None:
-        return f"± {_short(width)}"
-    return f"± {_short(width * min(sizes['size']))} to {_short(width * max(sizes['size']))}"
+        return f"± {short(width)}"
+    return f"± {short(width * min(sizes['size']))} to {short(width * max(sizes['size']))}"
 
 
 def _share(found: Mapping[str, Any]) -> str:
@@ -135,11 +135,7 @@ def numbers_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
     )
     keys = ("mae", "rmse", "r2", "spearman", "median_error")
     lines = [
-        (
-            row["name"],
-            f"{row['n']:,}",
-            *(_short(row[key]) if row.get(key) is not None else "" for key in keys),
-        )
+        (row["name"], f"{row['n']:,}", *(short(row[key]) if row.get(key) is not None else "" for key in keys))
         for row in rows
     ]
     return Grid("The numbers one by one", heads, lines, "Each in the units of the data.")

@@ -413,7 +413,7 @@ class Multi(Usual):
             "It knows no other label: where it says none, something else may still be there.",
         )
 
-    def result(self) -> tuple[str, str]:
+    def result(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
         """Mean average precision in a sentence."""
         return "the mean average precision is", ""
 

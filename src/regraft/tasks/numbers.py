@@ -27,7 +27,7 @@ from regraft.evaluation import (
     paired_mean,
 )
 from regraft.evaluation.numbers import DEVIATIONS
-from regraft.tasks.grids import by_name, digits, intervals_grid, numbers_grid
+from regraft.tasks.grids import by_name, digits, intervals_grid, numbers_grid, short
 from regraft.tasks.link import Squares
 from regraft.tasks.sections import Scatter, Section
 from regraft.tasks.shares import strata_of_numbers
@@ -438,6 +438,11 @@ class Numbers(Usual):
             f"It knows the range of its training targets only{ranges}: what it tells beyond is a guess.",
         )
 
-    def result(self) -> tuple[str, str]:
-        """Mean absolute error in a sentence."""
-        return "the model is off by", "on average"
+    def result(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
+        """Mean absolute error in a sentence; of several numbers that of each, in its own unit."""
+        rows = [row for row in metrics.get("numbers") or [] if row.get("mae") is not None]
+        each = ", ".join(f"{short(row['mae'])} ({row['name']})" for row in rows[:NAMED])
+        if self.outputs == 1 or not each:
+            return "the model is off by", "on average"
+        more = ", ..." if len(rows) > NAMED else ""
+        return f"the model is off by {each}{more} on average, which is", "of the targets"

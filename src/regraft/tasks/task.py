@@ -406,9 +406,9 @@ class Task(Protocol):
     def abilities(self, things: str) -> tuple[str, str]:
         """What the model does with `things` (images, say), and what its answers cannot say; two sentences."""
 
-    def result(self) -> tuple[str, str]:
+    def result(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
         """What stands before and after the headline's value in a sentence: ("the model is right", "of the
-        time").
+        time"). `metrics` are those of metrics.json.
         """
 
 
