@@ -49,10 +49,7 @@ def test_a_task_of_the_users_own_is_walked_evaluated_and_shown(
     assert sum(run.metrics["by_steps"]) == test.n
     assert "confusion" not in run.metrics
     assert run.state["missing"] == {}
-    said = (
-        f"test steps off {test.value:.3f} steps [{test.low:.3f} steps, "
-        f"{test.high:.3f} steps] on {test.n} examples"
-    )
+    said = f"test steps off {test.value:.3f} steps [{test.low:.3f}, {test.high:.3f}] on {test.n} examples"
     assert run.headline() == said == list_runs(run.path)[0].headline
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "How far off" in page

@@ -19,7 +19,7 @@ from regraft.crew import Crew, in_order
 from regraft.errors import ChangedError, DataError, NotInstalledError, RegraftError, UsageError
 from regraft.inference import FeatureStore, feature_key, makers
 from regraft.scale import Cluster, crew_of
-from regraft.scale.cluster import room
+from regraft.scale.cluster import room, stdout_kept
 
 pytestmark = pytest.mark.ray
 
@@ -75,6 +75,18 @@ def test_a_lost_worker_costs_its_jobs_only(crew: Crew, told: list[str], tmp_path
     with pytest.raises(RegraftError, match="4 workers ended one after the other"):
         dict(crew.each(Times(3, tmp_path / "trap"), range(12)))
     assert dict(crew.each(Times(3), range(2))) == {0: 0, 1: 3}, "it works on afterwards"
+
+
+def test_what_ray_prints_of_a_lost_worker_keeps_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    from ray._private import worker
+
+    printed, lost = worker.print_to_stdstream, "a worker died or was killed"
+    with stdout_kept():  # as Ray's listener prints what became of workers
+        worker.print_to_stdstream({"lines": [lost], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    said = capsys.readouterr()
+    assert not said.out
+    assert lost in said.err
+    assert worker.print_to_stdstream is printed
 
 
 def test_an_error_comes_home_whole(crew: Crew) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column, several
 from regraft.errors import DataError, UsageError
+from regraft.evaluation import estimates
 from regraft.modalities import read_source
 from regraft.prediction import Reading
 from regraft.tasks import Held, Multi, Numbers, task_of
@@ -314,3 +315,29 @@ def test_tables_of_splits_with_columns_of_answers_keep_their_splits(tmp_path: Pa
     source = read_source(tmp_path, Wanted(labels=("cat", "dog")))
     assert len(source.rows) == 6
     assert any("has no label in its columns `cat`, `dog`" in note.message for note in source.notes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+def test_a_test_set_of_few_examples_is_judged_without_a_word_from_numpy(count: int, grouped: bool) -> None:
+    rng, groups = np.random.default_rng(0), np.arange(count) // 2 if grouped else None
+    targets = rng.normal(size=(count, 2))
+    exact, unknown = targets.astype(np.float32).astype(np.float64), targets.copy()
+    unknown[:, 0] = np.nan
+    numbers = Numbers(("a", "b"))
+    for truth, outputs in ((targets, targets + 0.1), (targets, exact), (unknown, targets + 0.1)):
+        known = numbers.fitted(truth)
+        told = known.decided(known.calibrate(Held("val", truth, outputs)))
+        estimates(known.metrics, told.facts(truth, outputs), groups, resamples=50)
+        assert len(told.tables(truth, outputs, groups)["numbers"]) == 2
+        known.suspects(truth, outputs)
+        known.versus(truth, outputs, outputs + 0.1, "another", groups)
+    held, logits = np.zeros((count, 2)), rng.normal(size=(count, 2)).astype(np.float32) - 9
+    flags = Multi(("a", "b")).fitted(held)
+    found = estimates(flags.metrics, flags.facts(held, logits), groups, resamples=50)
+    assert found["hamming_loss"].value == 0
+    assert "map" not in found
+    nothing = np.full((count, 2), np.nan)
+    assert "calibration" in flags.calibrate(Held("val", held, logits)).tested(nothing, logits)
+    flags.versus(held, logits, logits + 1, "another", groups)

@@ -106,7 +106,7 @@ def _bins(labels: ArrayLike, logits: ArrayLike) -> list[tuple[Floats, Floats]]:
     first, last = (np.searchsorted(ranked, ranked[cuts], side=side) for side in ("left", "right"))
     cuts = np.where(cuts - first <= last - cuts, first, last)
     parts = np.split(order, np.unique(cuts[(cuts > 0) & (cuts < len(order))]))
-    return [(confidence[part], right[part].astype(np.float64)) for part in parts]
+    return [(confidence[part], right[part].astype(np.float64)) for part in parts if len(part)]
 
 
 def ece(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -114,10 +114,12 @@ def ece(labels: ArrayLike, logits: ArrayLike) -> float:
     and O'Connor 2015).
 
     (N,) labels, (N, K) logits; at most 15 bins, of about 10 examples at least. It is biased upwards on few
-    examples, even of a model that is calibrated, so it carries no interval.
+    examples, even of a model that is calibrated, so it carries no interval; NaN of none.
     """
     bins = _bins(labels, logits)
     total = sum(len(confidence) for confidence, _ in bins)
+    if not total:
+        return float("nan")
     return float(sum(len(c) / total * abs(c.mean() - right.mean()) for c, right in bins))
 
 

@@ -111,6 +111,9 @@ def _rank_correlation(facts: Told, weights: Floats) -> Floats:
     """Spearman's; under weights that of the ranks among all examples."""
     found = []
     for rows, first, second in facts.ranks:
+        if not len(rows):
+            found.append(np.full(len(weights), np.nan))
+            continue
         w = weights[:, rows]
         total = np.maximum(w.sum(axis=1), 1e-300)
         a, b = first - first.mean(), second - second.mean()

@@ -46,12 +46,16 @@ def left_out(n: int, rng: np.random.Generator, units: Ints | None = None) -> Ite
     """Yields the jackknife's weights (r, n), a bounded number of rows at a time: 0 for what is left out,
     else 1.
 
-    One example or group is left out in turn; of more than JACKKNIFE, one of as many random parts of them.
+    One example or group is left out in turn; of more than JACKKNIFE, one of as many random parts of them. A lone
+    one stays.
     """
     given = np.arange(n) if units is None else units
     count = int(given.max()) + 1
     part = given if count <= JACKKNIFE else rng.permutation(np.arange(count) % JACKKNIFE)[given]
     total = int(part.max()) + 1
+    if total == 1:  # nothing would be left
+        yield np.ones((1, n))
+        return
     rows = max(1, BLOCK // max(1, n))
     for start in range(0, total, rows):
         yield (part != np.arange(start, min(total, start + rows))[:, None]).astype(np.float64)

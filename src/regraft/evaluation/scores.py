@@ -90,13 +90,13 @@ def f1(c: Counts) -> Floats:
 
 
 def macro_f1(c: Counts) -> Floats:
-    """Mean F1 of the classes that occur or are predicted."""
-    return np.asarray(f1(c).sum(axis=1) / (c.support + c.called > 0).sum(axis=1))
+    """Mean F1 of the classes that occur or are predicted; no number where there are none."""
+    return _divided(f1(c).sum(axis=1), (c.support + c.called > 0).sum(axis=1))
 
 
 def weighted_f1(c: Counts) -> Floats:
-    """Mean F1 of the classes, each by its share of the examples."""
-    return np.asarray((f1(c) * c.support).sum(axis=1) / c.n)
+    """Mean F1 of the classes, each by its share of the examples; no number where there are none."""
+    return _divided((f1(c) * c.support).sum(axis=1), c.n)
 
 
 def kappa(c: Counts) -> Floats:

@@ -26,6 +26,8 @@ MEASURED = 1.5  # times the square root of the number of units: so many measure 
 DRAWN = 0.7  # of these have their errors drawn from it (both by benchmarks/coverage_tasks.py)
 LONGEST = 1.2  # Pareto's exponent at least: from 1 down there is no mean
 LEVEL = 0.95
+FAR = 1e6  # how far a resample lies whose statistic is not defined
+WIDEST = 50.0  # half an interval of the logarithm, beyond which it says nothing
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def interval(
     numbers: Sequence[Units], statistic: Statistic, resamples: int = 400, seed: int = 0
 ) -> tuple[float, float]:
     """The 95 % interval of the mean over `numbers` of a `statistic`, `squared_error` or `unexplained`, that is not
-    below 0; NaN twice where the units are too few, and twice the value where none moves it.
+    below 0; NaN twice where the units are too few or say nothing of it, and twice the value where none moves it.
     """
     count = len(numbers[0].count)
     if count < FEWEST:
@@ -159,9 +161,15 @@ def interval(
             one.drawn(rows, tail.factors(one.errors2, rows, rng))
             for one, tail in zip(numbers, tails, strict=True)
         ]
-        theirs, spreads = _whole([statistic(one) for one in drawn])
-        away.append(np.abs(np.log(theirs / centre)) * theirs / np.maximum(spreads, 1e-300))
+        with np.errstate(
+            all="ignore"
+        ):  # of few units a resample may have no errors, or targets that do not vary
+            theirs, spreads = _whole([statistic(one) for one in drawn])
+            far = np.abs(np.log(theirs / centre)) * theirs / np.maximum(spreads, 1e-300)
+        away.append(np.nan_to_num(far, nan=FAR, posinf=FAR))
     half = float(np.quantile(np.concatenate(away), LEVEL)) * spread / value
+    if half > WIDEST:
+        return math.nan, math.nan
     return value * math.exp(-half), value * math.exp(half)
 
 

@@ -57,10 +57,15 @@ def crew_of(
     if cluster is None:
         yield None
         return
-    ray = _ray()
+    ray, manners = _ray(), contextlib.ExitStack()
     ours = not ray.is_initialized()
     if ours:
-        dashboard = _join(ray, cluster.address)
+        manners.enter_context(stdout_kept())
+        try:
+            dashboard = _join(ray, cluster.address)
+        except BaseException:
+            manners.close()
+            raise
         if dashboard:
             note(f"Ray's dashboard is at http://{dashboard}")
     crew: RayCrew | None = None
@@ -78,6 +83,26 @@ def crew_of(
             crew.rest()
         if ours:
             ray.shutdown()
+        manners.close()
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """While it lasts, what Ray prints of lost workers goes to stderr: stdout has what the command answers.
+
+    Ray has no setting for this: `log_to_driver` concerns what workers print.
+    """
+    from ray._private import worker
+
+    printed = getattr(worker, "print_to_stdstream", None)
+    if printed is None:  # another version of Ray
+        yield
+        return
+    worker.print_to_stdstream = lambda data, ignore_prefix: printed({**data, "is_err": True}, ignore_prefix)
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printed
 
 
 def _ray() -> Any:

@@ -33,7 +33,7 @@ from regraft.tasks.sections import Scatter, Section
 from regraft.tasks.shares import strata_of_numbers
 from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
 from regraft.tasks.usual import Usual
-from regraft.tasks.widths import PROMISED, Each, Scale, Widths
+from regraft.tasks.widths import PROMISED, Each, Scale, Widths, medians
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -332,9 +332,8 @@ class Numbers(Usual):
     def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
         """Those whose error lies SUSPECT robust deviations from the median error, the farthest first."""
         errors = targets - self.values(outputs)
-        with np.errstate(invalid="ignore"):
-            middle = np.nanmedian(errors, axis=0)
-            spread = 1.4826 * np.nanmedian(np.abs(errors - middle), axis=0)
+        middle = medians(errors)
+        spread = 1.4826 * medians(np.abs(errors - middle))
         far = np.nan_to_num(np.abs(errors - middle) / np.maximum(spread, 1e-12 * self._deviation))
         rows = [row for row in range(len(far)) if far[row].max() > SUSPECT]
         found = []
@@ -349,7 +348,7 @@ class Numbers(Usual):
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """The median of the targets."""
-        values = np.nan_to_num(np.nanmedian(targets, axis=0))
+        values = medians(targets)
         return "median of the targets", np.broadcast_to(self._outputs(values), (count, self.outputs))
 
     def baselines(self, known: Known) -> dict[str, Callable[[], np.ndarray]]:

@@ -13,6 +13,12 @@ from regraft.evaluation import ErrorSizes
 PROMISED = 0.9  # of the numbers that are to lie in their intervals
 
 
+def medians(values: np.ndarray) -> np.ndarray:
+    """(K,) medians of what is known of each column of (N, K) values; 0 where nothing is."""
+    known = [column[np.isfinite(column)] for column in values.T]
+    return np.array([np.median(column) if len(column) else 0.0 for column in known])
+
+
 @dataclass(frozen=True)
 class Widths:
     """How far each number lies from what is told at most, as often as `share` promises (K,); None where too few
