@@ -91,3 +91,12 @@ def test_a_model_of_joined_features_is_saved_and_loaded(base: Backbone, way: Way
     assert [one.probability for one in again.predict(items)] == pytest.approx(expected, abs=1e-6)
     network = obtain_weights(f"run:{tmp_path}").module  # without the join, for another run
     assert network.state_dict().keys() == base.module.state_dict().keys()
+
+
+@pytest.mark.parametrize("way", [True, "faded", "deviations"])
+def test_a_traced_graph_takes_any_number_of_examples(base: Backbone, way: Way) -> None:
+    every = joined(base, way).module.eval()
+    several, more = torch.rand(2, 3, 64, 64), torch.rand(5, 3, 64, 64)
+    traced = torch.export.export(every, (several,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    with torch.no_grad():
+        assert torch.allclose(traced(more), every(more), atol=1e-5)

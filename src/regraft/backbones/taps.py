@@ -104,10 +104,11 @@ def spread(module: nn.Module, activation: torch.Tensor, given: Any, means: torch
     """
     if activation.ndim == 2:
         return torch.zeros_like(means)
-    if len(activation) != len(means):
-        means = means.repeat_interleave(len(activation) // len(means), dim=0)
+    # sizes by `shape`: `len` would make the number of examples in a traced graph a constant
+    if activation.shape[0] != means.shape[0]:
+        means = means.repeat_interleave(activation.shape[0] // means.shape[0], dim=0)
     last = activation.ndim == 3 or getattr(module, "output_fmt", None) == "NHWC"
-    shape = (len(means), *(1,) * (activation.ndim - 2))
+    shape = (means.shape[0], *(1,) * (activation.ndim - 2))
     places = means.reshape(*shape, -1) if last else means.reshape(*means.shape, 1, 1)
     there = activation.abs().amax(dim=-1 if last else 1, keepdim=True) > 0
     squares = pooled(module, (activation - places).square() * there, given)
