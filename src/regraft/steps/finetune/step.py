@@ -31,6 +31,7 @@ from regraft.training import FreezePlan
 PROBED = 512  # training examples by which a probe tells whether a way of augmentation suits the data
 SURE = 1.64  # standard errors that the gain of that trial must reach: val also chose its epoch and its share
 TRIAL = 4  # the length of fine-tuning is divided by it for the trial of `prefer: speed`
+LEAST = 0.005  # a gain in loss below it is not worth the time, however sure: the classes are told apart nearly without fault
 
 Predict = Callable[[Backbone, nn.Module, Part], np.ndarray]  # (N, K) logits, by the code that predicts
 
@@ -194,7 +195,7 @@ def _by_val(tuner: Tuner, ground: Ground, context: Context) -> Tried:
         before = apply_head(head, ground.features.values[len(ground.fit) :])
         logits, rows = {0.0: before, 1.0: tried.logits}, np.arange(len(val.labels))
         comparison = compare(ground.task, ground.metric, val.labels, logits, val.blocks, rows)
-        if not comparison.share or comparison.gain <= SURE * comparison.error:
+        if not comparison.share or comparison.gain <= max(SURE * comparison.error, LEAST):
             return _not_done(f"a trial of {epochs} epoch(s) shows no gain: {comparison.why}", context)
     tuned = tuner.fit(head, data, val, context, context.keeper.checkpoint("finetune"))
     return _done(tuned, tuner, context)
