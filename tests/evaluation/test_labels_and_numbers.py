@@ -26,6 +26,7 @@ from regraft.evaluation import (
     conformal_widths,
     coverage,
     estimates,
+    in_words,
     knn_means,
     numbers_metrics,
     paired_mean,
@@ -216,6 +217,12 @@ def test_paired_differences_of_numbers_and_of_metrics() -> None:
     gains = np.random.default_rng(0).normal(0.3, 1, 200)
     told = paired_mean(gains, "the other", unit="cm", of="error lower")
     assert told.low < gains.mean() < told.high
+    assert in_words(told).startswith("better than the other: error lower by 0.")
+    worse = paired_mean(-gains, "the other", unit="cm", of="error lower")
+    assert in_words(worse).startswith("worse than the other: error higher by 0."), (
+        "no error is lower by less than 0"
+    )
+    assert "[-" not in in_words(worse)
     assert told.p_value < 0.01
 
 

@@ -216,11 +216,14 @@ def in_words(diff: PairedDifference) -> str:
     p = diff.p
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
     points = f"{100 * diff.difference:+.1f} points [{100 * diff.low:.1f}, {100 * diff.high:.1f}], {said}"
+    what, low, high = diff.of, diff.low, diff.high
     if diff.unit != "%":
-        ends = f"[{diff.low:.3g}, {diff.high:.3g}]"
-        points = f"by {diff.difference:.3g} {diff.unit}".rstrip() + f" {ends}, {said}"
-    if diff.of:
-        points = f"{diff.of} {points}"
+        size = diff.difference
+        if size < 0 and what.endswith(" lower"):
+            what, size, low, high = f"{what.removesuffix('lower')}higher", -size, -high, -low
+        points = f"by {size:.3g} {diff.unit}".rstrip() + f" [{low:.3g}, {high:.3g}], {said}"
+    if what:
+        points = f"{what} {points}"
     if diff.clear and diff.low > 0:
         return f"better than {diff.against}: {points}"
     if diff.clear:
