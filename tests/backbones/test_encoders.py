@@ -213,6 +213,7 @@ def test_a_normalisation_goes_with_the_model_in_every_way_out(normed: Path, tmp_
     table = texts.write_table(tmp_path / "all.csv", texts.labelled(12))
     recipe = {
         "obtain": {"backbone": f"path:{normed}"},
+        "base": {"join": False},  # which gives each depth a length of its own
         "freeze": {"strategy": "last-1"},
         "finetune": {"epochs": 1, "folds": 0, "refit": False},
         "run": {"engine": "torch-float32"},
