@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import platform
+import secrets
 import shutil
 import sys
 import tempfile
@@ -149,6 +150,24 @@ def keep_large_blocks() -> None:
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
         return
+
+
+def begin_worker(threads: int) -> None:
+    """What a worker's process does before its first job: it settles the libraries as the calling process did, and
+    computes with this many threads.
+
+    Hooks of modules that are registered here get numbers of their own. A module that is sent keeps the numbers
+    its hooks have, and torch counts from 0 in each process: of two hooks of one number the later would take the
+    place of the first, without a word.
+    """
+    quiet_libraries()
+    keep_large_blocks()
+    import torch
+
+    torch.set_num_threads(threads)
+    handle = torch.utils.hooks.RemovableHandle
+    handle.next_id = max(handle.next_id, secrets.randbits(31) << 32 | 1 << 32)
+    ready_torchvision()
 
 
 @functools.cache

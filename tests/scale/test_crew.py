@@ -167,3 +167,27 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         crew_of(Cluster(1), nothing),
     ):
         pass
+
+
+def doubled(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (2 * given[0],)
+
+
+def passed_beside_another_hook() -> Callable[[torch.nn.Module], float]:
+    """A factory of what hooks a module for a moment, and asks it afterwards."""
+
+    def work(module: torch.nn.Module) -> float:
+        module.register_forward_pre_hook(lambda *_: None).remove()
+        return float(module(torch.ones(1)))
+
+    return work
+
+
+def test_a_hook_of_a_sent_module_stays_whatever_is_hooked_there(crew: Crew) -> None:
+    """Each has another of the first numbers, which a fresh process gives out too."""
+    modules = []
+    for number in range(64):
+        module = torch.nn.Identity()
+        module._forward_pre_hooks[number] = doubled
+        modules.append(module)
+    assert list(in_order(crew.each(passed_beside_another_hook, modules))) == [2.0] * 64

@@ -19,13 +19,9 @@ class _Holder:
     """What runs in a worker's process: the part it holds, and its answers."""
 
     def __init__(self, threads: int, make: list[Any], piece: list[Any]) -> None:
-        from regraft.runtime import keep_large_blocks, quiet_libraries
+        from regraft.runtime import begin_worker
 
-        quiet_libraries()
-        keep_large_blocks()
-        import torch
-
-        torch.set_num_threads(threads)
+        begin_worker(threads)
         self.part = ray.get(make[0])(ray.get(piece[0]))
 
     def ask(self, name: str, given: tuple[Any, ...]) -> tuple[bool, Any]:

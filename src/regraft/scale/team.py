@@ -46,14 +46,11 @@ def _member(config: dict[str, Any]) -> None:
     from ray.train import get_context
     from ray.train.torch import get_device
 
-    from regraft.runtime import keep_large_blocks, quiet_libraries, ready_torchvision
+    from regraft.runtime import begin_worker
 
     with contextlib.suppress(OSError):  # as workers of `each` do
         os.chdir(config["folder"])
-    quiet_libraries()
-    keep_large_blocks()
-    torch.set_num_threads(config["threads"])
-    ready_torchvision()
+    begin_worker(config["threads"])
     post = config["post"]
     if ray.get(post.ended.remote()):
         return

@@ -40,15 +40,10 @@ class _Worker:
             OSError
         ):  # another machine may not have it; then paths are absolute or shared
             os.chdir(folder)
-        from regraft.runtime import keep_large_blocks, quiet_libraries, ready_torchvision, share_processors
+        from regraft.runtime import begin_worker, share_processors
 
-        quiet_libraries()
-        keep_large_blocks()
-        import torch
-
-        torch.set_num_threads(threads)
+        begin_worker(threads)
         share_processors(threads)
-        ready_torchvision()
         self.name, self.work = "", lambda job: job
 
     def ready(self) -> int:
