@@ -74,9 +74,8 @@ def network(run: Mapping[str, Any], settings: Mapping[str, Any], called: str = "
         "features": features,
         "new": counted(called, classes) if classes else "new layers",
         "captions": {
-            "obtain": f"The network as it comes: {len(names)} stages, "
-            "then a classifier for what it was trained on.",
-            "base": f"The old classifier is gone: what is left turns each {noun} into {features}.",
+            "obtain": f"The network as it comes: {len(names)} stages, then the outputs of what it was trained for.",
+            "base": f"Its old outputs are gone: what is left turns each {noun} into {features}.",
             "freeze": freeze,
             "head": f"New layers ({kind}) lead from the {features} to {counted(called, classes)}.",
         },

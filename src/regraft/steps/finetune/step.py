@@ -25,7 +25,7 @@ from regraft.steps.finetune.rules import Tuning, folds, learns_again, settled, s
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
 from regraft.steps.train import Heads, apply_head
-from regraft.tasks import Held, Metric, Task
+from regraft.tasks import Held, Metric, Task, counted
 from regraft.training import FreezePlan
 
 PROBED = 512  # training examples by which a probe tells whether a way of augmentation suits the data
@@ -196,7 +196,9 @@ def _by_val(tuner: Tuner, ground: Ground, context: Context) -> Tried:
         logits, rows = {0.0: before, 1.0: tried.logits}, np.arange(len(val.labels))
         comparison = compare(ground.task, ground.metric, val.labels, logits, val.blocks, rows)
         if not comparison.share or comparison.gain <= max(SURE * comparison.error, LEAST):
-            return _not_done(f"a trial of {epochs} epoch(s) shows no gain: {comparison.why}", context)
+            return _not_done(
+                f"a trial of {counted('epoch', epochs)} shows no gain: {comparison.why}", context
+            )
     tuned = tuner.fit(head, data, val, context, context.keeper.checkpoint("finetune"))
     return _done(tuned, tuner, context)
 
