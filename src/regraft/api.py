@@ -90,7 +90,7 @@ def fit(
     with session.tracked(track) as heard:
         source = session.source(data)
         with reserved(out, source.name, overwrite) as folder, _manned(heard, cluster) as heard:
-            looked = looked_at(source, session.recipe, splits, session.events, fixes)
+            looked = looked_at(source, session.recipe, splits, session.events, fixes, heard.crew)
             return begin(folder, source.name, looked, heard, until)
 
 
@@ -261,12 +261,13 @@ def rank(
     An earlier run that has seen some of the data is left out. Raises DataError, UsageError.
     """
     session = Session.open(recipe, cache, listeners)
-    examples = examples_of(session.source(data), session.recipe, None, session.events).examples
+    source = session.source(data)
 
     from regraft.experiments.contest import ranked
 
     with _manned(session, cluster) as session:
-        return ranked(examples, backbones, session)
+        looked = examples_of(source, session.recipe, None, session.events, crew=session.crew)
+        return ranked(looked.examples, backbones, session)
 
 
 def audit(
@@ -288,12 +289,12 @@ def audit(
     """
     session = Session.open(recipe, cache, listeners)
     source = session.source(data)
-    looked = examples_of(source, session.recipe, splits, session.events, fixes)
 
     from regraft.steps.audit import Audit, audit_alone
 
-    kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
     with _manned(session, cluster) as session:
+        looked = examples_of(source, session.recipe, splits, session.events, fixes, session.crew)
+        kept = frozenset((name, kind) for name, kind in looked.about.get("fixes", {}).get("kept", []))
         later, test = audit_alone(looked.examples, kept, session.context(looked.examples), features)
     counts = looked.examples.counts()
     return Audit(source.name, counts, (*looked.findings, *later), frozenset(test.sources))

@@ -91,7 +91,7 @@ def test_bad_files_are_listed_with_their_split(tmp_path: Path) -> None:
         ("val/a/none.png", "val"),
     ]
     message, listed = finding(looked, "quarantined")
-    assert message == "4 file(s) could not be read and were set aside (2 test, 1 train, 1 val)"
+    assert message == "4 files could not be read and were set aside (2 test, 1 train, 1 val)"
     assert len(listed) == 4
     assert examples.counts() == {"train": 24, "val": 24, "test": 24}
     assert all("bad" not in source for source in where(examples))

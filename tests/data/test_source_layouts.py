@@ -84,7 +84,7 @@ def test_split_folders_by_any_of_these_words(names: str, tmp_path: Path) -> None
         ("tr/a/1.png tr/b/1.png te/a/1.png te/b/1.png", ["look like splits", "holds te/, tr/"]),
         ("my-train/a/1.png my-test/a/1.png", ["look like splits"]),
         ("cat/1.png dog/1.png test/9.png", ["test/ looks like a split", "no train/"]),
-        ("train/1.png test/2.png", ["no class folders", "lie directly in it"]),
+        ("train/1.png test/2.png", ["no class folders", "1 image lies directly in it"]),
         ("train/1.png test/2.png train.png labels.csv", ["labels.csv, give that file"]),
         ("train/a/1.png train/b/1.png val/a/1.png dev/b/1.png", ["more than one folder for val: dev, val"]),
         (
@@ -95,7 +95,7 @@ def test_split_folders_by_any_of_these_words(names: str, tmp_path: Path) -> None
             "cat/train/1.png cat/test/1.png dog/train/1.png dog/test/1.png",
             ["can be read in two ways", "train/cat/, test/cat/"],
         ),
-        ("1.jpg 2.jpg notes.txt", ["2 image(s) lie directly in it", "a folder of their own"]),
+        ("1.jpg 2.jpg notes.txt", ["2 images lie directly in it", "a folder of their own"]),
         ("cat.001.jpg cat.002.jpg dog_1.jpg dog_2.jpg", ["begin with cat, dog", "cat/, dog/"]),
         ("1.jpg 2.jpg labels.csv", ["labels are in", "labels.csv, give that file"]),
         ("a/1.dng a/2.dng b/3.mp4", ["2 .dng, 1 .mp4"]),

@@ -155,7 +155,7 @@ def test_a_tree_full_of_traps_is_learnt_from(tmp_path: Path) -> None:
     assert kinds["stray"] == strays
     assert kinds["empty"] == {"nothing"}
     assert kinds.get("links", set()) == links
-    assert f"{len(wanted)} file(s) could not be read" in result.stderr
+    assert f"{len(wanted)} files could not be read" in result.stderr
     table = pq.read_table(run / "examples.parquet").to_pydict()
     assert {f"{red.name}/{name}" for name in good} <= set(table["source"])
     sizes = dict(zip(table["source"], zip(table["width"], table["height"], strict=True), strict=True))

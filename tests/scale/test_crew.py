@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import regraft
 from regraft.crew import Crew, in_order
+from regraft.data import read_source
+from regraft.data.audit import files
 from regraft.errors import ChangedError, DataError, NotInstalledError, RegraftError, UsageError
 from regraft.inference import FeatureStore, feature_key, makers
+from regraft.modalities import modality_of
 from regraft.scale import Cluster, crew_of
 from regraft.scale.cluster import room, stdout_kept
 
@@ -39,6 +43,18 @@ class Times:
                 self.trap.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.factor * job
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Twelve files of two classes, among them a copy and one that is no picture."""
+    for number in range(11):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        pixels = np.full((8, 8, 3), 20 * (number % 10), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (tmp_path / "a" / "none.png").write_bytes(b"no picture")
+    return tmp_path
 
 
 def refuse() -> Callable[[int], int]:
@@ -191,3 +207,16 @@ def test_a_hook_of_a_sent_module_stays_whatever_is_hooked_there(crew: Crew) -> N
         module._forward_pre_hooks[number] = doubled
         modules.append(module)
     assert list(in_order(crew.each(passed_beside_another_hook, modules))) == [2.0] * 64
+
+
+def test_workers_look_at_files_as_one_process_does(
+    crew: Crew, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the files cannot be read, and two show the same."""
+    monkeypatch.setattr(files, "PART", 3)
+    source = read_source(mixed, [modality_of("image")])
+    home, away = (files.audit_files(source, lambda **_: None, who) for who in (None, crew))
+    assert len(away.facts) == 11
+    assert [fact.identity for fact in away.facts].count(away.facts[0].identity) == 2
+    assert away.quarantined[0].reason
+    assert away == home

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regraft.data.addresses import Place, entries_of, within
 from regraft.data.kind import Kind
-from regraft.data.rows import Note, all_perhaps_splits, perhaps_split, shown, split_of
+from regraft.data.rows import Note, all_perhaps_splits, counted, perhaps_split, shown, split_of
 from regraft.data.tables import is_table_name
 from regraft.data.walker import ends_in, is_folder, is_hidden, own_output, some
 from regraft.errors import DataError
@@ -167,5 +167,8 @@ def _flat(place: Listing, tables: list[str]) -> DataError:
             f"The files' names begin with {', '.join(names)}: "
             f"if these are classes, make folders {folders}. Else: {advice}"
         )
-    fault = f"{len(place.items):,} {place.kind.noun}(s) lie directly in it, such as {shown(place.items[0])}"
+    lie = "lies" if len(place.items) == 1 else "lie"
+    fault = (
+        f"{counted(place.kind.noun, len(place.items))} {lie} directly in it, such as {shown(place.items[0])}"
+    )
     return DataError(f"{place.place} has no class folders:", [fault], advice)

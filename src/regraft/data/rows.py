@@ -50,6 +50,11 @@ PARTS = SHORT | {*CERTAIN, *UNCERTAIN}
 Labels = Literal["name", "names", "number"]
 
 
+def counted(noun: str, count: int) -> str:
+    """ "1 class", "3 classes", "2 numbers"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One example as the source names it.

@@ -22,7 +22,7 @@ from regraft.run.handle import Run
 from regraft.run.open import Looked
 from regraft.run.session import Session
 from regraft.runtime import closed_hub
-from regraft.tasks import chosen_by, task_of, task_of_examples
+from regraft.tasks import chosen_by, counted, task_of, task_of_examples
 
 
 def begin(folder: RunFolder, name: str, looked: Looked, session: Session, until: str = "evaluate") -> Run:
@@ -200,7 +200,7 @@ def same_data(
         named = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
         where = f"They were looked for in {examples.root}"
         raise UsageError(
-            f"{len(changed)} {what}(s) changed or went since the run began ({named}). {where}: "
+            f"{counted(what, len(changed))} changed or went since the run began ({named}). {where}: "
             "put them back as they were, or say with --data FOLDER where the data are now. "
             "Files are known by their content, not by their time."
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.artifacts import Events, RunFolder, claim_free, next_free
+from regraft.crew import Crew
 from regraft.data import (
     Audited,
     Examples,
@@ -106,12 +107,17 @@ def check(folder: RunFolder, overwrite: bool) -> None:
 
 
 def looked_at(
-    source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
+    source: Source,
+    settings: Recipe,
+    splits: str | Path | None,
+    ears: Events,
+    fixes: str | Path | None = None,
+    crew: Crew | None = None,
 ) -> Looked:
     """`examples_of`, but test examples that the backbone saw are a DataError, and so is what `--strict`
     does not let pass.
     """
-    looked = examples_of(source, settings, splits, ears, fixes)
+    looked = examples_of(source, settings, splits, ears, fixes, crew)
     if looked.past is not None:
         _unseen(looked, source, settings, bool(splits), ears)
     if settings.data.strict and (faults := fatal(looked.findings)):
@@ -141,16 +147,23 @@ class Looked:
 
 
 def examples_of(
-    source: Source, settings: Recipe, splits: str | Path | None, ears: Events, fixes: str | Path | None = None
+    source: Source,
+    settings: Recipe,
+    splits: str | Path | None,
+    ears: Events,
+    fixes: str | Path | None = None,
+    crew: Crew | None = None,
 ) -> Looked:
-    """The audited and split examples of a source. Raises DataError, UsageError."""
+    """The audited and split examples of a source, whose files are looked at by a `crew` where there is one.
+    Raises DataError, UsageError.
+    """
     task = task_for(settings.data.task, (row.label for row in source.rows), source.labels, source.root)
     check_against(settings, task, modality_of(source.kind.name))
     source.task = task
     earlier = assigned(Path(splits)) if splits else None
     untested = _untested(source, settings, splits, earlier)
     corrections, past = read_fixes(Path(fixes), source) if fixes else None, seen_by(settings.obtain.backbone)
-    audited = audit_files(source, ears.tick)
+    audited = audit_files(source, ears.tick, crew)
     new = inputs_of(audited, source) if past is not None or earlier is not None else None
     already = past.meet(new, source.kind, ears.tick) if past is not None and new is not None else None
     known = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from regraft.data.answers import names_told, numbers_told
 from regraft.data.examples import Examples
-from regraft.data.rows import Labels
+from regraft.data.rows import Labels, counted
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, Metric, estimates
 from regraft.tasks.link import Link, Softmax
@@ -42,7 +42,6 @@ from regraft.tasks.task import (
     Score,
     Suspect,
     Task,
-    counted,
     headline_score,
 )
 from regraft.tasks.usual import Usual

@@ -412,11 +412,6 @@ class Task(Protocol):
         """
 
 
-def counted(noun: str, count: int) -> str:
-    """ "1 class", "3 classes", "2 numbers"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
-
-
 @dataclass(frozen=True)
 class Known:
     """What baselines are made of: (N, D) features and (N, ...) targets of train and val, and test's

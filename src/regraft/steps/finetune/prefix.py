@@ -20,6 +20,7 @@ from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.finetune.mix import Placed
 from regraft.steps.finetune.packed import READ, PackedPrefix, activations
+from regraft.tasks import counted
 from regraft.training import Batch, Batches, shuffled
 
 MEMORY_SHARE = 0.25  # of the memory that is free: what cached activations may take
@@ -186,7 +187,7 @@ def cache_prefix(
     prefix = Prefix(suffix, [look(data, view) for view in range(views)], look(val, 0))
     size = sum(view.nbytes for view in prefix.views) / 1e6
     _say(
-        f"stages before {suffix.entrance} run once: {views} view(s) an example, {size:.0f} MB of activations",
+        f"stages before {suffix.entrance} run once: {counted('view', views)} an example, {size:.0f} MB of activations",
         context,
     )
     return prefix
