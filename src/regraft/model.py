@@ -79,7 +79,8 @@ class Model(Answering):
     unlike the examples that it was made with an item is; None where that is not known. `engine` is what
     predictions are run by: one of `ENGINES`, or "auto", the fastest that agrees with float32 where there
     are many items. Converted networks and what trials found are kept in `cache`. `beside` takes what the
-    network takes, and its logits are added to the head's (`modalities.Beside`).
+    network takes, and its logits are added to the head's (`modalities.Beside`). `note` is what to know before
+    it is used; "" of the model of a finished run.
     """
 
     backbone: Backbone
@@ -95,6 +96,7 @@ class Model(Answering):
     engine: str = REFERENCE
     cache: Path | None = None
     beside: nn.Module | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         self._predictors: dict[tuple[torch.device, str], Predictor] = {}
@@ -322,6 +324,7 @@ class Model(Answering):
             "depth": self.backbone.depth,
             "join": self.backbone.join,
             **({} if small is None or self.beside is None else {"beside": small.name}),
+            **({"note": self.note} if self.note else {}),
             "provenance": asdict(self.backbone.provenance),
         }
 
@@ -386,6 +389,7 @@ class Model(Answering):
             engine,
             cache,
             _beside_of(folder, about),
+            about.get("note", ""),
         )
 
 

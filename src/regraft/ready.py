@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from regraft.artifacts import file_sha256, fingerprint, openable, read_json
+from regraft.artifacts import RunFolder, file_sha256, fingerprint, openable, read_json
 from regraft.data.lineage import FILE as SEEN
 from regraft.errors import Unreadable, UsageError
 from regraft.evaluation import Familiarity
@@ -152,10 +152,13 @@ def _same(model: Finished, folder: Path, cache: Path, place: Path) -> bool:
 
 
 def described(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The model folder of a run's folder or a model folder, and what its regraft.json holds. Raises
-    UsageError for what is neither, and for one of another version.
+    """The model folder of a run's folder or a model folder, and what its regraft.json holds; of a run without
+    a model the one with the head alone, where that is kept. Raises UsageError for what is none of these, and
+    for a model of another version.
     """
-    folder = folder / "model" if (folder / "model" / "regraft.json").is_file() else folder
+    run = RunFolder(folder)
+    whole = (place for place in (run.model, run.head_only) if (place / "regraft.json").is_file())
+    folder = next(whole, folder)
     if not (folder / "regraft.json").is_file():
         raise UsageError(
             f"{folder} holds no finished model (no regraft.json). Give the folder of a finished run."

@@ -48,6 +48,7 @@ class RunFolder:
         self.predictions = path / "predictions.parquet"
         self.gallery = path / "gallery.json"
         self.model = path / "model"
+        self.head_only = path / "head-only"  # a model until that in `model` is whole
         self.exports = path / "exports"
         self.report = path / "report.html"
         self.first_batch = path / "first_batch.png"
@@ -65,6 +66,11 @@ class RunFolder:
         """The folder to name to a user: that of the outer run where this one is a fold, else its own."""
         outer = self.path.parent.parent
         return outer if self.path.parent.name == "folds" and RunFolder(outer).is_run() else self.path
+
+    @property
+    def is_fold(self) -> bool:
+        """True for a run that is a fold of another."""
+        return self.whole != self.path
 
     def numbered(self, number: int) -> Path:
         """The checkpoint of one of several trainings."""
@@ -175,7 +181,7 @@ class RunFolder:
             place.unlink(missing_ok=True)
         for name in self.WRITTEN:
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.model, self.exports, self.folds):
+        for folder in (self.model, self.head_only, self.exports, self.folds):
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli import completion, options
-from regraft.cli.shown import print_json, progress
+from regraft.cli.shown import print_json, progress, tell_note
 
 
 def export(
@@ -39,7 +39,10 @@ def export(
     """Export the model for other libraries, proven on up to 200 real examples; refused where it differs."""
     from regraft import api
     from regraft.console import export_table
+    from regraft.ready import described
 
+    if not quiet:
+        tell_note(run, described(run)[1])
     with progress(quiet or as_json) as screen:
         exported = api.export(
             run, to, out, quantize=quantize, data=data, force=force, web=web, listeners=[screen]

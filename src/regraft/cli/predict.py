@@ -16,6 +16,7 @@ import typer
 
 from regraft import streams
 from regraft.cli import completion, options
+from regraft.cli.shown import tell_note
 from regraft.errors import RegraftError, UsageError
 from regraft.runtime import cache_folder
 from regraft.scale import Cluster, crew_of
@@ -78,6 +79,8 @@ def predict(
     if resume and out is None:
         raise UsageError("--resume goes on with a file: name it with --out FILE.")
     folder, about = described(run)
+    if not quiet:
+        tell_note(run, about)
     kind = modality_of(about["preprocess"]["modality"])
     passed = Passed(noun=kind.noun)
     names = inputs(files, sys.stdin, kind, passed)

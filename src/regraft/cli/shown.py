@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -50,6 +51,14 @@ def in_words(error: OSError) -> str:
     named = isinstance(error.filename, (str, bytes, os.PathLike))
     place = f": {os.fsdecode(error.filename)}" if named else ""
     return f"{error.strerror or error}{place}"
+
+
+def tell_note(run: Path, about: dict[str, Any]) -> None:
+    """Say on standard error what to know of a run's model before it is used; `about` is what its regraft.json
+    holds.
+    """
+    if note := about.get("note"):
+        print(f"{run}: {note}.", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -38,7 +38,7 @@ class Real:
 
 def run_of(place: Path) -> RunFolder | None:
     """The run that a folder is, or whose model it is; None for a model alone."""
-    folders = (RunFolder(place), RunFolder(place.parent if place.name == "model" else place))
+    folders = (RunFolder(place), RunFolder(place.parent if place.name in ("model", "head-only") else place))
     return next((one for one in folders if one.is_run() and one.examples.is_file()), None)
 
 

@@ -102,6 +102,7 @@ def described(graph: Subject, model: Model, versions: Mapping[str, Any]) -> dict
     return {
         "schema": SCHEMA,
         "model": model.name,
+        **({"note": model.note} if model.note else {}),
         "version": f"regraft {__version__}",
         "made_with": dict(versions),
         "task": model.task.kind,

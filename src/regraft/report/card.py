@@ -265,7 +265,7 @@ def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: s
         )
     elif split != "test":
         sealed = ((run.get("data") or {}).get("counts") or {}).get("test")
-        unread = ": there is one, and the run ended before the model was scored on it" if sealed else ""
+        unread = ": there is one, and this model was not scored on it" if sealed else ""
         lines.append(f"There is no result on a test set{unread}.")
     lines += [
         f"Missing here: {_text(what)} ({_text(why)})." for what, why in (run.get("missing") or {}).items()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -31,6 +32,7 @@ from regraft.tasks import Calibration, Task
 from regraft.training import Checkpoint
 
 STEPS = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
+HEAD_ONLY = "this is the head alone, kept before fine-tuning while the run went on; it was tested on nothing"
 Result = TypeVar("Result")
 
 
@@ -211,7 +213,33 @@ class Record(Keeper):
         self.state["library"] = model.library
         model.save(self.folder.model, model_card(self.state, self.metrics))
         self.kept = True
+        shutil.rmtree(self.folder.head_only, ignore_errors=True)  # only now: there is a model at any moment
         return model
+
+    def head_only(self, make: Callable[[], Model]) -> None:
+        """Save the model of the head alone, which can be used while the run goes on and after it was stopped,
+        and say so; what goes wrong with that leaves the run as it is.
+
+        It has a folder of its own, so that a kill at any moment leaves this one or the final one whole. A fold
+        hands over no model, so it keeps none.
+        """
+        folder = self.folder.head_only
+
+        def keep() -> None:
+            model = make()
+            model.note = HEAD_ONLY
+            state = {
+                **self.state,
+                "library": model.library,
+                "missing": {"fine-tuning and evaluation": HEAD_ONLY},
+            }
+            model.save(folder, model_card(state, {}))
+            self.context.events.note(
+                "a model of the head alone can be used from now on: regraft predict RUN FILES"
+            )
+
+        if not self.folder.is_fold and not (folder / "regraft.json").is_file():
+            self.optional("model of the head alone", keep)
 
     def explored(self) -> None:
         """End a run that was to stop before the test set is read."""
@@ -267,20 +295,26 @@ class Record(Keeper):
         with contextlib.suppress(OSError):
             state["readings"] = readings(self.folder)
             self.write()
+        if not self.kept and (self.folder.head_only / "regraft.json").is_file():
+            whole = shlex.quote(str(self.folder.whole))
+            self.say(
+                f"the model of the head alone is kept and can be used: regraft predict {whole} FILES. It was not "
+                f"fine-tuned and tested on nothing.{'' if stopped else f' {self._onwards()}'}"
+            )
         if not self.kept or not state["missing"]:
             return
         if not self.finished:
             with contextlib.suppress(Exception):
                 write_report(self.folder.path)
         missing = "; ".join(f"{what} ({said})" for what, said in state["missing"].items())
-        how = (
-            ""
-            if stopped
-            else f" Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.whole))}"
-        )
+        how = "" if stopped else f" {self._onwards()}"
         self.say(
             f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}"
         )
+
+    def _onwards(self) -> str:
+        """The command that goes on with the run."""
+        return f"Go on with: regraft fit --resume --out {shlex.quote(str(self.folder.whole))}"
 
 
 def reason(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from regraft.steps.base import base
 from regraft.steps.beside import stand
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen, choose_engine
-from regraft.steps.evaluate import calibrate, predicted, val_scores
+from regraft.steps.evaluate import calibrate, out_of_fold, predicted, val_scores
 from regraft.steps.familiarity import familiarity
 from regraft.steps.finetune.step import Ground, Tried, finetune, judge, refit
 from regraft.steps.freeze import freeze
@@ -85,6 +85,8 @@ def walk(
         known = _audited(cut, heads, task, about, record, context)
 
     ground = Ground(backbone, fit, val, cut.features, heads, cut.examples.facts(), task, metric, aside)
+    handed_over = functools.partial(_model, task=task, heads=heads, record=record)
+    _keep_head_only(ground, handed_over, about, until, record)
     try:
         with record.step("finetune"):
             tried = finetune(ground, plan, frozen, context)
@@ -92,8 +94,6 @@ def walk(
         tried = Tried(stopped=True)
     if until == "finetune" and not tried.stopped:
         return record.explored()
-
-    handed_over = functools.partial(_model, task=task, heads=heads, record=record)
 
     def predict(network: Backbone, layers: nn.Module, part: Part) -> np.ndarray:
         return predicted(handed_over(network, layers), part, context, record.say)
@@ -103,8 +103,9 @@ def walk(
     record.held_out(judged.shown, judged.logits, val_scores(task, judged.shown, judged.logits, calibration))
     record.chosen(judged.name, judged.why)
     last = refit(judged, tried, ground, context)
-    beside = aside.module(judged.weight) if aside else None
-    model = handed_over(last.winner.backbone, last.winner.head, beside=beside)
+    model = handed_over(
+        last.winner.backbone, last.winner.head, beside=aside.module(judged.weight) if aside else None
+    )
     model.familiarity = _familiarity(model, cut.features, frozen, record, context)
     model = record.model(calibrated(model, calibration, record))
     if last.stopped:
@@ -115,6 +116,26 @@ def walk(
     with record.step("evaluate"):
         evaluate(cut.examples, finished, ground, frozen, record, context)
     return record.finish(model, task, calibration)
+
+
+def _keep_head_only(
+    ground: Ground, handed_over: Callable[..., Model], about: Mapping[str, Any], until: str, record: Record
+) -> None:
+    """Keep the model with the frozen backbone and the head refitted on train and val, calibrated out of fold,
+    where the run is to hand over a model.
+    """
+
+    def made() -> Model:
+        aside, held = ground.aside, out_of_fold(ground.heads, ground.both)
+        beside = aside.module(aside.weight) if aside else None
+        model = handed_over(ground.backbone, ground.heads.refitted, beside=beside)
+        if aside is not None and beside is not None:
+            held = aside.held or held
+        model.calibration = calibrate(ground.task, held, in_sample(dict(about)))
+        return model
+
+    if until == "evaluate":
+        record.head_only(made)
 
 
 def _all_settled(context: Context) -> None:

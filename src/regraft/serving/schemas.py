@@ -84,6 +84,7 @@ class About(BaseModel):
     precisions: list[float]
     unit: str
     most: Annotated[int, Field(description="the largest item that is taken, in this unit")]
+    note: Annotated[str, Field(description="what to know of the model before it is used")] = ""
 
 
 class Models(BaseModel):

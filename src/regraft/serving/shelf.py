@@ -141,6 +141,8 @@ class Shelf:
             if engine == self.engine:
                 raise
             model = self.load(place, self.engine)  # settled on another machine, with what is not here
+        if model.note:
+            print(f"{name}: {model.note}.", file=sys.stderr)
         with contextlib.suppress(Unreadable):  # what reads its items has to be installed
             model.backbone.preprocess.host(b"")
         runs = runner(model)
@@ -172,6 +174,7 @@ class Shelf:
             "precisions": list(model.calibrated.promises or ()),
             "unit": modality.extent.unit,
             "most": self.limits.most or modality.extent.usual,
+            "note": model.note,
         }
 
     async def predict(
