@@ -59,7 +59,7 @@ if strategy == "self-test":
         pass
 else:
     import regraft
-    fitted = regraft.fit(data, run, recipe={"base": {"size": 64}, "freeze": {"strategy": strategy},
+    fitted = regraft.fit(data, run, recipe={"base": {"size": 64, "join": False}, "freeze": {"strategy": strategy},
         "finetune": {"epochs": 1, "folds": 0, "refit": False}})
     regraft.load(fitted.path).predict([os.path.join(data, "red", "0.png")])
 sys.stdout.write("\\n" + json.dumps({"sockets": sockets, "written": written}))

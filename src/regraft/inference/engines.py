@@ -28,7 +28,7 @@ from regraft.backbones import (
     tensors,
 )
 from regraft.inference.feed import Begun, Feed
-from regraft.inference.graphs import keep, kept, openvino, silence
+from regraft.inference.graphs import convert, keep, kept, openvino, silence
 from regraft.runtime import survive_forks
 
 Key = TypeVar("Key")
@@ -248,9 +248,7 @@ class OpenVinoEngine:
             example = tuple(tensors(backbone.preprocess.blank(1)).values())
             module = _Named(Tapped(backbone, self.depths, self.cut), tuple(blank)).eval()
             with silence(), torch.no_grad():
-                model = self.library.convert_model(
-                    module, example_input=example, input=[self._shape(name, blank) for name in blank]
-                )
+                model = convert(self.library, module, example, [self._shape(name, blank) for name in blank])
             for port, name in zip(model.inputs, blank, strict=True):
                 port.get_tensor().set_names({name})
             keep(self.library, model, place)

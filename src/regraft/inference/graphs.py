@@ -67,6 +67,18 @@ def keep(library: Any, model: Any, place: Path | None) -> None:
                 leftover.unlink(missing_ok=True)
 
 
+def convert(library: Any, module: Any, example: Any, shapes: list[Any]) -> Any:
+    """The graph of a PyTorch module for arrays of these shapes, traced once on an example.
+
+    Left to itself the converter traces twice and compares the two, which takes as long as all the rest. The
+    answers of a converted graph are compared with PyTorch's own before it is used (regraft.inference.trial).
+    """
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    traced = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
+    return library.convert_model(traced, example_input=example, input=shapes)
+
+
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """The converter warns of every Python branch in the network."""

@@ -13,6 +13,7 @@ from regraft.artifacts import write_text
 from regraft.errors import UsageError
 from regraft.evaluation import PairedDifference
 from regraft.report import words
+from regraft.report.templates import templates
 from regraft.tasks import Metric
 
 # Of the picture, in its own units; a row has its name above its line
@@ -26,18 +27,9 @@ def write_comparison(comparison: Mapping[str, Any], path: Path) -> Path:
     """Write what `Comparison.to_dict` gives to a .html or .svg file, by its ending. Names are escaped;
     nothing is fetched.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     if path.suffix.lower() not in TEMPLATES:
         raise UsageError(f"{path} is neither .html nor .svg.")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    write_text(path, environment.get_template(TEMPLATES[path.suffix.lower()]).render(_view(comparison)))
+    write_text(path, templates().get_template(TEMPLATES[path.suffix.lower()]).render(_view(comparison)))
     return path
 
 

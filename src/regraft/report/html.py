@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 from regraft.artifacts import write_text
+from regraft.report.templates import templates
 from regraft.report.view import view
 
 PARTS = Path(__file__).parent / "parts"
@@ -21,20 +22,14 @@ def write_report(folder: Path) -> Path:
     Only run.json must exist; a part whose file is missing is left out or said to be missing. Every text is
     escaped, and the page's own policy lets no script run but the one whose hash it names.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page = environment.get_template("page.html.jinja").render(
-        view(folder), style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+    page = (
+        templates()
+        .get_template("page.html.jinja")
+        .render(view(folder), style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}")
     )
     path = folder / "report.html"
     write_text(path, page)

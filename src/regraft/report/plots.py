@@ -111,6 +111,7 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
         )
     axes.set_xscale("log")
     axes.minorticks_off()
+    axes.xaxis.set_major_formatter(lambda value, _: _power(value))
     known = [name if name in ("none", "balanced") else "other" for name in paths]
     lines = "; ".join(
         f"{style} line, class weights {name}: lowest loss {_said(min(v[0] for v in path.values()))}"
@@ -362,6 +363,16 @@ def _log_scale(axes: Any, values: Sequence[float], room: float = 0.0) -> None:
     axes.set_xticks(
         round_ones or values[:1], [f"{step:g}" for step in round_ones or [float(f"{values[0]:.2g}")]]
     )
+
+
+def _power(value: float) -> str:
+    """A value of a logarithmic axis as plain text: 10⁻³, 0.002. matplotlib's own way, a formula, takes as long
+    as all the rest of a figure.
+    """
+    exponent = round(math.log10(value))
+    if not math.isclose(value, 10.0**exponent):
+        return f"{value:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _whole_epochs(axes: Any, x: Sequence[int]) -> None:
