@@ -232,12 +232,14 @@ def plan(
     looked = looked_at(source, session.recipe, splits, session.events, fixes)
 
     from regraft.experiments.plan import planned_run
+    from regraft.tasks import counted
 
     return {
         "out": str(target),
         "name": source.name,
         "counts": looked.examples.counts(),
         "classes": list(looked.examples.task.classes),
+        "apart": counted(looked.examples.task.noun, len(looked.examples.task.classes)),
         "findings": looked.about["findings"],
         **planned_run(looked.examples, session),
     }

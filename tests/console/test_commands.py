@@ -22,7 +22,14 @@ def test_how_to_go_on_and_what_to_do_about_an_error(tmp_path: Path) -> None:
     write_run(place, LABELS, answers_to(LABELS, 0.8, 0), split="val")
     screen = Screen(quiet=True)
     screen(
-        {"kind": "begin", "out": str(place), "counts": {}, "classes": 3, "findings": [], "name": "animals"}
+        {
+            "kind": "begin",
+            "out": str(place),
+            "counts": {},
+            "apart": "3 classes",
+            "findings": [],
+            "name": "animals",
+        }
     )
     assert shlex.split(screen.how_to_go_on().partition("Go on with: ")[2])[-1] == str(place)
     with pytest.raises(UsageError, match="no test set") as caught:

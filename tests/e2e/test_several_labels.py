@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,19 @@ def test_labels_between_marks_are_a_task_of_several(run: regraft.Run) -> None:
     assert all(0 < row["threshold"] < 1 for row in cutoffs.values())
     assert cutoffs["bright"]["ece"] is not None
     page = (run.path / "report.html").read_text(encoding="utf-8")
-    for said in ("Mean average precision", "When a label is said", "Which labels go together"):
+    for said in (
+        "Mean average precision",
+        "When a label is said",
+        "Which labels go together",
+        "Label by label",
+        "The labels in numbers",
+        "print(prediction.labels, prediction.probabilities)",
+    ):
         assert said in page
+    assert not re.search(r"class weights|of the class|classes in numbers|how sure it was, then", page, re.I)
     card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
     assert "Tells which of 3 labels images have: none, one or several." in card
+    assert "Its weakest label is" in card
 
 
 def test_its_answers_are_the_same_in_every_form(run: regraft.Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,17 @@ def test_a_column_of_numbers_is_a_task_of_numbers(run: regraft.Run) -> None:
     assert row["held"]["low"] <= row["held"]["value"] <= row["held"]["high"]
     assert row["held"]["n"] == test["mae"].n
     page = (run.path / "report.html").read_text(encoding="utf-8")
-    for said in ("Mean absolute error", "Where 90% of the numbers lie", "told and true", "Largest errors"):
+    for said in (
+        "Mean absolute error",
+        "Where 90% of the numbers lie",
+        "told and true",
+        "Largest errors",
+        "<em>given as</em>",
+        "what the model said, then what the data say",
+        "print(prediction.values, prediction.intervals)",
+    ):
         assert said in page
+    assert not re.search(r"class weights|<em>labelled|told exactly|every number<", page)
     card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
     assert "Tells a number of images: target." in card
     assert "## Where 90% of the numbers lie" in card

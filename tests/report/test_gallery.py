@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from made_run import HOSTILE, full_run, predictions, rendered
 from PIL import Image
 
 from regraft import backbone
+from regraft.artifacts import write_parquet
 from regraft.modalities import modality_of
 from regraft.model import Model
 from regraft.report import write_gallery
 from regraft.report.gallery import BYTES, read_predictions
+from regraft.report.view_data import tile
+from regraft.tasks import Multi
 from regraft.tasks.single import Single
 from regraft.training import make_head
 
@@ -158,3 +162,17 @@ def test_maps_are_of_mistakes_and_show_both_pictures(tmp_path: Path, monkeypatch
     names = [gallery["name"] for gallery in json.loads((folder / "gallery.json").read_text())["galleries"]]
     assert names[0] == "mistakes"
     assert "looks" not in names
+
+
+def test_pictures_of_several_labels_are_found_by_each_and_what_is_not_known_is_no_mistake(
+    tmp_path: Path,
+) -> None:
+    labels = ['{"a": true, "b": null}', '["a", "b"]', '["b"]']
+    columns = {"split": ["test"] * 3, "source": ["1", "2", "3"], "label": labels, "predicted": ['["a"]'] * 3}
+    write_parquet(tmp_path / "predictions.parquet", pa.table(columns))
+    predicted = read_predictions(tmp_path / "predictions.parquet", Multi(("a", "b")))
+    assert predicted is not None
+    assert predicted.wrong.tolist() == [False, True, True]
+    tiles = [tile(item, {"a": 0, "b": 1}) for item in predicted.items(range(3))]
+    assert [one["classes"] for one in tiles] == ["0", "0 1", "1 0"]
+    assert [one["wrong"] for one in tiles] == [False, True, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.data import Row
 from regraft.data.answers import Wanted, all_numbers, flags, numbers, of_column, several
+from regraft.data.audit.files import Fact
+from regraft.data.audit.identical import drop_copies
 from regraft.errors import DataError, UsageError
 from regraft.evaluation import estimates
 from regraft.modalities import read_source
 from regraft.prediction import Reading
+from regraft.recipe import Recipe
 from regraft.tasks import Held, Multi, Numbers, task_of
 from regraft.tasks.cutoffs import Cutoff, Cutoffs
 from regraft.tasks.shares import fewest, strata_of_labels, strata_of_numbers
@@ -61,6 +66,8 @@ def test_columns_tell_what_is_known() -> None:
     assert (told.labels[1], json.loads(told.labels[0])) == (None, {"a": 2.0, "b": 1.5})
     for wrong in ("many", "nan", "inf", "1,5"):
         assert numbers({"a": [wrong]}, alone=True).faults
+    assert "a point stands before decimals" in numbers({"a": ["-1,5"]}, alone=True).faults[0][1]
+    assert [place for place, _ in several(['["a"', '{"a": true}', "{a", '["b"]']).faults] == [0, 1]
     assert all_numbers(["1", "2.5", None])
     assert not all_numbers(["1", "a"])
 
@@ -79,6 +86,45 @@ def test_a_column_is_taken_as_the_task_or_the_cells_say() -> None:
     read = of_column(["a;b", "c", None], "labels", Wanted(), "t.csv")
     assert read is not None
     assert read.labels == ['["a", "b"]', '["c"]', "[]"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"task": "regression", "labels": ["a"]}, "labels are columns of 0 and 1"),
+        ({"task": "multi", "targets": ["a"]}, "targets are columns of numbers"),
+    ],
+)
+def test_columns_of_another_task_than_is_asked_for_are_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Recipe.build({"data": asked})
+    assert said in str(caught.value)
+
+
+def test_what_a_column_may_mean_beside_names_of_classes_is_told(tmp_path: Path) -> None:
+    for column, said in (("target", "say --task regression"), ("labels", "say --task multi")):
+        place = tmp_path / f"{column}.csv"
+        place.write_text(f"path,{column}\n" + "".join(f"{n}.png,{n % 3}\n" for n in range(9)))
+        assert any(said in note.message for note in read_source(place).notes), column
+        assert not any(said in note.message for note in read_source(place, Wanted("single")).notes)
+    (tmp_path / "empty.csv").write_text("path,a,b\n1.png,,\n2.png,,\n")
+    with pytest.raises(DataError, match=r"2 rows of empty\.csv were passed over: nothing is known"):
+        read_source(tmp_path / "empty.csv", Wanted(labels=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "wrong"),
+    [
+        (['{"cat": true, "dog": null, "eel": false}', '{"cat": true, "dog": false, "eel": false}'], False),
+        (['{"cat": true, "dog": null, "eel": false}', '{"cat": true, "dog": null, "eel": true}'], True),
+        (['["cat", "dog"]', "dog;cat"], False),
+    ],
+)
+def test_twins_of_which_other_things_are_known_contradict_nothing(labels: list[str], wrong: bool) -> None:
+    rows = [Row(f"{n}.png", label) for n, label in enumerate(labels)]
+    facts = [Fact(str(n), "same", None, 0, 0) for n in range(len(labels))]
+    found, _ = drop_copies(rows, facts, ["train"] * len(rows), [[] for _ in rows], frozenset(), MULTI.encode)
+    assert [finding.kind for finding in found] == ["copies", "contradicting labels"][: 1 + wrong]
 
 
 @pytest.mark.parametrize("task", [MULTI, Numbers(("a", "b", "c")), NUMBERS, NUMBERS.ways()["Huber's loss"]])

@@ -320,7 +320,7 @@ def _promise(offer: Mapping[str, Any]) -> str:
 def show_plan(plan: dict[str, Any]) -> None:
     """Print what `fit` would do."""
     counts = ", ".join(f"{n:,} {split}" for split, n in plan["counts"].items())
-    print(f"{plan['name']}: {len(plan['classes'])} classes; {counts}")
+    print(f"{plan['name']}: {plan['apart']}; {counts}")
     for finding in plan["findings"]:
         print(f"  ! {finding['message']}")
     for name, said in plan["steps"].items():

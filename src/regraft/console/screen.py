@@ -68,7 +68,7 @@ class Screen:
     def _begin(self, event: dict[str, Any]) -> None:
         self.out = event["out"]
         counts = ", ".join(f"{n:,} {split}" for split, n in event["counts"].items() if n)
-        self.console.print(f"[bold]{escape(event['name'])}[/]: {event['classes']} classes; {counts}")
+        self.console.print(f"[bold]{escape(event['name'])}[/]: {event['apart']}; {counts}")
         self._findings(event, indent=2)
 
     def _decided(self, event: dict[str, Any]) -> None:

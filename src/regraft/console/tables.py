@@ -146,7 +146,7 @@ def evaluation_table(evaluation: dict[str, Any]) -> None:
 
 def _per_class(console: Console, section: PerClass) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("class", overflow="fold")
+    table.add_column(section.noun, overflow="fold")
     for name in ("examples", "recall [95 %]", "precision [95 %]", "F1"):
         table.add_column(name, justify="right")
     for row in section.rows:

@@ -114,10 +114,22 @@ def several(cells: Sequence[Any]) -> Read:
     for place, cell in enumerate(cells):
         text = "" if cell is None else str(cell).strip()
         names = list(cell) if isinstance(cell, (list, tuple)) else [name for name, _ in told(text)]
-        if any(name is None or not str(name).strip() for name in names):
+        if text[:1] in ("[", "{") and not _is_list(cell, text):
+            faults.append((place, f"found {text[:40]!r}, which is no list of names in JSON"))
+        elif any(name is None or not str(name).strip() for name in names):
             faults.append((place, "a name in its list is empty"))
         labels.append(json.dumps(sorted({str(name).strip() for name in names}), ensure_ascii=False))
     return Read(labels, "names", faults)
+
+
+def _is_list(cell: Any, text: str) -> bool:
+    """Whether a cell that begins as a list or an object in JSON is a list; a name may begin with a brace."""
+    if isinstance(cell, (list, tuple)):
+        return True
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return text[0] == "{"
 
 
 def looks_several(cells: Sequence[Any]) -> bool:
@@ -172,7 +184,10 @@ def number(cell: Any) -> float | None:
     try:
         value = float(cell)
     except (TypeError, ValueError):
-        raise ValueError(f"found {cell!r}") from None
+        comma = (
+            isinstance(cell, str) and cell.count(",") == 1 and cell.replace(",", "").strip("+- ").isdigit()
+        )
+        raise ValueError(f"found {cell!r}{'; a point stands before decimals' * comma}") from None
     if not math.isfinite(value):
         raise ValueError(f"found {cell!r}, which is not finite")
     return value

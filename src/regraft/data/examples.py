@@ -61,6 +61,10 @@ class Asked(Protocol):
     def classes(self) -> tuple[str, ...]:
         """The sorted names of what is told apart."""
 
+    @property
+    def noun(self) -> str:
+        """What one of these is called: "class", "label", "number"."""
+
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """(N, ...) targets of N labels."""
 
@@ -83,6 +87,7 @@ class Named:
 
     kind: str
     classes: tuple[str, ...]
+    noun: str = "class"
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """(N,) int64 positions."""

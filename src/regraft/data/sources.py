@@ -146,6 +146,13 @@ def _nothing(source: Source, path: Place, kinds: Sequence[Kind]) -> DataError:
     """
     seen = ", ".join(sorted(shown(item.name) for item in path.iterdir())[:8]) if path.is_dir() else "no rows"
     passed = source.passed.in_words()
+    unknown = [note.message for note in source.notes if note.kind == "nothing known"]
+    if unknown:
+        return DataError(
+            f"nothing can be learnt from {path}.",
+            unknown,
+            "An example needs at least one cell, of the columns to be told, that is not empty.",
+        )
     nouns = " or ".join(f"{kind.noun}s" for kind in (kinds if path.is_dir() else [source.kind]))
     return DataError(
         f"no {nouns} were found in {path}.",

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from regraft.data.addresses import Place, below, is_address
-from regraft.data.answers import USUAL, Read, Wanted, of_column, of_columns
+from regraft.data.answers import USUAL, Read, Wanted, all_numbers, of_column, of_columns
 from regraft.data.cells import cell_name, first_row, is_content, read_cell
 from regraft.data.kind import Kind
 from regraft.data.readers import (
@@ -168,6 +168,7 @@ def rows_of(
         name = table.column_names[numbers["path"]]
         columns["path"] = [cell_name(told.name, name, told.first + n) for n in range(table.num_rows)]
     read = _answered(table, columns["label"], numbers.get("label"), answers, wanted, told)
+    notes += _read_as_names(table, columns["label"], numbers.get("label"), read, wanted, told)
     known = read.labels if answers else columns["label"]
     if split in ("val", "test") and table.num_rows and all(label in (None, "") for label in known):
         where = f"columns {', '.join(f'`{name}`' for name in answers)}" if answers else "column `label`"
@@ -193,6 +194,29 @@ def _answered(
         return of_columns({name: _cells(table.column(n)) for name, n in answers.items()}, wanted)
     read = of_column(labels, table.column_names[label].strip(), wanted, told.place)
     return read or Read(*_names(labels, told.typed))
+
+
+def _read_as_names(
+    table: pa.Table, labels: list[Any], label: int | None, read: Read, wanted: Wanted, told: Told
+) -> list[Note]:
+    """A note where cells were read as names of classes that a person may mean otherwise."""
+    if label is None or read.are != "name" or wanted.task != "auto":
+        return []
+    name = table.column_names[label].strip()
+    if plainly(name) == "target" and all_numbers(labels):
+        few = len({str(cell).strip() for cell in labels if cell is not None})
+        text = (
+            f"the {few} different whole numbers of `{name}` in {told.name} were taken as names of classes; "
+            "where they are numbers to be told, say --task regression"
+        )
+        return [Note("columns", "info", text)]
+    if plainly(name) == "labels":
+        text = (
+            f"each cell of `{name}` in {told.name} was taken as the name of one class; "
+            "where it is one of several labels that an example may have, say --task multi"
+        )
+        return [Note("columns", "info", text)]
+    return []
 
 
 def _rows(

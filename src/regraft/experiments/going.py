@@ -76,6 +76,7 @@ def go(
                 out=str(folder.path),
                 counts=examples.counts(),
                 classes=len(examples.task.classes),
+                apart=counted(task.noun, len(examples.task.classes)),
                 findings=about["findings"],
                 name=about["name"],
             )

@@ -84,6 +84,9 @@ class DataRecipe(Section):
             raise ValueError("labels and targets are two kinds of task: name the columns of one of them")
         if self.task == "single" and (self.labels or self.targets):
             raise ValueError("a task of kind single has one column `label`: leave labels and targets out")
+        if (self.task == "regression" and self.labels) or (self.task == "multi" and self.targets):
+            what = "labels are columns of 0 and 1" if self.labels else "targets are columns of numbers"
+            raise ValueError(f"{what}: leave the task {self.task} out, or name its own columns")
         columns = self.labels or self.targets
         if twice := sorted({name for name in columns if columns.count(name) > 1}):
             raise ValueError(f"a column is named twice: {', '.join(twice)}")

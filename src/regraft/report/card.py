@@ -88,7 +88,7 @@ def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[s
 def _measured(task: Task, estimates: Json) -> list[tuple[Metric, words.Cell]]:
     """The metrics that have a value."""
     cells = [
-        (metric, words.cell(metric, value if isinstance(value, Mapping) else None))
+        (metric, words.cell(words.unitless(metric), value if isinstance(value, Mapping) else None))
         for metric, value in ((named(task.metrics, name), value) for name, value in estimates.items())
     ]
     return [(metric, cell) for metric, cell in cells if cell]
@@ -182,7 +182,9 @@ def _results(task: Task, metrics: Json, split: str) -> str:
     ]
     cells = [{metric.name: cell for metric, cell in measured} for measured in models.values()]
     for name, metric in shown.items():
-        lines.append(f"| {metric.title} | {' | '.join(_shown(column.get(name)) for column in cells)} |")
+        lines.append(
+            f"| {words.with_unit(metric)} | {' | '.join(_shown(column.get(name)) for column in cells)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -295,7 +297,7 @@ def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: s
     if known := [(row, cell) for row, cell in recalls if cell]:
         row, cell = min(known, key=lambda pair: pair[1].value)
         lines.append(
-            f"Its weakest class is {_text(row['class'])}: {cell.text} of them are found{_interval(cell)}."
+            f"Its weakest {task.noun} is {_text(row['class'])}: {cell.text} of them are found{_interval(cell)}."
         )
     if (groups := metrics.get("groups")) is not None:
         lines.append(f"The test examples come from {groups} groups; the intervals rest on those.")

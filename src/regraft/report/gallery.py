@@ -20,7 +20,7 @@ from regraft.data import Examples, several
 from regraft.errors import ChangedError
 from regraft.modalities import Modality, Unreadable, modality_of, names
 from regraft.report import words
-from regraft.tasks import Task, task_of
+from regraft.tasks import Task, task_of, task_of_examples
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,8 @@ Item = dict[str, Any]
 class Predicted:
     """One split's rows of predictions.parquet as arrays, all (N,), labels and answers as people read them;
     `probability` is that of the predicted class. Of a task whose answers are no single classes it is None, and
-    `worth` says how good each answer is.
+    `worth` says how good each answer is. `wrong` (N,) are the mistakes, and `named` the classes that label or
+    answer name.
     """
 
     split: str
@@ -49,12 +50,9 @@ class Predicted:
     labels: NDArray[Any]
     answers: NDArray[Any]
     probability: NDArray[np.float64] | None
+    wrong: NDArray[np.bool_]
+    named: Sequence[tuple[str, ...]]
     worth: NDArray[np.float64] | None = None
-
-    @property
-    def wrong(self) -> NDArray[np.bool_]:
-        """Which of them are mistakes."""
-        return np.asarray(self.labels != self.answers)
 
     def items(self, rows: Iterable[int]) -> list[Item]:
         """These rows as items without pictures."""
@@ -66,6 +64,7 @@ class Predicted:
                 str(self.answers[i]),
                 None if self.probability is None else float(self.probability[i]),
             )
+            | {"wrong": bool(self.wrong[i]), "named": list(self.named[i])}
             for i in rows
         ]
 
@@ -101,7 +100,7 @@ def write_gallery(
     """
     run = RunFolder(folder)
     examples = Examples.load(run.examples, task_of)
-    task = task_of(examples.task.kind, examples.task.classes)
+    task = task_of_examples(examples)
     predicted = read_predictions(run.predictions, task)
     findings = read_json(folder / "audit.json")["findings"] if (folder / "audit.json").is_file() else []
     classes = list(examples.task.classes)
@@ -135,17 +134,19 @@ def read_predictions(path: Path, task: Task) -> Predicted | None:
     sources, labels, answers = (
         np.array(table[n].to_pylist(), dtype=object)[rows] for n in ("source", "label", "predicted")
     )
-    targets = task.encode(labels.tolist())
+    targets, said = task.encode(labels.tolist()), task.encode(answers.tolist())
+    wrong = ~task.same(said, np.where(np.isfinite(targets), targets, said))  # what is not known is no mistake
+    both = [
+        tuple(dict.fromkeys((*task.named(a), *task.named(b)))) for a, b in zip(labels, answers, strict=True)
+    ]
     if targets.ndim > 1:
-        worth, shown = (
-            task.worth(targets, task.encode(answers.tolist())),
-            np.vectorize(task.shown, otypes=[object]),
-        )
-        return Predicted(split, sources, shown(labels), shown(answers), None, worth)
+        shown = np.vectorize(task.shown, otypes=[object])
+        worth = task.worth(targets, said)
+        return Predicted(split, sources, shown(labels), shown(answers), None, wrong, both, worth)
     if not named:  # a task whose answers are not more or less sure
         return None
     shares = np.stack([table[name].to_numpy() for name in named], axis=1)
-    return Predicted(split, sources, labels, answers, shares[rows].max(axis=1))
+    return Predicted(split, sources, labels, answers, shares[rows].max(axis=1), wrong, both)
 
 
 def _answers(predicted: Predicted | None) -> list[dict[str, Any]]:
@@ -182,8 +183,7 @@ def _errors(predicted: Predicted) -> list[dict[str, Any]]:
         {
             "name": "mistakes",
             "title": "Largest errors",
-            "about": f"{len(wrong):,} of {len(predicted.worth):,} were not told exactly; the worst come first. "
-            "Some may be wrong in the data rather than in the answer.",
+            "about": "The worst come first. Some may be wrong in the data rather than in the answer.",
             "items": predicted.items(wrong[:SHOWN]),
         }
     ]
@@ -197,6 +197,7 @@ def _found(
     """
     suspects = [
         item(source, *known.get(source, ("", "")), task.shown(str(label)))
+        | {"named": list(task.named(str(label)))}
         for finding in findings
         for source, label in (finding.get("suggested") or {}).items()
     ]
@@ -213,9 +214,9 @@ def _found(
     return [
         {
             "name": "labels",
-            "title": "Suspected labels",
+            "title": f"Suspected {task.spoken.answer}s",
             "about": f"{len(suspects):,} that a head trained without them "
-            "would call something else. Look before changing any.",
+            "would answer otherwise. Look before changing any.",
             "items": suspects[:SHOWN],
         },
         {
@@ -292,7 +293,8 @@ def _looks(
             continue
         if look is None:
             break
-        note = f"{look.probability:.0%} becomes {look.hidden:.0%} with its strongest place hidden"
+        of = "" if said else f"{look.label}: "
+        note = f"{of}{look.probability:.0%} becomes {look.hidden:.0%} with its strongest place hidden"
         note += f"; {part} speaks most for it" if part else ""
         items.append({**mistake, "note": note, "picture": look.picture, "map": look.map})
         if time.monotonic() + (time.monotonic() - start) > began + seconds:

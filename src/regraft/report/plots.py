@@ -114,7 +114,7 @@ def l2_path(events: Sequence[dict[str, Any]]) -> Plot | None:
     axes.xaxis.set_major_formatter(lambda value, _: _power(value))
     known = [name if name in ("none", "balanced") else "other" for name in paths]
     lines = "; ".join(
-        f"{style} line, class weights {name}: lowest loss {_said(min(v[0] for v in path.values()))}"
+        f"{f'{style} line, class weights {name}: ' * (len(paths) > 1)}lowest loss {_said(min(v[0] for v in path.values()))}"
         f" at L2 {min(path, key=lambda key: path[key][0]):.3g}"
         for (name, path), style in zip(
             zip(known, paths.values(), strict=True), ("solid", "dashed") * len(known), strict=False

@@ -52,6 +52,7 @@ def view(folder: Path) -> Json:
     findings = read("audit.json").get("findings") or data.get("findings") or []
     recipe = _text(folder / "recipe.yaml")
     sections = view_scores.sections(task, metrics, gallery.get("cells") or {})
+    galleries = view_data.galleries(gallery.get("galleries") or [], classes, task.spoken.given)
     return {
         "name": str(run.get("name") or folder.name),
         "finished": run.get("state") == "finished",
@@ -75,7 +76,10 @@ def view(folder: Path) -> Json:
             for g in gallery.get("galleries") or []
             for i in g["items"]
         ),
-        "galleries": view_data.galleries(gallery.get("galleries") or [], classes),
+        "galleries": galleries,
+        "filtered": view_data.tells_apart(galleries),
+        "sure": task.spread == ("probability",) and task.spoken.fields == ("label", "probability"),
+        "fields": ", ".join(f"prediction.{name}" for name in task.spoken.fields),
         "data": {**view_data.data(data), "called": task.noun, "apart": counted(task.noun, len(classes))},
         "item": words.named(str(data.get("modality") or "")),
         "measures": view_data.measures(

@@ -87,13 +87,13 @@ def finding(item: Json) -> Json:
     }
 
 
-def galleries(groups: Sequence[Json], classes: list[str]) -> list[Json]:
-    """The galleries of gallery.json; of near-duplicates each two make a pair."""
+def galleries(groups: Sequence[Json], classes: list[str], given: str = "labelled") -> list[Json]:
+    """The galleries of gallery.json; of near-duplicates each two make a pair. `given` stands before labels."""
     place = {name: index for index, name in enumerate(classes)}
     shown = []
     for gallery in groups:
         tiles = [
-            tile(item, place, "looks like" if gallery.get("name") == "labels" else "said")
+            tile(item, place, "looks like" if gallery.get("name") == "labels" else "said", given)
             for item in gallery["items"]
         ]
         shown.append(
@@ -133,13 +133,20 @@ def cells(examples: Mapping[str, list[Json]], classes: list[str], counts: Any) -
     return shown
 
 
-def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
+def tells_apart(shown: Sequence[Json]) -> bool:
+    """Whether to choose a class hides some of the examples in these galleries."""
+    named = {tile["classes"] for gallery in shown for tile in (*gallery["tiles"], *gallery["more"])}
+    return len(named) > 1
+
+
+def tile(item: Json, place: Mapping[str, int], verb: str = "said", given: str = "labelled") -> Json:
     """One example with what is said about it, and the sentence that stands for it."""
     label, predicted, source = (str(item.get(key) or "") for key in ("label", "predicted", "source"))
     probability = item.get("probability")
     sure = f"{100 * float(probability):.0f}%" if probability is not None else ""
     answer = f"{verb} {predicted} {sure}".strip() if predicted else ""
-    parts = [f"labelled {label}" if label else "", answer, str(item.get("note") or "")]
+    named = item.get("named") or dict.fromkeys((label, predicted))
+    parts = [f"{given} {label}" if label else "", answer, str(item.get("note") or "")]
     return {
         "source": source,
         "file": source.replace("\\", "/").rpartition("/")[2],
@@ -147,7 +154,8 @@ def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
         "predicted": predicted,
         "verb": verb,
         "sure": sure,
-        "wrong": bool(predicted) and predicted != label,
+        "given": given,
+        "wrong": bool(predicted) and bool(item.get("wrong", predicted != label)),
         "split": str(item.get("split") or ""),
         "note": str(item.get("note") or ""),
         "picture": str(item.get("picture") or ""),
@@ -155,7 +163,7 @@ def tile(item: Json, place: Mapping[str, int], verb: str = "said") -> Json:
         "sound": str(item.get("sound") or ""),
         "map": str(item.get("map") or ""),
         "alt": f"{source}: {', '.join(part for part in parts if part)}",
-        "classes": " ".join(str(place[name]) for name in dict.fromkeys((label, predicted)) if name in place),
+        "classes": " ".join(str(place[name]) for name in named if name in place),
     }
 
 

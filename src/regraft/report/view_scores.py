@@ -11,7 +11,7 @@ import numpy as np
 from regraft.evaluation import SHARE, Metric, named, unknown
 from regraft.report import plots, view_data, words
 from regraft.report.scatter import told_numbers
-from regraft.tasks import Confusion, PerClass, Promises, Reliability, Scatter, Task, Together
+from regraft.tasks import Confusion, PerClass, Promises, Reliability, Scatter, Task, Together, counted
 
 TABLE_LIMIT = 15  # classes a confusion matrix can have and still be read as a table
 CHART_LIMIT, CHART_WORST = 40, 20  # classes a chart can show; of more, the worst so many
@@ -43,8 +43,9 @@ def table(task: Task, metrics: Json, split: str | None) -> Json | None:
     rows: list[Json] = []
     methods: dict[str, list[str]] = {}
     for metric in known + others:
-        name, cells = metric.title, [words.cell(metric, values.get(metric.name)) for _, _, values in models]
-        rows.append({"name": name, "cells": cells})
+        name, plain = metric.title, words.unitless(metric)
+        cells = [words.cell(plain, values.get(metric.name)) for _, _, values in models]
+        rows.append({"name": words.with_unit(metric), "cells": cells})
         if cells[0] and cells[0].method:
             methods.setdefault(cells[0].method, []).append(name)
     return {
@@ -234,11 +235,19 @@ def _per_class(section: PerClass) -> Json | None:
             f"to {best['recall'].text} ({best['name']})."
         )
         said += (
-            f" Shown are the {len(chart)} classes with the lowest of {len(ordered)}."
+            f" Shown are the {counted(section.noun, len(chart))} with the lowest of {len(ordered)}."
             if len(chart) < len(ordered)
             else ""
         )
-    return {"rows": shown, "chart": chart, "said": said, "long": len(shown) > TABLE_LIMIT}
+    nouns = counted(section.noun, 2)[2:]
+    return {
+        "rows": shown,
+        "chart": chart,
+        "said": said,
+        "long": len(shown) > TABLE_LIMIT,
+        "noun": section.noun,
+        "nouns": nouns,
+    }
 
 
 def _class_row(row: Mapping[str, Any]) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regraft.evaluation import Metric
@@ -54,6 +54,16 @@ def cell(metric: Metric, estimate: Mapping[str, Any] | None) -> Cell | None:
         str(estimate.get("method") or ""),
         metric.is_share,
     )
+
+
+def unitless(metric: Metric) -> Metric:
+    """The metric as it stands in a table whose heads name the unit (`with_unit`)."""
+    return metric if metric.is_share else replace(metric, unit="")
+
+
+def with_unit(metric: Metric) -> str:
+    """The title with the unit of its values, where they have one: "Mean absolute error, in cm"."""
+    return metric.title if metric.is_share or not metric.unit else f"{metric.title}, in {metric.unit}"
 
 
 def lower(metrics: Sequence[Metric]) -> str:

@@ -179,6 +179,7 @@ def _seen(
         lambda labels: [task.shown(label) for label in task.said(labels)],
         task.differ,
         [] if logits is None else task.suspects(both.labels[rows], logits),
+        task.spoken.answer,
     )
 
 

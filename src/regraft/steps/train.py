@@ -93,7 +93,9 @@ def train_head(
     made = f"linear head converged, L2 {best.l2:.2g}"
     if best.layers.kind == "mlp":
         made = f"{best.layers}, {best.epochs} epoch{'s' * (best.epochs != 1)}"
-    context.decide("train", f"{made}, class weights {best.class_weights}", why)
+    if len(task.known_weightings) > 1:
+        made += f", class weights {best.class_weights}"
+    context.decide("train", made, why)
     return Heads(on_train, refitted, logits if len(best.rows) else None, best.rows, best, task)
 
 

@@ -35,7 +35,7 @@ from regraft.tasks.link import Sigmoids
 from regraft.tasks.sections import PerClass, Reliability, Section, Together
 from regraft.tasks.shares import strata_of_labels
 from regraft.tasks.single import quiet
-from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
+from regraft.tasks.task import Answer, Held, InGraph, Known, Spoken, Suspect
 from regraft.tasks.usual import Usual
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Multi(Usual):
     def noun(self) -> str:
         """A label."""
         return "label"
+
+    @property
+    def spoken(self) -> Spoken:
+        """Of labels, any number of them."""
+        return Spoken(fields=("labels", "probabilities"))
 
     @property
     def outputs(self) -> int:
@@ -392,7 +397,7 @@ class Multi(Usual):
         if (metrics.get("calibration") or {}).get("after"):
             sections.append(Reliability(metrics["calibration"]))
         if rows:
-            sections.append(PerClass(rows))
+            sections.append(PerClass(rows, self.noun))
         if metrics.get("together") and len(self.classes) > 1:
             sections.append(Together(self.classes, metrics["together"]["held"], metrics["together"]["said"]))
         return sections

@@ -31,7 +31,7 @@ from regraft.tasks.grids import by_name, digits, intervals_grid, numbers_grid, s
 from regraft.tasks.link import Squares
 from regraft.tasks.sections import Scatter, Section
 from regraft.tasks.shares import strata_of_numbers
-from regraft.tasks.task import Answer, Held, InGraph, Known, Suspect
+from regraft.tasks.task import Answer, Held, InGraph, Known, Spoken, Suspect
 from regraft.tasks.usual import Usual
 from regraft.tasks.widths import PROMISED, Each, Scale, Widths, medians
 
@@ -69,6 +69,11 @@ class Numbers(Usual):
     def noun(self) -> str:
         """A number."""
         return "number"
+
+    @property
+    def spoken(self) -> Spoken:
+        """Of numbers."""
+        return Spoken("number", "given as", ("values", "intervals"))
 
     @property
     def outputs(self) -> int:

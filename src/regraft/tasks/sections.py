@@ -29,9 +29,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class PerClass:
-    """Precision, recall and F1 of each class: rows of metrics.json `per_class`."""
+    """Precision, recall and F1 of each class, or whatever the `noun` says: rows of metrics.json `per_class`."""
 
     rows: Sequence[Mapping[str, Any]]
+    noun: str = "class"
 
 
 @dataclass(frozen=True)

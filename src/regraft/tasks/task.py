@@ -60,6 +60,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """How people speak of the answers of a task: what the data give an example, "label" or "number"; what stands
+    before it, "labelled cat", "given as 17"; and the fields of a `Prediction` that a program reads answers from.
+    """
+
+    answer: str = "label"
+    given: str = "labelled"
+    fields: tuple[str, ...] = ("label", "probability")
+
+
+@dataclass(frozen=True)
 class Suspect:
     """A target that predictions speak against: its `row`, the label that is rather to be expected, and why."""
 
@@ -205,6 +216,10 @@ class Task(Protocol):
     @property
     def noun(self) -> str:
         """What one of the classes is called: "class", "label", "number"."""
+
+    @property
+    def spoken(self) -> Spoken:
+        """How people speak of its answers."""
 
     @property
     def spread(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from regraft.evaluation import Metric, PairedDifference
 from regraft.tasks.imbalance import class_weighted
-from regraft.tasks.task import Probed, Score, Suspect, headline_score
+from regraft.tasks.task import Probed, Score, Spoken, Suspect, headline_score
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +24,11 @@ class Usual:
     def noun(self) -> str:
         """A class."""
         return "class"
+
+    @property
+    def spoken(self) -> Spoken:
+        """Of labels."""
+        return Spoken()
 
     @property
     def spread(self) -> tuple[str, ...]:

@@ -66,20 +66,20 @@ class Files:
 
 def missing_classes(files: Files) -> Iterator[Finding]:
     """Classes without an example in val or test, or with few to train on."""
-    counts, classes = files.counts(), files.classes
+    counts, classes, noun = files.counts(), files.classes, files.task.noun
     for split in ("val", "test"):
         if split in files.splits:
             there = files.tested if split == "test" else {label for label, home in counts if home == split}
             missing = [label for label in classes if label not in there]
             if missing:
                 text = (
-                    f"{several(len(missing), 'class', 'has', 'have')} "
+                    f"{several(len(missing), noun, 'has', 'have')} "
                     f"no example in {split}: {', '.join(missing[:10])}"
                 )
-                yield Finding(f"class missing in {split}", "warning", text)
+                yield Finding(f"{noun} missing in {split}", "warning", text)
     few = [label for label in classes if counts[(label, "train")] < FEWEST_FOR_TEST]
     if few:
-        text = f"{several(len(few), 'class', 'has', 'have')} fewer than {FEWEST_FOR_TEST} training examples"
+        text = f"{several(len(few), noun, 'has', 'have')} fewer than {FEWEST_FOR_TEST} training examples"
         text += f": {', '.join(few[:10])}"
         yield Finding("few examples", "warning", text)
 
@@ -92,7 +92,7 @@ def imbalance(files: Files) -> Iterator[Finding]:
     (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
     if most >= UNEQUAL * least:
         text = (
-            f"class {large!r} has {most / least:.0f} times the "
+            f"{files.task.noun} {large!r} has {most / least:.0f} times the "
             f"training examples of {small!r} ({most} and {least})"
         )
         yield Finding("imbalance", "warning", text)

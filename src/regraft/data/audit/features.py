@@ -27,8 +27,9 @@ ACROSS, WITHIN, OTHERWISE = (
     "near-duplicates with different labels",
 )
 WRONG, FAR, ALIKE = "likely wrong labels", "outliers", "classes that hardly differ"
+WRONG_NUMBERS = "likely wrong numbers"
 SHORT = "audit cut short"
-FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, FAR, ALIKE, SHORT))
+FEATURE_KINDS = frozenset((ACROSS, WITHIN, OTHERWISE, WRONG, WRONG_NUMBERS, FAR, ALIKE, SHORT))
 LONELY = 5  # neighbours whose mean distance says how far out an example is
 SPREADS = 3.0  # robust standard deviations of the log distance above the median
 NEIGHBOUR_SAMPLE = 10_000  # examples that neighbours are looked for in
@@ -78,6 +79,7 @@ class Seen:
     said: Callable[[np.ndarray], list[str]] = lambda labels: [str(label) for label in labels]
     differ: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda labels, others: labels != others
     suspects: Sequence[Suspected] = ()
+    answer: str = "label"  # what an example is given
 
     def named(self, row: int) -> str:
         """What the label of a row is called."""
@@ -210,16 +212,17 @@ def _paired(
 
 
 def wrong_labels(seen: Seen) -> Iterator[Finding]:
-    """Labels that out-of-fold predictions speak against, the surest first."""
+    """Labels or numbers that out-of-fold predictions speak against, the surest first."""
+    kind = WRONG_NUMBERS if seen.answer == "number" else WRONG
     sources, rows = seen.inputs.sources, seen.rows
     suggested = {sources[rows[one.row]]: one.suggested for one in seen.suspects}
     notes = {sources[rows[one.row]]: one.note for one in seen.suspects}
-    if left := without(seen.kept, WRONG, suggested):
+    if left := without(seen.kept, kind, suggested):
         text = (
-            f"{several(len(left), 'label', 'is', 'are')} likely wrong, "
+            f"{several(len(left), seen.answer, 'is', 'are')} likely wrong, "
             "by predictions of models that had not seen them"
         )
-        yield Finding(WRONG, "warning", text, tuple(left), notes, (), suggested)
+        yield Finding(kind, "warning", text, tuple(left), notes, (), suggested)
 
 
 def outliers(seen: Seen) -> Iterator[Finding]:

@@ -157,12 +157,10 @@ def read_fixes(path: Path, source: Source) -> Fixes:
 
 def _no_label(label: str, source: Source) -> str:
     """Why a label is none of the task, "" where it is one."""
-    if label in source.task.classes:
-        return ""
     try:
         source.task.encode([label])
     except (UsageError, KeyError, ValueError):
-        return f"{label!r} is no class"
+        return f"{label!r} is no {source.task.noun}"
     return ""
 
 

@@ -19,14 +19,19 @@ IN_TEST = "contradicting labels in test"
 
 
 def drop_copies(
-    rows: list[Row], facts: list[Fact], splits: list[str | None], flags: list[list[str]], kept: Kept
+    rows: list[Row],
+    facts: list[Fact],
+    splits: list[str | None],
+    flags: list[list[str]],
+    kept: Kept,
+    encode: Callable[[list[str]], np.ndarray],
 ) -> tuple[list[Finding], list[list[str]]]:
     """Byte- or pixel-identical examples: kept in test, then val, dropped from the others; contradictions
     are reported.
 
     A dropped example's split becomes None. Of test nothing is dropped or flagged, and no label is looked
     at: the second answer holds for each row of test the labels of what was dropped for it, by which
-    `contradicting_test` goes.
+    `contradicting_test` goes. `encode` gives the targets of labels.
     """
     dropped: list[list[str]] = [[] for _ in rows]
     across: dict[str, str] = {}
@@ -34,7 +39,7 @@ def drop_copies(
     contradicting: dict[str, str] = {}
     for members in _alike(facts, splits):
         known = {rows[i].source: rows[i].label for i in members if splits[i] != "test"}
-        contradict = len(set(known.values())) > 1
+        contradict = _contradict(sorted(set(known.values())), encode)
         if contradict:
             contradicting |= known
         first = next((split for split in ("test", "val") if any(splits[i] == split for i in members)), None)
@@ -60,6 +65,14 @@ def _alike(facts: list[Fact], splits: list[str | None]) -> list[list[int]]:
         if splits[i] is not None:
             alike[fact.identity].append(i)
     return [members for members in alike.values() if len(members) > 1]
+
+
+def _contradict(labels: list[str], encode: Callable[[list[str]], np.ndarray]) -> bool:
+    """Whether labels of what shows the same contradict each other: something that several know is not the same."""
+    if len(labels) < 2:
+        return False
+    targets = encode(labels).reshape(len(labels), -1)
+    return any(len(np.unique(column[np.isfinite(column)])) > 1 for column in targets.T)
 
 
 def _findings(
@@ -99,10 +112,15 @@ def contradicting_test(
     for shown, label in zip(identities, labels, strict=True):
         within[shown].add(label)
     notes: dict[str, str] = {}
+    encode = examples.task.encode
     for source, label, shown, gone in zip(test.sources, labels, identities, dropped, strict=True):
+        alike = {
+            "in test": within[shown],
+            "dropped from train or val": set(said(encode(gone)) if gone else ()),
+        }
         others = {
-            "in test": within[shown] - {label},
-            "dropped from train or val": set(said(examples.task.encode(gone)) if gone else ()) - {label},
+            where: {name for name in names if _contradict([label, name], encode)}
+            for where, names in alike.items()
         }
         lines = [f"one {where} {' and '.join(sorted(names))}" for where, names in others.items() if names]
         if lines:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from regraft.data.answers import all_numbers
 from regraft.data.audit.contents import CHECKS, Files
 from regraft.data.audit.files import Audited
 from regraft.data.audit.findings import Finding, Kept, several
 from regraft.data.audit.fixes import Fixes
 from regraft.data.audit.identical import drop_copies
 from regraft.data.blocks import blocks_of
-from regraft.data.examples import SCHEMA, Examples
+from regraft.data.examples import SCHEMA, Asked, Examples
 from regraft.data.rows import Row
 from regraft.data.sources import Source
 from regraft.data.splits import Shares, assign_splits
@@ -66,12 +67,10 @@ def make_examples(
     shown = [
         replace(row, label="") if split == "test" else row for row, split in zip(rows, splits, strict=True)
     ]
-    findings, dropped = drop_copies(shown, facts, splits, flags, kept_quiet)
+    findings, dropped = drop_copies(shown, facts, splits, flags, kept_quiet, task.encode)
     audited.findings += findings
     kept = [i for i, split in enumerate(splits) if split is not None]
-    _check_splits(
-        task.classes, {name for i in kept if splits[i] == "train" for name in task.named(rows[i].label)}
-    )
+    _check_splits(task, [rows[i].label for i in kept if splits[i] == "train"])
     files = Files(
         task,
         [shown[i] for i in kept],
@@ -153,12 +152,14 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
         if label not in everywhere:
             faults.append(f"no example has {label!r}: there is nothing to learn; leave it out")
         elif not named[label]:
-            faults.append(f"class {label!r} is only in test: there is nothing to train on")
+            faults.append(f"{task.noun} {label!r} is only in test: there is nothing to train on")
         elif counts[label] == 0:
             more = f", {idle[label]} of weight 0" if idle[label] else ""
-            faults.append(f"class {label!r} has no readable training example (of {named[label]} named{more})")
+            faults.append(
+                f"{task.noun} {label!r} has no readable training example (of {named[label]} named{more})"
+            )
         elif counts[label] == 1:
-            faults.append(f"class {label!r} has a single training example; two are the least")
+            faults.append(f"{task.noun} {label!r} has a single training example; two are the least")
     if lacking := task.lacking([row.label for row in learnt]):
         faults.append(lacking)
     if faults:
@@ -174,10 +175,20 @@ def _check(source: Source, audited: Audited, rows: list[Row]) -> None:
                 f"{neighbour} is there: paths in a table are relative to its folder, "
                 "and have the file's ending."
             )
+        if not advice and len(task.classes) > 2 and all_numbers(task.classes):
+            advice = "Where the classes are numbers to be told, say --task regression (data.task)."
         raise DataError(f"{source.root} cannot be learnt from:", faults, advice)
 
 
-def _check_splits(classes: tuple[str, ...], trained: set[str]) -> None:
-    faults = [f"class {label!r} has nothing left to train on" for label in classes if label not in trained]
+def _check_splits(task: Asked, labels: list[str]) -> None:
+    """Whether the training examples with these labels are enough to learn from."""
+    trained = {name for label in set(labels) for name in task.named(label)}
+    faults = [
+        f"{task.noun} {label!r} has nothing left to train on"
+        for label in task.classes
+        if label not in trained
+    ]
+    if not faults and (lacking := task.lacking(labels)):
+        faults.append(lacking)
     if faults:
         raise DataError("after the split, the data cannot be learnt from:", faults)
