@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,21 +78,26 @@ def own_cache(
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("REGRAFT_CACHE", str(folder))
     monkeypatch.setenv("REGRAFT_CONFIG", "")  # the settings of whoever runs the tests are not theirs
-    _link_all(warm, folder)
+    given = _link_all(warm, folder)
     yield folder
     monkeypatch.undo()  # a test may have forbidden what linking takes
-    _link_all(folder, warm)
+    _link_all(folder, warm, given)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _link_all(there: Path, here: Path) -> None:
-    """Converted models and the outcome of trials of one cache, in another that may have some of them."""
+def _link_all(there: Path, here: Path, known: Collection[str] = ()) -> set[str]:
+    """Converted models and the outcome of trials of one cache, in another that may have some of them, as those
+    `known`; gives what there was. It is done twice a test, with hundreds of files.
+    """
+    names: set[str] = set()
     for kind in ("openvino", "trials"):
         (here / kind).mkdir(exist_ok=True)
-        for file in (there / kind).glob("[!.]*"):
-            target = here / kind / file.name
-            if not target.exists():
-                os.link(file, target)
+        with contextlib.suppress(FileNotFoundError):
+            names.update(f"{kind}/{name}" for name in os.listdir(there / kind) if not name.startswith("."))
+    for name in names.difference(known):
+        with contextlib.suppress(FileExistsError):
+            os.link(f"{there}/{name}", f"{here}/{name}")
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -59,12 +59,13 @@ def pairs(findings: list[dict]) -> dict[str, str]:
 @pytest.mark.parametrize("features", ["--features", "--no-features"])
 def test_the_verb_finds_what_was_planted_and_strict_exits_with_1(features: str, planted: Path) -> None:
     before = sorted(planted.rglob("*"))
-    result = call("audit", planted, "--json", features)
+    command = ["audit", planted, features, "--set", "base.size=64", "--set", "run.engine=torch-float32"]
+    result = call(*command, "--json")
     assert result.returncode == 0, result.stderr
     findings = json.loads(result.stdout)["findings"]
     assert pairs(findings) == PLANTED
     assert all({"kind", "severity", "message", "examples"} <= set(finding) for finding in findings)
-    result = call("audit", planted, features, "--strict")
+    result = call(*command, "--strict")
     assert result.returncode == 1
     assert "2 test examples have one in train or val" in result.stdout
     assert sorted(planted.rglob("*")) == before

@@ -129,13 +129,11 @@ def test_repeats_share_the_test_set_and_give_a_spread(colours: Path, tmp_path: P
     assert "--repeats" in wrong.stderr
 
 
-def test_a_wish_for_speed_stops_at_the_head_where_nothing_is_gained(colours: Path, tmp_path: Path) -> None:
+def test_a_wish_for_speed_stops_at_the_head_where_nothing_is_gained(
+    colours: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
     """The colours are told apart by the head alone, so that no trial can gain anything."""
-    recipe = {
-        "base": {"size": 64},
-        "finetune": {"folds": 0},
-        "run": {"engine": "torch-float32", "prefer": "speed"},
-    }
+    recipe = {**quick, "finetune": {"folds": 0}, "run": {**quick["run"], "prefer": "speed"}}
     run = regraft.fit(colours, tmp_path / "run", recipe=recipe)
     assert run.state["chosen"] == "head only"
     assert "a trial of" in run.state["steps"]["finetune"]["why"]

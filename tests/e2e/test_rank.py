@@ -122,6 +122,7 @@ def test_a_truncated_run_is_fitted_saved_and_a_candidate_elsewhere_but_not_on_it
     recipe = {
         "obtain": {"backbone": LITE},
         "base": {"size": 64, "depth": 5},
+        "run": {"engine": "torch-float32"},
         "freeze": {"strategy": "last-1"},
         "finetune": {"epochs": 1, "folds": 0, "refit": False},
     }

@@ -23,6 +23,7 @@ from regraft.data.part import Part
 from regraft.errors import BudgetError, ChangedError, RegraftError
 from regraft.model import Model
 from regraft.predictions import write_predictions
+from regraft.recipe import Recipe
 from regraft.report import model_card, write_gallery, write_report
 from regraft.report.gallery import SECONDS
 from regraft.runtime import peak_memory, versions
@@ -66,6 +67,7 @@ class Record(Keeper):
         self.counted(examples)
         self.metrics: dict[str, Any] = {"steps": {}}
         self.predictions: list[tuple[Part, np.ndarray]] = []
+        self.settled: Recipe | None = None  # what recipe.yaml holds
         self.kept = self.finished = False  # the model is saved; all that a run must leave is written
         self.write()
 
@@ -87,13 +89,16 @@ class Record(Keeper):
         self.write()
 
     def write(self) -> None:
-        """Write run.json and recipe.yaml as they stand."""
+        """Write run.json as it stands, and recipe.yaml where more is settled than it holds."""
         decisions = self.context.decisions
         self.state["settled"] = decisions.reasons()
         self.state["seconds"] = time.monotonic() - self.context.started
         self.state["peak_memory_bytes"] = peak_memory()
         write_json(self.folder.state, self.state)
-        write_text(self.folder.recipe, decisions.merged(self.context.recipe).to_yaml())
+        merged = decisions.merged(self.context.recipe)
+        if merged != self.settled:
+            write_text(self.folder.recipe, merged.to_yaml())
+            self.settled = merged
 
     def counted(self, examples: Examples) -> None:
         """Note how many examples each split holds."""
