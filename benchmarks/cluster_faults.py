@@ -264,10 +264,11 @@ class Tuned:
         self.ended = threading.Event()
         finetune = {"epochs": EPOCHS, "patience": EPOCHS, "folds": 0, "refit": False}
         recipe = {
-            "base": {"backbone": reference, "size": SIZE},
+            "obtain": {"backbone": reference},
+            "base": {"size": SIZE},
             "finetune": {**finetune, "precision": "float32"},
         }
-        watching = threading.Thread(target=self._watch)
+        watching = threading.Thread(target=self._watch, daemon=True)
         watching.start()
         run = regraft.fit(data, out, recipe=recipe, cache=None, cluster=Cluster(2), listeners=[self._hear])
         self.ended.set()

@@ -24,7 +24,9 @@ def write_report(folder: Path) -> Path:
     """
     from markupsafe import Markup
 
-    style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    look = PARTS.parents[1] / "look.css"
+    style = "".join(part.read_text(encoding="utf-8") for part in (look, PARTS / "page.css"))
+    script = (PARTS / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     page = (
         templates()

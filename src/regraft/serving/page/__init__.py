@@ -23,7 +23,7 @@ class Page:
 def _put_together() -> Page:
     folder = files(__package__)
     offers = sorted((part for part in (folder / "offers").iterdir() if part.name.endswith(".js")), key=str)
-    style = (folder / "page.css").read_text("utf-8")
+    style = "".join(part.read_text("utf-8") for part in (files("regraft") / "look.css", folder / "page.css"))
     script = "\n".join(part.read_text("utf-8") for part in (folder / "page.js", *offers, folder / "start.js"))
     content = (folder / "page.html").read_text("utf-8")
     content = content.replace("{style}", style).replace("{script}", script)
