@@ -52,7 +52,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import choose_engine
 from regraft.steps.finetune.judge import Comparison, compare
 from regraft.steps.finetune.mix import SHARES, mixtures
-from regraft.steps.finetune.rules import Tuning, settled
+from regraft.steps.finetune.rules import HELD, Tuning, settled
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
@@ -157,12 +157,15 @@ def in_folds(some: Subset) -> tuple[dict[float, np.ndarray], Comparison, int]:
     logits = {
         share: np.zeros((len(every.labels), some.task.outputs), dtype=np.float32) for share in (0.0, *SHARES)
     }
-    for fitted, held in folds_of(every.labels, 3, some.seed, every.blocks):
+    splits = folds_of(every.labels, 3, some.seed, every.blocks)
+    held_out = np.cumsum([len(held) for _, held in splits])
+    planned = int(held_out[min(np.searchsorted(held_out, HELD), len(splits) - 1)])
+    for fitted, held in splits:
         start = fit_chosen(some.heads.chosen, some.known.some(fitted), some.task, some.context)
         tuned = some.trained(start, every.some(fitted))
         for share, values in mixtures(some.backbone, start, tuned, every.some(held), some.context).items():
             logits[share][held] = values
-        if judged is None or not judged.enough:
+        if judged is None or not judged.settled(planned):
             tried, rows = tried + 1, np.sort(np.concatenate([rows, held]))
             seen = {share: values[rows] for share, values in logits.items()}
             metric, blocks = chosen_by(some.task, "accuracy"), every.blocks_at(rows)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import regraft
+from regraft.artifacts import read_events
 from regraft.errors import DataError, UsageError
 
 SHORT = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
@@ -39,6 +40,16 @@ def test_seven_steps_and_the_model_in_plain_timm(colours: Path, tmp_path: Path) 
     steps = ("obtain", "base", "freeze", "head", "train", "finetune", "evaluate")
     assert all(state["steps"][name]["state"] == "done" for name in steps)
     assert len(state["steps"]["finetune"]["details"]["frozen_digest"]) == 64
+    train, val, test = (state["data"]["counts"][split] for split in ("train", "val", "test"))
+    told = [event["step"] for event in read_events(run.path / "events.jsonl") if event["kind"] == "decided"]
+    assert told == list(steps)  # each once, step 2 too where depths are joined
+    passes = {name: step.get("passes", 0) for name, step in state["steps"].items()}
+    assert passes["features"] == train + val
+    assert passes["freeze"] == passes["head"] == passes["train"] == 0
+    # One epoch, the look at val, three mixtures, both models' answers on val, and the probe for mirror images
+    assert passes["finetune"] == 3 * train + val + 3 * val + 2 * val + train
+    assert passes["evaluate"] >= test
+    assert f"{passes['finetune']:,} passes" in (run.path / "report.html").read_text(encoding="utf-8")
     for name in (
         "recipe.yaml",
         "events.jsonl",

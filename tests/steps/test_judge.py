@@ -14,9 +14,9 @@ from regraft.data.part import Part
 from regraft.inference import FeatureStore
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
-from regraft.steps.evidence import halves
+from regraft.steps.evidence import foreseen, halves
 from regraft.steps.finetune import judge as module
-from regraft.steps.finetune.judge import compare, cross_fit
+from regraft.steps.finetune.judge import DOUBT, compare, cross_fit
 from regraft.steps.finetune.rules import HELD, folds, trainings
 from regraft.tasks import Single, chosen_by
 
@@ -165,10 +165,34 @@ def test_no_more_folds_are_tried_than_it_takes(tried: list[int], monkeypatch: py
     assert clear.share > 0
     assert len(tried) == 1
     tried.clear()
+    lost = cross(200, 1.0, monkeypatch)
+    assert lost is not None
+    assert lost.share == 0
+    assert len(tried) == 1
+    assert lost.chance(200) < DOUBT
+    assert (
+        f"1 of 3 folds tried: those that are left would change the answer with a probability of {100 * lost.chance(200):.0f} %"
+        in lost.why
+    )
+    tried.clear()
     few = cross(90, 4.0, monkeypatch)
     assert few is not None
     assert len(few.rows) == 90  # so few examples are all held out in turn
     assert len(tried) == 3
+
+
+def test_what_all_folds_would_say_is_foreseen_as_often_as_it_comes() -> None:
+    """Verdicts of a third of the examples, gains drawn around every true gain alike, beside those of all."""
+    rng, error = np.random.default_rng(0), 1.0
+    true = rng.uniform(-8, 8, 200_000)  # no gain is likelier than another
+    thirds = true[:, None] + rng.normal(scale=error, size=(len(true), 3))
+    wins = thirds.mean(axis=1) > error / np.sqrt(3)
+    chance = foreseen(thirds[:, 0], error, 1 / 3)
+    for low in (0.05, 0.15, 0.5, 0.85):
+        near = np.abs(chance - low) < 0.03
+        assert wins[near].mean() == pytest.approx(low, abs=0.02)
+    assert foreseen(0.1, np.inf, 0.5) == 0.5
+    assert foreseen([-0.1, 0.1], 0.0, 0.5).tolist() == [0.0, 1.0]
 
 
 def test_no_block_is_trained_on_and_held_out(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

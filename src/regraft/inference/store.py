@@ -98,7 +98,8 @@ class FeatureStore:
             pending.add(batch, found)
             done += len(batch)
             speed = done / (time.perf_counter() - began)
-            tick(label=label, done=done, total=len(missing), examples_per_second=speed)
+            told = {"examples_per_second": speed, "passes": len(batch)}
+            tick(label=label, done=done, total=len(missing), **told)
         pending.write()
         if missing:
             self.shrink()

@@ -195,6 +195,7 @@ def _steps(steps: Mapping[str, Any]) -> list[Json]:
                 "state": state,
                 "seconds": words.duration(step.get("seconds")) if state == "done" else "",
                 "features": words.duration(features.get("seconds")) if name == "train" else "",
+                "passes": _passes(step) + (_passes(features) if name == "train" else 0),
                 "decided": words.sentence(str(step.get("decided") or "")),
                 "why": words.sentence(str(step.get("why") or "")),
                 "details": [
@@ -203,6 +204,11 @@ def _steps(steps: Mapping[str, Any]) -> list[Json]:
             }
         )
     return rows
+
+
+def _passes(step: Json) -> int:
+    """How many passes a step took; an example that was trained on counts as three."""
+    return int(step.get("passes") or 0)
 
 
 def _machine(run: Json) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import functools
 import shlex
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -49,6 +50,9 @@ class Record(Keeper):
     ) -> None:
         self.folder, self.context = folder, context
         context.keeper = self
+        context.events.listeners = (*context.events.listeners, self._count)
+        self.passes: Counter[str] = Counter()  # by the step that is under way, or was last
+        self.at = ""
         recipe = context.recipe
         self.state: dict[str, Any] = {
             "schema": RunFolder.SCHEMA,
@@ -79,7 +83,7 @@ class Record(Keeper):
         without an error.
         """
         self.context.events.emit("step", step=name)
-        began = time.monotonic()
+        self.at, began = name, time.monotonic()
         yield
         seconds = time.monotonic() - began
         said = self.context.decisions.steps.get(name, {})
@@ -88,9 +92,18 @@ class Record(Keeper):
         self.metrics["steps"][name] = {"seconds": seconds}
         self.write()
 
+    def _count(self, event: Mapping[str, Any]) -> None:
+        """Hear of an event how many passes it stands for: what follows a step, such as a second training, is
+        part of that step.
+        """
+        self.passes[self.at] += event.get("passes", 0)
+
     def write(self) -> None:
         """Write run.json as it stands, and recipe.yaml where more is settled than it holds."""
         decisions = self.context.decisions
+        for name, count in self.passes.items():
+            if count and name in self.metrics["steps"]:
+                self.state["steps"][name]["passes"] = self.metrics["steps"][name]["passes"] = count
         self.state["settled"] = decisions.reasons()
         self.state["seconds"] = time.monotonic() - self.context.started
         self.state["peak_memory_bytes"] = peak_memory()

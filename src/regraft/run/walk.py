@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from torch import nn
 
 from regraft.backbones import Backbone
@@ -33,7 +34,7 @@ from regraft.steps.head import head
 from regraft.steps.join import join
 from regraft.steps.long import long
 from regraft.steps.names import with_names
-from regraft.steps.obtain import obtain
+from regraft.steps.obtain import Choice, obtain
 from regraft.steps.pool import pool
 from regraft.steps.train import Heads, train_head
 from regraft.tasks import Calibration, Metric, Task
@@ -60,8 +61,7 @@ def walk(
         choice = obtain(both, facts, counts, task, context)
     record.provenance(choice.obtained.provenance, choice.ranking)
     with record.step("base"):
-        backbone = pool(base(choice.obtained, facts, context, choice.ranked), both, task, context)
-        backbone = long(join(backbone, both, total, task, context), both, facts, total, task, context)
+        backbone = _based(choice, both, facts, total, task, context)
     with record.step("freeze"):
         plan = freeze(backbone, context)
     with record.step("head"):
@@ -116,6 +116,14 @@ def walk(
     with record.step("evaluate"):
         evaluate(cut.examples, finished, ground, frozen, record, context)
     return record.finish(model, task, calibration)
+
+
+def _based(choice: Choice, both: Part, facts: pa.Table, total: int, task: Task, context: Context) -> Backbone:
+    """The parts of step 2, one after another, and what they decided told once."""
+    backbone = pool(base(choice.obtained, facts, context, choice.ranked), both, task, context)
+    backbone = long(join(backbone, both, total, task, context), both, facts, total, task, context)
+    context.tell("base")
+    return backbone
 
 
 def _keep_head_only(

@@ -97,13 +97,18 @@ class Seat:
     def __init__(self, post: Any, number: int, rank: int, world: int, device: str) -> None:
         self.rank, self.world, self.device = rank, world, device
         self._post, self._number, self._told, self._looked, self._stopped = post, number, 0.0, 0.0, False
+        self._passes = 0
 
     def tell(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
         if event.get("kind") == "tick":
             if now - self._told < TELLS:
+                self._passes += event.get("passes", 0)
                 return
             self._told = now
+        if self._passes:  # of ticks that were not told
+            event = {**event, "passes": event.get("passes", 0) + self._passes}
+            self._passes = 0
         self._post.tell.remote(self._number, event)
 
     def stopped(self) -> bool:

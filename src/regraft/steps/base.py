@@ -15,7 +15,7 @@ def base(
     """The backbone without its classifier. `facts` are the modality's facts of train and val.
 
     `ranked` are the input size and the number of stages that a ranking of several models chose, where there
-    was one.
+    was one. What is decided is recorded and not told yet: the parts of step 2 that follow may amend it.
     """
     recipe, native = context.recipe.base, obtained.provenance.input_size
     named = ranked[0] if ranked is not None else None if recipe.size == "auto" else int(recipe.size)
@@ -39,11 +39,6 @@ def base(
     )
     names = ", ".join(stage.name for stage in backbone.stages)
     kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
-    context.decide(
-        "base",
-        f"{kept}, {backbone.width} features, input size {size}",
-        why,
-        stages=names,
-        width=backbone.width,
-    )
+    said = f"{kept}, {backbone.width:,} features, input size {size}"
+    context.decisions.decide("base", said, why, {"stages": names, "width": backbone.width})
     return backbone

@@ -117,8 +117,15 @@ class Context:
 
     def decide(self, step: str, decided: str, why: str, **details: Any) -> None:
         """Record in words what a step decided, and tell it."""
-        why = self.decisions.decide(step, decided, why, details)
-        self.events.emit("decided", step=step, decided=decided, why=why)
+        self.decisions.decide(step, decided, why, details)
+        self.tell(step)
+
+    def tell(self, step: str) -> None:
+        """Tell what was decided of a step: where its parts have recorded that one after another, once, at the
+        end.
+        """
+        said = self.decisions.steps[step]
+        self.events.emit("decided", step=step, decided=said["decided"], why=said["why"])
 
     def trial(self, quiet: bool = True, **changes: Any) -> Context:
         """A context for something tried: decisions of its own, the same recipe, store and clock, and

@@ -37,13 +37,18 @@ class Decisions:
         """
         self.settled[name] = Settled(value, why)
 
-    def decide(self, step: str, decided: str, why: str, details: Mapping[str, Any]) -> str:
-        """Record in words what a step decided; gives the reason that is kept."""
+    def decide(self, step: str, decided: str, why: str, details: Mapping[str, Any]) -> None:
+        """Record in words what a step decided."""
         before = self.earlier.get(step, {})
         if before.get("decided") == decided:
             why = str(before.get("why", why))
         self.steps[step] = {"decided": decided, "why": why, "details": dict(details)}
-        return why
+
+    def amend(self, step: str, decided: str, why: str, details: Mapping[str, Any]) -> None:
+        """Record what the step decided in place of what was recorded of it, with one more reason."""
+        said = self.steps.get(step, {"why": "", "details": {}})
+        reasons = "; ".join(filter(None, (said["why"], why)))
+        self.decide(step, decided, reasons, {**said["details"], **details})
 
     def merged(self, recipe: Recipe) -> Recipe:
         """The recipe with what was settled in place of what was asked: the content of recipe.yaml."""

@@ -86,7 +86,7 @@ def predicted(model: Model, part: Part, context: Context, say: Callable[[str], N
                 f"{part.sources[number - 1]} could be read when the run began and cannot be now: {row}."
             )
         rows[number - 1] = row
-        context.events.tick(label=f"predicting {part.name}", done=number, total=len(part))
+        context.events.tick(label=f"predicting {part.name}", done=number, total=len(part), passes=1)
         if number == min(ENOUGH, (len(part) + 1) // 2) and part.name == "test":
             needed, left = (time.monotonic() - began) / number * (len(part) - number), context.seconds_left
             if needed > left:

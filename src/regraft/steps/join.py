@@ -14,10 +14,15 @@ from regraft.tasks import Task
 from regraft.training import Path, fit_path
 
 WAYS: dict[Way, str] = {
-    False: "the last depth alone",
-    "faded": "all depths joined, each half as strong as the next",
-    True: "all depths joined",
-    "deviations": "all depths joined with their deviations",
+    False: "the last depth",
+    "faded": "all depths with early ones counting less",
+    True: "all depths",
+    "deviations": "all depths and their deviations",
+}
+JOINED: dict[Way, str] = {
+    "faded": "joined, early ones counting less",
+    True: "joined",
+    "deviations": "joined with their deviations",
 }
 ENOUGH = 1_000  # examples of train and val that choose, at most
 
@@ -38,8 +43,9 @@ def join(backbone: Backbone, part: Part, count: int, task: Task, context: Contex
         backbone = _joined(backbone, wanted)
     context.settle("base.join", wanted, why)
     if wanted is not False:
-        said = f"{WAYS[wanted]} ({len(backbone.stages)}), {backbone.width:,} features, input size {backbone.preprocess.size}"
-        context.decide("base", said, why, width=backbone.width)
+        size = f"{backbone.width:,} features, input size {backbone.preprocess.size}"
+        said = f"all {len(backbone.stages)} depths {JOINED[wanted]}, {size}"
+        context.decisions.amend("base", said, why, {"width": backbone.width})
     return backbone
 
 
@@ -79,21 +85,25 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
     if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
         return ways[0], "there is nothing, or no time, to choose by"
     every = joined(backbone, "deviations" if "deviations" in ways else True)
-    values = Frozen(every, choose_engine(every, some.items, count, context), context)(some)
-    chosen, told = ways[0], []  # type: Way, list[str]
-    least = probed(columns(values, chosen, backbone), some, task, context)
+    engine = choose_engine(every, some.items, count, context.trial())  # told when the features are computed
+    values = Frozen(every, engine, context)(some)
+    chosen, least = ways[0], probed(columns(values, ways[0], backbone), some, task, context)
+    told = [f"{_loss(least, some, task):.3f} by features of {WAYS[chosen]}"]
     for way in ways[1:]:
         if context.out_of_time():
             break
         path = probed(columns(values, way, backbone), some, task, context)
         gain, error = gain_of(least, path, some, task)
-        told.append(
-            f"that of {WAYS[way]} is {'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f} than "
-            f"that of {WAYS[chosen]}"
-        )
+        beside = f"{'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f}"
+        told.append(f"{_loss(path, some, task):.3f} by those of {WAYS[way]} ({beside})")
         if gain > error:
             chosen, least = way, path
-    return chosen, f"out-of-fold {task.loss_name}: {'; '.join(told)}"
+    return chosen, f"out-of-fold {task.loss_name} {', '.join(told)}"
+
+
+def _loss(path: Path, part: Part, task: Task) -> float:
+    """The mean out-of-fold loss."""
+    return float(task.losses(part.labels[path.rows], path.logits).mean())
 
 
 def columns(values: np.ndarray, way: Way, backbone: Backbone) -> np.ndarray:

@@ -58,7 +58,9 @@ def long(
             context.settle("base.long", "cut", why)
             return backbone
     context.settle("base.long", "windows", why)
-    context.decide("base", f"long {modality.noun}s in windows that are averaged", why)
+    before = context.decisions.steps.get("base", {}).get("decided")
+    said = f"long {modality.noun}s in windows that are averaged"
+    context.decisions.amend("base", ", ".join(filter(None, (before, said))), why, {})
     return windowed
 
 
@@ -70,7 +72,7 @@ def _better(
         return False, "there is nothing, or no time, to choose by"
     paths = []
     for one in (backbone, windowed):
-        values = Frozen(one, choose_engine(one, part.items, count, context), context)(part)
+        values = Frozen(one, choose_engine(one, part.items, count, context.trial()), context)(part)
         paths.append(probed(values, part, task, context))
     less, error = gain_of(paths[0], paths[1], part, task)
     change = "lower" if less > 0 else "higher"

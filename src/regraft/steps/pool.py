@@ -44,7 +44,7 @@ def _better(backbone: Backbone, part: Part, task: Task, context: Context) -> tup
     if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
         return first, "there is nothing, or no time, to choose by"
     every = every_pooling(backbone)
-    values = Frozen(every, choose_engine(every, some.items, len(some), context), context)(some)
+    values = Frozen(every, choose_engine(every, some.items, len(some), context.trial()), context)(some)
     width = backbone.width
     alone, other = (probed(each, some, task, context) for each in (values[:, :width], values[:, width:]))
     gain, error = gain_of(alone, other, some, task)

@@ -163,7 +163,9 @@ class _Progress:
         elif "epoch" in event and event["total"]:
             self.done[number] = max(self.done[number], event["done"] / event["total"])
             self.speeds[number] = event.get("examples_per_second", 0.0)
-            self._tell()
+            self._tell(event.get("passes", 0))
+        elif event.get("passes"):
+            self._tell(event["passes"])
 
     def ended(self, numbered: Iterator[tuple[int, Made]]) -> Iterator[tuple[int, Made]]:
         """The same, each told as done."""
@@ -172,7 +174,7 @@ class _Progress:
             self._tell()
             yield number, made
 
-    def _tell(self) -> None:
+    def _tell(self, passes: int = 0) -> None:
         speed, done = sum(self.speeds), round(sum(self.done), 1)
         rate = {"examples_per_second": speed} if speed else {}
-        self.events.tick(label=self.label, done=done, total=len(self.done), **rate)
+        self.events.tick(label=self.label, done=done, total=len(self.done), passes=passes, **rate)

@@ -28,6 +28,7 @@ RETRIES = 3  # times that training which fell apart begins again from its best, 
 CHANCE = 10.0  # times the loss of guessing: above it training has fallen apart
 WARMUP = 0.1  # share of the steps with a rising rate
 LARGEST_SLOPE = 5.0  # norm to which the gradients of a step are clipped
+TAUGHT = 3  # passes that an example counts for in training: the way back costs about two more
 
 
 class Batches(Protocol):
@@ -165,9 +166,10 @@ class Loop:
                 began, here, speed = time.perf_counter(), 0, 0.0
                 try:
                     for batch in self.batches(at.epoch, at.done):
-                        here += self.step(batch)
+                        taught = self.step(batch)
+                        here += taught
                         speed = here / (time.perf_counter() - began)
-                        self.listeners.tick(**self._told(speed))
+                        self.listeners.tick(**self._told(speed), passes=TAUGHT * taught)
                         if self._out_of_time():
                             break
                         if self.checkpoint.due():

@@ -3,8 +3,8 @@ inside the noise.
 
 Up to about a thousand examples the evidence is cross-fitted: head and fine-tuned model are trained on a
 part of train and val together and compared on the rest, fold after fold, until enough examples have been
-held out or the answer is clear. What wins is then fitted once more on all of them, for the same number of
-epochs, as VTAB does (Zhai et al. 2019). Beyond that, val judges.
+held out, or the folds that are left would hardly change the answer. What wins is then fitted once more on
+all of them, for the same number of epochs, as VTAB does (Zhai et al. 2019). Beyond that, val judges.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regraft.data.part import Part
 from regraft.evaluation import Metric, fewest_blocks, folds_of, standard_error
 from regraft.steps.beside import Aside
 from regraft.steps.context import Context
-from regraft.steps.evidence import by_metric, halves
+from regraft.steps.evidence import by_metric, foreseen, halves
 from regraft.steps.finetune.mix import SHARES, mixtures
 from regraft.steps.finetune.rules import HELD
 from regraft.steps.finetune.tune import Tuner
@@ -27,8 +27,11 @@ from regraft.steps.trials import side_by_side, trials
 from regraft.tasks import Task
 from regraft.training import Checkpoint
 
-# Held-out examples, and standard errors of the gain, from which the answer is clear
-FEWEST_HELD, CLEAR_ERRORS = (100, 2.0)
+# The folds that are left are not tried where their answer would be another with a probability below this
+DOUBT = 0.15
+# Blocks of held-out examples from which that is asked: a fine-tuned winner's also set its temperature and thresholds,
+# while the head alone has its out-of-fold predictions of all
+LOST_FROM, WON_FROM = 50, 100
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Comparison:
     `share` is how far the winner lies from the head-only weights to the fine-tuned ones, 0 for the head
     alone. `logits` (M, K) are held-out predictions of the winner, of the positions `rows` (M,). Those of a
     fine-tuned model are cross-fitted: the share of each half of the blocks was chosen on the other half.
+    `gain` is by how much its loss is lower, with the standard `error` of that, which counts `blocks` of rows.
     `weight` is that of what stands beside the winner's network, `bare` are the logits (M, K) without it.
     """
 
@@ -47,17 +51,27 @@ class Comparison:
     why: str
     gain: float
     error: float
+    blocks: int
     weight: float = 0.0
     bare: np.ndarray | None = None
 
-    @property
-    def enough(self) -> bool:
-        """Whether no further fold has to be tried: enough examples were held out, or the answer is clear
-        before that.
+    def chance(self, planned: int) -> float:
+        """The probability that the fine-tuned model wins once `planned` examples are held out; 0 or 1 where they
+        are.
         """
-        return len(self.rows) >= HELD or (
-            len(self.rows) >= FEWEST_HELD and abs(self.gain) > CLEAR_ERRORS * self.error
-        )
+        done = len(self.rows)
+        if done >= planned:
+            return float(self.share > 0)
+        return float(foreseen(self.gain, self.error, done / planned))
+
+    def settled(self, planned: int) -> bool:
+        """Whether no further fold has to be tried: `planned` examples are held out, or what would come of them
+        is clear enough.
+        """
+        chance = self.chance(planned)
+        lost = self.blocks >= LOST_FROM and not self.share and chance < DOUBT
+        won = self.blocks >= WON_FROM and self.share > 0 and chance > 1 - DOUBT
+        return len(self.rows) >= planned or lost or won
 
 
 def compare(
@@ -96,7 +110,8 @@ def compare(
         f"{gain:.3f}, standard error {error:.3f}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
     )
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
-    return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error)
+    units = len(rows) if blocks is None else len(np.unique(blocks))
+    return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error, units)
 
 
 def compare_beside(
@@ -132,9 +147,9 @@ def cross_fit(
     """Head and fine-tuned model, each with what stands `aside` it, compared by `folds` of `data`, whose frozen
     features are `known`: on HELD examples, or all.
 
-    Fewer are held out where the gain is CLEAR_ERRORS standard errors from zero. It is None where a class
-    has a single block, so that no fold can spare it, or where the time is up. The context's keeper has a
-    checkpoint of each fold's training. Raises KeyboardInterrupt when the user stops it.
+    Fewer are held out where the folds that are left would hardly change the answer, which `why` says. It is
+    None where a class has a single block, so that no fold can spare it, or where the time is up. The context's
+    keeper has a checkpoint of each fold's training. Raises KeyboardInterrupt when the user stops it.
     """
     task, recipe = tuner.task, context.recipe
     strata = task.strata(data.labels)
@@ -146,6 +161,7 @@ def cross_fit(
     rows, comparison = np.zeros(0, dtype=np.int64), None
     held_out = np.cumsum([len(held) for _, held in splits])
     some = splits[: int(np.searchsorted(held_out, HELD)) + 1]  # no more can be needed
+    planned = sum(len(held) for _, held in some)
     if side_by_side(context, len(some)):  # else the first fold finds out how the others are trained
         tuner = tuner.settled(fit_chosen(chosen, known, task, context), data, context)
     checkpoints = [context.keeper.checkpoint(str(number)) for number in range(len(some))]
@@ -164,10 +180,23 @@ def cross_fit(
             task, metric, data.labels[rows], tried, blocks, rows, aside, answers[rows]
         )
         context.events.emit("note", text=f"fold {number + 1} of {len(splits)} fine-tuned: {comparison.why}")
-        if comparison.enough:
+        if comparison.settled(planned):
             found.close()
-            break
+            ended = _ended(comparison, planned, number + 1, len(some))
+            return replace(comparison, why=f"{comparison.why}; {ended}")
     return comparison
+
+
+def _ended(comparison: Comparison, planned: int, tried: int, folds: int) -> str:
+    """How many of the `folds` that were to hold out `planned` examples were tried, and why no more."""
+    if tried == folds:
+        return f"{tried} fold{'s' * (tried > 1)} tried, as planned"
+    chance = comparison.chance(planned)
+    other = 1 - chance if comparison.share else chance
+    return (
+        f"{tried} of {folds} folds tried: those that are left would change the answer with a probability of "
+        f"{100 * other:.0f} %"
+    )
 
 
 @dataclass(frozen=True)

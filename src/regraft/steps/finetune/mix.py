@@ -78,5 +78,8 @@ def mixtures(
         for share, rows in outputs.items():
             network.load_state_dict(between(start, end, share))
             rows.append(logits_of(network, inputs, plain(context.device)))
+        done = min(begin + DECODED, len(held.items))
+        told = {"done": done, "total": len(held.items), "passes": len(outputs) * (done - begin)}
+        context.events.tick(label="mixtures of weights", **told)
     network.to("cpu")
     return {share: np.concatenate(rows) for share, rows in outputs.items()}

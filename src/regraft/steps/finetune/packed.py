@@ -158,6 +158,6 @@ def activations(
             for row, activation in zip(rows, found, strict=True):
                 values[raws.edges[row] : raws.edges[row + 1]] = activation[: len(raws[row])]
             done += len(rows)
-            context.events.tick(label=label, done=done, total=len(raws))
+            context.events.tick(label=label, done=done, total=len(raws), passes=len(rows))
     assert values is not None
     return Activations(backbone.preprocess, raws, Packed(values, raws.edges))

@@ -305,6 +305,11 @@ def judge(ground: Ground, tried: Tried, predict: Predict, context: Context) -> J
     if compared is None or not compared.share or tried.tuned is None:
         bare = out_of_fold(heads, both)
         weight, held = (aside.weight, aside.held or bare) if aside and aside.weight else (0.0, bare)
+        if (
+            source == "out-of-fold" and not weight and heads.oof_logits is not None
+        ):  # of all, not of some folds
+            of_val = heads.oof_rows >= len(fit)
+            shown, logits = val.some(heads.oof_rows[of_val] - len(fit)), heads.oof_logits[of_val]
         return Judged(alone, held, why, shown, logits, True, weight, bare)
     rows = compared.rows
     held = Held(source, both.labels[rows], compared.logits, both.blocks_at(rows))

@@ -227,7 +227,9 @@ class Work:
         told = self.task.headline.described()
         listeners = Listeners(
             tick=lambda **f: events.tick(label="fine-tuning", **f),
-            epoch=lambda **f: events.emit("epoch", step="finetune", metric=told, **f),
+            epoch=lambda **f: events.emit(
+                "epoch", step="finetune", metric=told, passes=len(self.val or ()), **f
+            ),
             note=events.note,
         )
         schedule = Schedule(self.steps, epochs, tuning.patience, context.out_of_time, interrupted)
@@ -274,7 +276,8 @@ class Work:
             self.network.load_state_dict(between(origin, trained.best, share), strict=False)
             each, told = self.judge()
             losses[share] = float(each.mean())
-            self.context.events.emit("mixture", step="finetune", share=share, val_loss=losses[share], **told)
+            told |= {"val_loss": losses[share], "passes": len(self.val or ())}
+            self.context.events.emit("mixture", step="finetune", share=share, **told)
         best = min(losses, key=lambda share: losses[share])
         trained.best, trained.val_loss = between(origin, trained.best, best), losses[best]
         self.network.load_state_dict(trained.best, strict=False)
