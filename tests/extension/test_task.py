@@ -116,7 +116,7 @@ def test_its_link_has_the_slope_of_its_loss() -> None:
 
 
 def test_it_is_fine_tuned_stopped_and_resumed(colours: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
-    asked = {**quick, "data": {"task": "ordinal"}, "finetune": {"folds": 0, "epochs": 3}}
+    asked = {**quick, "data": {"task": "ordinal"}, "finetune": {"folds": 0, "epochs": 3, "refit": False}}
     whole = regraft.fit(colours, tmp_path / "whole", recipe=asked)
 
     def stop(event: dict[str, Any]) -> None:

@@ -70,6 +70,7 @@ def export(
     target = place_for(out, place, run, f"{to}-int8" if quantize else to)
     real = real_examples(model, run, data)
     trained_on = int8.examples_of(run, data) if quantize else None
+    list(model.outputs(real.items[:1]))  # what it takes to read them is missed before the network is traced
     tick(label=f"making what goes to {form.title}", done=0, total=1)
     subject = form.begin(model)
     about = {**described(subject, model, versions), "format": to, "precision": quantize or "float32"}
