@@ -15,8 +15,10 @@ import json, os, sys, threading
 
 data, run, cache, temporary, strategy = sys.argv[1:]
 allowed = tuple(os.path.realpath(place) for place in (run, cache, temporary))
-changes = {"os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (0, 1),
-           "os.symlink": (1,), "os.truncate": (0,), "os.chmod": (0,), "os.utime": (0,), "shutil.rmtree": (0,)}
+# Of each event where its paths stand, and where the open folders that these are beside
+changes = {"os.mkdir": {0: 2}, "os.rename": {0: 2, 1: 3}, "os.remove": {0: 1}, "os.rmdir": {0: 1},
+           "os.link": {0: 2, 1: 3}, "os.symlink": {1: 2}, "os.truncate": {0: None}, "os.chmod": {0: 2},
+           "os.utime": {0: 3}, "shutil.rmtree": {0: 1}}
 writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 sockets, written, busy = [], [], threading.local()
 REACHING = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind")
@@ -26,6 +28,13 @@ def inside(path):
     if place == os.devnull or place.startswith(("/dev/shm/", "/proc/self/")):
         return True
     return any(place == top or place.startswith(top + os.sep) for top in allowed)
+
+def placed(arguments, path, folder):
+    name = arguments[path]
+    beside = arguments[folder] if folder is not None and folder < len(arguments) else None
+    if isinstance(beside, int) and beside >= 0 and os.path.isdir(f"/proc/self/fd/{beside}"):
+        return os.path.join(os.readlink(f"/proc/self/fd/{beside}"), os.fsdecode(name))
+    return name
 
 def hear(event, arguments):
     if getattr(busy, "now", False):
@@ -39,7 +48,7 @@ def hear(event, arguments):
         writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else by_flags
         paths = [path] if writes else []
     else:
-        paths = [arguments[k] for k in changes.get(event, ())]
+        paths = [placed(arguments, *where) for where in changes.get(event, {}).items()]
     busy.now = True
     for path in paths:
         if isinstance(path, (str, bytes, os.PathLike)) and not inside(path):
@@ -52,6 +61,8 @@ if strategy == "self-test":
     open(os.path.join(data, "red", "new.txt"), "w").close()
     os.close(os.open(os.path.join(data, "low.txt"), os.O_CREAT | os.O_WRONLY))
     os.rename(os.path.join(data, "low.txt"), os.path.join(data, "high.txt"))
+    folder = os.open(data, os.O_RDONLY)
+    os.remove("high.txt", dir_fd=folder)
     os.mkdir(os.path.join(cache, "fine"))
     try:
         socket.create_connection(("127.0.0.1", 9))
@@ -105,6 +116,7 @@ def test_the_watch_sees(colours: Path, tmp_path: Path) -> None:
         ("open", "low.txt"),
         ("os.rename", "low.txt"),
         ("os.rename", "high.txt"),
+        ("os.remove", "high.txt"),
     ]
 
 
