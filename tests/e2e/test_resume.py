@@ -117,6 +117,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(colours: Path, tmp_p
     _, said = process.communicate()
     assert process.returncode == 1
     assert "--resume" in said
+    assert f"regraft predict {out} FILES" in said
     assert "Traceback" not in said
     assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
     assert regraft.load(out).predict(str(colours / "red" / "0.png"))[0].label == "red"

@@ -313,8 +313,8 @@ class Record(Keeper):
         with contextlib.suppress(OSError):
             state["readings"] = readings(self.folder)
             self.write()
+        whole = shlex.quote(str(self.folder.whole))
         if not self.kept and (self.folder.head_only / "regraft.json").is_file():
-            whole = shlex.quote(str(self.folder.whole))
             self.say(
                 f"the model of the head alone is kept and can be used: regraft predict {whole} FILES. It was not "
                 f"fine-tuned and tested on nothing.{'' if stopped else f' {self._onwards()}'}"
@@ -327,7 +327,8 @@ class Record(Keeper):
         missing = "; ".join(f"{what} ({said})" for what, said in state["missing"].items())
         how = "" if stopped else f" {self._onwards()}"
         self.say(
-            f"the model is kept in {self.folder.model} and can be used as it is. Missing: {missing}.{how}"
+            f"the model is kept in {self.folder.model} and can be used as it is: regraft predict {whole} FILES. "
+            f"Missing: {missing}.{how}"
         )
 
     def _onwards(self) -> str:
