@@ -32,7 +32,7 @@ pytest.importorskip("onnxruntime", reason="pip install 'regraft[export]'")
 LEARNT_FROM, ASKED = 10, 20  # photographs a class
 SIZE = 64  # pixels a side: what counts is that the answers agree, not that they are right
 # By way: the largest difference of a probability that is allowed, and the least agreement
-EXACT, FILES, THEIRS = (1e-4, 1.0), (0.1, 0.99), (0.7, 0.9)
+EXACT, FILES, THEIRS = (1e-4, 1.0), (0.1, 0.995), (0.7, 0.9)
 # Texts are cut into the same tokens everywhere; sounds are resampled by the same library
 SAME: dict[str, tuple[float, float]] = {"texts": (1e-4, 1.0), "sounds": (1e-3, 1.0)}
 

@@ -259,6 +259,9 @@ def test_no_fine_tuning(tmp_path: Path) -> None:
     assert "skipped" in page.text
     assert "Too little data." in page.text
     assert text.count("<svg") == 3  # the L2 path and the two of the calibration
+    run["steps"]["finetune"] |= {"seconds": 97.0, "passes": 4_024}
+    _, page = rendered(write(tmp_path, run, metrics, []))
+    assert "tried and left out, 1 min 37 s, 4,024 passes" in page.text
 
 
 def test_the_least_a_run_can_have(tmp_path: Path) -> None:
