@@ -17,6 +17,7 @@ from regraft.modalities import modality_of
 from regraft.recipe import Recipe
 from regraft.steps import join as steps
 from regraft.steps import scratch
+from regraft.steps.base import base
 from regraft.steps.context import Context
 from regraft.steps.join import as_compared, columns, join
 from regraft.steps.rank import rank
@@ -103,9 +104,18 @@ def test_the_first_way_is_the_usual_and_others_have_to_be_clearly_better(
     why = at.decisions.settled["base.join"].why
     assert why.startswith("out-of-fold log loss 0.")
     assert why.count("±") == len(ways) - 1
+    assert at.decisions.steps["base"]["why"] == why  # told whichever won
     if found.join:
         assert at.decisions.steps["base"]["decided"].startswith(f"all {len(backbone.stages)} depths joined")
     assert found.width == (joined(backbone, found.join) if found.join else backbone).width
+
+
+def test_what_a_ranking_chose_is_not_said_to_be_the_user_s(tiny: str) -> None:
+    obtained, at = obtain_weights(tiny), context("auto", ())
+    base(obtained, None, at, (64, 1))
+    why = {name: settled.why for name, settled in at.decisions.settled.items()}
+    assert why["base.size"].startswith("the ranking chose it")
+    assert why["base.depth"] == "the ranking chose it"
 
 
 def test_columns_of_one_pass_are_the_features_of_each_way(backbone: Any) -> None:

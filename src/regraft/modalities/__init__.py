@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from regraft.tasks import Task
 
 __all__ = [
+    "BY_USER",
     "Beside",
     "Extent",
     "Facts",
@@ -49,6 +50,7 @@ __all__ = [
     "register",
 ]
 
+BY_USER = "the user named it"  # why a setting has its value
 # A module with the modality as `MODALITY`; the first is the usual one
 BUILT_IN = {
     "image": "regraft.modalities.image",
@@ -254,8 +256,8 @@ class Modality(Kind, Protocol):
         self, config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
     ) -> tuple[Preprocess, str]:
         """The preprocessing of weights with this `config` and `native` input size for a set whose train and
-        val have these facts (None: for no set), and why it has its input size. `size` is the one the user
-        named; with `cpu` it is kept small for many items.
+        val have these facts (None: for no set), and why it has its input size: `BY_USER` and what there is to
+        add where `size` is named; with `cpu` it is kept small for many items.
         """
 
     def preprocess_from(self, values: dict[str, Any]) -> Preprocess:

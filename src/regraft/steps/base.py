@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from regraft.backbones import Backbone, Obtained, make_base, truncated
 from regraft.errors import UsageError
+from regraft.modalities import BY_USER
 from regraft.steps.context import Context
 
 
@@ -22,6 +23,8 @@ def base(
     preprocess, why = context.modality.preprocess(
         obtained.config, native, facts, named, context.device.type == "cpu"
     )
+    if ranked is not None:
+        why = f"the ranking chose it{why.removeprefix(BY_USER)}"
     size, backbone = preprocess.size, make_base(obtained, preprocess)
     whole = len(backbone.stages)
     depth = whole if recipe.depth == "auto" else int(recipe.depth)
@@ -34,9 +37,8 @@ def base(
         except ValueError as error:
             raise UsageError(f"base.depth is {depth}: {obtained.provenance.id} {error}.") from None
     context.settle("base.size", size, why)
-    context.settle(
-        "base.depth", depth, "all stages" if depth == whole else "the ranking chose it, or the user"
-    )
+    cut = "the ranking chose it" if ranked is not None else BY_USER
+    context.settle("base.depth", depth, "all stages" if depth == whole else cut)
     names = ", ".join(stage.name for stage in backbone.stages)
     kept = f"{depth} stages" if depth == whole else f"{depth} of {whole} stages"
     said = f"{kept}, {backbone.width:,} features, input size {size}"

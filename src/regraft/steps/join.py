@@ -8,6 +8,7 @@ from regraft.backbones import Backbone, Way, joined, shares, widths_of
 from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.evaluation import fewest_blocks, standard_error
+from regraft.modalities import BY_USER
 from regraft.steps.context import Context
 from regraft.steps.engine import Frozen, choose_engine
 from regraft.tasks import Task
@@ -36,15 +37,16 @@ def join(backbone: Backbone, part: Part, count: int, task: Task, context: Contex
     """
     asked = context.recipe.base.join
     if asked == "auto":
-        wanted, why = _better(backbone, part, count, task, context)
+        wanted, why, compared = _better(backbone, part, count, task, context)
     else:
-        wanted, why = asked, "the user named it"
+        wanted, why, compared = asked, BY_USER, False
+    said = str(context.decisions.steps.get("base", {}).get("decided", ""))
     if wanted is not False:
         backbone = _joined(backbone, wanted)
-    context.settle("base.join", wanted, why)
-    if wanted is not False:
         size = f"{backbone.width:,} features, input size {backbone.preprocess.size}"
         said = f"all {len(backbone.stages)} depths {JOINED[wanted]}, {size}"
+    context.settle("base.join", wanted, why)
+    if compared or wanted is not False:
         context.decisions.amend("base", said, why, {"width": backbone.width})
     return backbone
 
@@ -70,20 +72,22 @@ def _joined(backbone: Backbone, way: Way) -> Backbone:
         raise UsageError(f"base.join: {backbone.provenance.id} cannot be joined: {error}.") from None
 
 
-def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> tuple[Way, str]:
-    """The way of joining that is better out of fold, and why. All ways are columns of one pass."""
+def _better(
+    backbone: Backbone, part: Part, count: int, task: Task, context: Context
+) -> tuple[Way, str, bool]:
+    """The way of joining that is better out of fold, why, and whether ways were compared. All are columns of one
+    pass.
+    """
     ways: tuple[Way, ...] = context.modality.joins  # type: ignore[assignment]
     if not ways or len(backbone.stages) < 2:
-        return False, f"features of {context.modality.noun}s are those of the last stage"
+        return False, f"features of {context.modality.noun}s are those of the last stage", False
     few = context.modality.joined_up_to
     if few is not None and len(part) > few * task.outputs:
-        return (
-            False,
-            f"there are more than {few} examples a class, whose features are those of the last stage",
-        )
+        why = f"there are more than {few} examples a class, whose features are those of the last stage"
+        return False, why, False
     some = part.every(-(-len(part) // ENOUGH))
     if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
-        return ways[0], "there is nothing, or no time, to choose by"
+        return ways[0], "there is nothing, or no time, to choose by", False
     every = joined(backbone, "deviations" if "deviations" in ways else True)
     engine = choose_engine(every, some.items, count, context.trial())  # told when the features are computed
     values = Frozen(every, engine, context)(some)
@@ -98,7 +102,7 @@ def _better(backbone: Backbone, part: Part, count: int, task: Task, context: Con
         told.append(f"{_loss(path, some, task):.3f} by those of {WAYS[way]} ({beside})")
         if gain > error:
             chosen, least = way, path
-    return chosen, f"out-of-fold {task.loss_name} {', '.join(told)}"
+    return chosen, f"out-of-fold {task.loss_name} {', '.join(told)}", True
 
 
 def _loss(path: Path, part: Part, task: Task) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from regraft.modalities import Probe, Suited
+from regraft.modalities import BY_USER, Probe, Suited
 from regraft.modalities.audio.augment import Augment
 from regraft.modalities.audio.preprocess import FRAMES, RATE, WINDOW, AudioPreprocess, Viewed
 from regraft.recipe import Auto, Section
@@ -28,7 +28,7 @@ def preprocess(
     config: dict[str, Any], native: int, facts: pa.Table | None, size: int | None, cpu: bool
 ) -> tuple[AudioPreprocess, str]:
     """The preprocessing for weights with this `config`, long enough for a set, and why."""
-    why = "the user named it"
+    why = BY_USER
     if size is None:
         size, why = (native, "it is the weights' own") if facts is None else input_size(seconds(facts))
     size = whole(size)

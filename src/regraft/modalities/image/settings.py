@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from regraft.modalities import Suited
+from regraft.modalities import BY_USER, Suited
 from regraft.modalities.image.augment import Augment
 from regraft.modalities.image.levels import levels_in
 from regraft.modalities.image.preprocess import ImagePreprocess
@@ -37,7 +37,7 @@ def preprocess(
     Images smaller than the input have no border to spare: of them the centre crop takes the whole short
     side.
     """
-    why, upscaled = "the user named it", False
+    why, upscaled = BY_USER, False
     if facts is None:
         size, why = size or native, why if size else "it is the weights' own"
     else:

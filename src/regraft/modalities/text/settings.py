@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from regraft.errors import UsageError
-from regraft.modalities import Suited
+from regraft.modalities import BY_USER, Suited
 from regraft.modalities.buckets import bucket_of
 from regraft.modalities.text.preprocess import TextPreprocess
 from regraft.modalities.text.reading import estimated
@@ -28,7 +28,7 @@ def preprocess(
     """The tokenizer of the weights, with a length that suits a set, and why it has that length. Raises
     UsageError for one that the network does not take.
     """
-    why, typical = "the user named it" if size else "it is the weights' own", 32
+    why, typical = BY_USER if size else "it is the weights' own", 32
     if size is not None and not NAMED[0] <= size <= native:
         raise UsageError(
             f"base.size is {size}: these weights take {NAMED[0]} to {native:,} tokens of a text."
