@@ -28,7 +28,7 @@ from regraft.tasks import Task
 from regraft.training import Checkpoint
 
 # The folds that are left are not tried where their answer would be another with a probability below this
-DOUBT = 0.1
+DOUBT = 0.05  # docs/decisions.md
 # Blocks of held-out examples from which that is asked: a fine-tuned winner's also set its temperature and thresholds,
 # while the head alone has its out-of-fold predictions of all
 LOST_FROM, WON_FROM = 50, 100
