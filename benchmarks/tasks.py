@@ -1,6 +1,7 @@
 """Several labels and numbers beside what one would do by hand: the same frozen features, scikit-learn on them.
 
-    python benchmarks/tasks.py DATA [--seeds 3] [--sets cells flags signs angles] [--full] [--write docs/benchmarks.md]
+    python benchmarks/tasks.py DATA [--seeds 3] [--sets cells flags signs angles] [--full] [--size 96]
+        [--write docs/benchmarks.md]
 
 DATA holds bccd_counts, sign_digits and flowers5. By hand is a RidgeCV on standardised features for numbers, and
 for labels one LogisticRegression each whose C is chosen by cross-validation. Both are fitted to all that is not
@@ -8,7 +9,8 @@ test, once on the frozen features that regraft's head stands on, which may be of
 the network's last layer alone, which is what one takes without choosing. Sets: `cells`, red cells and platelets in
 photographs of blood; `flags`, whether there are white cells or platelets; `signs`, whether the digit that a hand shows
 is odd, and whether it is 5 or more; `angles`, by how many degrees, 0 to 90, a photograph of a flower was turned. With
-`--full` regraft fine-tunes as it does by default; else it stops at the head.
+`--full` regraft fine-tunes as it does by default; else it stops at the head. `--size` is the side of pictures in pixels
+for all; else regraft chooses it by the data.
 
 How often the intervals of numbers hold is told twice: on the test set as it is, and in the mean of DRAWS tests drawn
 by lot from all examples, with a linear head each time. Only the second has new examples from where the others are from.
@@ -166,12 +168,16 @@ class Result:
     drawn: float
 
 
-def measured(name: str, made: Set, seed: int, full: bool, work: Path, cache: Path) -> Result:
+def measured(
+    name: str, made: Set, seed: int, full: bool, work: Path, cache: Path, size: int | None = None
+) -> Result:
     recipe: dict[str, Any] = {
         "data": {**made.asked, "seed": seed},
         "obtain": {"backbone": "packaged:efficientnet_lite0"},
         "run": {"seed": seed, "device": "cpu"},
     }
+    if size:
+        recipe["base"] = {"size": size}
     if not full:
         recipe["finetune"] = {"epochs": 0}
     run = regraft.fit(made.place, work / f"{name}-{seed}", recipe=recipe, cache=cache)
@@ -235,6 +241,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--size", type=int, help="side of pictures in pixels; else by the data")
     parser.add_argument("--cache", type=Path, help="of features; else a folder that goes away")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
@@ -252,7 +259,9 @@ def main() -> None:
                 folder.mkdir()
                 made = SETS[name](options.data, folder, seed)
                 results.append(
-                    measured(name, made, seed, options.full, work, options.cache or work / "cache")
+                    measured(
+                        name, made, seed, options.full, work, options.cache or work / "cache", options.size
+                    )
                 )
                 print(
                     json.dumps({"set": name, "seed": seed, "said": in_words(results[-1].difference)}),
@@ -262,7 +271,7 @@ def main() -> None:
             print(lines[-1], flush=True)
     print("\n".join(lines))
     if options.write:
-        between_marks(options.write, "tasks", "\n".join(lines))
+        between_marks(options.write, "tasks full" if options.full else "tasks", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ loads.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from regraft.artifacts import atomic, openable, order_metadata, read_json, to_json, utf8
+from regraft.artifacts import atomic, fingerprint, openable, order_metadata, read_json, to_json, utf8
 from regraft.backbones import Backbone, Provenance, build, cut_short, cut_stages, joined
 from regraft.data.lineage import FILE as SEEN
 from regraft.data.lineage import KEY
@@ -53,19 +54,21 @@ class Look:
 @dataclass(frozen=True)
 class Agreement:
     """How far an engine is from float32 PyTorch: of `items` real ones, how many have the `same` answer, and
-    the `largest` difference of a probability, or of an output where the task gives no probabilities.
+    the `largest` difference of a probability, or of an output where the task gives no probabilities; `of` says
+    what of the two that is.
     """
 
     engine: str
     items: int
     same: int
     largest: float
+    of: str = "probabilities"
 
     def in_words(self) -> str:
         """One sentence."""
         return (
             f"{self.engine}: of {self.items} items {self.same} have the answer of float32 PyTorch, "
-            f"probabilities differ by {self.largest:.2g} at most"
+            f"{self.of} differ by {self.largest:.2g} at most"
         )
 
 
@@ -176,7 +179,7 @@ class Model(Answering):
         engine = self.fastest(items) if self.engine == "auto" else self.engine
         if engine == REFERENCE:
             return None
-        key = *trial_key(self.backbone, self.device, SHAPES[-1]), engine, "predictions"
+        key = *trial_key(self.backbone, self.device, SHAPES[-1]), engine, "predictions", self._read_as
         known = recall(self.cache, *key)
         if known is not None:
             with contextlib.suppress(TypeError):  # of another version
@@ -188,9 +191,18 @@ class Model(Answering):
         same = int(decided.same(decided.answers(ours), decided.answers(theirs)).sum())
         shares = self.task.probabilities(ours), self.task.probabilities(theirs)
         pair = (ours, theirs) if shares[0] is None or shares[1] is None else shares
-        found = Agreement(engine, len(ours), same, float(np.abs(pair[0] - pair[1]).max()))  # type: ignore[operator]
+        of = "probabilities" if pair is shares else self.task.spoken.outputs
+        found = Agreement(engine, len(ours), same, float(np.abs(pair[0] - pair[1]).max()), of)  # type: ignore[operator]
         remember(self.cache, *key, found=asdict(found))
         return found
+
+    @property
+    def _read_as(self) -> str:
+        """A hash of all that makes answers of features: heads of one frozen backbone are told apart by it."""
+        head = b"".join(
+            value.detach().float().cpu().numpy().tobytes() for value in self.head.state_dict().values()
+        )
+        return fingerprint(hashlib.sha256(head).hexdigest(), self.calibrated.saved(), self.task.settings())
 
     def _calibrated(self, items: Sequence[Any], engine: str) -> np.ndarray:
         """(N, K) calibrated outputs of those items that can be read."""

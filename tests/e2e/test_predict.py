@@ -203,6 +203,12 @@ def test_many_items_go_by_the_engine_that_agrees_and_how_far_is_told(fitted: Fit
         assert ours.label == theirs.label
         assert ours.probability == pytest.approx(theirs.probability, abs=max(0.01, 4 * agreed.largest))
     assert model.agreement(files) == agreed  # remembered
+    other = regraft.load(fitted.run)
+    for value in other.head.parameters():
+        value.data.zero_()
+    compared = other.agreement(files)
+    assert compared is not None
+    assert compared.largest == 0 < agreed.largest, "another head on the same backbone is compared on its own"
     with pytest.raises(
         regraft.errors.UsageError, match="'fast' does not run on cpu; these do: auto, torch-float32"
     ):

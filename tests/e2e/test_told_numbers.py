@@ -19,6 +19,7 @@ from commands import call
 from regraft.artifacts import read_parquet
 from regraft.errors import DataError
 from regraft.serving.schemas import Answer
+from regraft.tasks import Grid
 from sounds import hiss
 from sounds import write as write_sound
 
@@ -116,6 +117,11 @@ def test_it_is_evaluated_compared_and_exported(run: regraft.Run, tmp_path: Path)
     shutil.copytree(run.state["data"]["source"], new)
     other = regraft.evaluate(run.path, new / "all.csv")
     assert other.metrics["mae"].value == pytest.approx(own.metrics["mae"].value, rel=1e-6)
+    assert other.tables["intervals"]["widths"] == run.metrics["intervals"]["widths"]
+    assert [grid.title for grid in run.task.sections(other.tables) if isinstance(grid, Grid)] == [
+        "Where 90% of the numbers lie"
+    ]
+    assert run.task.metrics[2].words == "R squared"
     shutil.copytree(run.path, tmp_path / "other")
     found = regraft.compare(run.path, tmp_path / "other")
     assert [metric.name for metric in found.metrics] == ["mae", "rmse", "r2"]

@@ -55,6 +55,22 @@ def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
     assert found["subset_accuracy"] == pytest.approx((y == said).all(axis=1).mean())
 
 
+def test_a_mean_average_precision_that_a_few_examples_decide_has_a_wider_interval() -> None:
+    rng, widths = np.random.default_rng(0), []
+    for share in (0.02, 0.5):
+        y = (np.arange(400) < 400 * share).astype(np.float32)[:, None]
+        z = 2 * y + rng.normal(0, 1.5, y.shape)
+        facts = Flagged(y, z, z > 0)
+        found = estimates(SEVERAL[:1], facts)["map"]
+        moved = facts.curves[1][:, 1, 0]
+        error = np.sqrt((moved**2).sum() * 400 / 399) / (found.value * (1 - found.value))
+        low, high = np.log(found.low / (1 - found.low)), np.log(found.high / (1 - found.high))
+        widths.append((high - low) / (2 * error))
+    assert widths[0] > 2.2 > widths[1] > 1.96, (
+        "quantiles of Student's, by how few examples bring the variance"
+    )
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_average_precisions_under_weights_are_those_of_repeated_examples(seed: int) -> None:

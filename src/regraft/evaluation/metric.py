@@ -21,6 +21,9 @@ from regraft.evaluation.resampling import bca, draws, gathered, left_out
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+PROPER = frozenset(
+    ("R", "Spearman", "Brier", "Cohen's", "Matthews")
+)  # names that keep their capital in a sentence
 Each = Callable[[Any], Floats]
 
 
@@ -74,8 +77,9 @@ class Metric:
 
     @property
     def words(self) -> str:
-        """The title as it stands inside a sentence: "accuracy", "log loss", "ROC AUC"."""
-        return self.title if self.title[1:2].isupper() else self.title[:1].lower() + self.title[1:]
+        """The title as it stands inside a sentence: "accuracy", "log loss", "ROC AUC", "R squared"."""
+        named = self.title[1:2].isupper() or self.title.partition(" ")[0] in PROPER
+        return self.title if named else self.title[:1].lower() + self.title[1:]
 
     @property
     def is_share(self) -> bool:

@@ -27,7 +27,6 @@ from regraft.evaluation.metric import (
     counted,
     mean_of,
 )
-from regraft.evaluation.resampling import TAILS
 from regraft.evaluation.thresholds import GRID, counted_blocks, lower_bound
 
 Floats = NDArray[np.float64]
@@ -132,8 +131,8 @@ def _mean_precision(facts: Flagged, weights: Floats) -> Floats:
 
 
 def _curve(place: int) -> Callable[[Sample], Estimate]:
-    """The mean over the labels of ROC AUC (0) or average precision (1), with the logit interval (Boyd, Eng and
-    Page 2013) from how much each example, or group, moves it.
+    """The mean over the labels of ROC AUC (0) or average precision (1), with the logit interval of `_logit_ends`
+    from how much each example, or group, moves it.
     """
 
     def interval(sample: Sample) -> Estimate:
@@ -149,12 +148,20 @@ def _curve(place: int) -> Callable[[Sample], Estimate]:
 
 
 def _logit_ends(value: float, moved: Floats, units: np.ndarray | None, n: int) -> tuple[float, float]:
-    """The ends of the logit interval of a value between 0 and 1 that (N,) influences move."""
+    """The ends of the logit interval (Boyd, Eng and Page 2013) of a value between 0 and 1 that (N,) influences
+    move: their squares add up to its variance (infinitesimal jackknife, Efron 1982).
+
+    Few examples, those with a rare label, bring most of that sum, so it is uncertain itself, and the quantile is
+    Student's: with v_i the squares, (sum v_i)^2 / sum v_i^2 degrees of freedom (Satterthwaite 1946, of squares
+    with one degree each).
+    """
     together = moved if units is None else np.bincount(units, moved)
     variance = float((together**2).sum() * len(together) / max(1, len(together) - 1))
     if variance < 1e-12 or not 0 < value < 1:
         return as_proportion(value, 0.0, n, units)
-    ends = scipy.special.logit(value) + TAILS * np.sqrt(variance) / (value * (1 - value))
+    freedom = float((together**2).sum() ** 2 / (together**4).sum())
+    half = scipy.special.stdtrit(freedom, 0.975) * np.sqrt(variance) / (value * (1 - value))
+    ends = scipy.special.logit(value) + np.array([-half, half])
     low, high = scipy.special.expit(ends).tolist()
     return low, high
 

@@ -208,7 +208,7 @@ def _scores(
         "kind": task.kind,
         "classes": task.classes,
         "metrics": evaluated(task, labels, scaled, groups),
-        "tables": task.tables(labels, scaled, groups),
+        "tables": {**model.calibrated.tested(labels, logits), **task.tables(labels, scaled, groups)},
     }
 
 

@@ -73,7 +73,8 @@ class Numbers(Usual):
     @property
     def spoken(self) -> Spoken:
         """Of numbers."""
-        return Spoken("number", "given as", ("values", "intervals"))
+        outputs = "numbers, in deviations of the targets,"
+        return Spoken("number", "given as", ("values", "intervals"), outputs)
 
     @property
     def outputs(self) -> int:
