@@ -123,8 +123,9 @@ def test_the_same_weights_are_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_the_folders_of_a_path_are_no_columns(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "seed=3" / "a.parquet", pa.table({"a": [1]}))
-    assert read_parquet(tmp_path / "seed=3" / "a.parquet").column_names == ["a"]
+    write_parquet(tmp_path / "seed=3" / "a.parquet", pa.table({"a": [1], "b": [2]}))
+    assert read_parquet(tmp_path / "seed=3" / "a.parquet").column_names == ["a", "b"]
+    assert read_parquet(tmp_path / "seed=3" / "a.parquet", ["b", "a"]).column_names == ["b", "a"]
 
 
 @needs_bytes

@@ -30,7 +30,7 @@ from regraft.evaluation import (
     knn_means,
     numbers_metrics,
     paired_mean,
-    paired_metric,
+    paired_precisions,
     per_label,
     promised_threshold,
 )
@@ -225,11 +225,20 @@ def test_intervals_of_squared_errors_know_long_tails_and_hold_no_more_than_there
 def test_paired_differences_of_numbers_and_of_metrics() -> None:
     y, z = made()
     better, worse = Flagged(y, z, z > 0), Flagged(y, z[:, ::-1], z > 0)
-    found = paired_metric(SEVERAL[0], better, worse, "the other", groups=np.arange(300) // 3)
+    found = paired_precisions(better, worse, "the other", groups=np.arange(300) // 3)
     assert 0 < found.low < found.difference < found.high
     assert found.p_value < 0.01
-    same = paired_metric(SEVERAL[0], better, better, "itself")
+    same = paired_precisions(better, better, "itself")
     assert (same.difference, same.p_value) == (0, 1)
+    alike = 0
+    for seed in range(200):  # two that are equally good, on few examples
+        rng = np.random.default_rng(seed)
+        y = (rng.random((60, 3)) < 0.3).astype(np.float32)
+        ours, theirs = (Flagged(y, some, some > 0) for some in 2 * y + rng.normal(0, 1.5, (2, 60, 3)))
+        told = paired_precisions(ours, theirs, "an equal")
+        assert (told.p_value < 0.05) == (told.low > 0 or told.high < 0)
+        alike += told.p_value < 0.05
+    assert 2 <= alike <= 20, "one in twenty"
     gains = np.random.default_rng(0).normal(0.3, 1, 200)
     told = paired_mean(gains, "the other", unit="cm", of="error lower")
     assert told.low < gains.mean() < told.high

@@ -29,7 +29,7 @@ class Model:
     """Answers when `gate` is open; what it was asked together is in `batches`."""
 
     modality, classes, thresholds, engine = "image", ("a", "b"), {0.95: 0.7}, "auto"
-    task = SimpleNamespace(kind="single", question=lambda: "Which is it?")
+    task = SimpleNamespace(kind="single", question=lambda: "Which is it?", spread=("value", "low", "high"))
     calibrated = SimpleNamespace(promises=None)
 
     def __init__(self) -> None:

@@ -70,7 +70,7 @@ def test_the_models_and_the_states_are_told(caller: Caller) -> None:
         "image",
         ["blue", "green", "red"],
     )
-    assert (about["unit"], about["most"]) == ("pixels", 1_000_000)
+    assert (about["unit"], about["most"], about["looks"]) == ("pixels", 1_000_000, True)
     assert caller.get("/healthz").json == {"status": "alive"}
     assert caller.get("/readyz").json == {"status": "ready"}
 

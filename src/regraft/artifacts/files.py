@@ -130,11 +130,16 @@ def write_parquet(path: Path, table: pa.Table | Iterator[pa.Table], **options: A
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in a parquet file, or some of its columns."""
+    """The table in a parquet file, or some of its columns.
+
+    Read without pyarrow's threads: a command that ends while these begin is aborted by them.
+    """
     import pyarrow.parquet as pq
 
     with open(path, "rb") as handle:
-        return pq.read_table(handle, columns=None if columns is None else list(columns))
+        file = pq.ParquetFile(handle, pre_buffer=False)
+        table = file.read(None if columns is None else list(columns), use_threads=False)
+    return table if columns is None else table.select(list(columns))
 
 
 def to_json(value: Any) -> str:

@@ -281,13 +281,13 @@ def strategies_table(explored: dict[str, Any]) -> None:
             escape(t["strategy"]),
             f"{t['epochs']:.2g}",
             f"{t['loss']:.3f} ± {t['standard_error']:.3f}",
-            f"{metric.shown(t['value'])} \\[{metric.shown(t['low'])}, {metric.shown(t['high'])}]",
+            f"{metric.shown(t['value'])} \\[{', '.join(metric.ends(t['low'], t['high']))}]",
             _short(t["trained"]),
             f"{t['seconds']:.0f}",
             f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "",
             style=style,
         )
-    console = Console(highlight=False)
+    console = _console()
     console.print(table)
     console.print(
         f"\n[bold]{escape(explored['advice'][:1].upper() + explored['advice'][1:])}.[/]", soft_wrap=True

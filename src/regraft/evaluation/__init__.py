@@ -56,7 +56,6 @@ from regraft.evaluation.paired import (
     in_words,
     paired_accuracy,
     paired_mean,
-    paired_metric,
     sign_flip,
 )
 from regraft.evaluation.resampling import draws
@@ -65,6 +64,7 @@ from regraft.evaluation.several import (
     SEVERAL,
     Flagged,
     best_threshold,
+    paired_precisions,
     per_label,
     promised_threshold,
 )
@@ -119,7 +119,7 @@ __all__ = [
     "numbers_metrics",
     "paired_accuracy",
     "paired_mean",
-    "paired_metric",
+    "paired_precisions",
     "per_block",
     "per_class",
     "per_label",

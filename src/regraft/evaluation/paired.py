@@ -15,11 +15,9 @@ from numpy.typing import ArrayLike
 from regraft.errors import UsageError
 from regraft.evaluation.blocks import numbered
 from regraft.evaluation.estimate import percentiles
-from regraft.evaluation.metric import Metric
 from regraft.evaluation.resampling import BLOCK, Floats, bca, draws, gathered, left_out
 
 FEW_GROUPS = 20  # with fewer groups, intervals and tests by group say little
-PAIRED = 1_000  # resamples of a metric that is no mean
 CLEAR = 0.05  # p value below which a difference is called one
 FLIPS = 9_999  # random sign flips where not all can be tried
 
@@ -150,32 +148,6 @@ def paired_mean(
     )
     ends = float(lows[0]), float(highs[0])
     return PairedDifference(against, float(each.mean()), *ends, p, len(each), method, None, unit, of)
-
-
-def paired_metric(
-    metric: Metric, facts: Any, others: Any, against: str, groups: ArrayLike | None = None, seed: int = 0
-) -> PairedDifference:
-    """By how much a metric of `facts` is better than that of `others`, which are the same N examples, with the
-    BCa interval of resamples of the examples, or of whole `groups` (N,).
-
-    The p value is twice the share of the resamples on the other side of zero. Raises UsageError for a metric
-    without a value under weights.
-    """
-    n, rng = len(facts), np.random.default_rng(seed)
-    units = None if groups is None else numbered(groups)
-
-    def statistic(weights: Floats) -> Floats:
-        return (metric.scores(facts, weights) - metric.scores(others, weights))[:, None]
-
-    value = statistic(np.ones((1, n)))[0]
-    rows = gathered(statistic, draws(n, PAIRED, rng, units))
-    lows, highs = bca(value, rows, gathered(statistic, left_out(n, rng, units)))
-    known = rows[np.isfinite(rows[:, 0]), 0]
-    least = min(float((known <= 0).mean()), float((known >= 0).mean())) if len(known) else 0.5
-    p = min(1.0, 2 * max(least, 1 / (len(known) + 1)))
-    method = f"paired bootstrap over {'examples' if units is None else 'groups'}"
-    ends, unit = (float(lows[0]), float(highs[0])), metric.unit
-    return PairedDifference(against, float(value[0]), *ends, p, n, method, None, unit, metric.words)
 
 
 def sign_flip(sums: ArrayLike, rng: np.random.Generator) -> float:

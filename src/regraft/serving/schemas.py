@@ -82,6 +82,7 @@ class About(BaseModel):
     question: str
     classes: list[str]
     precisions: list[float]
+    looks: Annotated[bool, Field(description="whether it can be told where it looked: of probabilities only")]
     unit: str
     most: Annotated[int, Field(description="the largest item that is taken, in this unit")]
     note: Annotated[str, Field(description="what to know of the model before it is used")] = ""

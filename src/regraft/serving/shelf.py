@@ -172,6 +172,7 @@ class Shelf:
             "question": model.task.question(),
             "classes": list(model.classes),
             "precisions": list(model.calibrated.promises or ()),
+            "looks": model.task.spread == ("probability",),
             "unit": modality.extent.unit,
             "most": self.limits.most or modality.extent.usual,
             "note": model.note,

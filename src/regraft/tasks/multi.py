@@ -26,7 +26,7 @@ from regraft.evaluation import (
     PairedDifference,
     knn_means,
     paired_mean,
-    paired_metric,
+    paired_precisions,
     per_label,
 )
 from regraft.tasks.cutoffs import Cutoffs
@@ -360,7 +360,7 @@ class Multi(Usual):
         facts, theirs = self.facts(targets, outputs), self.facts(targets, others)
         if not facts.told:
             return self.paired(targets, self.answers(outputs), self.answers(others), against, groups)
-        return paired_metric(self.headline, facts, theirs, against, groups)
+        return paired_precisions(facts, theirs, against, groups)
 
     def paired(
         self,

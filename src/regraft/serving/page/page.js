@@ -93,7 +93,7 @@ const page = {
       make("option", { value: "", textContent: "always" }),
       ...model.precisions.map((one) => make("option", { value: one, textContent: `only when ${percent(one)} of such answers are right` })),
     );
-    the("looking").hidden = !this.piece.looks;
+    the("looking").hidden = !this.piece.looks || !model.looks;
     the("sense").textContent = this.piece.sense;
     the("foot").textContent = "What you give goes to this server, is answered, and is not kept.";
   },
