@@ -70,6 +70,7 @@ def test_a_column_of_numbers_is_a_task_of_numbers(run: regraft.Run) -> None:
         "print(prediction.values, prediction.intervals)",
     ):
         assert said in page
+    assert f"regraft fit {Path(run.state['data']['source']) / 'all.csv'} --config" in page
     assert not re.search(r"class weights|<em>labelled|told exactly|every number<", page)
     card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
     assert "Tells a number of images: target." in card

@@ -64,7 +64,7 @@ def test_columns_tell_what_is_known() -> None:
     assert flags({"cat": ["2"]}).faults[0][0] == 0
     told = numbers({"b": ["1.5", ""], "a": [2, None]}, alone=False)
     assert (told.labels[1], json.loads(told.labels[0])) == (None, {"a": 2.0, "b": 1.5})
-    for wrong in ("many", "nan", "inf", "1,5"):
+    for wrong in ("many", "nan", "inf", "1,5", "1e300"):
         assert numbers({"a": [wrong]}, alone=True).faults
     assert "a point stands before decimals" in numbers({"a": ["-1,5"]}, alone=True).faults[0][1]
     assert [place for place, _ in several(['["a"', '{"a": true}', "{a", '["b"]']).faults] == [0, 1]

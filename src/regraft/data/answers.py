@@ -21,6 +21,7 @@ from regraft.recipe.sections import DataRecipe
 TRUE, FALSE = frozenset({"1", "true", "yes", "1.0"}), frozenset({"0", "false", "no", "0.0"})
 SEPARATORS = ";|"
 FEW_NUMBERS = 20  # different numbers up to which a column of them may as well be names of classes
+LARGEST = 1e100  # a number whose square is still one
 NUMBER = "target"  # what a target is called whose column has no name of its own
 
 
@@ -190,6 +191,8 @@ def number(cell: Any) -> float | None:
         raise ValueError(f"found {cell!r}{'; a point stands before decimals' * comma}") from None
     if not math.isfinite(value):
         raise ValueError(f"found {cell!r}, which is not finite")
+    if abs(value) > LARGEST:
+        raise ValueError(f"found {cell!r}; {LARGEST:g} is the most")
     return value
 
 

@@ -46,6 +46,7 @@ class Source:
     notes: list[Note] = field(default_factory=list)
     aside: list[Quarantined] = field(default_factory=list)
     labels: Labels = "name"
+    given: str = ""  # the place as it was named
 
     def __post_init__(self) -> None:
         self.passed.base, self.passed.noun = self.root, self.kind.noun
@@ -73,6 +74,7 @@ def read_source(data: str | Path, kinds: Sequence[Kind], wanted: Wanted = USUAL)
         raise DataError(
             f"{path} cannot be read.", [f"{error.filename or path}: {error.strerror or error}"]
         ) from None
+    source.given = str(data) if several else str(path)
     classes = tuple(sorted({row.label for row in source.rows}))
     source.task = Named("single", classes)
     for names in alike(classes) if source.labels == "name" else ():

@@ -171,7 +171,8 @@ def resume(
         if state["state"] == "finished":
             return complete(folder, session.listeners)
         about = {k: v for k, v in state["data"].items() if k not in ("classes", "counts", "class_counts")}
-        about["source"] = str(examples.root) if data is not None else about["source"]
+        if data is not None:  # they were moved: where the table is now nobody has said
+            about["source"] = about["given"] = str(examples.root)
         about["findings"] = [
             finding for finding in about["findings"] if finding["kind"] not in LATER
         ]  # come anew

@@ -190,14 +190,15 @@ def _errors(predicted: Predicted) -> list[dict[str, Any]]:
 
 
 def _found(
-    findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str]], task: Task
+    findings: Sequence[dict[str, Any]], known: dict[str, tuple[str, str, list[str]]], task: Task
 ) -> list[dict[str, Any]]:
     """The suspected labels and the near-duplicates that the audit found; of duplicates, two items are a
     pair.
     """
+    nothing: tuple[str, str, list[str]] = ("", "", [])
     suspects = [
-        item(source, *known.get(source, ("", "")), task.shown(str(label)))
-        | {"named": list(task.named(str(label)))}
+        item(source, *known.get(source, nothing)[:2], task.shown(str(label)))
+        | {"named": [*known.get(source, nothing)[2], *task.named(str(label))]}
         for finding in findings
         for source, label in (finding.get("suggested") or {}).items()
     ]
@@ -207,7 +208,8 @@ def _found(
         for first, other, similarity in finding.get("pairs") or []
     }
     twins = [
-        item(source, *known.get(source, ("", "")), note=f"similarity {pairs[pair]:.3f}")
+        item(source, *known.get(source, nothing)[:2], note=f"similarity {pairs[pair]:.3f}")
+        | {"named": known.get(source, nothing)[2]}
         for pair in sorted(pairs, key=lambda pair: -pairs[pair])[: SHOWN // 2]
         for source in pair
     ]
@@ -310,11 +312,13 @@ def _looks(
     }
 
 
-def _known(path: Path, task: Task, tested: bool) -> dict[str, tuple[str, str]]:
-    """Split and label of each source; labels of test stay unread until the run has been tested."""
+def _known(path: Path, task: Task, tested: bool) -> dict[str, tuple[str, str, list[str]]]:
+    """Split, label and the classes it names of each source; labels of test stay unread until the run has been tested."""
     table = read_parquet(path, ["source", "split", "label"])
     rows = zip(*(table[name].to_pylist() for name in ("source", "split", "label")), strict=True)
     return {
-        source: (split, task.shown(label) if tested or split != "test" else "")
+        source: (split, task.shown(label), list(task.named(label)))
+        if tested or split != "test"
+        else (split, "", [])
         for source, split, label in rows
     }

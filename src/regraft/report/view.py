@@ -93,7 +93,7 @@ def view(folder: Path) -> Json:
         "versions": sorted((str(k), str(v)) for k, v in (run.get("versions") or {}).items()),
         "plain_timm": bool(read("model/regraft.json").get("plain_timm")),
         "recipe": recipe,
-        **_pasted(_shown_path(folder), str(data.get("source") or "DATA")),
+        **_pasted(_shown_path(folder), str(data.get("given") or data.get("source") or "DATA")),
         "seconds": words.duration(run.get("seconds")),
     }
 

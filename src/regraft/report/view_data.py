@@ -26,7 +26,7 @@ def data(about: Json) -> Json:
     classes = [str(name) for name in about.get("classes") or []]
     total = sum(int(counts.get(name) or 0) for name in splits)
     return {
-        "source": str(about.get("source") or ""),
+        "source": str(about.get("given") or about.get("source") or ""),
         "classes": classes,
         "splits": splits,
         "by_class": [name for name in splits if name in by_class],
@@ -136,7 +136,7 @@ def cells(examples: Mapping[str, list[Json]], classes: list[str], counts: Any) -
 def tells_apart(shown: Sequence[Json]) -> bool:
     """Whether to choose a class hides some of the examples in these galleries."""
     named = {tile["classes"] for gallery in shown for tile in (*gallery["tiles"], *gallery["more"])}
-    return len(named) > 1
+    return len(named - {""}) > 1
 
 
 def tile(item: Json, place: Mapping[str, int], verb: str = "said", given: str = "labelled") -> Json:

@@ -219,6 +219,7 @@ def _about(source: Source, audited: Audited) -> dict[str, Any]:
     aside = [{"source": q.source, "split": q.split, "reason": q.reason} for q in audited.quarantined]
     return {
         "source": str(source.root),
+        "given": source.given,
         "modality": source.kind.name,
         "val_given": any(row.split == "val" for row in source.rows),
         "quarantined": aside,

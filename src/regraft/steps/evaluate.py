@@ -22,7 +22,7 @@ from regraft.tasks import Calibration, Held, Metric, Task, evaluated
 from regraft.training import Layers
 
 REPEATS = 5
-NO_TEST = "fewer than 10 examples a {}: too few to spare a test set"
+NO_TEST = "there are too few examples to spare a test set"
 ENOUGH = 64  # predictions after which the time of the rest is foreseen; half of them where there are few
 
 
@@ -146,7 +146,7 @@ def from_folds(task: Task, held: Held, calibration: Calibration, context: Contex
     context.decide(
         "evaluate",
         f"cross-validated {task.headline.said(estimate)} on {estimate.n} examples, no test",
-        NO_TEST.format(task.noun),
+        NO_TEST,
     )
     return oof
 
@@ -183,8 +183,6 @@ def cross_validate(
     method = f"{REPEATS} times {folds}-fold cross-validation of the head; {estimate.method}"
     estimate = replace(estimate, method=method)
     context.decide(
-        "evaluate",
-        f"cross-validated {headline.said(estimate)} on {count} examples, no test",
-        NO_TEST.format(task.noun),
+        "evaluate", f"cross-validated {headline.said(estimate)} on {count} examples, no test", NO_TEST
     )
     return {headline.name: asdict(estimate)}
