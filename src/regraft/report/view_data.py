@@ -145,7 +145,7 @@ def tile(item: Json, place: Mapping[str, int], verb: str = "said", given: str = 
     probability = item.get("probability")
     sure = f"{100 * float(probability):.0f}%" if probability is not None else ""
     answer = f"{verb} {predicted} {sure}".strip() if predicted else ""
-    named = item.get("named") or dict.fromkeys((label, predicted))
+    named = dict.fromkeys(item.get("named") or (label, predicted))
     parts = [f"{given} {label}" if label else "", answer, str(item.get("note") or "")]
     return {
         "source": source,

@@ -28,7 +28,7 @@ class Told:
     def in_words(self) -> str:
         """For a finding's message."""
         return (
-            f"tells the class right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, "
+            f"tells the answer right in {self.accuracy:.0%} of cases (at least {self.low:.0%}, "
             f"by chance {self.chance:.0%}): by {' and '.join(self.by)}"
         )
 
