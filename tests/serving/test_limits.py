@@ -30,7 +30,7 @@ class Model:
 
     modality, classes, thresholds, engine = "image", ("a", "b"), {0.95: 0.7}, "auto"
     task = SimpleNamespace(kind="single", question=lambda: "Which is it?", spread=("value", "low", "high"))
-    calibrated = SimpleNamespace(promises=None)
+    calibrated, note = SimpleNamespace(promises=None), ""
 
     def __init__(self) -> None:
         self.gate, self.batches = threading.Event(), []  # type: ignore[var-annotated]
