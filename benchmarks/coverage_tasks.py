@@ -1,6 +1,6 @@
 """How often the 95 % intervals of several labels and of numbers hold the truth, and promised intervals the numbers.
 
-    python benchmarks/coverage_tasks.py [--rounds 100] [--write docs/benchmarks.md]
+    python benchmarks/coverage_tasks.py [--rounds 100] [--only map] [--write docs/benchmarks.md]
 
 The grid: 100, 300 and 1,000 examples; 3 or 8 labels, as frequent or from 1 in 10 to 1 in 2, told well or badly;
 numbers whose errors are normal, long-tailed (Student's t of 3), or larger where the number is; and groups of 10
@@ -151,8 +151,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="metrics by name; else all, and promised intervals"
+    )
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    if options.only and options.write:
+        parser.error("--write takes all metrics")
     worlds: list[tuple[tuple[Metric, ...], Labels | Amounts]] = [
         (SEVERAL, Labels(*how)) for how in product((3, 8), (False, True), (0.7, 1.5), (False, True))
     ]
@@ -161,15 +166,17 @@ def main() -> None:
     for seed, ((metrics, world), n) in enumerate(product(worlds, SIZES)):
         if world.grouped and n < 300:
             continue  # ten groups: the report warns below twenty
+        metrics = tuple(one for one in metrics if not options.only or one.name in options.only)
         for name, share in covered(metrics, world, n, options.rounds, seed).items():
             cells[world.grouped].setdefault(name, []).append(share)
     lines = table(cells)
-    lines += [
-        "",
-        "| errors | held-out examples | 90 % intervals held | of the largest third | there as wide as elsewhere |",
-        "|---|---|---|---|---|",
-    ]
-    for noise, n in product(NOISES, SIZES):
+    if not options.only:
+        lines += [
+            "",
+            "| errors | held-out examples | 90 % intervals held | of the largest third | there as wide as elsewhere |",
+            "|---|---|---|---|---|",
+        ]
+    for noise, n in product(NOISES, SIZES) if not options.only else ():
         shares = " | ".join(f"{share:.1%}" for share in kept(noise, n, 4 * options.rounds, 0))
         lines.append(f"| {noise} | {n:,} | {shares} |")
     print("\n".join(lines))
