@@ -112,6 +112,8 @@ def test_folds_judge_up_to_a_thousand_examples_and_val_beyond() -> None:
     assert folds(80, 0, True) == folds(80, 0, False) == 5
     assert folds(85, 15, True) == folds(850, 150, True) == 3
     assert folds(851, 150, True) == folds(85, 15, False) == 0
+    assert folds(5_000, 700, True, 1) == 3, "one group cannot judge"
+    assert folds(5_000, 700, True, 2) == folds(5_000, 700, False, 1) == 0
     assert trainings(100, 3, False) == pytest.approx(3.0)
     assert trainings(900, 3, False) == pytest.approx(1 + 2 / 3)
     assert trainings(900, 0, True) == 2
@@ -201,6 +203,16 @@ def test_no_block_is_trained_on_and_held_out(tried: list[int], monkeypatch: pyte
     assert found is not None
     assert len(found.rows) == 150
     assert all(count % 5 == 0 for count in tried)
+
+
+def test_a_few_large_groups_judge_by_several_of_them(
+    tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One group alone has an infinite standard error, by which nothing would ever win."""
+    found = cross(1_500, 4.0, monkeypatch, np.repeat(np.arange(3), 500))
+    assert found is not None
+    assert found.share > 0
+    assert len(tried) == 3
 
 
 def test_a_gain_counts_when_it_is_above_the_noise() -> None:

@@ -249,7 +249,7 @@ class FinetuneRecipe(Section):
     folds: Folds | Auto = Field(
         "auto",
         description="folds that judge fine-tuning in place of val, as many as it takes; auto: 5 without val, 3 up to "
-        "1,000 examples, else 0",
+        "1,000 examples or where val is of a single group, else 0",
     )
     refit: bool | Auto = Field(
         "auto",

@@ -9,7 +9,7 @@ all of them, for the same number of epochs, as VTAB does (Zhai et al. 2019). Bey
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from regraft.steps.beside import Aside
 from regraft.steps.context import Context
 from regraft.steps.evidence import by_metric, foreseen, halves
 from regraft.steps.finetune.mix import SHARES, mixtures
-from regraft.steps.finetune.rules import HELD
+from regraft.steps.finetune.rules import GROUPS, HELD
 from regraft.steps.finetune.tune import Tuner
 from regraft.steps.train import Candidate, fit_chosen
 from regraft.steps.trials import side_by_side, trials
@@ -159,8 +159,7 @@ def cross_fit(
     answers = np.zeros_like(logits[0.0])
     splits = folds_of(strata, folds, recipe.run.seed, data.blocks)
     rows, comparison = np.zeros(0, dtype=np.int64), None
-    held_out = np.cumsum([len(held) for _, held in splits])
-    some = splits[: int(np.searchsorted(held_out, HELD)) + 1]  # no more can be needed
+    some = splits[: _needed([held for _, held in splits], data.blocks)]
     planned = sum(len(held) for _, held in some)
     if side_by_side(context, len(some)):  # else the first fold finds out how the others are trained
         tuner = tuner.settled(fit_chosen(chosen, known, task, context), data, context)
@@ -185,6 +184,16 @@ def cross_fit(
             ended = _ended(comparison, planned, number + 1, len(some))
             return replace(comparison, why=f"{comparison.why}; {ended}")
     return comparison
+
+
+def _needed(held: Sequence[np.ndarray], blocks: np.ndarray | None) -> int:
+    """How many folds, of these held-out positions each, hold out HELD examples of GROUPS blocks; or all."""
+    for number in range(1, len(held) + 1):
+        rows = np.concatenate(held[:number])
+        of = len(rows) if blocks is None else len(np.unique(blocks[rows]))
+        if len(rows) >= HELD and of >= GROUPS:
+            return number
+    return len(held)
 
 
 def _ended(comparison: Comparison, planned: int, tried: int, folds: int) -> str:

@@ -18,6 +18,7 @@ REFIT = 1_000
 JUDGED = 1_000
 FOLDS, THIRDS = 5, 3  # without a val set, with one
 HELD = 200  # held-out examples that are enough to judge by: then no further fold is tried
+GROUPS = 3  # groups that these have to be of, where examples come in groups
 
 
 def length(examples: int, size: int) -> int:
@@ -36,13 +37,16 @@ def batch_size(examples: int) -> int:
     return 16 if examples <= 2_000 else 32
 
 
-def folds(train: int, val: int, unhurried: bool) -> int:
+def folds(train: int, val: int, unhurried: bool, blocks: int | None = None) -> int:
     """Into how many folds train and val are cut to judge fine-tuning; 0: val judges it, as it does where
     time is short.
+
+    `blocks` is how many blocks the examples of val are of. A single one, such as one speaker, does not tell how
+    much of a gain is owed to it, so folds judge then however many examples there are.
     """
     if not val:
         return FOLDS
-    return THIRDS if train + val <= JUDGED and unhurried else 0
+    return THIRDS if unhurried and (train + val <= JUDGED or blocks == 1) else 0
 
 
 def trainings(examples: int, folds: int, refit: bool) -> float:

@@ -163,7 +163,9 @@ def _folds(ground: Ground, plan: FreezePlan | None, context: Context) -> int:
         return int(recipe.finetune.folds)
     else:
         unhurried = recipe.run.budget_seconds is None and recipe.run.prefer == "accuracy"
-        count, why = folds(len(ground.fit), len(ground.val), unhurried), "by the number of examples"
+        blocks = None if ground.val.blocks is None else len(np.unique(ground.val.blocks))
+        count = folds(len(ground.fit), len(ground.val), unhurried, blocks)
+        why = "by the number of examples" if blocks != 1 else "val is of a single group, which cannot judge"
     context.settle("finetune.folds", count, why)
     return count
 
