@@ -92,10 +92,10 @@ def test_moved_data_are_found_by_their_content(made: Path, run: Path, tmp_path: 
     gone = made / "data-away"
     (made / "data").rename(gone)
     try:
-        with pytest.raises(UsageError, match=r"60 file\(s\) changed or went.*--data FOLDER"):
+        with pytest.raises(UsageError, match=r"60 files changed or went.*--data FOLDER"):
             regraft.fit(out=run, resume=True)
         (tmp_path / "elsewhere" / "red" / "0.png").write_bytes(b"another")
-        with pytest.raises(UsageError, match=r"1 file\(s\) changed or went .*red/0.png"):
+        with pytest.raises(UsageError, match=r"1 file changed or went .*red/0.png"):
             regraft.fit(out=run, resume=True, data=tmp_path / "elsewhere")
         shutil.copy(gone / "red" / "0.png", tmp_path / "elsewhere" / "red" / "0.png")
         found = regraft.fit(out=run, resume=True, data=tmp_path / "elsewhere", cache=made / "cache")
