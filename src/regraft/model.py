@@ -361,15 +361,10 @@ class Model(Answering):
             state = load_file(weights)
         settings = {k: v for k, v in about["head"].items() if k in ("hidden", "dropout")}
         task = task_of(about["task"], about["classes"], about.get("settings"))
-        head = make_head(about["head"]["kind"], int(config["num_features"]), task.outputs, **settings)
         plain = depth is None and not about.get("join")
         classifier = str(config["pretrained_cfg"].get("classifier") or "") if plain else ""
-        if about["head"]["in_classifier"]:
-            for leaf in ("weight", "bias"):
-                getattr(head[-1], leaf).data.copy_(state.pop(f"{classifier}.{leaf}"))  # type: ignore[index]
-        else:
-            with openable(folder / "head.safetensors") as weights:
-                head.load_state_dict(load_file(weights))
+        head = make_head(about["head"]["kind"], int(config["num_features"]), task.outputs, **settings)
+        _fill(head, folder, state, classifier if about["head"]["in_classifier"] else None)
         module.load_state_dict(state, strict=True)
         module.eval()
         backbone = Backbone(
@@ -403,6 +398,18 @@ class Model(Answering):
             _beside_of(folder, about),
             about.get("note", ""),
         )
+
+
+def _fill(head: nn.Sequential, folder: Path, state: dict[str, torch.Tensor], classifier: str | None) -> None:
+    """Give a head its weights: those of the network's own `classifier`, which are taken out of its `state`, or a
+    file of their own where there is none.
+    """
+    if classifier is None:
+        with openable(folder / "head.safetensors") as weights:
+            head.load_state_dict(load_file(weights))
+        return
+    last = {leaf: state.pop(f"{classifier}.{leaf}") for leaf in ("weight", "bias")}
+    head[-1].load_state_dict(last)
 
 
 def _beside_of(folder: Path, about: dict[str, Any]) -> nn.Module | None:

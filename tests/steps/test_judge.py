@@ -77,6 +77,12 @@ def test_the_error_counts_blocks() -> None:
     )
     assert together.gain == pytest.approx(alone.gain)
     assert together.error > 2.5 * alone.error
+    only = compare(
+        TASK, TASK.headline, labels, {0.0: head, 1.0: tuned}, np.zeros(40, dtype=np.int64), np.arange(40)
+    )
+    assert only.share == 0
+    assert "standard error unknown" in only.why
+    assert only.why.endswith("all were held out of one group, which does not tell of others")
 
 
 def test_a_lower_log_loss_does_not_outweigh_a_clearly_worse_metric() -> None:

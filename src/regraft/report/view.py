@@ -72,11 +72,7 @@ def view(folder: Path) -> Json:
         "ranking": view_choices.ranking(read("ranking.json")),
         **_training(steps, events, read("strategies.json"), task),
         "first_batch": picture(folder / "first_batch.png"),
-        "pictured": any(
-            i.get("picture") and not (i.get("sound") or i.get("text"))
-            for g in gallery.get("galleries") or []
-            for i in g["items"]
-        ),
+        "pictured": view_data.pictured(gallery.get("galleries") or []),
         "galleries": galleries,
         "filtered": view_data.tells_apart(galleries),
         "sure": task.spread == ("probability",) and task.spoken.fields == ("label", "probability"),

@@ -87,6 +87,12 @@ def finding(item: Json) -> Json:
     }
 
 
+def pictured(groups: Sequence[Json]) -> bool:
+    """Whether any item of gallery.json is a picture by itself, and not that of a sound or a text."""
+    items = (item for group in groups for item in group["items"])
+    return any(item.get("picture") and not (item.get("sound") or item.get("text")) for item in items)
+
+
 def galleries(groups: Sequence[Json], classes: list[str], given: str = "labelled") -> list[Json]:
     """The galleries of gallery.json; of near-duplicates each two make a pair. `given` stands before labels."""
     place = {name: index for index, name in enumerate(classes)}

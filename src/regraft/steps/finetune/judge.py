@@ -105,10 +105,13 @@ def compare(
         metric, task.facts(targets, logits[0.0]), task.facts(targets, crossed), blocks
     )
     wins = gain > error and before - after <= noise
+    noise_said = f"{error:.3f}" if np.isfinite(error) else "unknown"
     why = (
         f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of "
-        f"{gain:.3f}, standard error {error:.3f}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
+        f"{gain:.3f}, standard error {noise_said}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
     )
+    if not np.isfinite(error):
+        why += "; all were held out of one group, which does not tell of others"
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
     units = len(rows) if blocks is None else len(np.unique(blocks))
     return Comparison(share, rows, crossed if wins else logits[0.0], why, gain, error, units)
