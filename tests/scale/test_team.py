@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -103,6 +104,88 @@ def alone(base: Backbone) -> tuple[Trial, Finetuned]:
     return trial, trial.tune()
 
 
+class Listed:
+    """A crew that writes down what one training asks of a team, and hands out what came of it afterwards."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew, self.hear, self.answer = crew, (lambda event: None), None
+        self.asked: tuple[Any, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.crew, name)
+
+    def team(self, function: Any, given: Any, hear: Any, keep: Any, kept: Any) -> Any:
+        if self.asked is None:
+            self.asked, self.hear = (function, given), hear
+            raise NotSent
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class NotSent(Exception):
+    """There is no team yet."""
+
+
+def one_team(crew: Crew, lists: list[Listed]) -> None:
+    """One team does all that was asked: to begin a team takes longer than what it does here."""
+    now = [0]
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["kind"] == "turn":
+            now[0] = event["number"]
+        else:
+            lists[now[0]].hear(event)
+
+    answers = crew.team(one_after_the_other, [one.asked for one in lists], hear, lambda _: None, None)
+    for one, answer in zip(lists, answers, strict=True):
+        one.answer = answer
+
+
+def one_after_the_other(seat: Any, asked: list[tuple[Any, Any]]) -> list[Any]:
+    """What each process of such a team does; an error that all of them raise is an answer."""
+    answers: list[Any] = []
+    for number, (function, given) in enumerate(asked):
+        seat.tell({"kind": "turn", "number": number})
+        try:
+            answers.append(function(seat, given))
+        except RegraftError as error:
+            answers.append(error)
+    return answers
+
+
+def creep(module: torch.nn.Module, _: object) -> None:
+    """Moves what is frozen, on the second process only."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+        module.running_mean.add_(1e-3)  # type: ignore[operator]
+
+
+@pytest.fixture(scope="module")
+def trials(base: Backbone, joined: Crew) -> dict[str, Trial]:
+    """Trainings that one team has done: `tune` gives what came of them."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    faulty = replace(base, module=copy.deepcopy(base.module))
+    norm = next(m for m in faulty.module.modules() if getattr(m, "running_mean", None) is not None)
+    norm.register_forward_pre_hook(creep)
+    lists = [Listed(joined) for _ in range(3)]
+    full, of_one, moved = cast(list[Crew], lists)
+    found = {
+        "full": Trial(base, full),
+        # Batches of one example, from cached activations: one of two processes has nothing to do
+        "of one": Trial(base, of_one, "last-1", size=1, epochs=1),
+        "faulty": Trial(faulty, moved, epochs=1),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(team, "BEGINNING", 0.0)
+        for trial in found.values():
+            with pytest.raises(NotSent):
+                trial.tune()
+    one_team(joined, lists)
+    return found
+
+
 def assert_alike(ours: Finetuned, home: Finetuned) -> None:
     """The same val loss within a thousandth, and the same outputs within a hundredth of their spread."""
     assert ours.logits is not None
@@ -112,8 +195,8 @@ def assert_alike(ours: Finetuned, home: Finetuned) -> None:
     assert ours.frozen_digest == home.frozen_digest
 
 
-def test_two_processes_end_where_one_does(base: Backbone, crew: Crew, alone: tuple[Trial, Finetuned]) -> None:
-    away, (home, single) = Trial(base, crew), alone
+def test_two_processes_end_where_one_does(trials: dict[str, Trial], alone: tuple[Trial, Finetuned]) -> None:
+    away, (home, single) = trials["full"], alone
     together = away.tune()
     assert_alike(together, single)
     assert together.trained.stopped == "length"
@@ -121,11 +204,15 @@ def test_two_processes_end_where_one_does(base: Backbone, crew: Crew, alone: tup
     assert any(event["kind"] == "tick" and event["label"] == "fine-tuning" for event in away.told)
 
 
-def test_ranks_without_examples_take_part(base: Backbone, crew: Crew) -> None:
-    """Batches of one example, from cached activations: one of two processes has nothing to do."""
-    home, away = (Trial(base, who, "last-1", size=1, epochs=1) for who in (None, crew))
+def test_ranks_without_examples_take_part(base: Backbone, trials: dict[str, Trial]) -> None:
+    home, away = Trial(base, None, "last-1", size=1, epochs=1), trials["of one"]
     assert_alike(away.tune(), home.tune())
     assert away.epochs() == pytest.approx(home.epochs(), rel=1e-3)
+
+
+def test_what_moves_on_one_rank_is_found_and_the_rank_named(trials: dict[str, Trial]) -> None:
+    with pytest.raises(RegraftError, match="something frozen moved during fine-tuning on rank 1 of 2"):
+        trials["faulty"].tune()
 
 
 def test_a_killed_process_costs_what_was_done_since_the_checkpoint(
@@ -179,17 +266,3 @@ def test_ctrl_c_keeps_the_best_so_far(base: Backbone, crew: Crew, alone: tuple[T
     assert ended.interrupted
     assert 1 <= ended.trained.epochs_run < 500
     assert ended.trained.best.keys() == alone[1].trained.best.keys()
-
-
-def creep(module: torch.nn.Module, _: object) -> None:
-    """Moves what is frozen, on the second process only."""
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
-        module.running_mean.add_(1e-3)  # type: ignore[operator]
-
-
-def test_what_moves_on_one_rank_is_found_and_the_rank_named(base: Backbone, crew: Crew) -> None:
-    faulty = replace(base, module=copy.deepcopy(base.module))
-    norm = next(m for m in faulty.module.modules() if getattr(m, "running_mean", None) is not None)
-    norm.register_forward_pre_hook(creep)
-    with pytest.raises(RegraftError, match="something frozen moved during fine-tuning on rank 1 of 2"):
-        Trial(faulty, crew, epochs=1).tune()
