@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ __all__ = [
 DATA = Path(
     os.environ.get("REGRAFT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
 ).absolute()
+
+# A shell has what it runs in the background ignore Ctrl-C, and so all that the tests begin
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ready_torchvision()  # the tests' own timm must be importable beside a CPU torch
 

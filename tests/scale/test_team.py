@@ -253,7 +253,6 @@ def test_one_process_trains_where_that_is_faster_or_norms_follow_batches(
 
 
 def test_ctrl_c_keeps_the_best_so_far(base: Backbone, crew: Crew, alone: tuple[Trial, Finetuned]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     trial = Trial(base, crew, epochs=500)
 
     def interrupt(event: dict[str, Any]) -> None:

@@ -149,7 +149,6 @@ def test_a_lost_worker_costs_its_trial_what_was_done_since_the_checkpoint(
 def test_ctrl_c_hands_over_the_best_so_far(
     crew: Crew, base: Backbone, features: np.ndarray, tmp_path: Path
 ) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     trial, sent = Told(crew, tmp_path, epochs=72), list[int]()
 
     def interrupt(event: dict[str, Any]) -> None:
