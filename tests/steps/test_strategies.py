@@ -15,7 +15,7 @@ from regraft.backbones import Backbone, obtain_weights
 from regraft.data.part import Part
 from regraft.inference import TorchEngine
 from regraft.steps.context import Keeper
-from regraft.steps.finetune.explore import RUNGS, Explored, Trial, advice, explore
+from regraft.steps.finetune.explore import RUNGS, Explored, Trial, _trial, advice, explore
 from regraft.steps.finetune.judge import cross_fit
 from regraft.steps.finetune.tune import Finetuned, Tuner
 from regraft.steps.freeze import planned
@@ -212,7 +212,7 @@ def test_without_a_decay_there_is_no_strategy_without_it(base: Backbone) -> None
     assert "full without layer decay" not in {t.strategy for t in found.trials}
 
 
-def trial(name: str, loss: float, seconds: float, error: float = 0.01) -> Trial:
+def trial(name: str, loss: float, seconds: float, error: float | None = 0.01) -> Trial:
     return Trial(name, 8, loss, error, 0.9, 0.85, 0.94, 1000, seconds, 1)
 
 
@@ -250,3 +250,20 @@ def test_few_examples_are_judged_out_of_fold(base: Backbone) -> None:
     lone = Part(items=few.items[:3], ids=few.ids[:3], labels=np.array([0, 0, 1]), weights=few.weights[:3])
     three = Part(values=known.values[:3], labels=lone.labels, weights=lone.weights)
     assert cross_fit(one, chosen, lone, three, TASK.headline, 5, ours) is None
+
+
+def test_of_val_of_one_group_no_error_is_known_and_no_gain_is_promised() -> None:
+    """One speaker, say: his gain may be his alone."""
+    val = data(10, 2)
+    val = replace(val, blocks=np.zeros(10, dtype=np.int64))
+    logits = np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32)
+    alone = _trial("head", 0, TASK, logits, val, (1, 0.0, 0))
+    assert alone.standard_error is None
+    head, full = trial("head", 0.30, 0.0, None), trial("full", 0.20, 100.0, None)
+    said = advice([head, full, trial("last-1", 0.201, 10.0, None)], "full", TASK)
+    assert said.endswith(
+        "0.100 below the head alone, but all of val is of one group, which does not tell of others"
+    )
+    above = advice([head, full, trial("norm", 0.15, 90.0, None)], "full", TASK)
+    assert "standard error" not in above
+    assert above.endswith("norm reached 0.150, so the usual way is kept")

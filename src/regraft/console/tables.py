@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from regraft.console.screen import MARKS
-from regraft.evaluation import SHARE, named
+from regraft.evaluation import SHARE, named, with_error
 from regraft.tasks import Confusion, Grid, Metric, PerClass, Together, task_of
 
 FEW_CLASSES = 12  # whose confusion can be read as a table on a terminal
@@ -280,7 +280,7 @@ def strategies_table(explored: dict[str, Any]) -> None:
         table.add_row(
             escape(t["strategy"]),
             f"{t['epochs']:.2g}",
-            f"{t['loss']:.3f} ± {t['standard_error']:.3f}",
+            with_error(t["loss"], t["standard_error"]),
             f"{metric.shown(t['value'])} \\[{', '.join(metric.ends(t['low'], t['high']))}]",
             _short(t["trained"]),
             f"{t['seconds']:.0f}",

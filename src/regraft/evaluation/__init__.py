@@ -10,6 +10,7 @@ from regraft.evaluation.blocks import (
     folds_of,
     per_block,
     standard_error,
+    with_error,
 )
 from regraft.evaluation.calibration import (
     ece,
@@ -139,4 +140,5 @@ __all__ = [
     "verify",
     "weighted_scores",
     "wilson",
+    "with_error",
 ]

@@ -170,3 +170,8 @@ def effective_count(right: ArrayLike, blocks: ArrayLike | None = None) -> float:
     if not 0 < variance < math.inf:
         return float(count)
     return float(min(len(x), max(1.0, share * (1 - share) / variance)))
+
+
+def with_error(value: float, error: float | None) -> str:
+    """A value with its standard error where that is known: 0.300 ± 0.012."""
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regraft.evaluation import Metric
+from regraft.evaluation import Metric, with_error
 from regraft.report import plots, words
 from regraft.tasks import counted
 
@@ -133,7 +133,7 @@ def strategies(tried: Json, said: str, metric: Metric) -> Json | None:
             "name": name,
             "chosen": name == chosen,
             "epochs": f"{t['epochs']:.2g}",
-            "loss": (f"{t['loss']:.3f} ± {t['standard_error']:.3f}", t["loss"]),
+            "loss": (with_error(t["loss"], t["standard_error"]), t["loss"]),
             "metric": words.cell(metric, {"value": t["value"], "low": t["low"], "high": t["high"]}),
             "trained": words.count(t["trained"]),
             "seconds": (words.duration(t["seconds"]), t["seconds"]) if t["seconds"] else ("–", ""),

@@ -43,13 +43,14 @@ class Trial:
     task's headline with its 95 % interval, the cost.
 
     Less than one epoch is one of a part of the examples; a budget may have made them fewer than were due.
-    The loss is that after the best calibration, as the model that is handed over has one.
+    The loss is that after the best calibration, as the model that is handed over has one. Its standard error is
+    not known, None, where all of val is of one group.
     """
 
     strategy: str
     epochs: float
     loss: float
-    standard_error: float
+    standard_error: float | None
     value: float
     low: float
     high: float
@@ -285,7 +286,7 @@ def _trial(
     losses, blocks = task.losses(val.labels, outputs, refined=True), val.blocks
     groups = None if blocks is None or all_alone(blocks) else blocks
     headline = estimates((task.headline,), task.facts(val.labels, outputs), groups)[task.headline.name]
-    error = standard_error(losses, blocks) if len(per_block(losses, blocks)) > 1 else 0.0
+    error = standard_error(losses, blocks) if len(per_block(losses, blocks)) > 1 else None
     return Trial(
         name, epochs, float(losses.mean()), error, headline.value, headline.low, headline.high, *cost
     )
@@ -302,9 +303,12 @@ def advice(trials: list[Trial], chosen: str, task: Task) -> str:
     shown = f"{task.headline.words} {task.headline.shown(best.value)}"
     said = f"{chosen} reached a val {task.loss_name} of {best.loss:.3f} ({shown})"
     gain = head.loss - best.loss
+    error = best.standard_error
     if gain <= 0:
         said += f"; the head alone has {head.loss:.3f}: fine-tuning gained nothing here on val"
-    elif gain < max(best.standard_error, head.standard_error):
+    elif error is None or head.standard_error is None:  # both are of the same val
+        said += f", {gain:.3f} below the head alone, but all of val is of one group, which does not tell of others"
+    elif gain < max(error, head.standard_error):
         said += (
             f"; the head alone has {head.loss:.3f}, "
             "a difference inside the noise: fine-tuning is hardly worth it"
@@ -314,11 +318,11 @@ def advice(trials: list[Trial], chosen: str, task: Task) -> str:
     others = [trial for trial in longest.values() if trial.strategy != "head"]
     lower = [trial for trial in others if trial.epochs > best.epochs / 2 and trial.loss < best.loss]
     if lower:
-        return (
-            f"{said}; {lower[0].strategy} reached {lower[0].loss:.3f}, "
-            "within a standard error, so the usual way is kept"
-        )
-    near = best.loss + min(best.standard_error, gain / 2)
+        noise = "" if error is None else ", within a standard error"
+        return f"{said}; {lower[0].strategy} reached {lower[0].loss:.3f}{noise}, so the usual way is kept"
+    if error is None:
+        return said
+    near = best.loss + min(error, gain / 2)
     cheap = [trial for trial in others if trial.loss <= near and trial.seconds < best.seconds / 2]
     if cheap:
         other = min(cheap, key=lambda trial: trial.seconds)
