@@ -179,7 +179,8 @@ class Model(Answering):
         engine = self.fastest(items) if self.engine == "auto" else self.engine
         if engine == REFERENCE:
             return None
-        key = *trial_key(self.backbone, self.device, SHAPES[-1]), engine, "predictions", self._read_as
+        trial = trial_key(self.backbone, self.device, SHAPES[-1])
+        key = *trial, str(self.backbone.join), engine, "predictions", self._read_as
         known = recall(self.cache, *key)
         if known is not None:
             with contextlib.suppress(TypeError):  # of another version

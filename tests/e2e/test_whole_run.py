@@ -17,7 +17,7 @@ import regraft
 from regraft.artifacts import read_events
 from regraft.errors import DataError, UsageError
 
-SHORT = {"base": {"size": 64}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
+SHORT = {"base": {"size": 64, "depth": 8}, "finetune": {"epochs": 1, "folds": 0, "refit": False}}
 
 
 def test_import_loads_no_torch() -> None:
@@ -44,7 +44,8 @@ def test_seven_steps_and_the_model_in_plain_timm(colours: Path, tmp_path: Path) 
     told = [event["step"] for event in read_events(run.path / "events.jsonl") if event["kind"] == "decided"]
     assert told == list(steps)  # each once, step 2 too where depths are joined
     passes = {name: step.get("passes", 0) for name, step in state["steps"].items()}
-    assert passes["features"] == train + val
+    assert passes["base"] == train + val  # those that step 2 chose by are not computed again
+    assert passes["features"] == 0
     assert passes["freeze"] == passes["head"] == passes["train"] == 0
     # One epoch, the look at val, three mixtures, both models' answers on val, and the probe for mirror images
     assert passes["finetune"] == 3 * train + val + 3 * val + 2 * val + train

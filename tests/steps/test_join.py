@@ -15,11 +15,12 @@ from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.modalities import modality_of
 from regraft.recipe import Recipe
-from regraft.steps import join as steps
+from regraft.steps import form as steps
 from regraft.steps import scratch
 from regraft.steps.base import base
 from regraft.steps.context import Context
-from regraft.steps.join import as_compared, columns, join
+from regraft.steps.form import cuts_of, formed
+from regraft.steps.join import as_compared, columns
 from regraft.steps.rank import rank
 from regraft.tasks import task_of
 
@@ -44,6 +45,10 @@ def context(wanted: Any, joins: tuple[Any, ...], few: int | None = None) -> Cont
     return Context.begin(recipe, None, Events(None, ()), Candid())  # type: ignore[arg-type]
 
 
+def join(backbone: Any, some: Part, count: int, at: Context, free: bool = False) -> Any:
+    return formed(backbone, some, None, count, TASK, at, free)  # type: ignore[arg-type]
+
+
 def part(count: int = 60) -> Part:
     rng = np.random.default_rng(0)
     items = tuple(rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(count))
@@ -66,7 +71,7 @@ def test_what_is_named_or_not_asked_is_settled_without_features(
     backbone: Any, wanted: Any, joins: tuple[Any, ...], expected: Any
 ) -> None:
     at = context(wanted, joins)
-    found = join(backbone, part(), 60, TASK, at)
+    found = join(backbone, part(), 60, at)
     assert found.join == at.decisions.settled["base.join"].value == expected
 
 
@@ -79,7 +84,7 @@ def test_the_first_way_is_the_usual_and_others_have_to_be_clearly_better(
     widths = widths_of(backbone)
     means, last, rng = sum(widths), widths[-1], np.random.default_rng(2)
 
-    def features(self: Any, some: Part) -> np.ndarray:
+    def features(self: Any, some: Part, _: Any) -> list[np.ndarray]:
         """Noise; the last depth, or the one before it with it, or the first, or the first deviation knows the
         label.
         """
@@ -95,11 +100,13 @@ def test_the_first_way_is_the_usual_and_others_have_to_be_clearly_better(
             values[:, : widths[0]] += 2 * label
         if wanted == "deviations":
             values[:, means] += 6 * some.labels
-        return values
+        ends = np.cumsum(widths)
+        depths = (*cuts_of(len(ends)), len(ends))
+        return [values, *(values[:, ends[d - 1] - widths[d - 1] : ends[d - 1]] for d in depths)]
 
-    monkeypatch.setattr(steps.Frozen, "__call__", features)
+    monkeypatch.setattr(steps.Frozen, "columns", features)
     at = context("auto", ways)
-    found = join(backbone, part(200), 200, TASK, at)
+    found = join(backbone, part(200), 200, at)
     assert found.join == wanted
     why = at.decisions.settled["base.join"].why
     assert why.startswith("out-of-fold log loss 0.")
@@ -119,32 +126,29 @@ def test_what_a_ranking_chose_is_not_said_to_be_the_user_s(tiny: str) -> None:
 
 
 def test_columns_of_one_pass_are_the_features_of_each_way(backbone: Any) -> None:
-    drawn = tensors(backbone.preprocess.blank(3, np.random.default_rng(0)))
+    drawn, widths = tensors(backbone.preprocess.blank(3, np.random.default_rng(0))), widths_of(backbone)
     with torch.no_grad():
         every = Tapped(joined(backbone, "deviations")).eval()(drawn)[0].numpy()
         for way in ("faded", True, "deviations"):
-            found = columns(every, way, backbone)
+            found = columns(every, way, widths, len(widths))
             expected = Tapped(joined(backbone, way)).eval()(drawn)[0].numpy()
             np.testing.assert_allclose(found, expected, atol=1e-6)
         last = Tapped(backbone).eval()(drawn)[0].numpy()
-    found = columns(every, False, backbone)  # which are divided by their length
-    np.testing.assert_allclose(
-        found * np.linalg.norm(last, axis=1, keepdims=True), last, rtol=1e-4, atol=1e-5
-    )
+        own = Tapped(joined(backbone), (len(widths),)).eval()(drawn)[1].numpy()
+    assert np.array_equal(own, last), "the network's own features come beside the joined ones"
 
 
 @pytest.mark.parametrize(("count", "expected"), [(40, True), (41, False)])
 def test_depths_are_joined_up_to_so_many_examples_a_class(
     backbone: Any, count: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def noise(self: Any, some: Part) -> np.ndarray:
-        return (
-            np.random.default_rng(2).normal(size=(len(some.labels), self.backbone.width)).astype(np.float32)
-        )
+    def noise(self: Any, some: Part, names: Any) -> list[np.ndarray]:
+        shape = len(some.labels), self.backbone.width
+        return [np.random.default_rng(2).normal(size=shape).astype(np.float32) for _ in names]
 
-    monkeypatch.setattr(steps.Frozen, "__call__", noise)
+    monkeypatch.setattr(steps.Frozen, "columns", noise)
     at = context("auto", (True, False), few=20)
-    assert join(backbone, part(count), count, TASK, at).join is expected
+    assert join(backbone, part(count), count, at).join is expected
     why = at.decisions.settled["base.join"].why
     assert ("more than 20 examples a class" in why) is not expected
     assert as_compared(backbone, at).join is False
@@ -190,4 +194,4 @@ def test_random_weights_of_joined_features_move_everywhere(
 def test_a_network_of_one_stage_has_nothing_to_join(backbone: Any) -> None:
     lone = replace(backbone, stages=backbone.stages[:1])
     with pytest.raises(UsageError, match="a single stage"):
-        join(lone, part(), 60, TASK, context(True, ()))
+        join(lone, part(), 60, context(True, ()))

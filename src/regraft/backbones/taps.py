@@ -33,7 +33,8 @@ def entrance(backbone: Backbone, depth: int) -> str:
 class Tapped(nn.Module):
     """A batch of B examples to a tuple: (B, width) pooled features, those after each stage of `depths`
     (each (B, its channels)), and, with `cut`, the whole activation that stage `cut` is given. Depth d means
-    after the first d stages.
+    after the first d stages; as many as there are means what the network itself gives, of a joined backbone
+    that before it is joined.
     """
 
     def __init__(self, backbone: Backbone, depths: tuple[int, ...] = (), cut: int | None = None) -> None:
@@ -41,14 +42,22 @@ class Tapped(nn.Module):
         self.prepare = backbone.preprocess.device()
         self.module = backbone.module
         wanted = (*depths, *(() if cut is None else (cut,)))
-        self.depths, self.cut = depths, cut
-        self.entrances = {depth: entrance(backbone, depth) for depth in wanted}
+        self.depths, self.cut, self.whole = depths, cut, len(backbone.stages)
+        self.within = "network" if backbone.join else ""  # the network itself, by its name in the module
+        self.entrances = {depth: entrance(backbone, depth) for depth in wanted if depth != self.whole}
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Features of one batch, at every depth asked for."""
-        given = self.prepare(batch)
-        last, caught = tapped(self.module, given, self.entrances)
-        shallow = tuple(pooled(self.module, caught[depth], given) for depth in self.depths)
+        given, network = self.prepare(batch), self.module.get_submodule(self.within)
+        own: list[torch.Tensor] = []
+        handle = network.register_forward_hook(lambda _, __, found: own.append(found))
+        try:
+            last, caught = tapped(self.module, given, self.entrances)
+        finally:
+            handle.remove()
+        shallow = tuple(
+            own[0] if depth == self.whole else pooled(network, caught[depth], given) for depth in self.depths
+        )
         return (last, *shallow) if self.cut is None else (last, *shallow, caught[self.cut])
 
 

@@ -105,6 +105,21 @@ class FeatureStore:
             self.shrink()
         return room.arrays(len(columns))
 
+    def keep(self, ids: Sequence[str], key: tuple[str, ...], engine: Engine, values: np.ndarray) -> None:
+        """Keep (N, width) pooled features that `engine` would give for `key`, and that are known already because
+        another pass gave them too; those that are stored stay.
+        """
+        place = self._place(*key, engine.numerics, "pooled")
+        lacking = dict.fromkeys(ids)
+        for some, _ in _shards(place, lacking):
+            for identity in some:
+                del lacking[identity]
+        rows = [row for row, identity in enumerate(ids) if lacking.pop(identity, "") is None]
+        if rows:
+            self._write(
+                [place], [([ids[row] for row in rows], [values[rows].astype(np.float32, copy=False)])]
+            )
+
     def _computed(
         self,
         missing: list[str],

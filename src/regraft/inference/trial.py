@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +183,10 @@ def trial_key(
     backbone: Backbone, device: torch.device, batch: int, depths: tuple[int, ...] = ()
 ) -> tuple[str, ...]:
     """What the outcome of a trial of `makers` depends on beside the machine: the weights as they are, the
-    input, the shape.
+    input, the shape. Whether depths are joined takes no time beside the network, and one trial does for all ways.
     """
-    return backbone.fingerprint(), backbone.preprocess.fingerprint, str(device), str(batch), str(depths)
+    network = replace(backbone, module=backbone.network, join=False)
+    return network.fingerprint(), backbone.preprocess.fingerprint, str(device), str(batch), str(depths)
 
 
 def pick_engine(

@@ -132,11 +132,12 @@ class BaseRecipe(Section):
     size: Count | Auto = Field(
         "auto",
         description="input size within the bounds of the modality, of images 32 to 4,096 pixels; auto: by the images' own "
-        "size and the cost",
+        "size and the cost, or a smaller one whose out-of-fold log loss is clearly lower, where no backbone was named",
     )
     depth: Count | Auto = Field(
         "auto",
-        description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose",
+        description="first stages kept, pooled by their mean; auto: all, or what a ranking of several backbones chose; where "
+        "one is at hand and none was named, fewer where their out-of-fold log loss is clearly lower",
     )
     pooling: Literal["auto", "own", "mean", "cls", "max"] = Field(
         "auto",

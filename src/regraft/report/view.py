@@ -14,7 +14,7 @@ import yaml
 
 from regraft.artifacts import read_events, read_json
 from regraft.evaluation import FEW_GROUPS, PairedDifference, in_words
-from regraft.report import plots, view_choices, view_data, view_scores, words
+from regraft.report import forms, plots, view_choices, view_data, view_scores, words
 from regraft.report.pictures import picture
 from regraft.tasks import Task, counted, task_of_run
 
@@ -95,7 +95,7 @@ def view(folder: Path) -> Json:
 
 
 def _training(steps: Json, events: list[Json], tried: Json, task: Task) -> Json:
-    """What steps 5 and 6 have shown: heads, L2, the curves of the strategy that was chosen, and all tried."""
+    """What steps 2, 5 and 6 have shown: forms, heads, L2, the curves of the chosen strategy, and all tried."""
     why = str((steps.get("finetune") or {}).get("why") or "")
     of_chosen = [event for event in events if event.get("strategy") in (None, tried.get("chosen"))]
     return {
@@ -103,6 +103,7 @@ def _training(steps: Json, events: list[Json], tried: Json, task: Task) -> Json:
         "heads": view_choices.heads(events),
         "curves": plots.learning_curves(of_chosen, task.headline),
         "l2": plots.l2_path(events),
+        "forms": forms.loss_by_depth(events),
     }
 
 

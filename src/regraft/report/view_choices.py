@@ -16,6 +16,7 @@ _KEYS = {
     "epoch": ("strategy", "epoch"),
     "l2": ("l2", "class_weights"),
     "head": ("layers", "hidden", "dropout"),
+    "form": ("size", "depth"),
 }
 
 Json = dict[str, Any]

@@ -29,9 +29,9 @@ from regraft.steps.engine import Frozen, choose_engine
 from regraft.steps.evaluate import calibrate, out_of_fold, predicted, val_scores
 from regraft.steps.familiarity import familiarity
 from regraft.steps.finetune.step import Ground, Tried, finetune, judge, refit
+from regraft.steps.form import formed
 from regraft.steps.freeze import freeze
 from regraft.steps.head import head
-from regraft.steps.join import join
 from regraft.steps.long import long
 from regraft.steps.names import with_names
 from regraft.steps.obtain import Choice, obtain
@@ -121,7 +121,8 @@ def walk(
 def _based(choice: Choice, both: Part, facts: pa.Table, total: int, task: Task, context: Context) -> Backbone:
     """The parts of step 2, one after another, and what they decided told once."""
     backbone = pool(base(choice.obtained, facts, context, choice.ranked), both, task, context)
-    backbone = long(join(backbone, both, total, task, context), both, facts, total, task, context)
+    backbone = formed(backbone, both, facts, total, task, context, choice.free)
+    backbone = long(backbone, both, facts, total, task, context)
     context.tell("base")
     return backbone
 

@@ -32,6 +32,10 @@ class Frozen:
 
         Raises BudgetError where the passes would take longer than the budget leaves.
         """
+        return self.columns(part, ("pooled",), view)[0]
+
+    def columns(self, part: Part, columns: tuple[str, ...], view: str = "plain") -> list[np.ndarray]:
+        """The same of every output of the engine, by the names under which the store keeps them."""
         context, key = self.context, feature_key(self.engine, view)
         views = {probe.setting: probe.view for probe in context.modality.probes}
         pre = self.backbone.preprocess if view == "plain" else views[view](self.backbone.preprocess)
@@ -47,14 +51,23 @@ class Frozen:
                     f"{context.seconds_left:.0f} s. Allow more with --budget, or a smaller input with --size."
                 )
 
-        return context.store.features(part.ids, part.items, key, pre, self.engine, tick, label)[0]
+        return context.store.features(part.ids, part.items, key, pre, self.engine, tick, label, columns)
 
 
-def choose_engine(backbone: Backbone, items: Sequence[Any], count: int, context: Context) -> Engine:
-    """The recipe's engine, or the fastest for `count` images that agrees with float32 on some of `items`."""
+def choose_engine(
+    backbone: Backbone,
+    items: Sequence[Any],
+    count: int,
+    context: Context,
+    depths: tuple[int, ...] = (),
+    like: str = "",
+) -> Engine:
+    """The recipe's engine, or the fastest for `count` images that agrees with float32 on some of `items`; without
+    a trial the one of the name `like`. It gives the features at `depths` too.
+    """
     run, pre, memory = context.recipe.run, backbone.preprocess, context.store.folder
-    made = makers(backbone, context.device, context.feature_batch, cache=memory)
-    name: str = run.engine
+    made = makers(backbone, context.device, context.feature_batch, depths, cache=memory)
+    name: str = like or run.engine
     if name == "auto":
         sample = items[:: max(1, len(items) // TRIAL_ITEMS)][:TRIAL_ITEMS]
         key = trial_key(backbone, context.device, context.feature_batch)

@@ -12,6 +12,7 @@ from regraft.evaluation import draws
 from regraft.tasks import Metric
 
 RESAMPLES = 200  # of the error of a metric
+CLEAR_ERRORS = 2.0  # standard errors of a paired difference from which on it is clear
 
 
 def by_metric(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from regraft.backbones import Backbone, Way, joined, shares, widths_of
+from regraft.backbones import Backbone, Way, joined, shares
 from regraft.data.part import Part
 from regraft.errors import UsageError
-from regraft.evaluation import fewest_blocks, standard_error
+from regraft.evaluation import standard_error
 from regraft.modalities import BY_USER
 from regraft.steps.context import Context
-from regraft.steps.engine import Frozen, choose_engine
 from regraft.tasks import Task
 from regraft.training import Path, fit_path
+
+if TYPE_CHECKING:
+    from regraft.steps.form import Looks
 
 WAYS: dict[Way, str] = {
     False: "the last depth",
@@ -25,30 +30,22 @@ JOINED: dict[Way, str] = {
     True: "joined",
     "deviations": "joined with their deviations",
 }
-ENOUGH = 1_000  # examples of train and val that choose, at most
 
 
-def join(backbone: Backbone, part: Part, count: int, task: Task, context: Context) -> Backbone:
-    """The backbone as the recipe wants it, its depths joined or not; where that is open, what predicts better
-    out of fold on train and val together, `part`. `count` are the examples of all splits.
+def way_of(looks: Looks) -> tuple[Way, str, bool]:
+    """How the depths of a backbone are joined as the recipe wants it, or, where that is open, as predicts better
+    out of fold; why, and whether ways were compared.
 
     Of the ways that the modality's networks may gain by, the first is the usual; another wins only if its loss is
-    lower by more than one standard error of the paired difference (docs/decisions.md).
+    lower by more than one standard error of the paired difference (docs/decisions.md). Raises UsageError where what
+    was named cannot be had.
     """
-    asked = context.recipe.base.join
-    if asked == "auto":
-        wanted, why, compared = _better(backbone, part, count, task, context)
-    else:
-        wanted, why, compared = asked, BY_USER, False
-    said = str(context.decisions.steps.get("base", {}).get("decided", ""))
-    if wanted is not False:
-        backbone = _joined(backbone, wanted)
-        size = f"{backbone.width:,} features, input size {backbone.preprocess.size}"
-        said = f"all {len(backbone.stages)} depths {JOINED[wanted]}, {size}"
-    context.settle("base.join", wanted, why)
-    if compared or wanted is not False:
-        context.decisions.amend("base", said, why, {"width": backbone.width})
-    return backbone
+    asked = looks.context.recipe.base.join
+    if asked != "auto":
+        if asked is not False:
+            joined_by(looks.backbone, asked)
+        return asked, BY_USER, False
+    return _better(looks)
 
 
 def as_compared(backbone: Backbone, context: Context) -> Backbone:
@@ -62,66 +59,54 @@ def as_compared(backbone: Backbone, context: Context) -> Backbone:
         modality = context.modality
         usual = modality.joins[:1] == (True,) and modality.joined_up_to is None
         asked = "deviations" if usual and len(backbone.stages) > 1 else False
-    return backbone if asked is False else _joined(backbone, asked)
+    return backbone if asked is False else joined_by(backbone, asked)
 
 
-def _joined(backbone: Backbone, way: Way) -> Backbone:
+def joined_by(backbone: Backbone, way: Way) -> Backbone:
+    """The backbone with its depths joined. Raises UsageError where they cannot be."""
     try:
         return joined(backbone, way)
     except ValueError as error:
         raise UsageError(f"base.join: {backbone.provenance.id} cannot be joined: {error}.") from None
 
 
-def _better(
-    backbone: Backbone, part: Part, count: int, task: Task, context: Context
-) -> tuple[Way, str, bool]:
-    """The way of joining that is better out of fold, why, and whether ways were compared. All are columns of one
-    pass.
-    """
-    ways: tuple[Way, ...] = context.modality.joins  # type: ignore[assignment]
-    if not ways or len(backbone.stages) < 2:
-        return False, f"features of {context.modality.noun}s are those of the last stage", False
-    few = context.modality.joined_up_to
-    if few is not None and len(part) > few * task.outputs:
+def _better(looks: Looks) -> tuple[Way, str, bool]:
+    """The way of joining that is better out of fold, why, and whether ways were compared."""
+    modality, task, stages = looks.context.modality, looks.task, looks.stages
+    ways: tuple[Way, ...] = modality.joins  # type: ignore[assignment]
+    if not ways or stages < 2:
+        return False, f"features of {modality.noun}s are those of the last stage", False
+    few = modality.joined_up_to
+    if few is not None and looks.examples > few * task.outputs:
         why = f"there are more than {few} examples a class, whose features are those of the last stage"
         return False, why, False
-    some = part.every(-(-len(part) // ENOUGH))
-    if fewest_blocks(task.strata(some.labels), some.blocks) < 2 or context.out_of_time():
+    if not looks.able:
         return ways[0], "there is nothing, or no time, to choose by", False
-    every = joined(backbone, "deviations" if "deviations" in ways else True)
-    engine = choose_engine(every, some.items, count, context.trial())  # told when the features are computed
-    values = Frozen(every, engine, context)(some)
-    chosen, least = ways[0], probed(columns(values, ways[0], backbone), some, task, context)
-    told = [f"{_loss(least, some, task):.3f} by features of {WAYS[chosen]}"]
+    chosen = looks.whole(ways[0])
+    told = [f"{looks.loss(chosen):.3f} by features of {WAYS[chosen.way]}"]
     for way in ways[1:]:
-        if context.out_of_time():
+        if looks.context.out_of_time():
             break
-        path = probed(columns(values, way, backbone), some, task, context)
-        gain, error = gain_of(least, path, some, task)
+        other = looks.whole(way)
+        gain, error = looks.gain(chosen, other)
         beside = f"{'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f}"
-        told.append(f"{_loss(path, some, task):.3f} by those of {WAYS[way]} ({beside})")
+        told.append(f"{looks.loss(other):.3f} by those of {WAYS[way]} ({beside})")
         if gain > error:
-            chosen, least = way, path
-    return chosen, f"out-of-fold {task.loss_name} {', '.join(told)}", True
+            chosen = other
+    return chosen.way, f"out-of-fold {task.loss_name} {', '.join(told)}", True
 
 
-def _loss(path: Path, part: Part, task: Task) -> float:
-    """The mean out-of-fold loss."""
-    return float(task.losses(part.labels[path.rows], path.logits).mean())
-
-
-def columns(values: np.ndarray, way: Way, backbone: Backbone) -> np.ndarray:
-    """(N, D) features by one way of joining, of those of all depths of `backbone`, joined with deviations or
-    without.
+def columns(values: np.ndarray, way: Way, widths: Sequence[int], depth: int) -> np.ndarray:
+    """(N, D) features of the first `depth` stages by one way of joining them, of those of all depths, of these
+    `widths`, joined with deviations or without.
     """
-    widths = widths_of(backbone)
-    means = sum(widths)
-    if way is False:
-        return values[:, means - widths[-1] : means]
+    upto, means = sum(widths[:depth]), sum(widths)
     if way == "faded":
-        strengths = np.array(shares(len(widths)), dtype=np.float32)
-        return np.asarray(values[:, :means] * np.repeat(strengths, widths))
-    return values if way == "deviations" else values[:, :means]
+        strengths = np.array(shares(depth), dtype=np.float32)
+        return np.asarray(values[:, :upto] * np.repeat(strengths, widths[:depth]))
+    if way == "deviations":
+        return np.hstack([values[:, :upto], values[:, means : means + sum(widths[: depth - 1])]])
+    return values[:, :upto]
 
 
 def probed(values: np.ndarray, part: Part, task: Task, context: Context) -> Path:

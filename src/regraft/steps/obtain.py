@@ -30,11 +30,19 @@ FEWEST_SECONDS = 20.0  # seconds below which a comparison is not begun
 @dataclass(frozen=True)
 class Choice:
     """What step 1 took. Where several models were compared, `ranking` tells how, and settles size and depth
-    too.
+    too. `named`: the user named the model.
     """
 
     obtained: Obtained
     ranking: Ranking | None = None
+    named: bool = False
+
+    @property
+    def free(self) -> bool:
+        """Whether size and depth are still open, as far as the recipe leaves them so: a model that was named is
+        used as it is.
+        """
+        return self.ranking is None and not self.named
 
     @property
     def ranked(self) -> tuple[int, int] | None:
@@ -89,7 +97,7 @@ def obtain(part: Part, facts: pa.Table, counts: Mapping[str, int], task: Task, c
         source=p.source,
         **others,
     )
-    return Choice(obtained, ranking)
+    return Choice(obtained, ranking, named=recipe.backbone != "auto")
 
 
 def _not_compared(part: Part, task: Task, context: Context) -> str:

@@ -18,10 +18,11 @@ import pyarrow as pa
 from regraft.data.part import Part
 from regraft.errors import UsageError
 from regraft.steps.context import Context
+from regraft.steps.evidence import CLEAR_ERRORS
 from regraft.steps.rank.choosing import Ranking, Row, choose, opinions, row_of
 from regraft.steps.rank.entrants import RANKING_SHARE, Entrants, round_sizes, stratified_order
 from regraft.steps.rank.network import Reached, name_licence, reach, taken, ticking, untried
-from regraft.steps.rank.probing import CLEAR_ERRORS, clearly_lower, probe, standings
+from regraft.steps.rank.probing import clearly_lower, probe, standings
 from regraft.tasks import Task
 
 __all__ = [

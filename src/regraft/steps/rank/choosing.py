@@ -10,7 +10,8 @@ from regraft.backbones import entry_of
 from regraft.evaluation import Metric, standard_error
 from regraft.recipe import Recipe
 from regraft.steps.estimate import run_seconds
-from regraft.steps.rank.probing import CLEAR_ERRORS, Probe
+from regraft.steps.evidence import CLEAR_ERRORS
+from regraft.steps.rank.probing import Probe
 from regraft.tasks import Score
 
 TIES = {"accuracy": 1.0, "speed": 2.0}  # standard errors within which the cheapest is taken

@@ -18,14 +18,13 @@ from regraft.inference import REFERENCE, Trial, feature_key, makers, pick_engine
 from regraft.modalities import Preprocess
 from regraft.steps.context import Context
 from regraft.steps.estimate import epochs_of, step_seconds, usual_plan
+from regraft.steps.form import cuts_of, smaller_than
 from regraft.steps.join import as_compared
 from regraft.steps.rank.probing import FOLDS
 from regraft.tasks import Task
 
 ROUNDS = (300, 1_000, 3_000)  # examples
 WORTH = 1.5  # times the examples of the round before: fewer new ones are not worth a round
-SMALLER, SMALLEST = 0.7, 64  # of the rule's input size, which is half its cost; pixels
-DEPTHS = 4  # cuts a backbone is tried at, all in its later half
 RANKING_SHARE = 0.2  # of the time left, which the comparison may take
 TRIAL_ITEMS = 32  # images of the engines' trial
 
@@ -160,9 +159,8 @@ class Entrants:
                 raise BackboneError(f"{obtained.provenance.id} takes inputs of {native} pixels only.")
             return [int(self.recipe.base.size)]
         size = self._preprocess(obtained, None).size
-        smaller = max(SMALLEST, 32 * round(SMALLER * size / 32))
-        whole = fixed or not self.context.modality.resizes
-        return [size] if whole or smaller >= size else [size, smaller]
+        smaller = smaller_than(size, fixed, self.context.modality.resizes)
+        return [size] if smaller is None else [size, smaller]
 
     def _backbone(self, obtained: Obtained, size: int) -> Backbone:
         """The backbone as step 2 would make it."""
@@ -229,9 +227,7 @@ class Entrants:
                 raise UsageError(f"a depth of {asked} was asked for; the backbone has {stages} stages")
             wanted = [int(asked)] if asked != stages else []
         else:
-            half = -(-stages // 2)
-            places = np.linspace(half, stages - 1, min(DEPTHS, stages - half))
-            wanted = sorted({int(depth) for depth in places})
+            wanted = list(cuts_of(stages))
         depths = []
         for depth in wanted:
             try:

@@ -12,6 +12,7 @@ from regraft.data.part import Part
 from regraft.evaluation import folds_of, standard_error
 from regraft.recipe import Recipe
 from regraft.steps.context import Context
+from regraft.steps.evidence import CLEAR_ERRORS
 from regraft.steps.trials import trials
 from regraft.tasks import Probed, Score, Task
 from regraft.training import Checkpoint, fit_path
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from regraft.steps.rank.entrants import Entrant
 
 FOLDS = 5
-# Standard errors of a paired difference; candidates this far behind are not looked at again
-CLEAR_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
