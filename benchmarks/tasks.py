@@ -1,7 +1,7 @@
 """Several labels and numbers beside what one would do by hand: the same frozen features, scikit-learn on them.
 
     python benchmarks/tasks.py DATA [--seeds 3] [--sets cells flags signs angles] [--full] [--size 96]
-        [--write docs/benchmarks.md]
+        [--results FOLDER] [--write docs/benchmarks.md]
 
 DATA holds bccd_counts, sign_digits and flowers5. By hand is a RidgeCV on standardised features for numbers, and
 for labels one LogisticRegression each whose C is chosen by cross-validation. Both are fitted to all that is not
@@ -10,7 +10,8 @@ the network's last layer alone, which is what one takes without choosing. Sets: 
 photographs of blood; `flags`, whether there are white cells or platelets; `signs`, whether the digit that a hand shows
 is odd, and whether it is 5 or more; `angles`, by how many degrees, 0 to 90, a photograph of a flower was turned. With
 `--full` regraft fine-tunes as it does by default; else it stops at the head. `--size` is the side of pictures in pixels
-for all; else regraft chooses it by the data.
+for all; else regraft chooses it by the data. In the folder of `--results` each seed of a set is a file, and what is
+there is not measured again.
 
 How often the intervals of numbers hold is told twice: on the test set as it is, and in the mean of DRAWS tests drawn
 by lot from all examples, with a linear head each time. Only the second has new examples from where the others are from.
@@ -23,7 +24,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +156,13 @@ def by_lot(features: np.ndarray, targets: np.ndarray, blocks: np.ndarray, tests:
 
 @dataclass(frozen=True)
 class Result:
-    """One run beside what was done by hand: the metric of each, and how much better regraft is."""
+    """One run beside what was done by hand: what regraft handed over, the metric of each, and how much better
+    regraft is.
+    """
 
     name: str
     seed: int
+    chosen: str
     ours: float
     theirs: float
     usual: float
@@ -166,6 +170,13 @@ class Result:
     difference: PairedDifference
     coverage: tuple[float, ...]
     drawn: float
+
+    @classmethod
+    def read(cls, place: Path) -> Result:
+        """The result that was written there."""
+        kept = json.loads(place.read_text(encoding="utf-8"))
+        kept["difference"] = PairedDifference.from_dict(kept["difference"])
+        return cls(**{**kept, "coverage": tuple(kept["coverage"])})
 
 
 def measured(
@@ -217,7 +228,8 @@ def measured(
     coverage = tuple(row["value"] for row in held)
     blocks = np.array([row["block"] for row in rows])
     drawn = by_lot(values, targets, blocks, int(test.sum()), task) if numbers else float("nan")
-    return Result(name, seed, told[0], told[1], told[2], base_line, difference, coverage, drawn)
+    chosen = str(run.state["chosen"])
+    return Result(name, seed, chosen, told[0], told[1], told[2], base_line, difference, coverage, drawn)
 
 
 def line(results: list[Result], unit: str) -> str:
@@ -226,10 +238,28 @@ def line(results: list[Result], unit: str) -> str:
     mean = [np.mean([getattr(one, key) for one in results]) for key in ("ours", "theirs", "usual", "nothing")]
     scale = 100 if unit == "%" else 1
     said = "; ".join(in_words(one.difference).partition(":")[0].partition(" by hand")[0] for one in results)
+    chosen = "; ".join(one.chosen for one in results)
     held = "; ".join(", ".join(f"{share:.0%}" for share in one.coverage) for one in results if one.coverage)
     shown = " | ".join(f"{scale * value:.3g}{' %' if unit == '%' else ''}" for value in mean)
     lot = f"{np.mean([one.drawn for one in results]):.1%}" if held else "-"
-    return f"| {first.name} | {shown} | {said} | {held or '-'} | {lot} |"
+    return f"| {first.name} | {chosen} | {shown} | {said} | {held or '-'} | {lot} |"
+
+
+def _once(name: str, seed: int, options: argparse.Namespace, work: Path) -> Result:
+    """The result of a seed of a set, measured where it is not in the folder of results."""
+    kind = "full" if options.full else "head"
+    place = None if options.results is None else options.results / f"{name}-{kind}-{seed}.json"
+    if place is not None and place.is_file():
+        return Result.read(place)
+    folder = work / f"{name}{seed}"
+    folder.mkdir()
+    made = SETS[name](options.data, folder, seed)
+    cache = options.cache or work / "cache"
+    result = measured(name, made, seed, options.full, work, cache, options.size)
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 def main() -> None:
@@ -243,26 +273,22 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--size", type=int, help="side of pictures in pixels; else by the data")
     parser.add_argument("--cache", type=Path, help="of features; else a folder that goes away")
+    parser.add_argument(
+        "--results", type=Path, help="folder of results, a file a seed of a set; else none is kept"
+    )
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     lines = [
-        "| set | regraft | by hand, same features | by hand, last layer | knowing nothing | regraft is, seed by seed | "
-        "90 % intervals held | of tests by lot |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | handed over | regraft | by hand, same features | by hand, last layer | knowing nothing | "
+        "regraft is, seed by seed | 90 % intervals held | of tests by lot |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         for name in options.sets:
             results = []
             for seed in range(options.seeds):
-                folder = work / f"{name}{seed}"
-                folder.mkdir()
-                made = SETS[name](options.data, folder, seed)
-                results.append(
-                    measured(
-                        name, made, seed, options.full, work, options.cache or work / "cache", options.size
-                    )
-                )
+                results.append(_once(name, seed, options, work))
                 print(
                     json.dumps({"set": name, "seed": seed, "said": in_words(results[-1].difference)}),
                     flush=True,
