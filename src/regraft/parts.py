@@ -110,13 +110,17 @@ def freeze(
 
 def fit_head(
     features: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
+    labels: Sequence[Any] | np.ndarray,
     l2: float | None = None,
     seed: int = 0,
     groups: Sequence[Any] | np.ndarray | None = None,
+    task: str = "single",
 ) -> nn.Module:
-    """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels; L2 by out-of-fold log loss
+    """A linear head (B, D) -> (B, K) on (N, D) features and (N,) integer labels; L2 by out-of-fold loss
     where None.
+
+    With `task` "multi" labels are (N, K) of 0 and 1, and the head gives a logit a label; with "regression" they
+    are (N,) or (N, K) numbers, which it gives in their own units. Of both nan says that one is not known.
 
     `groups` (N,), any hashable values, name what belongs together, such as a patient's pictures: no fold
     parts a group. An example whose group is None is alone. Raises UsageError for features that hold nan or
@@ -125,4 +129,5 @@ def fit_head(
     from regraft.data.blocks import blocks_of
     from regraft.training import head_alone
 
-    return head_alone(features, labels, l2, seed, blocks_of(list(groups)) if groups is not None else None)
+    blocks = blocks_of(list(groups)) if groups is not None else None
+    return head_alone(features, labels, l2, seed, blocks, task)

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from regraft.artifacts import RunFolder
 from regraft.cli import app
@@ -97,6 +99,44 @@ def test_what_is_told_of_extending_regraft_runs_from_top_to_bottom(tmp_path: Pat
     assert run["missing"] == {}
     assert (run["data"]["modality"], run["data"]["kind"]) == ("vector", "ordinal")
     assert run["provenance"]["id"] == "toy:tiny"
+
+
+def test_what_is_told_of_data_runs_from_top_to_bottom(
+    head_only: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import regraft
+
+    def fit(data: str, out: str, recipe: dict[str, Any]) -> regraft.Run:
+        """With a tiny network, and its head alone."""
+        return regraft.api.fit(data, out, recipe={**head_only, **recipe}, cache=None)
+
+    monkeypatch.setattr(regraft, "fit", fit, raising=False)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(PYTHON.findall((ROOT / "docs" / "data.md").read_text(encoding="utf-8"))), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["0.png", "1.png"] * 2
+    assert "'height': " in lines[0]
+    assert "'tall': " in lines[2]
+    assert lines[4].startswith("{'train': ")
+
+
+def test_the_commands_for_several_labels_and_numbers_run_as_they_stand_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(80):
+        light = np.random.default_rng(number).integers(0, 200)
+        Image.fromarray(np.full((32, 32, 3), light, np.uint8)).save(f"{number}.png")
+    header, rows = "path,sunny,indoors,cells", [f"{n}.png,{n % 2},{n // 2 % 2},{n}" for n in range(80)]
+    commands = re.findall(r"^    regraft (fit (\S+) --(?:labels|targets) \S+)$", README, re.MULTILINE)
+    assert len(commands) == 2
+    for words, table in commands:
+        Path(table).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        app([*shlex.split(words), "--dry-run"], standalone_mode=False)
+        assert "would take about" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

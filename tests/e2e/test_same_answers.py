@@ -4,15 +4,9 @@ answers are the same.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +17,10 @@ import pytest
 import regraft
 import sounds
 import texts
-from commands import call, start
+from commands import call
 from regraft.artifacts import read_json
 from regraft.exporting import examples, onnx
+from ways import by_program, by_server
 
 pytest.importorskip("onnxruntime", reason="pip install 'regraft[export]'")
 
@@ -68,37 +63,6 @@ def asked(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
 def in_rows(lines: list[dict[str, object]], names: tuple[str, ...]) -> np.ndarray:
     """(N, K) probabilities of what was said, in the order of the classes."""
     return np.array([[line["probabilities"][name] for name in names] for line in lines])  # type: ignore[index]
-
-
-def by_program(folder: Path, files: list[str]) -> list[dict[str, object]]:
-    """What the program beside an export says."""
-    words = [sys.executable, str(folder / "predict.py"), *files]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def by_server(run: Path, files: list[str], cwd: Path) -> list[dict[str, object]]:
-    """What `regraft serve` says, asked about a few files at a time."""
-    server = start("serve", f"model={run}", "--port", "0", cwd=cwd)
-    try:
-        while "http://" not in (said := Path(server.files[1].name).read_text()) or not said.endswith("\n"):
-            assert server.poll() is None, server.communicate()
-            time.sleep(0.05)
-        address = "http://" + said.partition("http://")[2].split()[0].rstrip("/") + "/predict"
-        lines: list[dict[str, object]] = []
-        for begin in range(0, len(files), 5):
-            items = [
-                {"data": base64.b64encode(Path(file).read_bytes()).decode(), "name": file}
-                for file in files[begin : begin + 5]
-            ]
-            body = json.dumps({"items": items}).encode()
-            request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request) as answer:
-                lines += json.loads(answer.read())["predictions"]
-        return lines
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.communicate()
 
 
 def in_timm(folder: Path, files: list[str]) -> np.ndarray:

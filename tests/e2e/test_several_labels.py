@@ -21,6 +21,8 @@ from regraft.errors import DataError, UsageError
 from regraft.serving.schemas import Answer
 from sounds import hiss, tone
 from sounds import write as write_sound
+from standin import StandIn
+from ways import by_hub, by_program, by_server
 
 COUNT = 150
 
@@ -115,9 +117,14 @@ def test_its_answers_are_the_same_in_every_form(run: regraft.Run, tmp_path: Path
     tested = [row for row in stored if row["split"] == "test"]
     again = regraft.load(run.path).predict([data / row["source"] for row in tested])
     assert [json.loads(row["predicted"]) for row in tested] == [list(one.labels or ()) for one in again]
+    for ours, served in zip(predictions, by_server(run.path, files, tmp_path), strict=True):
+        assert served["labels"] == list(ours.labels or ())
+        assert served["probabilities"] == pytest.approx(ours.probabilities, abs=1e-5)
 
 
-def test_it_is_evaluated_compared_and_exported(run: regraft.Run, tmp_path: Path) -> None:
+def test_it_is_evaluated_compared_exported_and_sent_away(
+    run: regraft.Run, hub: StandIn, tmp_path: Path
+) -> None:
     own = regraft.evaluate(run.path)
     assert own.metrics["map"] == run.metrics["test"]["map"]
     assert "are those of the run" in own.said[0]
@@ -133,12 +140,31 @@ def test_it_is_evaluated_compared_and_exported(run: regraft.Run, tmp_path: Path)
     exported = regraft.export(run.path, "onnx", tmp_path / "onnx")
     assert exported.proof is not None
     assert exported.proof.same.agreement == 1
+    files = [str(new / f"{number}.png") for number in range(6)]
+    ours, sent = run.model.predict(files), by_hub(run.path, files, hub, tmp_path / "sent")
+    for one, there, by_graph in zip(ours, sent, by_program(exported.path, files), strict=True):
+        assert (there.labels, there.probabilities) == (one.labels, one.probabilities)
+        assert by_graph["labels"] == list(one.labels or ())
+        assert by_graph["probabilities"] == pytest.approx(one.probabilities, abs=1e-3)
+    card = hub.repositories["me/model"].files["README.md"].decode()
+    assert "pipeline_tag: image-classification" in card
+    assert "Tells which of 3 labels images have" in card
 
 
-def test_columns_of_0_and_1_may_be_empty(tmp_path: Path, head_only: dict[str, Any]) -> None:
+def splits(run: regraft.Run) -> dict[str, str]:
+    """The split of each source."""
+    rows = read_parquet(run.path / "examples.parquet").to_pylist()
+    return {row["source"]: row["split"] for row in rows}
+
+
+def test_columns_of_0_and_1_may_be_empty_and_splits_of_an_earlier_run_are_kept(
+    run: regraft.Run, tmp_path: Path, head_only: dict[str, Any]
+) -> None:
     table = write(tmp_path / "data", "path,bright,red,blue", columns)
-    recipe = {**head_only, "data": {"labels": ["bright", "red", "blue"]}}
-    run = regraft.fit(table, tmp_path / "run", recipe=recipe, cache=None)
+    recipe = {**head_only, "data": {"labels": ["bright", "red", "blue"], "seed": 5}}
+    others = run  # of the same pictures
+    run = regraft.fit(table, tmp_path / "run", recipe=recipe, cache=None, splits=others.path)
+    assert splits(run).items() <= splits(others).items()
     counted = {row["class"]: row["known"] for row in run.metrics["per_class"]}
     test = read_parquet(run.path / "examples.parquet").to_pylist()
     known = [json.loads(row["label"])["blue"] is not None for row in test if row["split"] == "test"]

@@ -22,6 +22,8 @@ from regraft.serving.schemas import Answer
 from regraft.tasks import Grid
 from sounds import hiss
 from sounds import write as write_sound
+from standin import StandIn
+from ways import by_hub, by_program, by_server
 
 COUNT = 150
 
@@ -101,6 +103,9 @@ def test_its_numbers_are_the_same_in_every_form(run: regraft.Run, tmp_path: Path
     stored = [row for row in rows if row["split"] == "test"]
     (one,) = regraft.load(run.path).predict(data / stored[0]["source"])
     assert float(stored[0]["predicted"]) == pytest.approx(one.values["target"], rel=1e-6)  # type: ignore[index]
+    for ours, served in zip(predictions, by_server(run.path, files, tmp_path), strict=True):
+        assert served["values"] == pytest.approx(ours.values, rel=1e-5)
+        assert served["intervals"]["target"] == pytest.approx(ours.intervals["target"], rel=1e-5)  # type: ignore[index]
 
 
 def test_a_number_beyond_the_training_targets_is_told(run: regraft.Run) -> None:
@@ -110,7 +115,9 @@ def test_a_number_beyond_the_training_targets_is_told(run: regraft.Run) -> None:
     assert any("outside of the training targets, 10" in note for note in told)
 
 
-def test_it_is_evaluated_compared_and_exported(run: regraft.Run, tmp_path: Path) -> None:
+def test_it_is_evaluated_compared_exported_and_sent_away(
+    run: regraft.Run, hub: StandIn, tmp_path: Path
+) -> None:
     own = regraft.evaluate(run.path)
     assert own.metrics["mae"] == run.metrics["test"]["mae"]
     assert "are those of the run" in own.said[0]
@@ -130,6 +137,15 @@ def test_it_is_evaluated_compared_and_exported(run: regraft.Run, tmp_path: Path)
     exported = regraft.export(run.path, "onnx", tmp_path / "onnx")
     assert exported.proof is not None
     assert exported.proof.same.largest < 0.1
+    files = [str(new / f"{number}.png") for number in range(6)]
+    ours, sent = run.model.predict(files), by_hub(run.path, files, hub, tmp_path / "sent")
+    for one, there, by_graph in zip(ours, sent, by_program(exported.path, files), strict=True):
+        assert (there.values, there.intervals) == (one.values, one.intervals)
+        assert by_graph["values"] == pytest.approx(one.values, rel=1e-3)
+        assert by_graph["intervals"]["target"] == pytest.approx(one.intervals["target"], rel=1e-3)  # type: ignore[index]
+    card = hub.repositories["me/model"].files["README.md"].decode()
+    assert "image-regression" in card
+    assert "pipeline_tag" not in card  # hubs have none of numbers told of pictures
 
 
 def test_several_numbers_some_of_them_unknown_are_fine_tuned(tmp_path: Path, quick: dict[str, Any]) -> None:
@@ -170,16 +186,22 @@ def test_numbers_that_cannot_be_learnt_are_clear_errors(
         regraft.fit(table, tmp_path / "run", recipe={**head_only, "data": {"targets": ["light"]}})
 
 
-def test_many_numbers_called_labels_are_read_as_the_user_says(
-    tmp_path: Path, head_only: dict[str, Any]
+def splits(run: regraft.Run) -> dict[str, str]:
+    """The split of each source."""
+    rows = read_parquet(run.path / "examples.parquet").to_pylist()
+    return {row["source"]: row["split"] for row in rows}
+
+
+def test_many_numbers_called_labels_are_read_as_the_user_says_and_splits_of_an_earlier_run_are_kept(
+    run: regraft.Run, tmp_path: Path, head_only: dict[str, Any]
 ) -> None:
     table = write(tmp_path / "data", "path,label", lambda _, value: f"{value:.0f}")
     with pytest.raises(DataError, match="different numbers"):
         regraft.fit(table, tmp_path / "run", recipe=head_only)
-    run = regraft.fit(
-        table, tmp_path / "run", recipe={**head_only, "data": {"task": "regression"}}, cache=None
-    )
-    assert run.state["data"]["kind"] == "regression"
+    recipe = {**head_only, "data": {"task": "regression", "seed": 5}}
+    other = regraft.fit(table, tmp_path / "run", recipe=recipe, cache=None, splits=run.path)
+    assert other.state["data"]["kind"] == "regression"
+    assert splits(other) == splits(run)  # of the same pictures
 
 
 def test_sounds_have_numbers_too(tmp_path: Path, head_only: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from regraft.steps.evidence import foreseen, halves
 from regraft.steps.finetune import judge as module
 from regraft.steps.finetune.judge import DOUBT, compare, cross_fit
 from regraft.steps.finetune.rules import HELD, folds, trainings
-from regraft.tasks import Single, chosen_by
+from regraft.tasks import Numbers, Single, chosen_by
 
 TASK = Single(("a", "b", "c"))
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -237,3 +237,12 @@ def test_a_gain_counts_when_it_is_above_the_noise() -> None:
     found = compare(TASK, chosen_by(TASK, "accuracy"), labels, {0.0: before, 1.0: same}, None, rows)
     assert found.share == 0
     assert found.gain <= found.error
+
+
+def test_a_metric_below_zero_is_told_below_zero() -> None:
+    truth = np.random.default_rng(0).normal(size=(80, 1))
+    task = Numbers(("size",)).fitted(truth)
+    outputs = {0.0: -truth, 1.0: truth + 0.1}
+    found = compare(task, chosen_by(task, "r2"), truth, outputs, None, np.arange(80))
+    assert "R squared -2.870 and 0.950" in found.why
+    assert "mean absolute error 1.5" in compare(task, task.headline, truth, outputs, None, np.arange(80)).why

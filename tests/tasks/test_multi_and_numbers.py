@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,11 @@ def test_numbers_are_told_in_their_units_with_what_is_promised() -> None:
     again = task_of("regression", task.classes, json.loads(json.dumps(task.settings())))
     np.testing.assert_array_equal(again.answers(outputs), task.answers(outputs))
     np.testing.assert_allclose(task.encode(task.said(task.answers(outputs))), task.answers(outputs))
+    few = np.where(
+        np.arange(40)[:, None] < (40, 5), held.targets, np.nan
+    )  # five are too few to promise anything
+    half = NUMBERS.decided(NUMBERS.calibrate(replace(held, targets=few)))
+    assert [bool(row["held"]) for row in half.tables(held.targets, held.outputs)["numbers"]] == [True, False]
     graph = task.in_graph(calibration)
     np.testing.assert_allclose(
         graph.module(torch.from_numpy(outputs)).numpy(), task.answers(outputs), rtol=1e-6

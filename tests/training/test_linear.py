@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
+import regraft
 from bases import single
+from regraft.errors import UsageError
 from regraft.evaluation import folds_of
 from regraft.training import fit_linear, fit_path, linear_outputs
 from regraft.training import linear as module
@@ -187,3 +190,44 @@ def test_few_rows_are_solved_in_fewer_numbers(monkeypatch: pytest.MonkeyPatch) -
     )
     fit_linear(values, labels, np.ones(len(labels)), single(3), 0.1)
     assert shapes == [(1, 3, 60)]  # 59 directions, as the mean is taken off, and the bias
+
+
+def test_a_head_of_numbers_gives_them_in_their_units_and_one_of_labels_passes_over_what_is_not_known() -> (
+    None
+):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 6)).astype(np.float32)
+    true = values @ rng.normal(size=(6, 2)) * (1_000, 0.01) + (5_000, 0.2)
+    true[::4, 1] = np.nan
+    head = regraft.fit_head(values, true, l2=1e-9, task="regression")
+    told = head(torch.from_numpy(values)).detach().numpy()
+    np.testing.assert_allclose(told[1::4], true[1::4], rtol=1e-2, atol=1e-3)
+    chosen = regraft.fit_head(values, true[:, 0], task="regression", groups=np.arange(300) // 3)
+    np.testing.assert_allclose(chosen(torch.from_numpy(values)).detach().numpy()[:, 0], true[:, 0], atol=200)
+    labels = (values[:, :2] > 0.5).astype(float)
+    labels[::3, 0] = np.nan
+    peer = LogisticRegression(C=1 / (200 * 1e-3), max_iter=5_000)
+    head = regraft.fit_head(values, labels, task="multi")
+    said = head(torch.from_numpy(values)).detach().numpy()
+    known = np.isfinite(labels[:, 0])
+    own = peer.fit(values[known], labels[known, 0]).predict(values)
+    assert ((said[:, 0] > 0) == own).mean() > 0.97
+    assert ((said[:, 1] > 0) == labels[:, 1]).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("targets", "task", "words"),
+    [
+        ([[0, 1], [1, 2], [0, 0]], "multi", "0 or 1 each"),
+        ([[0, 1], [1, 1], [0, 1]], "multi", "label 1: there is nothing to learn"),
+        ([1.0, 1.0, np.nan], "regression", "nothing is known of row 2"),
+        ([1.0, 1.0, 1.0], "regression", "number 0 is always the same"),
+        ([1.0, np.inf, 1.0], "regression", "numbers are finite"),
+        (["a", "b", "c"], "regression", "targets are numbers"),
+        ([0, 1, 1], "ranks", "one of single, multi, regression"),
+        ([[0, 1], [1, 0], [1, 1]], "single", r"single classes are \(N,\)"),
+    ],
+)
+def test_targets_of_no_task_are_refused_with_the_reason(targets: list, task: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        regraft.fit_head(np.eye(3), targets, task=task)

@@ -124,7 +124,10 @@ class Metric:
 
         Raises UsageError for a metric without a value under weights.
         """
-        score = float(self.scores(facts, np.ones((1, len(facts))))[0])
+        return self.of_score(float(self.scores(facts, np.ones((1, len(facts))))[0]))
+
+    def of_score(self, score: float) -> float:
+        """The value that `scores` has turned into this score."""
         return score if self.higher else -score
 
     def scores(self, facts: Any, weights: Floats) -> Floats:

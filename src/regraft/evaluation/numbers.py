@@ -31,7 +31,7 @@ GROUPS = 20  # groups, the largest, whose coverage is told
 
 class Told:
     """N answers that are K numbers each: (N, K) targets and values, what an error is divided by (K,), and where
-    each is promised to lie, `lows` to `highs` (N, K), where anything is.
+    each is promised to lie, `ends` of (N, K) lows and highs, NaN where nothing is promised of a number.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ def coverage(
     """How often number `k` lies in its interval, with Wilson's 95 % interval; the same by the thirds of its
     targets, and by group where there are some of FEWEST examples.
     """
-    if facts.ends is None:
+    if facts.ends is None or np.isnan(facts.ends[0][:, k]).any():
         return {}
     rows = np.flatnonzero(facts.known[:, k])
     target, low, high = (column[rows, k] for column in (facts.targets, *facts.ends))

@@ -26,6 +26,8 @@ _LICENCES = (
     "openrail",
     "unknown",
 )
+# Of the Hugging Face hub, which knows none of numbers that are told of images, texts or sounds
+_PIPELINES = ("image-classification", "text-classification", "audio-classification")
 _SPLITS = {
     "test": "a held-out test set",
     "cv": "examples held out in turn (cross-validation)",
@@ -73,7 +75,7 @@ def _metadata(task: Task, run: Json, metrics: Json, split: str | None) -> dict[s
         fields["base_model"] = base
     fields |= {
         "library_name": str(run.get("library") or "regraft"),
-        "pipeline_tag": hub,
+        **({"pipeline_tag": hub} if hub in _PIPELINES else {}),
         "tags": ["regraft", "transfer-learning", hub],
     }
     if split:

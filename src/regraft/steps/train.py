@@ -185,7 +185,9 @@ def _weigh(
     best = int(scores.argmax())
     close = scores[best] - scores <= (draws[best] - draws).std(axis=1)
     chosen = ways[int(close.argmax())]
-    said = ", ".join(f"{abs(value):.3f} {name}" for name, value in zip(heads, scores, strict=True))
+    said = ", ".join(
+        f"{metric.of_score(value):.3f} {name}" for name, value in zip(heads, scores, strict=True)
+    )
     return (chosen, heads[chosen] if layers else None, f"{unequal}: {metric.words} by class weights {said}")
 
 

@@ -18,6 +18,7 @@ from regraft.data.examples import Examples
 from regraft.data.rows import Labels, counted
 from regraft.errors import UsageError
 from regraft.evaluation import Estimate, Metric, estimates
+from regraft.tasks.arrays import given_in
 from regraft.tasks.link import Link, Softmax
 from regraft.tasks.multi import Multi
 from regraft.tasks.numbers import Numbers
@@ -204,6 +205,7 @@ __all__ = [
     "chosen_by",
     "counted",
     "evaluated",
+    "given_in",
     "headline_score",
     "kinds",
     "register",

@@ -237,9 +237,9 @@ class Numbers(Usual):
         return Told(targets, values, self._deviation if self.outputs > 1 else None, self._ends(values))
 
     def _ends(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """(N, K) where the numbers are promised to lie; None without a promise for each."""
+        """(N, K) where the numbers are promised to lie, NaN where nothing is; None without any promise."""
         around = None if self.widths is None else self.widths.around(values)
-        if around is None or np.isnan(around).any():
+        if around is None or np.isnan(around).all():
             return None
         return values - around, values + around
 

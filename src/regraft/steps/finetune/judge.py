@@ -106,9 +106,10 @@ def compare(
     )
     wins = gain > error and before - after <= noise
     noise_said = f"{error:.3f}" if np.isfinite(error) else "unknown"
+    values = [metric.of_score(score) for score in (before, after)]
     why = (
         f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of "
-        f"{gain:.3f}, standard error {noise_said}), {metric.words} {abs(before):.3f} and {abs(after):.3f}"
+        f"{gain:.3f}, standard error {noise_said}), {metric.words} {values[0]:.3f} and {values[1]:.3f}"
     )
     if not np.isfinite(error):
         why += "; all were held out of one group, which does not tell of others"
