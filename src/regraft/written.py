@@ -46,14 +46,15 @@ class Sheet(Protocol):
 
 def columns(task: Task, top: int | None) -> list[str]:
     """The columns of csv and parquet: those of every prediction, then what the task tells of each class, such as
-    its probability; or the `top` most probable ones.
+    its probability, or the `top` most probable ones; then notes, where the task has any.
     """
     if top is None or PROBABILITY not in task.spread:
         shares = [f"{what}:{name}" for name in task.classes for what in task.spread]
     else:
         count = min(top, len(task.classes))
         shares = [f"{what}_{number}" for number in range(1, count + 1) for what in ("label", "probability")]
-    return ["source", "label", "probability", "sure", "familiarity", "unfamiliar", *shares, "error"]
+    notes = ["note"] if task.spoken.notes else []
+    return ["source", "label", "probability", "sure", "familiarity", "unfamiliar", *shares, *notes, "error"]
 
 
 def cells(row: Prediction, names: Sequence[str]) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def _line(row: Prediction, top: int | None) -> str:
     source = _on_a_line(row.source)
     if row.label is None:
         return f"{source}  cannot be read: {row.error}"
-    said = [f"{source}  {row.label or 'none':{SIDE}}"]
+    said = [f"{source}  {_label(row):{SIDE}}"]
     said[0] += "" if row.probability is None else f" {row.probability:.3f}"
     if top is not None and top > 1:
         said.append(", ".join(f"{n} {p:.3f}" for n, p in row.probabilities.items() if n != row.label))
@@ -147,6 +148,12 @@ def _line(row: Prediction, top: int | None) -> str:
     if row.unfamiliar:
         said.append("unlike anything it was trained on")
     return "  ".join(said)
+
+
+def _label(row: Prediction) -> str:
+    """What a table says of an item: several labels each with its probability."""
+    each = [f"{name} {row.probabilities[name]:.3f}" for name in row.labels or () if name in row.probabilities]
+    return "; ".join(each) if row.labels and len(each) == len(row.labels) else row.label or "none"
 
 
 class Lines:

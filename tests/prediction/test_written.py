@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -134,3 +135,24 @@ def test_a_text_is_one_line_of_a_table_and_does_not_steer_the_terminal() -> None
     assert first.startswith("one two  [31mred \udcff  a ")
     assert len(second) < 300
     assert "…  a " in second
+
+
+def test_labels_have_their_probabilities_in_a_table_and_notes_their_column(tmp_path: Path) -> None:
+    task, note = task_of("multi", ("cat", "dog")), "not promised, so never said: eel"
+    answers = [
+        Prediction("1", "cat; dog", None, {"cat": 0.9, "dog": 0.75}, labels=("cat", "dog"), note=note),
+        Prediction(
+            "2", "cat; dog", None, {"cat": 0.9}, labels=("cat", "dog")
+        ),  # asked for the one at the top
+        Prediction("3", "", None, {"cat": 0.1, "dog": 0.2}, labels=()),
+    ]
+    stream = io.StringIO()
+    sheet("table", None, stream, task, None).add(answers)
+    first, second, third = stream.getvalue().splitlines()
+    assert first.startswith("1  cat 0.900; dog 0.750")
+    assert (second.split(), third.split()) == (["2", "cat;", "dog"], ["3", "none"])
+    with contextlib.closing(sheet("csv", tmp_path / "x.csv", stream, task, None)) as target:
+        target.add(answers)
+    with open(tmp_path / "x.csv", newline="") as file:
+        assert [line["note"] for line in csv.DictReader(file)] == [note, "", ""]
+    assert "note" not in columns(TASK, None)

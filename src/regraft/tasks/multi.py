@@ -75,7 +75,7 @@ class Multi(Usual):
     @property
     def spoken(self) -> Spoken:
         """Of labels, any number of them."""
-        return Spoken(fields=("labels", "probabilities"))
+        return Spoken(fields=("labels", "probabilities"), notes=True)
 
     @property
     def outputs(self) -> int:

@@ -74,7 +74,7 @@ class Numbers(Usual):
     def spoken(self) -> Spoken:
         """Of numbers."""
         outputs = "numbers, in deviations of the targets,"
-        return Spoken("number", "given as", ("values", "intervals"), outputs)
+        return Spoken("number", "given as", ("values", "intervals"), outputs, notes=True)
 
     @property
     def outputs(self) -> int:

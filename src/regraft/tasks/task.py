@@ -62,14 +62,15 @@ class Answer:
 @dataclass(frozen=True)
 class Spoken:
     """How people speak of the answers of a task: what the data give an example, "label" or "number"; what stands
-    before it, "labelled cat", "given as 17"; the fields of a `Prediction` that a program reads answers from; and
-    what outputs are where they are no probabilities.
+    before it, "labelled cat", "given as 17"; the fields of a `Prediction` that a program reads answers from;
+    what outputs are where they are no probabilities; and whether answers may have a note.
     """
 
     answer: str = "label"
     given: str = "labelled"
     fields: tuple[str, ...] = ("label", "probability")
     outputs: str = "outputs"
+    notes: bool = False
 
 
 @dataclass(frozen=True)
