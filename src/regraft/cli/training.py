@@ -322,7 +322,7 @@ def show_plan(plan: dict[str, Any]) -> None:
     counts = ", ".join(f"{n:,} {split}" for split, n in plan["counts"].items())
     print(f"{plan['name']}: {plan['apart']}; {counts}")
     for finding in plan["findings"]:
-        print(f"  ! {finding['message']}")
+        print(f"  {'!' if finding['severity'] == 'warning' else 'i'} {finding['message']}")
     for name, said in plan["steps"].items():
         print(f"  {name:9} {said['decided']} ({said['why']})")
     print(f"  finetune  {plan['epochs']} epochs")

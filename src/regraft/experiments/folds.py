@@ -24,11 +24,13 @@ def cross_validated(
     `walk` takes a fold's number and its examples, walks the seven steps on them and gives the run's folder.
     Raises DataError where a class has too few examples.
     """
-    table, task = examples.table, task_of(examples.task.kind, examples.task.classes)
+    table = examples.table
     ids, labels, groups, identities = (
         table[name].to_pylist() for name in ("id", "label", "group", "identity")
     )
-    strata, runs = task.strata(task.encode(labels)), []
+    task = task_of(examples.task.kind, examples.task.classes)
+    targets = task.encode(labels)
+    task, strata, runs = task.fitted(targets), task.strata(targets), []  # errors in deviations of all targets
     divisions = fold_splits(ids, strata, groups, folds, seed, val_share, identities, task.stratum)
     for number, splits in enumerate(divisions, start=1):
         divided = table.set_column(

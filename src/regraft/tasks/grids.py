@@ -92,19 +92,21 @@ def intervals_grid(
         by = f"{groups['lowest']:.0%} to {groups['highest']:.0%} of {groups['count']}" if groups else ""
         lines.append((name, _whole(_within(width, own)), _share(found), parts, _whole(by)))
     heads = ["Number", "Within", "Held [95%]", "By the size of the target", "By group"]
-    if not any(line[-1] for line in lines):
-        lines, heads = [line[:-1] for line in lines], heads[:-1]
+    filled = [place for place in range(len(heads)) if any(line[place] for line in lines)]
+    lines, heads = [[line[place] for place in filled] for line in lines], [heads[place] for place in filled]
     wider = (
         " Where it goes from one width to another, it is wider the larger errors are where so much is told."
     )
     on = {"val": "the validation set, which also chose the model", "out-of-fold": "out-of-fold predictions"}
+    known = on.get(str(intervals.get("fitted_on")))
+    gave = f"{intervals.get('n', 0):,} examples of {known}" if known else "held-out examples"
+    measured = " How often it held was measured where the metrics above were." if heads[2:] else ""
     return Grid(
         f"Where {intervals['share']:.0%} of the numbers lie",
         heads,
         lines,
-        f"The interval is what is told, plus or minus the width, which {intervals.get('n', 0):,} examples of "
-        f"{on.get(str(intervals.get('fitted_on')), 'held-out examples')} gave. How often it held was measured "
-        f"where the metrics above were.{wider if any(sizes) else ''}",
+        f"The interval is what is told, plus or minus the width, which {gave} gave."
+        f"{measured}{wider if any(sizes) else ''}",
     )
 
 

@@ -61,6 +61,7 @@ class Widths:
     def saved(self) -> dict[str, Any]:
         """`intervals` of regraft.json."""
         kept: dict[str, Any] = {"share": self.share, "widths": list(self.widths)}
+        kept |= {"fitted_on": self.fitted_on, "n": self.n}
         return {"intervals": kept | ({"sizes": self._sizes()} if any(self.sizes) else {})}
 
     def _sizes(self) -> list[dict[str, list[float]] | None]:
@@ -76,18 +77,12 @@ class Widths:
             None if one is None else ErrorSizes(tuple(one["told"]), tuple(one["size"]))
             for one in kept.get("sizes") or ()
         )
-        return cls("", widths or (None,) * count, float(kept.get("share", PROMISED)), sizes=sizes)
+        share, n = float(kept.get("share", PROMISED)), int(kept.get("n", 0))
+        return cls(str(kept.get("fitted_on", "")), widths or (None,) * count, share, n, sizes)
 
     def to_metrics(self) -> dict[str, Any]:
         """`intervals` of metrics.json, before test."""
-        return {
-            "intervals": {
-                **self.saved()["intervals"],
-                "fitted_on": self.fitted_on,
-                "n": self.n,
-                "indicative": self.fitted_on == "val",
-            }
-        }
+        return {"intervals": {**self.saved()["intervals"], "indicative": self.fitted_on == "val"}}
 
     def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
         """The same: how often they held on test stands in the tables."""
