@@ -281,13 +281,15 @@ def reliability(calibration: Mapping[str, Any]) -> Plot | None:
 
 
 def spread(title: str, unit: str, values: NDArray[np.float64], seen: float) -> Plot | None:
-    """How many examples have which of (N,) positive values; dashed what a network takes at once. None
-    without any.
+    """How many examples have which of (N,) positive values; dashed what a network takes at once. Words alone
+    where all have the same, and None without any.
     """
     known = values[np.isfinite(values) & (values > 0)]
     if not len(known):
         return None
     least, usual, most = float(known.min()), float(np.median(known)), float(known.max())
+    if least == most:
+        return Plot(title, f"All have {_long(least)} {unit}; the network takes {_long(seen)} at once.", ())
     wide, bins = most > WIDE * least, min(BARS, max(5, round(len(known) ** 0.5)))
     if wide:
         edges = np.geomspace(least, most, bins + 1)
