@@ -239,6 +239,17 @@ def test_a_gain_counts_when_it_is_above_the_noise() -> None:
     assert found.gain <= found.error
 
 
+def test_a_lower_loss_that_is_worse_in_the_metric_says_so() -> None:
+    labels, head = np.arange(200) % 2, np.tile([[0.0, -0.01], [-0.01, 0.0]], (100, 1))
+    tuned = 3 * np.eye(2)[labels] + [[0.0, 0.0]]
+    tuned[:20] = 0.2 * np.eye(2)[1 - labels[:20]]  # surer, and wrong in ten of a hundred
+    task = Single(("a", "b"))
+    found = compare(task, task.headline, labels, {0.0: head, 1.0: tuned}, None, np.arange(200))
+    assert found.share == 0
+    assert "accuracy 1.000 and 0.900, which is worse by more than one standard error" in found.why
+    assert "worse by" not in compared(60, 1.5, 1.5).why
+
+
 def test_a_metric_below_zero_is_told_below_zero() -> None:
     truth = np.random.default_rng(0).normal(size=(80, 1))
     task = Numbers(("size",)).fitted(truth)

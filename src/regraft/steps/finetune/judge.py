@@ -111,6 +111,8 @@ def compare(
         f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of "
         f"{gain:.3f}, standard error {noise_said}), {metric.words} {values[0]:.3f} and {values[1]:.3f}"
     )
+    if gain > error and not wins:
+        why += f", which is worse by more than one standard error ({noise:.3f})"
     if not np.isfinite(error):
         why += "; all were held out of one group, which does not tell of others"
     share = min(shares, key=lambda share: float(losses[share].mean())) if wins else 0.0
