@@ -162,6 +162,8 @@ def test_several_numbers_some_of_them_unknown_are_fine_tuned(tmp_path: Path, qui
     by_name = {row["name"]: row for row in run.metrics["numbers"]}
     assert by_name["dark"]["n"] < by_name["light"]["n"]
     assert by_name["light"]["mae"] > 1 > by_name["dark"]["mae"]
+    card = (run.path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "name: Mean absolute error, in standard deviations (95% interval" in card
     (one,) = run.model.predict(tmp_path / "data" / "1.png")
     assert (one.values or {}).keys() == {"dark", "light"}
     own = regraft.evaluate(run.path, table)

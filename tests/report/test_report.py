@@ -343,7 +343,7 @@ def test_the_card_says_what_the_numbers_do_not() -> None:
     weakest = min(metrics["per_class"], key=lambda row: row["recall"])
     assert f"weakest class is {weakest['class']}: {100 * weakest['recall']:.1f}% of them are found" in card
     assert "come from 14 groups" in card
-    assert "7 test examples have near-duplicates in training; without them accuracy is 89.7%" in card
+    assert "7 test examples have a near-duplicate in training; without them accuracy is 89.7%" in card
     assert "read 2 times" in card
     assert "divided by 1.270" in card
     assert "calibration error from 0.081 to 0.011" in card

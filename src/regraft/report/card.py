@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from regraft.data import several
 from regraft.evaluation import SHARE, Metric, PairedDifference, in_words, named
 from regraft.report import words
 from regraft.report.view_scores import ERROR
@@ -100,7 +101,11 @@ def _result(run: Json, hub: str, split: str, measured: Sequence[tuple[Metric, wo
     """One result as hubs read it. They have no field for an interval: it stands in the metric's name."""
     name = str(run.get("name") or "data")
     shown = [
-        {"type": metric.hub or metric.name, "name": metric.title + _interval(cell), "value": cell.value}
+        {
+            "type": metric.hub or metric.name,
+            "name": words.with_unit(metric) + _interval(cell),
+            "value": cell.value,
+        }
         for metric, cell in measured
     ]
     return {
@@ -306,7 +311,7 @@ def _limits(task: Task, run: Json, metrics: Json, split: str | None, modality: s
     twins = metrics.get("test_without_near_duplicates") or {}
     if without := words.cell(headline, (twins.get("metrics") or {}).get(headline.name)):
         lines.append(
-            f"{twins.get('left_out')} test examples have near-duplicates in training; "
+            f"{several(int(twins['left_out']), 'test example', 'has', 'have')} a near-duplicate in training; "
             f"without them {headline.words} is {without.text}{_interval(without)}."
         )
     if len(readings := run.get("readings") or []) > 1:
