@@ -74,7 +74,7 @@ def trainings(noise: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Tuner, "fit", stand_in)
     wanted = functools.partial(choose_thresholds, wanted=(0.2, 0.3, 0.999))  # so few examples promise no more
-    monkeypatch.setattr("regraft.tasks.single.choose_thresholds", wanted)
+    monkeypatch.setattr("regraft.tasks.temperature.choose_thresholds", wanted)
     return endings
 
 

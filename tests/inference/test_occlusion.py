@@ -10,7 +10,8 @@ from regraft.evaluation import softmax
 from regraft.inference import occlusion
 from regraft.modalities.image.hide import GRID, hide
 from regraft.model import Model
-from regraft.tasks.single import Single, Temperature
+from regraft.tasks.single import Single
+from regraft.tasks.temperature import Temperature
 from regraft.training import make_head
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from regraft.errors import Unreadable, UsageError
 from regraft.prediction import UNFAMILIAR, Prediction, Reading
-from regraft.tasks.single import Single, Temperature
+from regraft.tasks.single import Single
+from regraft.tasks.temperature import Temperature
 
 TASK = Single(("a", "b", "c"))
 PROMISING = Temperature("", 1.0, (), {0.95: 0.6, 0.99: 0.9})

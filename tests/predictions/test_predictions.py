@@ -13,7 +13,8 @@ from regraft.artifacts import read_parquet
 from regraft.data.part import Part
 from regraft.evaluation import softmax
 from regraft.predictions import write_predictions
-from regraft.tasks.single import Single, Temperature
+from regraft.tasks.single import Single
+from regraft.tasks.temperature import Temperature
 
 
 def part(name: str, count: int, classes: int) -> tuple[Part, np.ndarray]:

@@ -102,11 +102,13 @@ def audit(
 
         findings_table(audited.to_dict())
     if export is not None:
-        lines = audited.export(export)
+        from regraft.data import several
+
+        lines = several(audited.export(export), "line")
         asked = (("--task", task), ("--labels", labels), ("--targets", targets))
         given = "".join(f" {name} {quote(value)}" for name, value in asked if value)
         print(
-            f"{lines} lines in {export}: write drop, relabel or keep into `action`, then  "
+            f"{lines} in {export}: write drop, relabel or keep into `action`, then  "
             f"regraft fit {quote(values.place(data))}{given} --fixes {quote(str(export))}",
             file=sys.stderr,
         )

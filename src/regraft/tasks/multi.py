@@ -30,11 +30,11 @@ from regraft.evaluation import (
     per_label,
 )
 from regraft.tasks.cutoffs import Cutoffs
+from regraft.tasks.doubts import doubted
 from regraft.tasks.grids import cutoffs_grid
 from regraft.tasks.link import Sigmoids
 from regraft.tasks.sections import PerClass, Reliability, Section, Together
 from regraft.tasks.shares import strata_of_labels
-from regraft.tasks.single import quiet
 from regraft.tasks.task import Answer, Held, InGraph, Known, Spoken, Suspect
 from regraft.tasks.usual import Usual
 
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMED = 6  # labels that the question names before it gives examples only
-FEWEST = 5  # examples that have a label, and that lack it, from which on wrong ones are looked for
-TELLING = 0.8  # area under the ROC curve of the predictions that speak against a label
+TELLING = 0.8  # area under the ROC curve of predictions that may speak against a label: others hardly tell it
 RARE = 0.2  # share of examples that have a label, below which it may pay to count these more
 HEAVIEST = 20.0  # times that an example with a label counts at most
 CERTAIN = 1e-12  # probability that is as good as none
@@ -307,23 +306,11 @@ class Multi(Usual):
         return np.asarray(expit(np.asarray(outputs, dtype=np.float64)))
 
     def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
-        """Those with a label that confident learning does not believe, each label a question of its own
-        (cleanlab; Northcutt et al. 2021, Thyagarajan et al. 2022), of those that FEWEST examples have and lack and
-        that predictions tell (ROC AUC of TELLING): what they hardly tell they cannot doubt.
-        """
-        from cleanlab.filter import find_label_issues
-
-        shares, odd = expit(np.asarray(outputs, dtype=np.float64)), np.zeros(targets.shape, dtype=bool)
+        """Those with a label that confident learning does not believe, each label a question of its own."""
         areas = self.facts(targets, outputs).curves[0][0]
+        shares, odd = expit(np.asarray(outputs, dtype=np.float64)), np.zeros(targets.shape, dtype=bool)
         for k in np.flatnonzero(np.nan_to_num(areas) >= TELLING).tolist():
-            rows = np.flatnonzero(np.isfinite(targets[:, k]))
-            has = targets[rows, k].astype(np.int64)
-            if min(has.sum(), (1 - has).sum()) < FEWEST:
-                continue
-            both = np.stack([1 - shares[rows, k], shares[rows, k]], axis=1)
-            with quiet():
-                wrong = find_label_issues(has, both, filter_by="low_self_confidence", n_jobs=1)
-            odd[rows, k] = wrong & ((both[:, 1] > 0.5) != (has > 0))
+            odd[:, k] = doubted(targets[:, k], shares[:, k])
         doubt = np.where(odd, np.abs(np.nan_to_num(targets) - shares), 0).max(axis=1, initial=0)
         found = []
         for row in sorted(np.flatnonzero(odd.any(axis=1)).tolist(), key=lambda row: -doubt[row]):

@@ -6,11 +6,9 @@ divided by a temperature, gives probabilities.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +23,8 @@ from regraft.evaluation import (
     Estimate,
     Metric,
     PairedDifference,
-    Threshold,
-    choose_thresholds,
     confusion,
-    ece,
     effective_count,
-    fit_temperature,
     knn_logits,
     knn_out_of_fold,
     log_losses,
@@ -40,15 +34,15 @@ from regraft.evaluation import (
     per_class,
     predicted_classes,
     refined_log_losses,
-    reliability,
     softmax,
-    verify,
     wilson,
 )
+from regraft.tasks.doubts import doubted_classes
 from regraft.tasks.imbalance import class_offset, class_weighted
 from regraft.tasks.link import Softmax
 from regraft.tasks.sections import Confusion, PerClass, Promises, Reliability, Section
 from regraft.tasks.task import Answer, Held, InGraph, Known, Probed, Score, Suspect
+from regraft.tasks.temperature import Temperature
 from regraft.tasks.usual import Usual
 
 if TYPE_CHECKING:
@@ -63,84 +57,6 @@ PROBE, NEIGHBOURS = (
     replace(SHARE, name=name, title=title)
     for name, title in (("probe_accuracy", "Probe accuracy"), ("knn", "Nearest neighbours"))
 )
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """What logits are divided by (1 where nothing is known), and the confidences above which precisions can
-    be promised.
-
-    `fitted_on` names the predictions both come from, "val" or "out-of-fold"; `indicative` says whether
-    these also chose the epoch and the winner: then what they promise is not proven by them.
-    """
-
-    fitted_on: str = "val"
-    temperature: float = 1.0
-    offers: tuple[Threshold, ...] = ()
-    kept: Mapping[float, float] | None = None  # the promises of a model that was loaded
-
-    @property
-    def indicative(self) -> bool:
-        """Whether the promises are not proven."""
-        return self.fitted_on == "val"
-
-    @property
-    def thresholds(self) -> dict[float, float]:
-        """The promises that can be kept: the threshold by wanted precision."""
-        thresholds = {offer.wanted: offer.threshold for offer in self.offers if offer.threshold is not None}
-        return thresholds or dict(self.kept or {})
-
-    @property
-    def promises(self) -> tuple[float, ...]:
-        """The precisions that are promised, the least first."""
-        return tuple(sorted(self.thresholds))
-
-    def keeping(self, precision: float) -> Temperature:
-        """As it is: what is not sure enough is answered too, and marked."""
-        return self
-
-    def applied(self, outputs: np.ndarray) -> np.ndarray:
-        """(N, K) logits divided by the temperature."""
-        return np.asarray(outputs / self.temperature)
-
-    def promising_nothing(self, why: str) -> Temperature:
-        """This calibration without a promise: the examples were seen before, so predictions prove nothing."""
-        offers = (replace(offer, threshold=None, bound=0.0, why=why) for offer in self.offers)
-        return replace(self, offers=tuple(offers), kept=None)
-
-    def saved(self) -> dict[str, Any]:
-        """`temperature` and `thresholds` of regraft.json."""
-        thresholds = {f"{wanted:g}": threshold for wanted, threshold in self.thresholds.items()}
-        return {"temperature": self.temperature, "thresholds": thresholds}
-
-    def to_metrics(self) -> dict[str, Any]:
-        """`calibration` and `thresholds` of metrics.json, before test."""
-        return self._told([None] * len(self.offers))
-
-    def tested(self, targets: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
-        """Metrics of the calibration on test: its bins before and after, and what came of each promise."""
-        scaled = self.applied(outputs)
-        tested = self._told([_kept(offer, targets, scaled) for offer in self.offers])
-        for side, logits in {"before": outputs, "after": scaled}.items():
-            tested["calibration"][side] = {"ece": ece(targets, logits), "bins": reliability(targets, logits)}
-        tested["calibration"]["split"] = "test"
-        return tested
-
-    def _told(self, kept: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-        about = {"chosen_on": self.fitted_on, "indicative": self.indicative}
-        offers = zip(self.offers, kept, strict=True)
-        return {
-            "calibration": {"temperature": self.temperature, "fitted_on": self.fitted_on},
-            "thresholds": [{**asdict(offer), **about, "test": tested} for offer, tested in offers],
-        }
-
-
-def _kept(offer: Threshold, targets: np.ndarray, scaled: np.ndarray) -> dict[str, Any] | None:
-    """What came of an offered threshold on test."""
-    if offer.threshold is None:
-        return None
-    answered, precision = verify(offer.threshold, targets, scaled)
-    return {"answered": asdict(answered), "precision": asdict(precision)}
 
 
 @dataclass(frozen=True)
@@ -255,15 +171,11 @@ class Single(Usual):
 
     def calibrate(self, held: Held) -> Temperature:
         """The temperature by the log loss of the held-out examples, and the promises that these prove."""
-        temperature = fit_temperature(held.targets, held.outputs)
-        scaled = held.outputs / temperature
-        offers = choose_thresholds(held.targets, scaled, blocks=held.blocks) if len(held.targets) else []
-        return Temperature(held.name, temperature, tuple(offers))
+        return Temperature.of(held)
 
     def calibration(self, saved: Mapping[str, Any]) -> Temperature:
         """The temperature and the promises that regraft.json keeps."""
-        kept = {float(wanted): float(at) for wanted, at in (saved.get("thresholds") or {}).items()}
-        return Temperature("", float(saved["temperature"]), (), kept)
+        return Temperature.restored(saved)
 
     def answers(self, outputs: np.ndarray) -> np.ndarray:
         """(N,) int64: the class of the largest logit, the first of those that tie."""
@@ -314,32 +226,8 @@ class Single(Usual):
         return np.asarray(scipy.special.softmax(outputs.astype(precise), axis=1))
 
     def suspects(self, targets: np.ndarray, outputs: np.ndarray) -> list[Suspect]:
-        """Those whose class confident learning does not believe (Northcutt et al. 2021); none where a class is
-        missing, or there are fewer than two examples a class.
-        """
-        if len(targets) < 2 * self.outputs or len(np.unique(targets)) < self.outputs:
-            return []
-        from cleanlab.filter import find_label_issues
-
-        shares = softmax(outputs)
-        with quiet():
-            order = find_label_issues(
-                targets,
-                shares,
-                return_indices_ranked_by="self_confidence",
-                filter_by="low_self_confidence",
-                n_jobs=1,
-            )
-        looks, names = shares.argmax(axis=1), self.classes
-        return [
-            Suspect(
-                int(row),
-                names[looks[row]],
-                f"labelled {names[targets[row]]}, looks like {names[looks[row]]} ({shares[row].max():.0%})",
-            )
-            for row in order
-            if looks[row] != targets[row]
-        ]
+        """Those whose class confident learning does not believe."""
+        return doubted_classes(self.classes, targets, softmax(outputs))
 
     def guess(self, targets: np.ndarray, count: int) -> tuple[str, np.ndarray]:
         """The log frequencies of the classes, of which the majority class is the largest."""
@@ -408,17 +296,6 @@ class Single(Usual):
     def result(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
         """Accuracy in a sentence."""
         return "the model is right", "of the time"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """cleanlab warns through the root logger of what is of no interest here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _share(right: np.ndarray, blocks: np.ndarray | None) -> Estimate:
