@@ -172,6 +172,8 @@ def test_conformal_widths_hold_what_they_promise_and_count_blocks_once() -> None
     told = coverage(facts, 0)
     assert told["value"] == 0.5
     assert [part["value"] for part in told["parts"]] == [1, 0.5, 0]
+    groups = np.r_[np.repeat([7, 8, 9], 25), np.arange(10, 25)]  # of those of one example nothing is told
+    assert coverage(facts, 0, groups)["groups"] == {"count": 3, "lowest": 0, "highest": 1}
 
 
 def test_intervals_are_wider_where_errors_are_larger_and_only_where_out_of_fold_says_so() -> None:

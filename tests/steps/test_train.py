@@ -19,7 +19,7 @@ from regraft.steps.context import Context
 from regraft.steps.evaluate import cross_validate
 from regraft.steps.head import WIDTHS, head, options
 from regraft.steps.train import Heads, apply_head, train_head
-from regraft.tasks import chosen_by
+from regraft.tasks import Multi, Numbers, chosen_by
 from regraft.tasks.imbalance import class_offset
 from regraft.tasks.single import Single
 from regraft.training import Layers
@@ -265,3 +265,18 @@ def test_few_examples_are_cross_validated_with_the_layers_chosen(layers: Layers)
     task = Single(("a", "b"))
     found = cross_validate(task, task.headline, layers, apart(24, 2, gap=4.0), here)
     assert found["accuracy"]["value"] > 0.8
+
+
+def test_of_several_losses_that_a_task_may_be_trained_by_the_simplest_wins_unless_another_is_better() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 6)).astype(np.float32)
+    clean = values[:, :1] * 3 + rng.normal(0, 0.3, (300, 1))
+    wild = clean + 60 * (rng.random((300, 1)) < 0.05) * rng.choice([-1, 1], (300, 1))
+    rare = (values[:, :1] + rng.normal(0, 0.5, (300, 1)) > 1.8).astype(np.float32)
+    for task, labels in ((Numbers(("size",)), clean), (Numbers(("size",)), wild), (Multi(("rare",)), rare)):
+        here, data = context(), Part(values=values, labels=labels, weights=np.ones(300))
+        found = train_head((LINEAR,), data, 240, task.fitted(labels), here).task
+        why = here.decisions.steps["train"]["why"]
+        assert "squared error" in why or "rare labels weighed a little" in why
+        assert getattr(found, "robust", False) == (labels is wild)
+        assert not getattr(found, "positive", ())  # weights move thresholds, and log loss needs none
