@@ -59,6 +59,7 @@ def test_words_follow_the_interval() -> None:
     assert in_words(replace(exact, p_value=0.0002)).endswith(", p < 0.001")
     assert in_words(replace(exact, p_adjusted=0.021)).endswith(", p = 0.02")
     assert in_words(replace(exact, p_adjusted=0.14)).startswith("no clear difference from head only: ")
+    assert in_words(replace(exact, against="from scratch")).startswith("better than one from scratch: ")
     turned = replace(exact, difference=-0.018, low=-0.034, high=-0.003, p_value=0.06)
     assert in_words(turned).startswith("no clear difference from head only: ")
 

@@ -196,11 +196,12 @@ def in_words(diff: PairedDifference) -> str:
         points = f"by {size:.3g} {diff.unit}".rstrip() + f" [{low:.3g}, {high:.3g}], {said}"
     if what:
         points = f"{what} {points}"
+    against = f"one {diff.against}" if diff.against.startswith("from ") else diff.against  # "from scratch"
     if diff.clear and diff.low > 0:
-        return f"better than {diff.against}: {points}"
+        return f"better than {against}: {points}"
     if diff.clear:
-        return f"worse than {diff.against}: {points}"
-    return f"no clear difference from {diff.against}: {points}"
+        return f"worse than {against}: {points}"
+    return f"no clear difference from {against}: {points}"
 
 
 def _mid_p(wins: int, losses: int) -> float:
