@@ -10,10 +10,12 @@ import pytest
 import regraft
 from commands import call
 from regraft.artifacts import RunFolder, read_events
+from regraft.modalities import modality_of
 from regraft.run.record import HEAD_ONLY
 from regraft.serving.limits import Limits
 from regraft.serving.metrics import Meter
 from regraft.serving.shelf import Shelf
+from regraft.steps.finetune import forecast
 
 
 class Cut(Exception):
@@ -107,3 +109,16 @@ def test_a_run_goes_on_where_it_cannot_be_kept(colours: Path, tmp_path: Path, re
     run = regraft.fit(colours, out, recipe=recipe, listeners=[in_the_way])
     assert run.state["state"] == "finished"
     assert "model of the head alone" in run.state["missing"]
+
+
+def test_a_forecast_of_no_gain_ends_at_the_head(
+    colours: Path, tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "FEWEST", 10)
+    monkeypatch.setattr(type(modality_of("image")), "foresight", (-1.0, 0.0, 0.0))
+    run = regraft.fit(colours, tmp_path / "run", recipe=quick)
+    step = run.state["steps"]["finetune"]
+    assert (step["state"], run.state["chosen"]) == ("skipped", "head only")
+    assert "a forecast of its gain in log loss is -1.000" in step["why"]
+    assert "  begin: false\n" in (run.path / "recipe.yaml").read_text()
+    assert "forecast of its gain" in (run.path / "report.html").read_text(encoding="utf-8")

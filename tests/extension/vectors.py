@@ -132,7 +132,7 @@ class Vectors:
     cells: tuple[str, ...] = ()
     facts = pa.schema([("length", pa.int32()), ("rounded", pa.string())])
     checks, probes, evidence, measures = (constant,), (), (), ()
-    beside, item_of_name = None, None
+    beside, item_of_name, foresight = None, None, None
     sizes, augmentation = range(4, 65), VectorAugment
     takes, joins, joined_up_to, resizes, longer = (), (), None, True, None
     extent = Extent("bytes", 1_000_000, len)

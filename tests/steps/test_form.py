@@ -74,7 +74,7 @@ def test_what_is_clearly_better_wins(
     known(backbone, Form(size, depth, False), share, monkeypatch)
     at = context(**{**recipe, "base": {"join": False, **recipe.get("base", {})}})
     at.events.listeners = (told.append,)
-    found = formed(backbone, part(160), None, 160, TASK, at, free=True)  # type: ignore[arg-type]
+    found, _ = formed(backbone, part(160), None, 160, TASK, at, free=True)  # type: ignore[arg-type]
     expected = (size, depth) if wins else (SIZE, stages)
     assert (found.preprocess.size, len(found.stages)) == expected
     settled = at.decisions.settled
@@ -91,7 +91,7 @@ def test_what_the_user_or_a_ranking_named_is_not_compared(
     backbone: Backbone, free: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known(backbone, Form(64, cuts_of(len(backbone.stages))[-1], False), 2.0, monkeypatch)
-    found = formed(backbone, part(160), None, 160, TASK, context(), free)  # type: ignore[arg-type]
+    found, _ = formed(backbone, part(160), None, 160, TASK, context(), free)  # type: ignore[arg-type]
     assert (found.preprocess.size == SIZE) is not free
 
 
@@ -103,7 +103,7 @@ def test_one_standard_error_is_not_enough(
     known(backbone, Form(SIZE, depth, False), 0.2, monkeypatch)
     at = context(**recipe, base={"join": False, "size": SIZE})
     at.events.listeners = (told.append,)
-    found = formed(backbone, part(160), None, 160, TASK, at, free=True)  # type: ignore[arg-type]
+    found, _ = formed(backbone, part(160), None, 160, TASK, at, free=True)  # type: ignore[arg-type]
     cut = next(event for event in told if event["kind"] == "form" and event["depth"] == depth)
     assert cut["difference"] < -cut["difference_error"]
     assert len(found.stages) == len(backbone.stages)

@@ -46,7 +46,7 @@ def context(wanted: Any, joins: tuple[Any, ...], few: int | None = None) -> Cont
 
 
 def join(backbone: Any, some: Part, count: int, at: Context, free: bool = False) -> Any:
-    return formed(backbone, some, None, count, TASK, at, free)  # type: ignore[arg-type]
+    return formed(backbone, some, None, count, TASK, at, free)[0]  # type: ignore[arg-type]
 
 
 def part(count: int = 60) -> Part:

@@ -231,7 +231,9 @@ class Modality(Kind, Protocol):
     other modalities whose networks its preprocessing can feed, as sounds go to networks of images by
     pictures of their spectrum; `joins` are the ways of joining the features of all depths (values of base.join)
     that are tried where the recipe leaves that open, the usual one first, up to `joined_up_to` examples a class
-    (None: of any number); `resizes` tells whether a smaller input holds an item whole, as a smaller picture
+    (None: of any number); `foresight` is a forecast of what fine-tuning gains in log loss, by the out-of-fold loss of a
+    head on the last depth and by how much joined depths lower it: a constant and a factor each, None where none was
+    measured; `resizes` tells whether a smaller input holds an item whole, as a smaller picture
     does and a shorter clip does not. `longer(preprocess, facts, cpu)` gives, for a set with these facts, the
     same preprocessing with windows for items longer than the network takes, and why so many; None where no
     item is; it is None itself where items are never cut. `item_of_name(name)` is the name of a class as the
@@ -244,6 +246,7 @@ class Modality(Kind, Protocol):
     takes: tuple[str, ...]
     joins: tuple[bool | str, ...]
     joined_up_to: int | None
+    foresight: tuple[float, float, float] | None
     resizes: bool
     longer: Callable[[Any, pa.Table, bool], tuple[Preprocess, str] | None] | None
     extent: Extent

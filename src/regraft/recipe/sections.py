@@ -222,6 +222,11 @@ class TrainRecipe(Section):
 class FinetuneRecipe(Section):
     """Step 6: the released layers, gently, from the trained head."""
 
+    begin: bool | Auto = Field(
+        "auto",
+        description="whether there is any; auto: where a strategy or epochs are named, else of images unless a forecast by the "
+        "frozen features says that it gains less than 0.01 in log loss",
+    )
     epochs: Epochs | Auto = Field(
         "auto", description="auto: by the number of training examples; 0 stops at the head"
     )

@@ -19,9 +19,17 @@ def asked(*layers: dict[str, Any]) -> Recipe:
 
     What depends on the task is checked by the one that `data.task` names. Where it names none, and for what
     depends on the modality, only the data say which one it is (`check_against`): until then what suits none
-    of them is told.
+    of them is told. Who names a strategy, or epochs, wants fine-tuning: no forecast is asked.
     """
-    return Recipe.build(*layers, declared=_Seams())
+    recipe = Recipe.build(*layers, declared=_Seams())
+    if "begin" not in recipe.finetune.model_fields_set and named(recipe):
+        return Recipe.build(*layers, {"finetune": {"begin": True}})
+    return recipe
+
+
+def named(recipe: Recipe) -> bool:
+    """Whether a recipe as it was handed in names how to fine-tune: a strategy, or for how long."""
+    return "strategy" in recipe.freeze.model_fields_set or recipe.finetune.epochs not in ("auto", 0)
 
 
 def check_against(recipe: Recipe, task: Task, modality: Modality) -> None:

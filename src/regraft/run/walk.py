@@ -28,6 +28,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import Frozen, choose_engine
 from regraft.steps.evaluate import calibrate, out_of_fold, predicted, val_scores
 from regraft.steps.familiarity import familiarity
+from regraft.steps.finetune.forecast import Signs
 from regraft.steps.finetune.step import Ground, Tried, finetune, judge, refit
 from regraft.steps.form import formed
 from regraft.steps.freeze import freeze
@@ -61,7 +62,7 @@ def walk(
         choice = obtain(both, facts, counts, task, context)
     record.provenance(choice.obtained.provenance, choice.ranking)
     with record.step("base"):
-        backbone = _based(choice, both, facts, total, task, context)
+        backbone, signs = _based(choice, both, facts, total, task, context)
     with record.step("freeze"):
         plan = freeze(backbone, context)
     with record.step("head"):
@@ -84,7 +85,7 @@ def walk(
     with record.step("audit"):
         known = _audited(cut, heads, task, about, record, context)
 
-    ground = Ground(backbone, fit, val, cut.features, heads, cut.examples.facts(), task, metric, aside)
+    ground = Ground(backbone, fit, val, cut.features, heads, cut.examples.facts(), task, metric, aside, signs)
     handed_over = functools.partial(_model, task=task, heads=heads, record=record)
     _keep_head_only(ground, handed_over, about, until, record)
     try:
@@ -118,13 +119,15 @@ def walk(
     return record.finish(model, task, calibration)
 
 
-def _based(choice: Choice, both: Part, facts: pa.Table, total: int, task: Task, context: Context) -> Backbone:
+def _based(
+    choice: Choice, both: Part, facts: pa.Table, total: int, task: Task, context: Context
+) -> tuple[Backbone, Signs | None]:
     """The parts of step 2, one after another, and what they decided told once."""
     backbone = pool(base(choice.obtained, facts, context, choice.ranked), both, task, context)
-    backbone = formed(backbone, both, facts, total, task, context, choice.free)
+    backbone, signs = formed(backbone, both, facts, total, task, context, choice.free)
     backbone = long(backbone, both, facts, total, task, context)
     context.tell("base")
-    return backbone
+    return backbone, signs
 
 
 def _keep_head_only(

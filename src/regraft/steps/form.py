@@ -18,6 +18,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import Frozen, choose_engine
 from regraft.steps.estimate import usual_plan
 from regraft.steps.evidence import CLEAR_ERRORS
+from regraft.steps.finetune.forecast import Signs
 from regraft.steps.join import JOINED, WAYS, columns, gain_of, joined_by, probed, way_of
 from regraft.tasks import Task
 from regraft.training import Path
@@ -104,6 +105,16 @@ class Looks:
         """By how much the loss of the other form is lower, and the standard error of that."""
         return gain_of(self.path(form), self.path(other), self.some, self.task)
 
+    def signs(self) -> Signs | None:
+        """What the ways of joining that were looked at say of fine-tuning; None where the last depth alone was not
+        compared with others.
+        """
+        last = self.whole(False)
+        others = [form for form in map(self.whole, WAYS) if form in self.paths and form != last]
+        if last not in self.paths or not others:
+            return None
+        return Signs(self.loss(last), self.loss(last) - min(map(self.loss, others)))
+
     def spare(self) -> bool:
         """Whether the budget leaves time for another pass."""
         seconds = max((look.seconds for look in self.looks.values()), default=0.0)
@@ -155,10 +166,11 @@ class Looks:
 
 def formed(
     backbone: Backbone, part: Part, facts: pa.Table, count: int, task: Task, context: Context, free: bool
-) -> Backbone:
+) -> tuple[Backbone, Signs | None]:
     """The backbone as the recipe wants it: its depths joined or not, and, where `free`, at the input size and the
-    depth that predict better out of fold on train and val together, `part` with these `facts`. `count` are the
-    examples of all splits. Free is what comes unasked: neither the user nor a ranking has named it.
+    depth that predict better out of fold on train and val together, `part` with these `facts`; and what was seen
+    of fine-tuning meanwhile. `count` are the examples of all splits. Free is what comes unasked: neither the user
+    nor a ranking has named it.
 
     The whole network at the size by the modality's rule is the usual form. A smaller input or a network cut short
     wins only if it is clearly better: all of it gains more from fine-tuning, and where nothing is fine-tuned, less than
@@ -179,7 +191,7 @@ def formed(
         context.settle("base.depth", chosen.depth, why)
     if compared or way is not False:
         context.decisions.amend("base", _said(body, chosen, looks), why, _details(body))
-    return body
+    return body, looks.signs()
 
 
 def smaller_than(size: int, fixed: bool, resizes: bool) -> int | None:

@@ -34,6 +34,7 @@ class Sounds:
 
     name, noun, endings, checks = "audio", "sound", ENDINGS, CHECKS
     takes, joins, joined_up_to, resizes = ("image",), (True, False, "deviations"), None, False
+    foresight = None
     columns = (
         "audio",
         "audiopath",

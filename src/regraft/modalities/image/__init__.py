@@ -40,6 +40,7 @@ class Images:
     takes, cells, evidence, measures = (), (), (), ()
     beside, item_of_name = None, None
     joins, joined_up_to, resizes = (False, "faded", True), None, True
+    foresight = (-0.005, 0.101, 0.789)  # benchmarks/forecast.py
     columns = (
         "image",
         "imagepath",

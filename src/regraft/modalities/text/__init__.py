@@ -39,6 +39,7 @@ class Texts:
     probes: tuple[Probe, ...] = ()
     takes: tuple[str, ...] = ()
     joins, joined_up_to, resizes = (True, False), 20, False  # docs/decisions.md
+    foresight = None
     sizes, augmentation = NAMED, Section
     extent = Extent("characters", 100_000, characters_of)
     evidence, beside = (Words(),), Beside()

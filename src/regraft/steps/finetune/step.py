@@ -20,6 +20,7 @@ from regraft.steps.context import Context
 from regraft.steps.engine import Frozen
 from regraft.steps.evaluate import out_of_fold
 from regraft.steps.finetune.explore import WITHOUT_DECAY, explore
+from regraft.steps.finetune.forecast import Signs, begun
 from regraft.steps.finetune.judge import Comparison, compare, compare_beside, cross_fit
 from regraft.steps.finetune.rules import Tuning, folds, learns_again, settled, settled_idle
 from regraft.steps.finetune.tune import Finetuned, Tuner
@@ -42,7 +43,7 @@ class Ground:
     them.
 
     `facts` are what the modality knows of the examples; `metric` is what fine-tuning must not clearly lose
-    in, `aside` what stands beside the networks.
+    in, `aside` what stands beside the networks, `signs` what step 2 saw of fine-tuning.
     """
 
     backbone: Backbone
@@ -54,6 +55,7 @@ class Ground:
     task: Task
     metric: Metric
     aside: Aside | None = None
+    signs: Signs | None = None
 
     @property
     def both(self) -> Part:
@@ -99,7 +101,13 @@ def finetune(ground: Ground, plan: FreezePlan | None, frozen: Frozen, context: C
     size = ground.backbone.preprocess.size
     suited = context.modality.settings(ground.facts, size)
     if asked.epochs == 0 or (plan is not None and plan.strategy == "head"):
+        context.settle("finetune.begin", False, "the head alone was asked for")
         return _idle("the head alone was asked for", suited, context)
+    signs = ground.signs if context.recipe.freeze.strategy == "full" else None
+    begins, why = begun(signs, ground.both, ground.task, context)
+    context.settle("finetune.begin", begins, why)
+    if not begins:
+        return _idle(why, suited, context)
     if not len(ground.val) and plan is None:
         return _idle("there is no val set to compare strategies on", suited, context)
     settings = settled(asked, count, suited, size)
