@@ -34,6 +34,7 @@ def test_a_picture_is_answered_at_every_width(
         page.locator(".caption").wait_for()
         assert page.locator(".label strong").inner_text() == "red"
         assert page.locator(".bars tr").count() == 3
+        assert page.locator(".bars tr.said").count() == 1
         assert page.locator(".bars tr th").first.inner_text() == "red"
         assert page.locator(".seen img").count() == 2
         assert page.locator("[role=status]").inner_text().startswith("a.png: red, ")

@@ -189,11 +189,11 @@ const page = {
     if (rows.length < 2) return [];
     const body = make("tbody");
     const table = make("table", { className: "bars" }, make("caption", { className: "unseen", textContent: "Probabilities" }), body);
-    const shown = rows.length > 6 ? 5 : 6;
+    const shown = rows.length > 6 ? 5 : 6, said = answer.labels || [rows[0][0]];
     for (const [name, share] of rows.slice(0, shown)) {
       const bar = make("span");
       bar.style.width = `${100 * share}%`;
-      body.append(make("tr", {}, make("th", { scope: "row", title: name, textContent: name }), make("td", { className: "track", ariaHidden: "true" }, bar), make("td", { className: "share", textContent: percent(share) })));
+      body.append(make("tr", { className: said.includes(name) ? "said" : "" }, make("th", { scope: "row", title: name, textContent: name }), make("td", { className: "track", ariaHidden: "true" }, bar), make("td", { className: "share", textContent: percent(share) })));
     }
     const left = rows.slice(shown).reduce((sum, [, share]) => sum + share, 0);
     const rest = model.task === "single" ? `${rows.length - shown} others together ${percent(left)}` : `and ${rows.length - shown} others`;
