@@ -169,7 +169,7 @@ class Result:
     nothing: float
     difference: PairedDifference
     coverage: tuple[float, ...]
-    drawn: float
+    drawn: float | None
 
     @classmethod
     def read(cls, place: Path) -> Result:
@@ -227,7 +227,7 @@ def measured(
     held = [row["held"] for row in run.metrics.get("numbers") or [] if row["held"]]
     coverage = tuple(row["value"] for row in held)
     blocks = np.array([row["block"] for row in rows])
-    drawn = by_lot(values, targets, blocks, int(test.sum()), task) if numbers else float("nan")
+    drawn = by_lot(values, targets, blocks, int(test.sum()), task) if numbers else None
     chosen = str(run.state["chosen"])
     return Result(name, seed, chosen, told[0], told[1], told[2], base_line, difference, coverage, drawn)
 
@@ -241,7 +241,8 @@ def line(results: list[Result], unit: str) -> str:
     chosen = "; ".join(one.chosen for one in results)
     held = "; ".join(", ".join(f"{share:.0%}" for share in one.coverage) for one in results if one.coverage)
     shown = " | ".join(f"{scale * value:.3g}{' %' if unit == '%' else ''}" for value in mean)
-    lot = f"{np.mean([one.drawn for one in results]):.1%}" if held else "-"
+    lots = [one.drawn for one in results if one.drawn is not None]
+    lot = f"{np.mean(lots):.1%}" if lots else "-"
     return f"| {first.name} | {chosen} | {shown} | {said} | {held or '-'} | {lot} |"
 
 
