@@ -18,6 +18,7 @@ from made_run import HOSTILE, STEPS, Page, events, full_run, numbers, rendered, 
 from PIL import Image
 
 from regraft.report import model_card, plots
+from regraft.report.forms import loss_by_depth
 
 
 def floats(value: Any) -> set[float]:
@@ -441,3 +442,23 @@ def test_a_histogram_of_lengths_says_in_words_what_it_shows(
         varied = min(values) < max(values)
         assert ("dashed" in plot.alternative) == (varied and min(values) <= seen <= max(values))
         assert [svg[:4] for svg in plot.svgs] == ["<svg"] * varied
+
+
+def test_sizes_and_depths_that_were_compared_are_a_picture() -> None:
+    def form(size: int, depth: int, loss: float, **more: Any) -> dict[str, Any]:
+        row = {"kind": "form", "size": size, "depth": depth, "stages": 8, "join": "all depths", "loss": loss}
+        return {**row, "difference": loss - 0.25, "difference_error": 0.01, "chosen": False, **more}
+
+    rows = [form(224, 8, 0.25), form(224, 7, 0.2, chosen=True), form(160, 8, 0.3)]
+    plot = loss_by_depth(rows)
+    assert plot is not None
+    assert (
+        "3 forms of the network at input size 224 and 160: lowest 0.200 by 7 of 8 stages at 224"
+        in plot.alternative
+    )
+    assert "It was taken." in plot.alternative
+    assert ">160<" in plot.svgs[0]
+    told = loss_by_depth([{**row, "chosen": row["depth"] == 8} for row in rows[:2]])
+    assert told is not None
+    assert "Taken (the large point): 8 of 8 stages at 224, 0.250." in told.alternative
+    assert loss_by_depth(rows[:1]) is None

@@ -107,7 +107,7 @@ def test_one_standard_error_is_not_enough(
     cut = next(event for event in told if event["kind"] == "form" and event["depth"] == depth)
     assert cut["difference"] < -cut["difference_error"]
     assert len(found.stages) == len(backbone.stages)
-    assert "which is not clearly better" in at.decisions.steps["base"]["why"]
+    assert "no other size or depth is clearly better" in at.decisions.steps["base"]["why"]
 
 
 @pytest.mark.parametrize("way", [False, "faded", True])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.report.plots import _ACCENT, _LINES, _SECOND, Plot, _axes, _is_number, _said, _svg
+from regraft.report.plots import _ACCENT, _INK, _LINES, _SECOND, Plot, _axes, _is_number, _said, _svg
 
 
 def loss_by_depth(events: Sequence[dict[str, Any]]) -> Plot | None:
@@ -26,26 +26,29 @@ def loss_by_depth(events: Sequence[dict[str, Any]]) -> Plot | None:
             for key in ("depth", "loss", "difference_error")
         )
         colour, style = ((_ACCENT, "-"), (_SECOND, "--"))[number % 2]
-        axes.plot(depth, loss, color=colour, linestyle=style, **_LINES)
-        axes.fill_between(depth, loss - error, loss + error, color=colour, alpha=0.15)
+        axes.errorbar(depth, loss, yerr=error, color=colour, linestyle=style, **_LINES, elinewidth=1.0)
+        place = depth[-1], loss[-1]
+        axes.annotate(
+            str(size), place, xytext=(-9, 5), textcoords="offset points", fontsize=8.5, ha="right", color=_INK
+        )
         for row in own:
             if row.get("chosen"):
                 axes.plot([row["depth"]], [row["loss"]], color=colour, marker="o", markersize=8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     best = min(rows, key=lambda row: row["loss"])
     taken = next((row for row in rows if row.get("chosen")), best)
-    lines = " and ".join(
-        f"{size}{f' ({style})' if len(sizes) > 1 else ''}"
-        for size, style in zip(sizes, ("solid", "dashed") * len(sizes), strict=False)
+    at = " and ".join(map(str, sizes))
+    said = (
+        f"{len(rows)} forms of the network at input size {at}: lowest {_said(best['loss'])} by {_of(best)}. "
     )
-    said = f"{len(rows)} forms of the network at input size {lines}: lowest {_said(best['loss'])} by {_of(best)}. "
     said += (
         "It was taken."
         if best is taken
         else f"Taken (the large point): {_of(taken)}, {_said(taken['loss'])}."
     )
-    band = " The bands are one standard error of the difference to the whole network at its usual size."
-    return Plot("Depth and input size", said + band, (_svg(figure, "forms"),))
+    said += " The bars are the standard error of the difference to the whole network at its usual size. Where a form is "
+    said += "clearly worse than that, less deep ones were not looked at."
+    return Plot("Depth and input size", said, (_svg(figure, "forms"),))
 
 
 def _of(row: dict[str, Any]) -> str:

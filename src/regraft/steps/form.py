@@ -230,9 +230,9 @@ def _best(usual: Form, looks: Looks) -> tuple[Form, Backbone | None, str]:
     gain, error = gains[found]
     change = f"{'lower' if gain > 0 else 'higher'} by {abs(gain):.3f} ± {error:.3f}"
     whole, other = usual.in_words(looks.stages), found.in_words(looks.stages)
-    said = f"{looks.loss(found):.3f} by {other}, {change} than by {whole}"
-    if chosen == usual:
-        said = f"of other sizes and depths at best {said}, which is not clearly better"
+    if chosen != usual:
+        return chosen, body, f"{looks.loss(found):.3f} by {other}, {change} than by {whole}"
+    said = f"no other size or depth is clearly better, the next best being {other} ({change})"
     return chosen, body, said
 
 
