@@ -39,7 +39,7 @@ KEPT = Path(__file__).parent / "results" / "forecast.json"
 SIGNS = ("loss", "gap", "curve", "joined", "cut")
 TAKEN = ("loss", "joined")
 GAINS_NOTHING = "hymenoptera"
-BOUNDS = (0.0, 0.01, 0.02, 0.03, 0.04)
+BOUNDS = (0.0, 0.01, 0.015, 0.02, 0.03, 0.04)
 
 
 def features(paths: list[Path]) -> tuple[np.ndarray, list[int]]:

@@ -225,7 +225,7 @@ class FinetuneRecipe(Section):
     begin: bool | Auto = Field(
         "auto",
         description="whether there is any; auto: where a strategy or epochs are named, else of images unless a forecast by the "
-        "frozen features says that it gains less than 0.01 in log loss",
+        "frozen features says that it gains less than 0.015 in log loss",
     )
     epochs: Epochs | Auto = Field(
         "auto", description="auto: by the number of training examples; 0 stops at the head"

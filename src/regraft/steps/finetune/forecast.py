@@ -8,7 +8,7 @@ from regraft.data.part import Part
 from regraft.steps.context import Context
 from regraft.tasks import Task
 
-WORTH = 0.01  # a foreseen gain in log loss below it is not worth the time
+WORTH = 0.015  # a foreseen gain in log loss below it is not worth the time
 FEWEST = 100  # examples of train and val: of fewer it was not measured
 
 
