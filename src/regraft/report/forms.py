@@ -47,7 +47,7 @@ def loss_by_depth(events: Sequence[dict[str, Any]]) -> Plot | None:
         else f"Taken (the large point): {_of(taken)}, {_said(taken['loss'])}."
     )
     said += " The bars are the standard error of the difference to the whole network at its usual size. Where a form is "
-    said += "clearly worse than that, less deep ones were not looked at."
+    said += "clearly worse than that, less deep ones, or smaller inputs, were not looked at."
     return Plot("Depth and input size", said, (_svg(figure, "forms"),))
 
 

@@ -241,28 +241,35 @@ def _gains(usual: Form, looks: Looks) -> dict[Form, tuple[float, float]]:
     smaller inputs, and of both, as far as the recipe leaves them open and the budget has time.
 
     A smaller input is asked only of what fills the size the network was trained at. At each size the deepest
-    comes first, and once one is clearly worse than the usual form, those below it are not looked at.
+    comes first, and once one is clearly worse than the usual form, those below it are not looked at; nor is a
+    smaller input where the network needs its last stage so much.
     """
     asked, backbone, modality = looks.context.recipe.base, looks.backbone, looks.context.modality
     depths = [*(reversed(cuts_of(looks.stages)) if asked.depth == "auto" else ())]
-    sizes, native = [usual.size], backbone.provenance.input_size
-    fixed = bool(backbone.config.get("fixed_input_size"))
-    smaller = smaller_than(usual.size, fixed, modality.resizes)
-    looks.path(usual)
-    if asked.size == "auto" and smaller is not None and usual.size >= native and looks.spare():
-        sizes.append(smaller)
     gains: dict[Form, tuple[float, float]] = {}
-    for size in sizes:
-        for depth in (usual.depth, *depths):
-            form = replace(usual, size=size, depth=depth)
-            if form == usual:
-                continue
+
+    def look(size: int, depths: Sequence[int]) -> None:
+        for form in (replace(usual, size=size, depth=depth) for depth in depths):
             if not _possible(form, looks):
                 break
-            gains[form] = gain, error = looks.gain(usual, form)
-            if gain < -CLEAR_ERRORS * error:
+            gains[form] = looks.gain(usual, form)
+            if _worse(*gains[form]):
                 break
+
+    looks.path(usual)
+    look(usual.size, depths)
+    fixed, native = bool(backbone.config.get("fixed_input_size")), backbone.provenance.input_size
+    smaller = smaller_than(usual.size, fixed, modality.resizes)
+    if asked.size != "auto" or smaller is None or usual.size < native or not looks.spare():
+        return gains
+    if not any(_worse(*gain) for gain in list(gains.values())[:1]):
+        look(smaller, (usual.depth, *depths))
     return gains
+
+
+def _worse(gain: float, error: float) -> bool:
+    """Whether it is clearly below 0."""
+    return gain < -CLEAR_ERRORS * error
 
 
 def _possible(form: Form, looks: Looks) -> bool:
