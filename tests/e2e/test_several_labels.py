@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ import texts
 from commands import call
 from regraft.artifacts import read_parquet
 from regraft.errors import DataError, UsageError
+from regraft.report import write_comparison
 from regraft.serving.schemas import Answer
 from sounds import hiss, tone
 from sounds import write as write_sound
@@ -133,10 +135,20 @@ def test_it_is_evaluated_compared_exported_and_sent_away(
     other = regraft.evaluate(run.path, new / "all.csv")
     assert other.left_out["in train"] > 0
     assert other.metrics["map"].value == pytest.approx(own.metrics["map"].value, abs=1e-6)
+    rows = read_parquet(run.path / "examples.parquet").to_pylist()
+    without = [row["source"] for row in rows if row["split"] == "test" and row["label"] == "[]"]
+    (new / "none.csv").write_text("\n".join(["path,labels", *(f"{source}," for source in without)]) + "\n")
+    told = regraft.evaluate(run.path, new / "none.csv")  # of labels that none has there is no precision
+    assert told.headline().startswith(f"mean average precision not defined on {len(without)} examples")
+    assert told.metrics["hamming_loss"].value < 0.5
     shutil.copytree(run.path, tmp_path / "other")
     found = regraft.compare(run.path, tmp_path / "other")
     assert [metric.name for metric in found.metrics] == ["map", "macro_f1", "micro_f1"]
     assert found.pairs[0].difference.difference == 0
+    told_of = found.to_dict()
+    for row in told_of["rows"]:
+        row["metrics"]["map"] = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 6, "method": ""}
+    write_comparison(told_of, tmp_path / "comparison.svg")  # of a test set that does not define it
     exported = regraft.export(run.path, "onnx", tmp_path / "onnx")
     assert exported.proof is not None
     assert exported.proof.same.agreement == 1

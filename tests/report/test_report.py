@@ -19,6 +19,8 @@ from PIL import Image
 
 from regraft.report import model_card, plots
 from regraft.report.forms import loss_by_depth
+from regraft.report.view import _answer
+from regraft.tasks import Multi
 
 
 def floats(value: Any) -> set[float]:
@@ -462,3 +464,14 @@ def test_sizes_and_depths_that_were_compared_are_a_picture() -> None:
     assert told is not None
     assert "Taken (the large point): 8 of 8 stages at 224, 0.250." in told.alternative
     assert loss_by_depth(rows[:1]) is None
+
+
+def test_where_the_headline_is_not_defined_another_metric_answers() -> None:
+    nothing = {"value": None, "low": None, "high": None, "n": 3, "method": "not defined on these examples"}
+    known = {"value": 2 / 3, "low": 0.2, "high": 0.9, "n": 3, "method": "Wilson"}
+    answer = _answer(Multi(("cat",)), {"test": {"map": nothing, "subset_accuracy": known}}, "test", "image")
+    assert answer is not None
+    assert (answer["before"], answer["cell"].text) == (
+        "mean average precision is not defined; all labels right:",
+        "66.7%",
+    )

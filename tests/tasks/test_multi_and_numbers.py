@@ -332,6 +332,8 @@ def test_strata_keep_rare_labels_apart_and_numbers_in_order() -> None:
     labels[:30, 2] = 1
     strata = strata_of_labels(labels)
     assert not set(strata[:30]) & set(strata[30:])
+    few = np.array([[n & 1, n >> 1 & 1, n >> 2 & 1] for n in [5, 5, 6, 0, 0, 5, 6, 1, 1, 0, 2, 1, 0, 4, 2]])
+    assert np.bincount(strata_of_labels(few)).tolist() == [6, 9], "too many for a test set to be cut"
     values = rng.exponential(3, (500, 1))
     parts = strata_of_numbers(values)
     assert np.bincount(parts).tolist() == [50] * 10

@@ -86,9 +86,9 @@ class Metric:
         """Whether it lies between 0 and 1 and reads best in per cent."""
         return self.unit == "%"
 
-    def shown(self, value: float) -> str:
-        """A value in words: 93.2% for a share, 0.214 for a number, 3.140 cm with a unit; "" for NaN."""
-        if not math.isfinite(value):
+    def shown(self, value: float | None) -> str:
+        """A value in words: 93.2% for a share, 0.214 for a number, 3.140 cm with a unit; "" for NaN and None."""
+        if value is None or not math.isfinite(value):
             return ""
         return f"{100 * value:.1f}%" if self.is_share else f"{value:.3f} {self.unit}".rstrip()
 
@@ -98,6 +98,8 @@ class Metric:
 
     def said(self, estimate: Estimate) -> str:
         """The metric with its interval, if it has one: "accuracy 93.2% [90.1%, 95.4%]"."""
+        if not math.isfinite(estimate.value):
+            return f"{self.words} not defined"
         text, (low, high) = (
             f"{self.words} {self.shown(estimate.value)}",
             self.ends(estimate.low, estimate.high),
@@ -168,6 +170,14 @@ def estimates(
         elif metric.name in samples:
             intervals[metric.name] = metric.interval(samples[metric.name])
     return {name: estimate for name, estimate in intervals.items() if np.isfinite(estimate.value)}
+
+
+def estimate_of(metric: Metric, facts: Any, groups: ArrayLike | None = None) -> Estimate:
+    """The metric of N examples with its 95 % interval; NaN where they do not define it, as the average precision
+    of a label that none of them has.
+    """
+    undefined = Estimate(math.nan, math.nan, math.nan, len(facts), "not defined on these examples")
+    return estimates((metric,), facts, groups).get(metric.name, undefined)
 
 
 def _samples(

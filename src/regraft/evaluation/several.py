@@ -197,7 +197,8 @@ def paired_precisions(
 def _micro_f1(facts: Flagged, weights: Floats) -> Floats:
     c = facts.counts(weights)
     total = (c.support + c.called).sum(axis=1)
-    found: Floats = np.divide(2 * c.hits.sum(axis=1), total, out=np.zeros(len(weights)), where=total > 0)
+    none = np.full(len(weights), np.nan)  # where no label occurs or is said, as of the other means
+    found: Floats = np.divide(2 * c.hits.sum(axis=1), total, out=none, where=total > 0)
     return found
 
 

@@ -44,6 +44,7 @@ def _view(comparison: Mapping[str, Any]) -> Json:
             **_points(row["metrics"][headline.name], "value", scale),
         }
         for row in comparison["rows"]
+        if _known(row["metrics"][headline.name]["value"])
     ]
     differences = [
         {
@@ -91,11 +92,16 @@ def _view(comparison: Mapping[str, Any]) -> Json:
 
 
 def _points(values: Mapping[str, Any], name: str, scale: float) -> Json:
-    """A value and its interval, a share in per cent."""
+    """A value and its interval, a share in per cent; the value alone where it has none."""
+    known = {"value": name, "low": "low", "high": "high"}
     return {
-        key: scale * float(values[field])
-        for key, field in (("value", name), ("low", "low"), ("high", "high"))
+        key: scale * float(values[field if _known(values[field]) else name]) for key, field in known.items()
     }
+
+
+def _known(value: float | None) -> bool:
+    """Whether it is a number: of what a test set does not define there is none."""
+    return value is not None and math.isfinite(value)
 
 
 def _panel(title: str, rows: Sequence[Json], zero: float | None) -> Json:
@@ -105,7 +111,7 @@ def _panel(title: str, rows: Sequence[Json], zero: float | None) -> Json:
     ends: list[float] = [row[key] for row in rows for key in ("low", "high")] + (
         [] if zero is None else [zero]
     )
-    low, high = min(ends), max(ends)
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
     step = _step(max(high - low, 1.0))
     first = math.floor(low / step)
     last = max(math.ceil(high / step), first + 1)

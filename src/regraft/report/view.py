@@ -119,12 +119,17 @@ def _pasted(folder: str, source: str) -> Json:
 
 
 def _answer(task: Task, metrics: Json, split: str | None, modality: str) -> Json | None:
-    """The headline metric on the best evidence there is."""
-    metric = task.headline
-    shown = words.cell(metric, (metrics.get(split) or {}).get(metric.name)) if split else None
+    """The headline metric on the best evidence there is, or the first one that this defines."""
+    known = {} if split is None else metrics.get(split) or {}
+    cells = (
+        (metric, words.cell(metric, known.get(metric.name))) for metric in (task.headline, *task.metrics)
+    )
+    metric, shown = next((told for told in cells if told[1]), (task.headline, None))
     if shown is None:
         return None
     before, after = task.result(metrics)
+    if metric.name != task.headline.name:
+        before, after = f"{task.headline.words} is not defined; {metric.words}:", ""
     return {
         "split": split,
         "cell": shown,

@@ -12,7 +12,7 @@ import numpy as np
 from regraft.artifacts import Events
 from regraft.data.part import Part
 from regraft.errors import UsageError
-from regraft.evaluation import Estimate, Repeats, all_alone, estimates, folds_of, holm, in_words, repeated
+from regraft.evaluation import Estimate, Repeats, all_alone, estimate_of, folds_of, holm, in_words, repeated
 from regraft.model import Model
 from regraft.recipe import Recipe
 from regraft.steps.beside import Aside
@@ -179,7 +179,7 @@ def cross_validate(
     headline = task.headline
     facts = Repeats([task.facts(data.labels, each) for each in outputs])
     groups = None if data.blocks is None or all_alone(data.blocks) else data.blocks
-    estimate = estimates((repeated(headline),), facts, groups)[headline.name]
+    estimate = estimate_of(repeated(headline), facts, groups)
     method = f"{REPEATS} times {folds}-fold cross-validation of the head; {estimate.method}"
     estimate = replace(estimate, method=method)
     context.decide(

@@ -17,7 +17,7 @@ from regraft.data.answers import names_told, numbers_told
 from regraft.data.examples import Examples
 from regraft.data.rows import Labels, counted
 from regraft.errors import UsageError
-from regraft.evaluation import Estimate, Metric, estimates
+from regraft.evaluation import Estimate, Metric, estimate_of, estimates
 from regraft.tasks.arrays import given_in
 from regraft.tasks.link import Link, Softmax
 from regraft.tasks.multi import Multi
@@ -168,10 +168,12 @@ def chosen_by(task: Task, name: str) -> Metric:
 def evaluated(
     task: Task, targets: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, Estimate]:
-    """The metrics of (N, K) calibrated outputs with their intervals, by name; `groups` (N,) are drawn
-    whole.
+    """The metrics of (N, K) calibrated outputs with their intervals, by name, those that the examples define and
+    the headline, which is NaN where they do not; `groups` (N,) are drawn whole.
     """
-    return estimates(task.metrics, task.facts(targets, outputs), groups)
+    facts, headline = task.facts(targets, outputs), task.headline
+    found = estimates(task.metrics, facts, groups)
+    return found if headline.name in found else {headline.name: estimate_of(headline, facts, groups), **found}
 
 
 __all__ = [

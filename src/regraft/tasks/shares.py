@@ -14,7 +14,8 @@ def strata_of_labels(targets: np.ndarray) -> np.ndarray:
 
     A set of labels that FEWEST examples have (of fewer than FEW examples SMALL) is a stratum; other examples go
     by the rarest label they have, as the first round of iterative stratification does (Sechidis, Tsoumakas and
-    Vlahavas 2011), and what is still too few is one stratum, or joins the largest.
+    Vlahavas 2011), and what is still too few is one stratum, or joins the largest. Of fewer than FEW examples
+    there is more than one for ten: where sets are too many for that, parts of sets that are alike.
     """
     has = np.nan_to_num(targets) > 0
     if not len(has):
@@ -25,7 +26,11 @@ def strata_of_labels(targets: np.ndarray) -> np.ndarray:
     frequency = np.where(has.sum(axis=0) > 0, has.sum(axis=0), len(has) + 1)
     rarest = np.where(has, frequency, len(has) + 1).argmin(axis=1)
     strata = np.where(small, len(sets) + np.where(has.any(axis=1), rarest, has.shape[1]), number)
-    return _gathered(strata)
+    found = _gathered(strata)
+    if len(has) < FEW and (int(found.max()) + 1) * 10 <= len(has):  # as many as parts of numbers have
+        alike = np.unique(np.column_stack([has.sum(axis=1), has]), axis=0, return_inverse=True)[1]
+        return strata_of_numbers(alike.reshape(-1, 1).astype(np.float64))
+    return found
 
 
 def strata_of_numbers(targets: np.ndarray, most: int = 10) -> np.ndarray:

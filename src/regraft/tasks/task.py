@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from regraft.evaluation import ErrorSizes, Estimate, Metric, PairedDifference, estimates
+from regraft.evaluation import ErrorSizes, Estimate, Metric, PairedDifference, estimate_of
 from regraft.tasks.link import Link
 from regraft.tasks.sections import Section
 
@@ -152,8 +152,7 @@ class Score:
 def headline_score(task: Task, probed: Probed) -> Score:
     """The task's headline metric of the linear head on frozen features."""
     facts = task.facts(probed.targets[probed.rows], probed.outputs)
-    headline = task.headline
-    return Score.of(headline, estimates((headline,), facts, probed.row_blocks)[headline.name])
+    return Score.of(task.headline, estimate_of(task.headline, facts, probed.row_blocks))
 
 
 class Calibration(Protocol):

@@ -21,7 +21,7 @@ from torch import nn
 from regraft.backbones import Backbone
 from regraft.data.part import Part
 from regraft.errors import BudgetError, UsageError
-from regraft.evaluation import all_alone, estimates, per_block, standard_error
+from regraft.evaluation import all_alone, estimate_of, per_block, standard_error
 from regraft.runtime import PeakMemory
 from regraft.steps.context import Context, Keeper
 from regraft.steps.finetune.tune import Finetuned, Tuner
@@ -285,7 +285,7 @@ def _trial(
     """
     losses, blocks = task.losses(val.labels, outputs, refined=True), val.blocks
     groups = None if blocks is None or all_alone(blocks) else blocks
-    headline = estimates((task.headline,), task.facts(val.labels, outputs), groups)[task.headline.name]
+    headline = estimate_of(task.headline, task.facts(val.labels, outputs), groups)
     error = standard_error(losses, blocks) if len(per_block(losses, blocks)) > 1 else None
     return Trial(
         name, epochs, float(losses.mean()), error, headline.value, headline.low, headline.high, *cost
