@@ -18,7 +18,7 @@ from regraft.steps.evidence import foreseen, halves
 from regraft.steps.finetune import judge as module
 from regraft.steps.finetune.judge import DOUBT, compare, cross_fit
 from regraft.steps.finetune.rules import HELD, folds, trainings
-from regraft.tasks import Numbers, Single, chosen_by
+from regraft.tasks import Multi, Numbers, Single, chosen_by
 
 TASK = Single(("a", "b", "c"))
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -248,6 +248,14 @@ def test_a_lower_loss_that_is_worse_in_the_metric_says_so() -> None:
     assert found.share == 0
     assert "accuracy 1.000 and 0.900, which is worse by more than one standard error" in found.why
     assert "worse by" not in compared(60, 1.5, 1.5).why
+
+
+def test_a_metric_that_held_out_examples_do_not_define_has_no_say() -> None:
+    nothing, outputs = np.zeros((80, 2), dtype=np.float32), np.full((80, 2), -1.0)
+    task = Multi(("a", "b"))
+    found = compare(task, task.headline, nothing, {0.0: outputs, 1.0: 3 * outputs}, None, np.arange(80))
+    assert found.share == 1
+    assert "nan" not in found.why
 
 
 def test_a_metric_below_zero_is_told_below_zero() -> None:

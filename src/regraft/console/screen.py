@@ -149,7 +149,8 @@ def _valued(event: dict[str, Any], key: str) -> str:
     name.
     """
     metric = Metric.shown_as(event["metric"])
-    return f"{metric.words} {metric.shown(event[key + metric.name if key.endswith('_') else key])}"
+    shown = metric.shown(event[key + metric.name if key.endswith("_") else key])
+    return f"{metric.words} {shown or 'not defined'}"
 
 
 def _of(event: dict[str, Any]) -> str:

@@ -281,7 +281,9 @@ def strategies_table(explored: dict[str, Any]) -> None:
             escape(t["strategy"]),
             f"{t['epochs']:.2g}",
             with_error(t["loss"], t["standard_error"]),
-            f"{metric.shown(t['value'])} \\[{', '.join(metric.ends(t['low'], t['high']))}]",
+            f"{metric.shown(t['value'])} \\[{', '.join(metric.ends(t['low'], t['high']))}]"
+            if metric.shown(t["value"])
+            else "not defined",
             _short(t["trained"]),
             f"{t['seconds']:.0f}",
             f"{t['memory'] / 1e9:.1f} GB" if t["memory"] else "",

@@ -147,8 +147,13 @@ def strategies(tried: Json, said: str, metric: Metric) -> Json | None:
         "rows": rows,
         "metric": metric.words,
         "advice": "" if told == said else words.sentence(told),
-        "plot": plots.strategies(tried["trials"], chosen, metric),
+        "plot": plots.strategies(tried["trials"], chosen, metric) if _all_valued(tried["trials"]) else None,
     }
+
+
+def _all_valued(trials: list[Json]) -> bool:
+    """Whether val defines the metric, as it does not where no label is had by some and lacked by others."""
+    return all(trial["value"] is not None for trial in trials)
 
 
 def heads(events: list[Json]) -> list[Json]:

@@ -300,8 +300,9 @@ def advice(trials: list[Trial], chosen: str, task: Task) -> str:
     best, head = longest[chosen], longest["head"]
     if chosen == "head":
         return "no strategy was trained to the end, so the trained head on the frozen backbone is kept"
-    shown = f"{task.headline.words} {task.headline.shown(best.value)}"
-    said = f"{chosen} reached a val {task.loss_name} of {best.loss:.3f} ({shown})"
+    shown = task.headline.shown(best.value)
+    said = f"{chosen} reached a val {task.loss_name} of {best.loss:.3f}"
+    said += f" ({task.headline.words} {shown})" if shown else ""
     gain = head.loss - best.loss
     error = best.standard_error
     if gain <= 0:

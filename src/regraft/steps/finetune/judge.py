@@ -104,13 +104,14 @@ def compare(
     before, after, noise = by_metric(
         metric, task.facts(targets, logits[0.0]), task.facts(targets, crossed), blocks
     )
-    wins = gain > error and before - after <= noise
+    wins = gain > error and not before - after > noise  # a metric that these do not define has no say
     noise_said = f"{error:.3f}" if np.isfinite(error) else "unknown"
-    values = [metric.of_score(score) for score in (before, after)]
     why = (
         f"{task.loss_name} {losses[0.0].mean():.3f} head only, {loss.mean():.3f} fine-tuned (a gain of "
-        f"{gain:.3f}, standard error {noise_said}), {metric.words} {values[0]:.3f} and {values[1]:.3f}"
+        f"{gain:.3f}, standard error {noise_said})"
     )
+    if np.isfinite([before, after]).all():
+        why += f", {metric.words} {metric.of_score(before):.3f} and {metric.of_score(after):.3f}"
     if gain > error and not wins:
         why += f", which is worse by more than one standard error ({noise:.3f})"
     if not np.isfinite(error):
