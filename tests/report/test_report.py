@@ -418,6 +418,9 @@ def test_of_several_strategies_the_curve_is_that_of_the_chosen(tmp_path: Path) -
     run["steps"]["finetune"]["why"] = kept["advice"]
     (tmp_path / "run.json").write_text(json.dumps(run))
     assert rendered(tmp_path)[1].text.count("Full is kept") == 1, "said once"
+    undefined = [dict(trial, value=None, low=None, high=None) for trial in kept["trials"]]  # type: ignore[arg-type]
+    (tmp_path / "strategies.json").write_text(json.dumps({**kept, "trials": undefined}))
+    assert "0.290 ± 0.100" in rendered(tmp_path)[1].text
 
 
 @pytest.mark.parametrize(
