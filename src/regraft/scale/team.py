@@ -25,7 +25,13 @@ from regraft.scale.post import GLANCE, Post, Seat
 FAILURES = 10  # beginnings that may fail, each costing what was done since the last checkpoint
 LOST = (RuntimeError, OSError, ray.exceptions.RayError)  # what a process meets whose fellows are gone
 SILENCE = 600  # seconds for which a process waits for the others before it counts them as lost
-HEALTH = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_METRICS_ENABLED": "0"}
+# What Ray Train is told. Its watcher of machines about to go is a process of its own, whose seconds of imports buy
+# nothing: whoever is lost costs what was done since the last checkpoint, announced or not.
+SAID = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 
 
 @dataclass
@@ -79,7 +85,7 @@ def teamed(asked: Asked, workers: int, threads: int, gpus: int) -> Any:
         "what": [ray.put((asked.function, asked.given))],
     }
     failed: list[BaseException] = []
-    with tempfile.TemporaryDirectory(prefix="regraft-") as folder, _health():
+    with tempfile.TemporaryDirectory(prefix="regraft-") as folder, _told():
         trainer = _trainer(config, workers, threads, gpus, folder)
 
         def fit() -> None:
@@ -137,10 +143,10 @@ def _trainer(config: dict[str, Any], workers: int, threads: int, gpus: int, fold
 
 
 @contextlib.contextmanager
-def _health() -> Iterator[None]:
-    """Ray Train looks after its processes twice a second, and writes no metrics."""
-    before = {name: os.environ.get(name) for name in HEALTH}
-    os.environ.update(HEALTH)
+def _told() -> Iterator[None]:
+    """Ray Train looks after its processes twice a second, writes no metrics, and begins no watcher."""
+    before = {name: os.environ.get(name) for name in SAID}
+    os.environ.update(SAID)
     try:
         yield
     finally:
